@@ -1,0 +1,1 @@
+"""The speech model: weights, features, batches, decoding, export."""

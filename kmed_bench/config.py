@@ -1,0 +1,269 @@
+"""One frozen tree of settings: defaults < profile < command line; unknown keys are errors.
+
+Validation is pydantic's (MLflow already depends on it), on plain dataclasses, so that the tree
+stays an ordinary Python object for everyone who imports it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from kmed_bench.records import SIZES, KmedError
+
+PROFILES = ("demo", "original", "sound")
+
+
+def _split_commas(value: Any) -> Any:
+    """Let ``-P sizes=tiny,base`` and a lone ``-P seeds=3`` mean lists; ``none`` is the empty one."""
+    if isinstance(value, str):
+        return tuple(v.strip() for v in value.split(",") if v.strip() and v.strip().lower() != "none")
+    if isinstance(value, (int, float)):
+        return (value,)
+    return value
+
+
+def _none_word(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+Numbers = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Context = Literal["full", "dynamic"]
+_FORBID = ConfigDict(extra="forbid")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where speech comes from and which utterances are usable."""
+
+    __pydantic_config__ = _FORBID
+    source: Annotated[str | None, BeforeValidator(_none_word)] = None
+    """Folder of an AI Hub 208 download; none: the generated demo corpus."""
+    roles: Names = ("patient",)
+    """Who speaks: any of patient, nurse, doctor."""
+    min_duration_s: Seconds = 0.3
+    max_duration_s: Seconds = 30.0
+    """Whisper's window; longer audio would be cut while its label is not."""
+    truncation_tolerance_s: Seconds = 0.25
+    """Audio shorter than its label's FileLength by more than this is rejected."""
+    demo_speakers: Annotated[int, Field(ge=4)] = 16
+    demo_sentences: Annotated[int, Field(ge=12)] = 72
+    demo_seed: int = 208
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How many utterances go into each part and what the parts may not share."""
+
+    __pydantic_config__ = _FORBID
+    train: Count = 10_000
+    valid: Count = 5_000
+    test: Count = 1_000
+    by: Names = ("dialect", "gender", "age")
+    """Fields whose shares each part keeps."""
+    disjoint: Names = ("speaker", "sentence")
+    """What no two parts share: speaker, sentence, both, or none."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which models are fine-tuned, and from which weights."""
+
+    __pydantic_config__ = _FORBID
+    sizes: Names = SIZES
+    weights: Annotated[str | None, BeforeValidator(_none_word)] = None
+    """A .pt file for the one size asked for; none: the order of `kmed-bench weights`."""
+    skip_unavailable: bool = False
+    """Leave a size out, by name, when its weights can't be had; otherwise that is an error."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Fine-tuning; the defaults are the published conditions."""
+
+    __pydantic_config__ = _FORBID
+    seeds: Numbers = (0,)
+    epochs: Count = 20
+    batch_size: Count = 4
+    lr: Annotated[float, Field(gt=0)] = 2e-5
+    max_len: Annotated[int, Field(ge=8, le=448)] = 80
+    """Label tokens per utterance; longer labels are left out and counted. Whisper's limit is 448."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's default in torch."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises linearly to lr; it stays constant after."""
+    grad_clip: Annotated[float | None, BeforeValidator(_none_word)] = None
+    """Largest gradient norm; none: no clipping, as published."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of forward and backward; weights and optimizer stay fp32. auto: bf16."""
+    audio_context: Context = "full"
+    """full: every clip in Whisper's 30 s window; dynamic: the batch's own length."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Decoding and scoring."""
+
+    __pydantic_config__ = _FORBID
+    policy: Literal["pronunciation", "spelling"] = "pronunciation"
+    """Which side of the dual notation (3)/(삼) is the reference."""
+    batch_size: Count = 8
+    precision: Literal["fp32", "bf16"] = "fp32"
+    max_new_tokens: Annotated[int, Field(ge=8, le=224)] = 224
+    """openai-whisper's own limit: half of the 448 text positions."""
+    min_group_clips: Count = 20
+    min_group_speakers: Count = 3
+    """Groups under either minimum are shown with their n and not ranked."""
+    bootstrap_draws: Count = 2_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Where MLflow keeps runs and what is registered."""
+
+    __pydantic_config__ = _FORBID
+    uri: Annotated[str | None, BeforeValidator(_none_word)] = None
+    """none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder."""
+    experiment: str = "kmed-bench"
+    register: bool = True
+    """Register the best checkpoint of each size as kmed-whisper-<size>, alias challenger."""
+    log_predictions: bool = False
+    """Transcripts are patient speech: they reach MLflow only when asked for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a benchmark run."""
+
+    __pydantic_config__ = _FORBID
+    profile: str = "sound"
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    def __post_init__(self) -> None:
+        unknown = [size for size in self.model.sizes if size not in SIZES]
+        if unknown or not self.model.sizes:
+            named = ", ".join(unknown) or "(none)"
+            raise KmedError(
+                f"model.sizes names {named}; choose from {', '.join(SIZES)}, separated by commas."
+            )
+        if self.model.weights is not None and len(self.model.sizes) != 1:
+            raise KmedError(
+                f"model.weights is one file ({self.model.weights}) but model.sizes names {len(self.model.sizes)} "
+                "sizes; give the one size it belongs to."
+            )
+        if len(set(self.train.seeds)) != len(self.train.seeds) or not self.train.seeds:
+            raise KmedError(f"train.seeds is {self.train.seeds}; give at least one seed, and each only once.")
+        if self.data.min_duration_s >= self.data.max_duration_s:
+            raise KmedError(
+                f"data.min_duration_s ({self.data.min_duration_s}) must be under data.max_duration_s "
+                f"({self.data.max_duration_s})."
+            )
+
+
+_ADAPTER = TypeAdapter(Config)
+
+
+def load_config(profile: str = "sound", overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the settings of a profile with overrides applied.
+
+    Parameters
+    ----------
+    profile : str
+        A name of ``PROFILES``, or a path to a YAML file with the same tree.
+    overrides : mapping
+        Dotted keys to values, such as ``{"train.lr": "1e-5"}``; texts are converted.
+
+    Raises
+    ------
+    KmedError
+        For an unknown profile, an unknown key or a value outside its limits.
+    """
+    tree: dict[str, Any] = {**_read_profile(profile), "profile": Path(profile).stem}
+    for key, value in (overrides or {}).items():
+        *rooms, leaf = key.split(".")
+        node = tree
+        for room in rooms:
+            node = node.setdefault(room, {})
+            if not isinstance(node, dict):
+                raise KmedError(f"{key!r} is not a setting: {room!r} holds a value, not a group.")
+        node[leaf] = value
+    try:
+        return _ADAPTER.validate_python(tree)
+    except ValidationError as error:
+        raise KmedError(_explain(error)) from None
+
+
+def _read_profile(profile: str) -> dict[str, Any]:
+    if profile in PROFILES:
+        text = (resources.files("kmed_bench") / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
+    elif Path(profile).is_file():
+        text = Path(profile).read_text(encoding="utf-8")
+    else:
+        raise KmedError(
+            f"Profile {profile!r} is unknown; choose {', '.join(PROFILES)}, or give a YAML file's path."
+        )
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise KmedError(f"Profile {profile} is not valid YAML: {error}.") from None
+    if not isinstance(tree, dict):
+        raise KmedError(
+            f"Profile {profile} must be a YAML mapping of settings; it is a {type(tree).__name__}."
+        )
+    return tree
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for fault in error.errors():
+        key = ".".join(str(step) for step in fault["loc"])
+        if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            parts.append(f"{key!r} is not a setting; the settings are: {', '.join(flatten(Config()))}.")
+        else:
+            parts.append(f"{key} is {fault['input']!r}: {fault['msg']}.")
+    return " ".join(parts)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Return dotted keys to values, lists joined by commas, in the tree's order."""
+
+    def walk(prefix: str, node: Mapping[str, Any]) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in node.items():
+            if isinstance(value, Mapping):
+                flat |= walk(f"{prefix}{key}.", value)
+            else:
+                flat[prefix + key] = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else value
+        return flat
+
+    return walk("", dataclasses.asdict(config))
+
+
+def to_yaml(config: Config) -> str:
+    """Return the whole tree as YAML that ``load_config`` reads back as a profile file."""
+    tree = json.loads(json.dumps(dataclasses.asdict(config)))
+    del tree["profile"]
+    text: str = yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+    return text
+
+
+def digest(value: Any) -> str:
+    """Return a 16-digit SHA-256 of settings, equal for equal values on every machine."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]

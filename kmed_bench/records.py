@@ -1,0 +1,192 @@
+"""What the stages hand to one another: columns, reasons, records, errors, small file helpers."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+SIZES = ("tiny", "base", "small")
+
+MANIFEST_COLUMNS = (
+    "utterance_id",
+    "audio",  # a path, or archive.zip::member
+    "speaker_id",
+    "sentence_id",  # equal for equal text after dropping marks, fillers, spaces, punctuation
+    "text",  # the label as written
+    "gender",
+    "age",
+    "dialect",
+    "region",
+    "role",
+    "duration_s",
+    "rate_hz",
+    "quality",
+    "release",
+)
+
+REJECT_REASONS = (
+    "audio_missing",
+    "audio_unreadable",
+    "audio_truncated",
+    "audio_too_long",
+    "audio_too_short",
+    "label_unreadable",
+    "label_incomplete",
+    "transcript_empty",
+    "transcript_masked",
+    "quality_excluded",
+    "duplicate_utterance",
+    "label_too_long",
+)
+
+WARNING_KINDS = ("audio_without_label", "rate_differs", "silent_audio", "archive_piece_missing")
+
+PARTS = ("train", "valid", "test")
+
+GROUP_FIELDS = ("dialect", "gender", "age", "role")
+
+
+class KmedError(Exception):
+    """A fault that the user can mend.
+
+    The message is one paragraph that names the thing, its value, the limit and the remedy;
+    the command line prints it without a traceback and exits with 2.
+    """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One decoded utterance, raw on both sides; normalisation belongs to scoring.
+
+    Attributes
+    ----------
+    duration_s : float
+        Length of the audio in seconds.
+    decode_s : float
+        Seconds spent on this clip; in a batch, the batch's time divided by its clips.
+    """
+
+    utterance_id: str
+    speaker_id: str
+    sentence_id: str
+    reference: str
+    hypothesis: str
+    duration_s: float
+    decode_s: float
+    gender: str
+    age: str
+    dialect: str
+    region: str
+    role: str
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a whole file or none of it: temporary file in the same folder, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write UTF-8 JSON, indented, Hangul readable, atomically."""
+    write_text_atomically(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's value.
+
+    Raises
+    ------
+    KmedError
+        When the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KmedError(f"{path} does not exist; check the path, or run the stage that writes it.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise KmedError(
+            f"{path} is not valid JSON ({error}); write it anew with the stage that makes it."
+        ) from None
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write one JSON object a line, in the order given, atomically."""
+    lines = (json.dumps(dataclasses.asdict(p), ensure_ascii=False) + "\n" for p in predictions)
+    write_text_atomically(path, "".join(lines))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Return the predictions of a ``predictions.jsonl``, in file order.
+
+    Raises
+    ------
+    KmedError
+        When the file is missing, or a line is not JSON, lacks a field or repeats an utterance.
+    """
+    return list(_parse_predictions(path))
+
+
+def _parse_predictions(path: Path) -> Iterator[Prediction]:
+    if not path.is_file():
+        raise KmedError(f"Predictions {path} do not exist; give the predictions.jsonl that `evaluate` wrote.")
+    names = {field.name for field in dataclasses.fields(Prediction)}
+    seen: set[str] = set()
+    with path.open(encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                prediction = Prediction(**{name: row[name] for name in names})
+            except json.JSONDecodeError as error:
+                raise KmedError(f"{path}, line {number} is not JSON: {error}.") from None
+            except (KeyError, TypeError) as error:
+                raise KmedError(
+                    f"{path}, line {number} lacks the field {error}; each line needs: {', '.join(sorted(names))}."
+                ) from None
+            if prediction.utterance_id in seen:
+                raise KmedError(
+                    f"{path}, line {number} repeats utterance {prediction.utterance_id!r}; keep one."
+                )
+            seen.add(prediction.utterance_id)
+            yield prediction
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Return a manifest or one part of a split with the columns of ``MANIFEST_COLUMNS``.
+
+    Raises
+    ------
+    KmedError
+        When the file is missing, is not parquet, or lacks a column.
+    """
+    if not path.is_file():
+        raise KmedError(
+            f"{path} does not exist; `kmed-bench ingest` writes manifests, `kmed-bench split` splits."
+        )
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # pyarrow raises several unrelated types here
+        raise KmedError(
+            f"{path} is not a readable parquet file ({error}); write it anew with `ingest`."
+        ) from None
+    missing = [name for name in MANIFEST_COLUMNS if name not in table.columns]
+    if missing:
+        raise KmedError(
+            f"{path} lacks the columns {', '.join(missing)}; write it anew with `kmed-bench ingest`."
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Error rates, groups, uncertainty, comparisons. Works on texts alone, without torch."""

@@ -1,0 +1,1 @@
+"""Korean text: transcript marks, normalisation, numbers, medical terms. No audio, no torch."""
