@@ -158,9 +158,7 @@ class Config:
         unknown = [size for size in self.model.sizes if size not in SIZES]
         if unknown or not self.model.sizes:
             named = ", ".join(unknown) or "(none)"
-            raise KmedError(
-                f"model.sizes names {named}; choose from {', '.join(SIZES)}, separated by commas."
-            )
+            raise KmedError(f"model.sizes names {named}; choose from {', '.join(SIZES)}, separated by commas.")
         if self.model.weights is not None and len(self.model.sizes) != 1:
             raise KmedError(
                 f"model.weights is one file ({self.model.weights}) but model.sizes names {len(self.model.sizes)} "
@@ -214,17 +212,13 @@ def _read_profile(profile: str) -> dict[str, Any]:
     elif Path(profile).is_file():
         text = Path(profile).read_text(encoding="utf-8")
     else:
-        raise KmedError(
-            f"Profile {profile!r} is unknown; choose {', '.join(PROFILES)}, or give a YAML file's path."
-        )
+        raise KmedError(f"Profile {profile!r} is unknown; choose {', '.join(PROFILES)}, or give a YAML file's path.")
     try:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise KmedError(f"Profile {profile} is not valid YAML: {error}.") from None
     if not isinstance(tree, dict):
-        raise KmedError(
-            f"Profile {profile} must be a YAML mapping of settings; it is a {type(tree).__name__}."
-        )
+        raise KmedError(f"Profile {profile} must be a YAML mapping of settings; it is a {type(tree).__name__}.")
     return tree
 
 

@@ -94,7 +94,7 @@ def write_text_atomically(path: Path, text: str) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -118,9 +118,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise KmedError(f"{path} does not exist; check the path, or run the stage that writes it.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise KmedError(
-            f"{path} is not valid JSON ({error}); write it anew with the stage that makes it."
-        ) from None
+        raise KmedError(f"{path} is not valid JSON ({error}); write it anew with the stage that makes it.") from None
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -159,9 +157,7 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
                     f"{path}, line {number} lacks the field {error}; each line needs: {', '.join(sorted(names))}."
                 ) from None
             if prediction.utterance_id in seen:
-                raise KmedError(
-                    f"{path}, line {number} repeats utterance {prediction.utterance_id!r}; keep one."
-                )
+                raise KmedError(f"{path}, line {number} repeats utterance {prediction.utterance_id!r}; keep one.")
             seen.add(prediction.utterance_id)
             yield prediction
 
@@ -175,18 +171,12 @@ def read_manifest(path: Path) -> pd.DataFrame:
         When the file is missing, is not parquet, or lacks a column.
     """
     if not path.is_file():
-        raise KmedError(
-            f"{path} does not exist; `kmed-bench ingest` writes manifests, `kmed-bench split` splits."
-        )
+        raise KmedError(f"{path} does not exist; `kmed-bench ingest` writes manifests, `kmed-bench split` splits.")
     try:
         table = pd.read_parquet(path)
     except Exception as error:  # pyarrow raises several unrelated types here
-        raise KmedError(
-            f"{path} is not a readable parquet file ({error}); write it anew with `ingest`."
-        ) from None
+        raise KmedError(f"{path} is not a readable parquet file ({error}); write it anew with `ingest`.") from None
     missing = [name for name in MANIFEST_COLUMNS if name not in table.columns]
     if missing:
-        raise KmedError(
-            f"{path} lacks the columns {', '.join(missing)}; write it anew with `kmed-bench ingest`."
-        )
+        raise KmedError(f"{path} lacks the columns {', '.join(missing)}; write it anew with `kmed-bench ingest`.")
     return table
