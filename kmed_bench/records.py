@@ -180,3 +180,53 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if missing:
         raise KmedError(f"{path} lacks the columns {', '.join(missing)}; write it anew with `kmed-bench ingest`.")
     return table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainRecord:
+    """One `train` run as read back from the store.
+
+    Attributes
+    ----------
+    params, metrics, tags : dict
+        As logged; metrics holds each metric's last value.
+    history : pandas.DataFrame
+        Columns ``metric``, ``step`` (epoch; 0 is the untouched model), ``value``;
+        one row per metric and step, the latest where a resumed run logged a step twice.
+    """
+
+    run_id: str
+    name: str
+    size: str
+    seed: int
+    status: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    history: pd.DataFrame
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchRecord:
+    """One `bench` run with its children as read back from the store.
+
+    Attributes
+    ----------
+    skipped : dict
+        Size to the reason why it was left out, remedy included.
+    split, quality : dict
+        Contents of split.json and quality.json; empty when the run has none.
+    scores : dict
+        Run id of a train run to the scores.json of its best checkpoint on the test part.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    trains: tuple[TrainRecord, ...]
+    skipped: dict[str, str]
+    split: dict[str, Any]
+    quality: dict[str, Any]
+    scores: dict[str, dict[str, Any]]
