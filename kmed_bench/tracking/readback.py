@@ -1,0 +1,198 @@
+"""Runs read back from the store as records; nothing here writes."""
+
+import contextlib
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from kmed_bench.records import BenchRecord, KmedError, TrainRecord
+from kmed_bench.tracking.store import without_password
+
+_PAGE = 1_000
+_HISTORY_COLUMNS = ("metric", "step", "value")
+
+
+def read_bench(uri: str, run_id: str | None = None) -> BenchRecord:
+    """Return one benchmark with its children.
+
+    Parameters
+    ----------
+    uri : str
+        The tracking URI that `open_store` returned.
+    run_id : str, optional
+        A bench run; None: the one that started last.
+
+    Raises
+    ------
+    KmedError
+        When the run is unknown or is not a benchmark, or when the store holds none.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    bench = _latest_bench(client, uri) if run_id is None else _named_bench(client, uri, run_id)
+    return _read_records(client, [bench])[0]
+
+
+def read_benches(uri: str, experiment: str | None = None) -> list[BenchRecord]:
+    """Return all benchmarks of the store, or of one experiment, the latest first; empty when there is none."""
+    client = MlflowClient(tracking_uri=uri)
+    return _read_records(client, _search(client, "tags.`kmed.kind` = 'bench'", experiment=experiment))
+
+
+def _latest_bench(client: MlflowClient, uri: str) -> Run:
+    found = _search(client, "tags.`kmed.kind` = 'bench'", limit=1)
+    if not found:
+        raise KmedError(
+            f"The tracking store {without_password(uri)} holds no benchmark; make one with `kmed-bench run`, or name "
+            "the store that has one with tracking.uri or MLFLOW_TRACKING_URI."
+        )
+    return found[0]
+
+
+def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        known = [f"{r.info.run_id} ({r.info.run_name})" for r in _search(client, "tags.`kmed.kind` = 'bench'", limit=3)]
+        raise KmedError(
+            f"Run {run_id!r} is not in the tracking store {without_password(uri)}; its latest benchmarks are: "
+            f"{', '.join(known) or 'none'}."
+        ) from None
+    kind = run.data.tags.get("kmed.kind")
+    if kind != "bench":
+        parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+        remedy = f"its parent is {parent}" if parent else "leave the id out for the latest one"
+        raise KmedError(f"Run {run_id} is {f'a {kind} run' if kind else 'of another program'}, not a bench; {remedy}.")
+    return run
+
+
+def _search(client: MlflowClient, query: str, *, experiment: str | None = None, limit: int | None = None) -> list[Run]:
+    """Return the active runs that match, the latest first."""
+    experiments = [e.experiment_id for e in client.search_experiments() if experiment in (None, e.name)]
+    if not experiments:
+        return []
+    runs: list[Run] = []
+    token: str | None = None
+    while limit is None or len(runs) < limit:
+        page = client.search_runs(
+            experiments,
+            query,
+            max_results=min(_PAGE, limit or _PAGE),
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            break
+    return runs
+
+
+def _read_records(client: MlflowClient, benches: Sequence[Run]) -> list[BenchRecord]:
+    if not benches:
+        return []
+    children = _children(client, benches)
+    trains = [run for group in children.values() for run in group if run.data.tags.get("kmed.kind") == "train"]
+    histories = _histories(client, trains)
+    with tempfile.TemporaryDirectory() as folder:
+        reader = _ArtifactReader(client, Path(folder))
+        return [_bench_record(bench, children[bench.info.run_id], histories, reader) for bench in benches]
+
+
+def _children(client: MlflowClient, benches: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return each bench's children in the order of their start, with one query however many benches."""
+    if len(benches) == 1:
+        query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{benches[0].info.run_id}'"
+    else:
+        query = "tags.`kmed.kind` != 'bench'"
+    grouped: dict[str, list[Run]] = defaultdict(list)
+    for run in reversed(_search(client, query)):
+        grouped[run.data.tags.get(MLFLOW_PARENT_RUN_ID, "")].append(run)
+    return grouped
+
+
+def _bench_record(
+    bench: Run, children: Iterable[Run], histories: dict[str, pd.DataFrame], reader: "_ArtifactReader"
+) -> BenchRecord:
+    split: dict[str, Any] = {}
+    quality: dict[str, Any] = {}
+    trains: list[TrainRecord] = []
+    scores: dict[str, dict[str, Any]] = {}
+    for child in children:
+        kind, run_id = child.data.tags.get("kmed.kind"), child.info.run_id
+        if kind == "split":
+            split = reader.read(run_id, "split.json") or split
+            quality = reader.read(run_id, "quality.json") or quality
+        elif kind == "train":
+            trains.append(_train_record(child, histories[run_id]))
+            if found := reader.read(run_id, "scores.json"):
+                scores[run_id] = found
+    return BenchRecord(
+        run_id=bench.info.run_id,
+        name=bench.info.run_name,
+        status=bench.info.status,
+        params=dict(bench.data.params),
+        tags=dict(bench.data.tags),
+        trains=tuple(trains),
+        skipped=json.loads(bench.data.tags.get("kmed.skipped", "{}")),
+        split=split,
+        quality=quality,
+        scores=scores,
+    )
+
+
+def _train_record(run: Run, history: pd.DataFrame) -> TrainRecord:
+    tags = dict(run.data.tags)
+    return TrainRecord(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        size=tags.get("kmed.size", ""),
+        seed=int(tags.get("kmed.seed", "0")),
+        status=run.info.status,
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=tags,
+        history=history,
+    )
+
+
+def _histories(client: MlflowClient, runs: Iterable[Run]) -> dict[str, pd.DataFrame]:
+    return {run.info.run_id: _history(client, run) for run in runs}
+
+
+def _history(client: MlflowClient, run: Run) -> pd.DataFrame:
+    """Return metric, step, value; a resumed run logs steps again, of which the latest counts."""
+    rows = [
+        (point.key, point.step, point.timestamp, point.value)
+        for name in run.data.metrics
+        for point in client.get_metric_history(run.info.run_id, name)
+    ]
+    table = pd.DataFrame(rows, columns=["metric", "step", "timestamp", "value"])
+    table = table.sort_values(["metric", "step", "timestamp"], kind="stable")
+    table = table.drop_duplicates(["metric", "step"], keep="last")
+    return table[list(_HISTORY_COLUMNS)].reset_index(drop=True)
+
+
+class _ArtifactReader:
+    """Reads small JSON artifacts; {} where a run has none."""
+
+    def __init__(self, client: MlflowClient, folder: Path) -> None:
+        self._client = client
+        self._folder = folder
+
+    def read(self, run_id: str, name: str) -> dict[str, Any]:
+        target = self._folder / run_id
+        target.mkdir(exist_ok=True)
+        with contextlib.suppress(MlflowException, OSError):
+            path = Path(self._client.download_artifacts(run_id, name, str(target)))
+            value = json.loads(path.read_text(encoding="utf-8"))
+            return value if isinstance(value, dict) else {}
+        return {}

@@ -1,0 +1,235 @@
+"""Registered models: logged with all that a stranger needs to run them, promoted for a reason."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import soundfile
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
+
+from kmed_bench.records import KmedError
+from kmed_bench.tracking.runs import ChildRun
+
+PREFIX = "kmed-whisper-"
+_REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "numpy", "pandas")
+_CODE = Path(__file__).with_name("pyfunc_model.py")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelVersionInfo:
+    """One registered version.
+
+    Attributes
+    ----------
+    uri : str
+        ``models:/<name>/<version>``, which `mlflow.pyfunc.load_model` takes.
+    model_id : str
+        The LoggedModel behind it.
+    """
+
+    name: str
+    version: int
+    uri: str
+    model_id: str
+    run_id: str
+
+
+def log_model(
+    run: ChildRun,
+    checkpoint: Path,
+    *,
+    size: str,
+    language: str = "ko",
+    split_sha256: str = "",
+    metrics: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    step: int = 0,
+) -> ModelVersionInfo:
+    """Log a checkpoint as a pyfunc model of the run and register it with the alias ``challenger``.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        openai-whisper's format: ``dims`` and ``model_state_dict``.
+    split_sha256 : str
+        Hash of the split it was measured on; versions are compared on equal hashes only.
+    metrics : mapping
+        Figures that become version tags, such as ``{"test/cer": 0.118}``.
+    step : int
+        The epoch that the checkpoint is of.
+
+    Raises
+    ------
+    KmedError
+        When the checkpoint does not exist.
+    """
+    if not checkpoint.is_file():
+        raise KmedError(f"The checkpoint {checkpoint} does not exist, so it can't be registered; train first.")
+    name = f"{PREFIX}{size}"
+    with _within(run), _quiet():
+        logged = mlflow.pyfunc.log_model(
+            name=name,
+            python_model=str(_CODE),
+            artifacts={"checkpoint": str(checkpoint)},
+            model_config={"language": language},
+            signature=_signature(language),
+            input_example=_example(),
+            pip_requirements=pinned_requirements(),
+            step=step,
+        )
+        version = mlflow.register_model(logged.model_uri, name)
+    client = MlflowClient()
+    described = {"kmed.size": size, "kmed.language": language, "kmed.split_sha256": split_sha256, **(tags or {})}
+    described |= {f"kmed.{key}": repr(float(value)) for key, value in (metrics or {}).items()}
+    for key, value in described.items():
+        client.set_model_version_tag(name, version.version, key.replace("/", "."), value)
+    client.set_registered_model_alias(name, "challenger", version.version)
+    return ModelVersionInfo(
+        name=name,
+        version=int(version.version),
+        uri=f"models:/{name}/{version.version}",
+        model_id=logged.model_id,
+        run_id=run.run_id,
+    )
+
+
+def pinned_requirements() -> list[str]:
+    """Return what the model needs, at the versions that made it; a build's local part (``+cpu``) is left out."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in _REQUIRED]
+
+
+def promote(
+    name: str, version: str | int, *, dry_run: bool = False, force: bool = False, reason: str = ""
+) -> dict[str, Any]:
+    """Return the decision on making a version the champion, and carry it out unless ``dry_run``.
+
+    The first champion of a model passes. Any other must have been measured on the champion's split and have a
+    lower test CER.
+
+    Returns
+    -------
+    dict
+        ``promoted``, ``passed``, ``forced``, ``champion`` (version before) and ``reasons``, one text per check.
+
+    Raises
+    ------
+    KmedError
+        When the version does not exist, or ``force`` comes without a reason.
+    """
+    if force and not reason.strip():
+        raise KmedError(f"Promoting {name} version {version} by force needs a reason; say why with --reason.")
+    client = MlflowClient()
+    challenger = _version(client, name, version)
+    champion = _champion(client, name)
+    passed, reasons = _judge(challenger, champion)
+    promoted = (passed or force) and not dry_run
+    decision = {
+        "name": name,
+        "version": str(version),
+        "champion": None if champion is None else str(champion.version),
+        "passed": passed,
+        "forced": force and not passed,
+        "promoted": promoted,
+        "reasons": reasons,
+    }
+    if promoted:
+        notes = {"kmed.promotion": "; ".join(reasons), "kmed.promotion_reason": reason}
+        notes["kmed.previous_champion"] = "none" if champion is None else str(champion.version)
+        for key, value in notes.items():
+            client.set_model_version_tag(name, str(version), key, value)
+        client.set_registered_model_alias(name, "champion", str(version))
+    return decision
+
+
+def _judge(challenger: ModelVersion, champion: ModelVersion | None) -> tuple[bool, list[str]]:
+    if champion is None:
+        return True, ["there is no champion yet: first of its kind"]
+    if champion.version == challenger.version:
+        return True, ["it is the champion already"]
+    ours, theirs = challenger.tags, champion.tags
+    if not ours.get("kmed.split_sha256") or ours["kmed.split_sha256"] != theirs.get("kmed.split_sha256"):
+        return False, [
+            f"measured on split {ours.get('kmed.split_sha256') or 'unknown'!s:.12}, the champion on "
+            f"{theirs.get('kmed.split_sha256') or 'unknown'!s:.12}: their CERs can't be compared"
+        ]
+    try:
+        new, old = float(ours["kmed.test.cer"]), float(theirs["kmed.test.cer"])
+    except KeyError:
+        return False, ["the test CER of one of the two is not known"]
+    relation = "lower than" if new < old else "not lower than"
+    return new < old, [f"test CER {new:.4f} is {relation} the champion's {old:.4f}"]
+
+
+def _version(client: MlflowClient, name: str, version: str | int) -> ModelVersion:
+    try:
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        known = [found.name for found in client.search_registered_models()]
+        raise KmedError(
+            f"{name} version {version} is not in the registry ({error.message}); it holds: "
+            f"{', '.join(known) or 'no model yet'}."
+        ) from None
+
+
+def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    aliases: Mapping[str, str] = client.get_registered_model(name).aliases
+    return client.get_model_version(name, aliases["champion"]) if "champion" in aliases else None
+
+
+@contextlib.contextmanager
+def _within(run: ChildRun) -> Iterator[None]:
+    """Make the run the active one, which is where MLflow logs models; one that is active stays open."""
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run.run_id:
+        yield
+        return
+    with mlflow.start_run(run_id=run.run_id, nested=active is not None):
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _signature(language: str) -> ModelSignature:
+    inputs = Schema(
+        [
+            ColSpec(DataType.binary, "audio", required=False),
+            ColSpec(DataType.string, "audio_base64", required=False),
+            ColSpec(DataType.string, "path", required=False),
+            ColSpec(Array(DataType.double), "samples", required=False),
+            ColSpec(DataType.long, "rate_hz", required=False),
+        ]
+    )
+    params = ParamSchema(
+        [ParamSpec("language", DataType.string, language), ParamSpec("detail", DataType.boolean, False)]
+    )
+    return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.string, "text")]), params=params)
+
+
+def _example() -> pd.DataFrame:
+    """Return a quarter of a second of a 440 Hz tone as FLAC bytes: nobody's speech."""
+    time_s = np.arange(4_000) / 16_000
+    buffer = io.BytesIO()
+    soundfile.write(buffer, 0.1 * np.sin(2 * np.pi * 440 * time_s), 16_000, format="FLAC")
+    return pd.DataFrame({"audio": [buffer.getvalue()]})

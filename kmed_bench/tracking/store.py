@@ -1,0 +1,150 @@
+"""The tracking store: which one, initialised once, reachable, its experiments."""
+
+import contextlib
+import logging
+import os
+import re
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from kmed_bench.config import TrackingConfig
+from kmed_bench.records import KmedError
+
+_SQLITE = "sqlite:///"
+_ANSWER_WITHIN_S = 10.0
+
+
+def open_store(config: TrackingConfig) -> str:
+    """Return the tracking URI after making it MLflow's current one, ready for several processes.
+
+    The order is ``config.uri``, then ``MLFLOW_TRACKING_URI``, then ``mlflow.db`` in the working folder.
+    A SQLite file that does not exist is made here, once; its artifacts go to ``mlruns`` beside it.
+
+    Raises
+    ------
+    KmedError
+        When the store can't be reached, or its database belongs to another MLflow release.
+    """
+    uri = resolve_uri(config.uri)
+    database = sqlite_file(uri)
+    if database is not None:
+        _make_database(database)
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    mlflow.set_tracking_uri(uri)
+    try:
+        with _quiet_migrations():
+            MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except Exception as error:  # drivers, HTTP and MLflow each raise their own types here
+        raise KmedError(_explain(uri, error)) from error
+    return uri
+
+
+def resolve_uri(uri: str | None = None) -> str:
+    """Return the tracking URI that a setting, the environment or the default names; SQLite paths absolute."""
+    named = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+    database = sqlite_file(named)
+    return named if database is None else f"{_SQLITE}{database}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the absolute path of a SQLite store's file; None for every other store."""
+    if not uri.startswith(_SQLITE) or uri == _SQLITE:
+        return None
+    return Path(uri.removeprefix(_SQLITE)).absolute()
+
+
+def without_password(uri: str) -> str:
+    """Return a URI with its user and password masked, fit for logs, params and messages."""
+    return re.sub(r"(://)[^/@]+@", r"\1***@", uri)
+
+
+def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+    """Return the id of an experiment, made when it does not exist; SQLite's artifacts stay beside its file."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        database = sqlite_file(uri)
+        folder = re.sub(r"[^\w.-]", "_", name)
+        location = None if database is None else (database.parent / "mlruns" / folder).as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise KmedError(
+            f"The experiment {name!r} was deleted in {without_password(uri)}; restore it with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or set tracking.experiment to "
+            "another name."
+        )
+    return str(found.experiment_id)
+
+
+def _make_database(path: Path) -> None:
+    """Build a complete database aside and link it into place: no process ever sees half a schema."""
+    if path.exists() and path.stat().st_size > 0:
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # slow, and servers need none of it
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder, _quiet_migrations():
+            fresh = Path(folder) / path.name
+            store = SqlAlchemyStore(f"{_SQLITE}{fresh}", (path.parent / "mlruns").as_uri())  # type: ignore[no-untyped-call]
+            store.engine.dispose()
+            if path.exists() and path.stat().st_size == 0:
+                path.unlink()
+            with contextlib.suppress(FileExistsError):  # another process was faster; its database is as good
+                os.link(fresh, path)
+    except OSError as error:
+        raise KmedError(
+            f"The tracking database {path} can't be made ({error}); choose a writable folder with "
+            "tracking.uri=sqlite:////absolute/path/mlflow.db, or set MLFLOW_TRACKING_URI."
+        ) from error
+
+
+def _check_server(uri: str) -> None:
+    """Ask once: MLflow itself would retry a dead server for minutes before it says so."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN_S):
+            return
+    except urllib.error.HTTPError:
+        return  # it answers; rights and paths are for MLflow to judge
+    except (OSError, ValueError) as error:
+        raise KmedError(_explain(uri, error)) from error
+
+
+def _explain(uri: str, error: Exception) -> str:
+    shown = without_password(uri)
+    text = " ".join(str(error).split()).replace(uri, shown)[:400]
+    if "out-of-date database schema" in text or "Can't locate revision" in text:
+        return (
+            f"The tracking database {shown} was made by another MLflow release than the {mlflow.__version__} that "
+            f"is installed; back it up and run `mlflow db upgrade '{shown}'`, or choose another with tracking.uri."
+        )
+    return (
+        f"The tracking store {shown} can't be used ({type(error).__name__}: {text}); start it, correct tracking.uri "
+        "or MLFLOW_TRACKING_URI, or leave both out for an SQLite file in the working folder."
+    )
+
+
+@contextlib.contextmanager
+def _quiet_migrations() -> Iterator[None]:
+    """Keep the lines about tables and migrations off the terminal; warnings still pass."""
+    loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
