@@ -73,6 +73,8 @@ class SplitConfig:
     disjoint: Names = ("speaker", "sentence")
     """What no two parts share: speaker, sentence, both, or none."""
     seed: Annotated[int, Field(ge=0)] = 0
+    tolerance: Annotated[float, Field(ge=0, le=0.1)] = 0.005
+    """How far a share may stand from its quota where the exact one can't be drawn, as a fraction of the part."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,9 +107,9 @@ class TrainConfig:
     grad_clip: Annotated[float | None, BeforeValidator(_none_word)] = None
     """Largest gradient norm; none: no clipping, as published."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of forward and backward; weights and optimizer stay fp32. auto: bf16."""
+    """Arithmetic of forward and backward; weights and optimizer stay fp32. auto: bf16 where it is native."""
     audio_context: Context = "full"
-    """full: every clip in Whisper's 30 s window; dynamic: the batch's own length."""
+    """Window of training. full: every clip in Whisper's 30 s window; dynamic: the batch's own length."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,12 +121,15 @@ class EvalConfig:
     """Which side of the dual notation (3)/(삼) is the reference."""
     batch_size: Count = 8
     precision: Literal["fp32", "bf16"] = "fp32"
+    audio_context: Context = "full"
+    """Window of decoding; full is what every Whisper runtime uses."""
     max_new_tokens: Annotated[int, Field(ge=8, le=224)] = 224
     """openai-whisper's own limit: half of the 448 text positions."""
     min_group_clips: Count = 20
     min_group_speakers: Count = 3
     """Groups under either minimum are shown with their n and not ranked."""
     bootstrap_draws: Count = 2_000
+    bootstrap_seed: Annotated[int, Field(ge=0)] = 208
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
