@@ -1,0 +1,212 @@
+"""Uncertainty of ratios of sums, with the speaker as the unit: clips of one speaker are not independent.
+
+Intervals are studentised (bootstrap-t): each draw's distance from the estimate is measured in that draw's own
+standard error, whose quantiles stand in for Student's t. The percentile bootstrap, simulated with the same
+skewed speakers, covered 0.76 of the time with 5 speakers and 0.87 with 20 where 0.95 was meant; this one
+0.90 and 0.92. Rates are studentised on the square-root scale, which steadies a count's variance and keeps the
+interval at or above zero. With 2 to 4 speakers there are too few distinct draws (10 for 3 speakers) for any
+bootstrap, so the interval is Student's t on the log scale; with one speaker there is none.
+
+Sources: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 12;
+W. Cochran, Sampling Techniques (1977), chapter 6, for the standard error of a ratio.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+Floats = npt.NDArray[np.float64]
+Interval = tuple[float, float]
+
+LEVEL = 0.95
+METHOD = "speaker-blocked bootstrap-t; Student's t with 2 to 4 speakers; none with 1"
+MIN_BOOTSTRAP_SPEAKERS = 5
+
+_BLOCK_CELLS = 4_000_000
+"""Largest weight matrix held at once, draws times speakers."""
+_EXACT_SPEAKERS = 12
+"""Up to this many speakers all 2**n sign patterns are tried instead of drawn ones."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeakerSums:
+    """One ratio's numerator and denominator, summed per speaker.
+
+    Attributes
+    ----------
+    top, bottom : numpy.ndarray
+        (n_speakers,) sums; bottom is positive.
+    """
+
+    top: Floats
+    bottom: Floats
+
+    @property
+    def ratio(self) -> float:
+        """Sum of tops over sum of bottoms."""
+        return float(self.top.sum() / self.bottom.sum())
+
+
+def sum_by_speaker(speakers: npt.ArrayLike, top: npt.ArrayLike, bottom: npt.ArrayLike) -> SpeakerSums:
+    """Return the sums of each speaker; speakers whose denominator is zero are left out.
+
+    Parameters
+    ----------
+    speakers, top, bottom : array_like
+        (n_clips,) speaker ids, numerators and denominators.
+    """
+    _, codes = np.unique(np.asarray(speakers, dtype=str), return_inverse=True)
+    tops = np.bincount(codes, weights=np.asarray(top)).astype(np.float64)
+    bottoms = np.bincount(codes, weights=np.asarray(bottom)).astype(np.float64)
+    return SpeakerSums(top=tops[bottoms > 0], bottom=bottoms[bottoms > 0])
+
+
+def rate_interval(sums: SpeakerSums, *, draws: int, seed: int) -> Interval | None:
+    """Return the 95 % interval of a rate that is zero or more.
+
+    None with fewer than two speakers, and where the speakers do not vary at all (no error was seen, for
+    instance): resampling has nothing to say about either.
+    """
+    estimate, error = _estimate(sums)
+    if len(sums.top) < 2 or estimate <= 0 or not error > 0:
+        return None
+    if len(sums.top) < MIN_BOOTSTRAP_SPEAKERS:
+        factor = float(np.exp(_student(len(sums.top)) * error / estimate))
+        return estimate / factor, estimate * factor
+    drawn, errors = _draw(sums, draws=draws, seed=seed)
+    usable = (drawn > 0) & (errors > 0)
+    root = np.sqrt(drawn[usable])
+    centre = np.sqrt(estimate)
+    low, high = _studentise(root - centre, errors[usable] / (2 * root), error / (2 * centre))
+    return max(centre + low, 0.0) ** 2, max(centre + high, 0.0) ** 2
+
+
+def difference_interval(sums: SpeakerSums, *, draws: int, seed: int) -> Interval | None:
+    """Return the 95 % interval of a paired difference, whose numerators may have either sign; None as above."""
+    estimate, error = _estimate(sums)
+    if len(sums.top) < 2 or not error > 0:
+        return None
+    if len(sums.top) < MIN_BOOTSTRAP_SPEAKERS:
+        reach = _student(len(sums.top)) * error
+        return estimate - reach, estimate + reach
+    drawn, errors = _draw(sums, draws=draws, seed=seed)
+    usable = errors > 0
+    low, high = _studentise(drawn[usable] - estimate, errors[usable], error)
+    return estimate + low, estimate + high
+
+
+def gap_interval(group: SpeakerSums, rest: SpeakerSums, *, draws: int, seed: int) -> Interval | None:
+    """Return the 95 % interval of ``group.ratio - rest.ratio``, two sets of different speakers; None as above.
+
+    Each side is resampled on its own. With under 5 speakers on a side, Student's t with the smaller side's
+    degrees of freedom.
+    """
+    smaller = min(len(group.top), len(rest.top))
+    if smaller < 2:
+        return None
+    (of_group, group_error), (of_rest, rest_error) = _estimate(group), _estimate(rest)
+    estimate, error = of_group - of_rest, float(np.hypot(group_error, rest_error))
+    if not error > 0:
+        return None
+    if smaller < MIN_BOOTSTRAP_SPEAKERS:
+        reach = _student(smaller) * error
+        return estimate - reach, estimate + reach
+    drawn_group, errors_group = _draw(group, draws=draws, seed=seed)
+    drawn_rest, errors_rest = _draw(rest, draws=draws, seed=seed + 1)
+    errors = np.hypot(errors_group, errors_rest)
+    usable = errors > 0
+    low, high = _studentise((drawn_group - drawn_rest - estimate)[usable], errors[usable], error)
+    return estimate + low, estimate + high
+
+
+def sign_flip_p_value(differences: npt.ArrayLike, *, draws: int, seed: int) -> float:
+    """Return the two-sided p-value of no difference between two systems, by flipping whole speakers.
+
+    If the systems were alike, exchanging them for any speaker would be as likely as what was seen. All sign
+    patterns are tried up to 12 speakers; above, drawn ones, with the observed pattern counted among them.
+
+    Parameters
+    ----------
+    differences : array_like
+        (n_speakers,) errors of one system minus errors of the other.
+
+    Notes
+    -----
+    With n speakers no p-value under 2 / 2**n exists: 5 speakers or fewer can never reach 0.05.
+    """
+    given = np.asarray(differences, dtype=np.float64)
+    given = given[given != 0]
+    if not len(given):
+        return 1.0
+    observed = abs(given.sum())
+    slack = 1e-9 * np.abs(given).sum()
+    if len(given) <= _EXACT_SPEAKERS:
+        patterns = np.arange(2 ** len(given))[:, None] >> np.arange(len(given)) & 1
+        return float(np.mean(np.abs((2 * patterns - 1) @ given) >= observed - slack))
+    generator = np.random.default_rng(seed)
+    extreme = 0
+    for rows in _blocks(draws, len(given)):
+        signs = generator.integers(0, 2, size=(rows, len(given)), dtype=np.int8) * 2.0 - 1.0
+        extreme += int(np.sum(np.abs(signs @ given) >= observed - slack))
+    return (extreme + 1) / (draws + 1)
+
+
+def _estimate(sums: SpeakerSums) -> tuple[float, float]:
+    """Return a ratio and its standard error between speakers."""
+    count = len(sums.top)
+    if not count:
+        return 0.0, 0.0
+    ratio = sums.ratio
+    if count < 2:
+        return ratio, 0.0
+    residuals = sums.top - ratio * sums.bottom
+    error = np.sqrt(count / (count - 1) * np.sum(residuals**2)) / sums.bottom.sum()
+    # Speakers that agree exactly leave rounding noise behind.
+    noise = 1e-12 * np.abs(sums.top).sum() / sums.bottom.sum()
+    return ratio, float(error) if error > noise else 0.0
+
+
+def _draw(sums: SpeakerSums, *, draws: int, seed: int) -> tuple[Floats, Floats]:
+    """Return (draws,) ratios and their standard errors, speakers drawn with replacement.
+
+    A draw is a vector of multinomial weights, so every sum it needs is one matrix product.
+    """
+    count = len(sums.top)
+    ratio = sums.ratio
+    residual = sums.top - ratio * sums.bottom  # centred: the squares below would cancel badly otherwise
+    parts = np.stack([residual, sums.bottom, residual**2, residual * sums.bottom, sums.bottom**2], axis=1)
+    generator = np.random.default_rng(seed)
+    chance = np.full(count, 1 / count)
+    drawn, errors = np.empty(draws), np.empty(draws)
+    start = 0
+    for rows in _blocks(draws, count):
+        weights = generator.multinomial(count, chance, size=rows).astype(np.float64)
+        top, bottom, square, cross, bottom_square = (weights @ parts).T
+        shift = top / bottom
+        variance = count / (count - 1) * (square - 2 * shift * cross + shift**2 * bottom_square)
+        drawn[start : start + rows] = ratio + shift
+        # A draw of one speaker alone has no variance; what cancellation leaves of it is not one either.
+        variance[variance < 1e-9 * (square + shift**2 * bottom_square)] = 0
+        errors[start : start + rows] = np.sqrt(variance) / bottom
+        start += rows
+    return drawn, errors
+
+
+def _studentise(distances: Floats, errors: Floats, error: float) -> Interval:
+    """Return how far the interval reaches (below, above) an estimate with the given standard error."""
+    tail = (1 - LEVEL) / 2
+    lower, upper = np.quantile(distances / errors, [tail, 1 - tail])
+    return -float(upper) * error, -float(lower) * error
+
+
+def _student(count: int) -> float:
+    return float(stdtrit(count - 1, (1 + LEVEL) / 2))
+
+
+def _blocks(draws: int, count: int) -> Iterator[int]:
+    size = max(1, _BLOCK_CELLS // count)
+    for start in range(0, draws, size):
+        yield min(size, draws - start)

@@ -1,0 +1,127 @@
+"""Every quantity of a prediction, counted once; every rate is a sum of one column over a sum of another.
+
+The columns hold counts and no text, so the same table is what a benchmark package publishes.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from kmed_bench.records import GROUP_FIELDS, KmedError, Prediction
+from kmed_bench.scoring.errors import Counts, EditCounts, count_errors, count_word_errors, impose_spacing
+from kmed_bench.scoring.hallucinations import find_signs
+from kmed_bench.text.marks import Policy, is_masked, resolve_marks
+from kmed_bench.text.normalise import normalise
+
+RATES: dict[str, tuple[str, str]] = {
+    "cer": ("cer_errors", "cer_length"),
+    "cer_spaced": ("cer_spaced_errors", "cer_spaced_length"),
+    "cer_raw": ("cer_raw_errors", "cer_raw_length"),
+    "wer": ("wer_errors", "wer_length"),
+    "wer_respaced": ("wer_respaced_errors", "wer_length"),
+    "jer": ("jer_errors", "jer_length"),
+    "insertion_share": ("cer_insertions", "cer_errors"),
+    "deletion_share": ("cer_deletions", "cer_errors"),
+    "empty_rate": ("empty", "clips"),
+    "hallucination_rate": ("hallucinated", "clips"),
+}
+"""Metric to (numerator, denominator) columns of ``count_utterances``'s table."""
+
+EXCLUSIONS = ("reference_empty", "reference_masked")
+"""Why a prediction has no part in any rate: nothing was said, or a part of what was said is withheld."""
+
+ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
+TIME_COLUMNS = ("duration_s", "decode_s")
+COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in RATES.values() for column in pair))
+
+
+def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.DataFrame:
+    """Return one row per prediction: ids, group fields, times and counts; no text.
+
+    Marks are resolved in references alone: they are the transcribers' notation, and a hypothesis that holds
+    a parenthesis or a slash really holds it. Rows that cannot be scored name a reason of ``EXCLUSIONS`` in the
+    column ``excluded`` (empty otherwise), and have 0 in ``clips`` and in every count: they drop out of every sum.
+
+    Parameters
+    ----------
+    policy : str
+        Side of the dual notation that is the reference.
+
+    Raises
+    ------
+    KmedError
+        When an utterance appears twice.
+    """
+    table = pd.DataFrame(
+        {name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)},
+    )
+    repeated = table["utterance_id"][table["utterance_id"].duplicated()]
+    if len(repeated):
+        raise KmedError(
+            f"{len(repeated)} predictions repeat an utterance, {repeated.iloc[0]!r} first; keep one prediction each."
+        )
+    resolved = [resolve_marks(p.reference, policy) for p in predictions]
+    table["excluded"] = [_exclusion(text) for text in resolved]
+    scored = (table["excluded"] == "").to_numpy()
+    kept = [(text, p) for text, p, usable in zip(resolved, predictions, scored, strict=True) if usable]
+    counts = _count([t for t, _ in kept], [p.hypothesis for _, p in kept], [p.duration_s for _, p in kept])
+    for name in COUNT_COLUMNS:
+        column = np.zeros(len(table), dtype=np.int64)
+        column[scored] = counts[name]
+        table[name] = column
+    return table
+
+
+def _exclusion(reference: str) -> str:
+    if is_masked(reference):
+        return "reference_masked"
+    return "" if normalise(reference) else "reference_empty"
+
+
+def _count(references: list[str], hypotheses: list[str], durations_s: list[float]) -> dict[str, Counts]:
+    """Return the columns of ``COUNT_COLUMNS`` for references with marks resolved, none of them empty."""
+    spaced = [normalise(t, keep_spaces=True) for t in references], [normalise(t, keep_spaces=True) for t in hypotheses]
+    plain = [t.replace(" ", "") for t in spaced[0]], [t.replace(" ", "") for t in spaced[1]]
+    raw = [_nfc(t) for t in references], [_nfc(t) for t in hypotheses]
+    jamo = [_nfd(t) for t in plain[0]], [_nfd(t) for t in plain[1]]
+    respaced = [impose_spacing(r, h) for r, h in zip(*spaced, strict=True)]
+    characters = count_errors(*plain)
+    columns: dict[str, Counts] = {
+        "cer_insertions": characters.insertions,
+        "cer_deletions": characters.deletions,
+        "wer_respaced_errors": count_word_errors(spaced[0], respaced).errors,
+        "clips": np.ones(len(references), dtype=np.int64),
+        "empty": np.array([not text for text in plain[1]], dtype=np.int64),
+        "hallucinated": np.array([bool(find_signs(*row)) for row in zip(*plain, durations_s, strict=True)], np.int64),
+    }
+    edits: dict[str, EditCounts] = {
+        "cer": characters,
+        "cer_spaced": count_errors(*spaced),
+        "cer_raw": count_errors(*raw),
+        "wer": count_word_errors(*spaced),
+        "jer": count_errors(*jamo),
+    }
+    for name, edit in edits.items():
+        columns[f"{name}_errors"] = edit.errors
+        columns[f"{name}_length"] = edit.length
+    return columns
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _nfd(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+def rates(table: pd.DataFrame) -> dict[str, float | None]:
+    """Return every rate of ``RATES`` over the table's rows; None where its denominator is zero."""
+    sums = table[list(COUNT_COLUMNS)].sum()
+    return {name: _divide(int(sums[top]), int(sums[bottom])) for name, (top, bottom) in RATES.items()}
+
+
+def _divide(top: int, bottom: int) -> float | None:
+    return top / bottom if bottom else None
