@@ -41,7 +41,7 @@ class ModelVersionInfo:
     """
 
     name: str
-    version: int
+    version: str
     uri: str
     model_id: str
     run_id: str
@@ -99,7 +99,7 @@ def log_model(
     client.set_registered_model_alias(name, "challenger", version.version)
     return ModelVersionInfo(
         name=name,
-        version=int(version.version),
+        version=str(version.version),
         uri=f"models:/{name}/{version.version}",
         model_id=logged.model_id,
         run_id=run.run_id,
@@ -202,11 +202,13 @@ def _within(run: ChildRun) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
+    """Keep MLflow's progress bars and notes off the terminal; what goes wrong is raised."""
     logger = logging.getLogger("mlflow")
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)
 

@@ -1,0 +1,197 @@
+"""Models as they are registered, loaded elsewhere, and promoted."""
+
+import base64
+import importlib.metadata
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import whisper
+from mlflow.tracking import MlflowClient
+
+from kmed_bench.config import Config, load_config
+from kmed_bench.records import KmedError
+from kmed_bench.tracking import registry, runs
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore:unclosed file .*tiktoken:ResourceWarning"),
+]
+
+SHA = "cd" * 32
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of openai-whisper's shape, small enough to decode in a moment."""
+    torch.manual_seed(208)
+    dims = whisper.model.ModelDimensions(
+        n_mels=80,
+        n_audio_ctx=1500,
+        n_audio_state=64,
+        n_audio_head=2,
+        n_audio_layer=1,
+        n_vocab=51865,
+        n_text_ctx=448,
+        n_text_state=64,
+        n_text_head=2,
+        n_text_layer=1,
+    )
+    model = whisper.model.Whisper(dims)
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
+    torch.save({"dims": dims.__dict__, "model_state_dict": model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("store")
+    return load_config("demo", {"tracking.uri": f"sqlite:///{folder}/mlflow.db"})
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+
+
+@pytest.fixture(scope="module")
+def registered(checkpoint: Path, config: Config) -> registry.ModelVersionInfo:
+    with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as child:
+        return registry.log_model(child, checkpoint, size="tiny", split_sha256=SHA, metrics={"test/cer": 0.25}, step=3)
+
+
+def tone(seconds: float = 1.0, rate_hz: int = 48_000, channels: int = 2) -> bytes:
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, 0.1 * rng.standard_normal((int(seconds * rate_hz), channels)), rate_hz, format="WAV")
+    return buffer.getvalue()
+
+
+def expected_text(checkpoint: Path, audio: bytes) -> str:
+    """The evaluation's decoding, written out."""
+    import torchaudio
+
+    model = whisper.load_model(str(checkpoint), device="cpu")
+    samples, rate_hz = soundfile.read(io.BytesIO(audio), dtype="float32", always_2d=True)
+    mono = torch.from_numpy(samples.mean(axis=1))
+    if rate_hz != 16_000:
+        mono = torchaudio.functional.resample(mono, rate_hz, 16_000)
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(mono), 80)
+    options = whisper.DecodingOptions(language="ko", temperature=0.0, without_timestamps=True, fp16=False)
+    return str(whisper.decode(model, mel, options).text)
+
+
+def test_the_version_says_what_it_is(registered: registry.ModelVersionInfo, config: Config) -> None:
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    version = client.get_model_version_by_alias("kmed-whisper-tiny", "challenger")
+    assert registered.name == "kmed-whisper-tiny"
+    assert registered.uri == "models:/kmed-whisper-tiny/1"
+    assert (str(version.version), version.run_id) == (registered.version, registered.run_id)
+    assert version.tags["kmed.split_sha256"] == SHA
+    assert version.tags["kmed.test.cer"] == "0.25"
+    info = mlflow.models.get_model_info(registered.uri)
+    assert [column.name for column in info.signature.inputs] == ["audio", "audio_base64", "path", "samples", "rate_hz"]
+    folder = Path(mlflow.artifacts.download_artifacts(registered.uri))
+    pins = (folder / "requirements.txt").read_text().split()
+    assert f"openai-whisper=={importlib.metadata.version('openai-whisper')}" in pins
+    assert all("==" in pin and "+" not in pin for pin in pins)
+    example = json.loads((folder / "input_example.json").read_text())
+    assert example["columns"] == ["audio"]
+    assert not list(folder.rglob("*.pkl"))
+    whisper.load_model(str(folder / "artifacts" / "tiny.pt"))
+
+
+def test_every_kind_of_input_gives_the_evaluations_text(
+    registered: registry.ModelVersionInfo, checkpoint: Path, config: Config, tmp_path: Path
+) -> None:
+    mlflow.set_tracking_uri(config.tracking.uri)
+    model = mlflow.pyfunc.load_model("models:/kmed-whisper-tiny@challenger")
+    audio = tone()
+    (tmp_path / "a.wav").write_bytes(audio)
+    samples, rate_hz = soundfile.read(io.BytesIO(audio), dtype="float32")
+    text = expected_text(checkpoint, audio)
+    assert text
+    tables = [
+        pd.DataFrame({"audio": [audio, audio]}),
+        pd.DataFrame({"audio_base64": [base64.b64encode(audio).decode()] * 2}),
+        pd.DataFrame({"path": [str(tmp_path / "a.wav")] * 2}),
+        pd.DataFrame({"samples": [samples.mean(axis=1).astype(float)] * 2, "rate_hz": [rate_hz] * 2}),
+    ]
+    for table in tables:
+        assert model.predict(table).to_dict("list") == {"text": [text, text]}
+
+
+@pytest.mark.slow
+def test_a_fresh_process_without_this_package_loads_it(
+    registered: registry.ModelVersionInfo, checkpoint: Path, config: Config, tmp_path: Path
+) -> None:
+    audio = tone(rate_hz=22_050, channels=1)
+    (tmp_path / "a.wav").write_bytes(audio)
+    program = (
+        "import sys; sys.modules['kmed_bench'] = None\n"
+        "import mlflow, pandas as pd\n"
+        "model = mlflow.pyfunc.load_model('models:/kmed-whisper-tiny@challenger')\n"
+        "sys.stdout.buffer.write(model.predict(pd.DataFrame({'path': ['a.wav']}))['text'][0].encode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"MLFLOW_TRACKING_URI": config.tracking.uri},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode() == expected_text(checkpoint, audio)
+
+
+def test_a_missing_checkpoint_is_refused(config: Config, tmp_path: Path) -> None:
+    with (
+        pytest.raises(KmedError, match="does not exist, so it can't be registered"),
+        runs.bench_run(config, code_version="x") as bench,
+    ):
+        registry.log_model(bench, tmp_path / "none.pt", size="tiny")
+
+
+def gated(config: Config, name: str, cases: list[tuple[str, str]]) -> Iterator[str]:
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    client.create_registered_model(name)
+    for sha, cer in cases:
+        tags = {"kmed.split_sha256": sha, "kmed.test.cer": cer}
+        yield str(client.create_model_version(name, "file:///nowhere", tags=tags).version)
+
+
+def test_promotion(config: Config) -> None:
+    mlflow.set_tracking_uri(runs.open_store(config.tracking))
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    name = "kmed-whisper-small"
+    first, worse, better, other = gated(config, name, [(SHA, "0.2"), (SHA, "0.3"), (SHA, "0.1"), ("ef" * 32, "0.01")])
+    assert registry.promote(name, first, dry_run=True)["promoted"] is False
+    assert "champion" not in client.get_registered_model(name).aliases
+    assert registry.promote(name, first)["reasons"] == ["there is no champion yet: first of its kind"]
+    refused = registry.promote(name, worse)
+    assert (refused["promoted"], refused["reasons"]) == (
+        False,
+        ["test CER 0.3000 is not lower than the champion's 0.2000"],
+    )
+    assert registry.promote(name, better)["promoted"] is True
+    assert "can't be compared" in registry.promote(name, other)["reasons"][0]
+    with pytest.raises(KmedError, match="needs a reason"):
+        registry.promote(name, other, force=True)
+    forced = registry.promote(name, other, force=True, reason="trial in one ward")
+    assert (forced["passed"], forced["promoted"], forced["champion"]) == (False, True, better)
+    assert str(client.get_model_version_by_alias(name, "champion").version) == other
+    assert client.get_model_version(name, other).tags["kmed.previous_champion"] == better
+    with pytest.raises(KmedError, match="version 99 is not in the registry"):
+        registry.promote(name, 99)
