@@ -1,0 +1,113 @@
+"""The report's figures: each function returns an open figure, drawn in the current rcParams."""
+
+import dataclasses
+import io
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from kmed_bench.report.fonts import INK, RULE
+
+# Readable on white and on near-black alike; parts and sizes never share a figure.
+PART_COLOURS = {"train": "#d9822b", "valid": "#3b82c4"}
+ALL_SEEDS = ("pi", 100)  # the band is the whole range over seeds, no statistic
+
+# The curve's metrics and what the legend calls them. The two CERs are different quantities: the train
+# one takes the argmax while the true text so far is fed in, the valid one compares decoded transcripts.
+CURVES = {
+    "loss": {"train/loss": "train", "valid/loss": "valid"},
+    "cer": {"train/cer_teacher_forced": "train, teacher-forced", "valid/cer": "valid, decoded"},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plot:
+    """One saved figure.
+
+    Attributes
+    ----------
+    svg : str
+        An ``<svg>`` element for use inside a page: text follows the page's colour, ids are unique.
+    """
+
+    name: str
+    caption: str
+    svg: str
+
+
+def has_curve(history: pd.DataFrame, size: str, quantity: str) -> bool:
+    """Return whether a size has any value of a quantity's curves."""
+    return bool(((history["size"] == size) & history["metric"].isin(CURVES[quantity])).any())
+
+
+def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
+    """Draw one of the original benchmark's two plots of a size: loss or CER by epoch, hue train and valid.
+
+    Parameters
+    ----------
+    history : pandas.DataFrame
+        As ``tables.history_table`` returns it; several seeds give the mean with their whole range as a band.
+    quantity : str
+        ``loss`` or ``cer``.
+    """
+    labels = CURVES[quantity]
+    rows = history[(history["size"] == size) & history["metric"].isin(labels)]
+    data = rows.assign(data=rows["metric"].map(labels))
+    colours = {label: PART_COLOURS[metric.partition("/")[0]] for metric, label in labels.items()}
+    present = [label for label in labels.values() if (data["data"] == label).any()]
+    grid = sns.relplot(
+        data=data,
+        x="epoch",
+        y="value",
+        hue="data",
+        hue_order=present,
+        style="data",
+        style_order=present,
+        markers=["o", "s"][: len(present)],
+        dashes=False,
+        palette=[colours[label] for label in present],
+        kind="line",
+        errorbar=ALL_SEEDS if data["seed"].nunique() > 1 else None,
+        height=3.4,
+        aspect=1.45,
+        facet_kws={"legend_out": False},
+    )
+    axes = grid.ax
+    axes.set(xlabel="epoch (0: untouched)", ylabel="loss" if quantity == "loss" else "CER")
+    axes.set_title(f"{size}: {'loss' if quantity == 'loss' else 'CER'} by epoch", loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    if quantity == "cer":
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    sns.move_legend(axes, "upper right", title=None)
+    figure: Figure = grid.figure
+    return figure
+
+
+def save_plot(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
+    """Write ``name.png`` and ``name.svg`` into a folder, close the figure and return it for the page."""
+    figure.savefig(folder / f"{name}.png", bbox_inches="tight", facecolor="white")
+    target = io.StringIO()
+    metadata = {"Creator": None, "Date": None, "Format": None, "Type": None}
+    with plt.rc_context({"svg.hashsalt": name}):  # equal input, equal file
+        figure.savefig(target, format="svg", bbox_inches="tight", transparent=True, metadata=metadata)
+    plt.close(figure)
+    (folder / f"{name}.svg").write_text(target.getvalue(), encoding="utf-8")
+    return Plot(name=name, caption=caption, svg=inline_svg(target.getvalue(), name))
+
+
+def inline_svg(text: str, name: str) -> str:
+    """Return a matplotlib SVG file as an element for a page, with the page's colours and ids of its own."""
+    svg = text[text.index("<svg") :]
+    head, _, body = svg.partition(">")
+    head = re.sub(r'\s(width|height|xmlns:xlink|version)="[^"]*"', "", head)
+    svg = f"{head}>{body}".replace("xlink:href", "href")
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    for before in ('id="', 'href="#', "url(#"):
+        svg = svg.replace(before, f"{before}{name}-")
+    return svg.replace(INK, "currentColor").replace(RULE, "var(--rule)").strip()

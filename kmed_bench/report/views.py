@@ -1,0 +1,108 @@
+"""How figures read: every number on the page is a ``<data>`` element that carries the exact value."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pandas as pd
+from markupsafe import Markup, escape
+
+Kind = Literal["text", "percent", "points", "spread", "count", "number", "seconds", "loss"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table on the page; ``low`` and ``high`` name the columns of an interval."""
+
+    key: str
+    label: str
+    kind: Kind = "text"
+    low: str | None = None
+    high: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """A table as the page shows it.
+
+    Attributes
+    ----------
+    weak : str or None
+        A boolean column; rows where it is true are set in grey.
+    strong : str or None
+        The same for rows to be set in bold.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: pd.DataFrame
+    weak: str | None = None
+    strong: str | None = None
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows as dictionaries."""
+        return [{str(key): value for key, value in row.items()} for row in self.rows.to_dict("records")]
+
+
+def is_absent(value: Any) -> bool:
+    """Return whether a value is None or not a number."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def format_value(value: Any, kind: Kind) -> str:
+    """Return a value as people read it: rates as percent, long times in minutes and hours."""
+    if kind == "text":
+        return str(value)
+    if kind == "percent":
+        return f"{100 * value:.2f} %"
+    if kind == "points":
+        return f"{100 * value:+.2f} pp".replace("-", "−")
+    if kind == "spread":
+        return f"{100 * value:.2f} pp"
+    if kind == "count":
+        return f"{int(value):,}" if float(value).is_integer() else f"{value:,.2f}"
+    if kind == "seconds":
+        return _duration(float(value))
+    if kind == "loss":
+        return f"{value:.4f}"
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def number(value: Any, kind: Kind = "number") -> Markup:
+    """Return a number as markup: its exact value for machines, its short form for people; a dash if absent."""
+    if is_absent(value):
+        return Markup('<span class="absent">–</span>')
+    if kind == "text":
+        return escape(str(value))
+    return Markup('<data value="{}">{}</data>').format(repr(float(value)), format_value(value, kind))
+
+
+def interval(low: Any, high: Any) -> Markup:
+    """Return a 95 % interval in brackets, or nothing where either bound is absent."""
+    if is_absent(low) or is_absent(high):
+        return Markup("")
+    short = [format_value(bound, "percent").removesuffix(" %") for bound in (low, high)]
+    return Markup('<span class="interval">(<data value="{}">{}</data> to <data value="{}">{}</data>)</span>').format(
+        repr(float(low)), short[0], repr(float(high)), short[1]
+    )
+
+
+def cell(row: Mapping[str, Any], column: Column) -> Markup:
+    """Return one cell's content."""
+    shown = number(row.get(column.key), column.kind)
+    if column.low is None or column.high is None:
+        return shown
+    return Markup("{} {}").format(shown, interval(row.get(column.low), row.get(column.high)))

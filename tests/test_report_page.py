@@ -1,0 +1,202 @@
+"""The written report: files, figures equal to the record's, what it must say, nothing fetched."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from test_report_tables import make_bench, make_train
+
+from kmed_bench.records import BenchRecord
+from kmed_bench.report import fonts, tables
+from kmed_bench.report.page import find_notices, write_report
+
+
+class Page(HTMLParser):
+    """The tables of a page: id to rows, each column label to the exact values (or the text) of its cell."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[dict[str, list[str]]]] = {}
+        self.data: list[tuple[float, str]] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self._table = ""
+        self._cell: list[str] | None = None
+        self._value: float | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attrs}
+        if "id" in given:
+            self.ids.append(given["id"])
+        self.links += [given[key] for key in ("href", "src", "xlink:href") if key in given]
+        if tag == "table":
+            self._table = given["id"]
+            self.tables[self._table] = []
+        elif tag == "tr" and self._table:
+            self.tables[self._table].append({})
+        elif tag == "td":
+            self._cell = self.tables[self._table][-1].setdefault(given["data-label"], [])
+        elif tag == "data":
+            self._value = float(given["value"])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "td":
+            self._cell = None
+        elif tag == "table":
+            self._table = ""
+
+    def handle_data(self, text: str) -> None:
+        if self._value is not None:
+            self.data.append((self._value, text))
+            if self._cell is not None:
+                self._cell.append(repr(self._value))
+            self._value = None
+        elif self._cell is not None and text.strip() and text.strip() not in ("(", "to", ")"):
+            self._cell.append(text.strip())
+
+
+@pytest.fixture(scope="module")
+def bench() -> BenchRecord:
+    return make_bench(seeds=2)
+
+
+@pytest.fixture(scope="module")
+def folder(bench: BenchRecord, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    assert write_report(bench, out) == out / "index.html"
+    return out
+
+
+@pytest.fixture(scope="module")
+def html(folder: Path) -> str:
+    return (folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_size_table_equals_the_record(bench: BenchRecord, html: str) -> None:
+    rows = Page(html).tables["sizes"][1:]
+    assert [row["size"] for row in rows] == [["tiny"], ["base"], ["small"]]
+    for row in rows:
+        runs = [run for run in bench.trains if run.size == row["size"][0]]
+        best = min(runs, key=lambda run: run.metrics["best/valid_cer"])
+        m = best.metrics
+        assert row["fine-tuned, valid CER"] == [repr(m["best/valid_cer"])]
+        assert row["fine-tuned, test CER"] == [repr(m[f"test/cer{end}"]) for end in ("", "_low", "_high")]
+        assert row["untouched, test CER"] == [repr(m[f"untouched/test_cer{end}"]) for end in ("", "_low", "_high")]
+        assert row["best epoch"] == [repr(m["best/epoch"])]
+        assert row["test clips"] == [repr(float(bench.scores[best.run_id]["overall"]["n_clips"]))]
+        assert row["seeds"] == ["2.0"]
+
+
+def test_every_shown_number_is_its_value_shortened(html: str) -> None:
+    data = Page(html).data
+    assert len(data) > 100
+    for value, text in data:
+        if text.endswith(" %"):
+            assert float(text.removesuffix(" %")) == pytest.approx(100 * value, abs=0.005001)
+        elif re.fullmatch(r"[\d,]+", text):
+            assert int(text.replace(",", "")) == value
+
+
+def test_page_is_one_file_that_fetches_nothing(html: str, folder: Path) -> None:
+    page = Page(html)
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link.startswith("#") or (folder / link).is_file(), link
+    assert not re.findall(r"url\((?!#|\"data:)", html)
+    assert "<script" not in html
+    assert "@import" not in html
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_hangul_is_shown_with_glyphs_of_its_own(html: str) -> None:
+    assert "경기/서울" in html
+    assert "data:font/woff;base64," in html
+    assert fonts.subset_font("no Hangul here") is None
+
+
+def test_csv_hold_fractions(bench: BenchRecord, folder: Path) -> None:
+    runs = pd.read_csv(folder / "runs.csv").set_index("run_id")
+    for run in bench.trains:
+        assert runs.loc[run.run_id, "test_cer"] == run.metrics["test/cer"]
+    history = pd.read_csv(folder / "history.csv")
+    assert len(history) == sum(len(run.history) for run in bench.trains)
+
+
+def test_two_plots_per_size_say_which_cer_is_which(html: str, folder: Path) -> None:
+    for size in ("tiny", "base", "small"):
+        for quantity in ("loss", "cer"):
+            assert (folder / f"{size}-{quantity}.png").stat().st_size > 5_000
+            assert (folder / f"{size}-{quantity}.svg").is_file()
+            assert f'id="plot-{size}-{quantity}"' in html
+    assert html.count("teacher-forced (the true text so far is fed in)") >= 3
+
+
+def test_a_users_plot_settings_survive(tmp_path: Path) -> None:
+    before = dict(mpl.rcParams)
+    write_report(make_bench(sizes=("base",), epochs=2), tmp_path)
+    assert dict(mpl.rcParams) == before
+
+
+def test_whole_paths_and_users_stay_out(html: str) -> None:
+    assert "/home/someone" not in html
+    assert "someone" not in html
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [("demo", "synthetic speech says nothing about patients"), ("original", "this split leaks"), ("sound", None)],
+)
+def test_labels_of_profiles(profile: str, words: str | None) -> None:
+    notices = " ".join(find_notices(make_bench(profile=profile, sizes=("base",))))
+    assert notices == "" if words is None else words in notices
+
+
+def test_leaks_failures_and_unlike_scores_are_announced() -> None:
+    bench = make_bench(seeds=2, sizes=("base",))
+    bench.split["leakage"]["sentences"] = 12
+    bench.scores["base001"]["normaliser_version"] = "2"
+    bench = dataclasses.replace(bench, trains=(*bench.trains, make_train("tiny", 0, 1, status="FAILED")))
+    leak, failed, unlike = find_notices(bench)
+    assert "share sentences" in leak
+    assert "1 of 3 train runs did not finish" in failed
+    assert "normaliser_version: 1, 2" in unlike
+
+
+def test_skipped_sizes_are_named_with_the_remedy(tmp_path: Path) -> None:
+    bench = dataclasses.replace(
+        make_bench(sizes=("base",), epochs=1), skipped={"small": "no weights <here>; give --weights"}
+    )
+    html = write_report(bench, tmp_path).read_text(encoding="utf-8")
+    assert Page(html).tables["missing"][1]["left out"] == ["size small"]
+    assert "no weights &lt;here&gt;; give --weights" in html
+
+
+def test_a_bench_without_figures_still_gives_a_page(tmp_path: Path) -> None:
+    bench = BenchRecord(
+        run_id="e",
+        name="empty",
+        status="FAILED",
+        params={},
+        tags={},
+        trains=(),
+        skipped={"base": "none"},
+        split={},
+        quality={},
+        scores={},
+    )
+    html = write_report(bench, tmp_path).read_text(encoding="utf-8")
+    assert "no size to recommend" in html
+    failed = dataclasses.replace(bench, trains=(make_train("base", 0, 1, status="FAILED"),))
+    assert "ended as FAILED" in write_report(failed, tmp_path).read_text(encoding="utf-8")
+
+
+def test_korean_font_is_found_and_leaves_tables_alone() -> None:
+    font = fonts.find_korean_font()
+    assert font is not None
+    assert font.is_file()
+    assert tables.size_rank("tiny") < tables.size_rank("small") < tables.size_rank("other")
