@@ -55,6 +55,16 @@ class DataConfig:
     """Whisper's window; longer audio would be cut while its label is not."""
     truncation_tolerance_s: Seconds = 0.25
     """Audio shorter than its label's FileLength by more than this is rejected."""
+    accepted_quality: Names = ("Good", "N/A")
+    """Values of QualityStatus that are usable; N/A stands for a label that states none."""
+    decode: bool = False
+    """Read every usable recording whole: checksums, silence, clipping."""
+    silence_level: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Decoded audio whose largest sample stays at or under this (1 is full scale) is silent."""
+    clipped_share: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Decoded audio with more than this share of samples at full scale is clipped."""
+    workers: Count = 2
+    """Processes that read labels and audio headers of a large download."""
     demo_speakers: Annotated[int, Field(ge=4)] = 16
     demo_sentences: Annotated[int, Field(ge=12)] = 72
     demo_seed: int = 208

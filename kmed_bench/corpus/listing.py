@@ -1,0 +1,223 @@
+"""What lies in the sources: every label and audio file of every folder and archive, unread."""
+
+import collections
+import dataclasses
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from kmed_bench.corpus.archives import (
+    Container,
+    join_in_folder,
+    join_in_tar,
+    list_tar,
+    refuse_name,
+    sniff,
+    tar_member,
+)
+from kmed_bench.corpus.spans import PIECE, ArchiveError, ByteSource, Joined, whole_file
+from kmed_bench.corpus.zips import Member, read_directory
+from kmed_bench.records import KmedError
+
+LABEL, AUDIO = ".json", ".wav"
+
+ENTRY_SCHEMA = pa.schema(
+    [
+        ("container", pa.int32()),
+        ("name", pa.string()),
+        ("stem", pa.string()),
+        ("start", pa.int64()),  # in an archive the local header; in a folder the time of change in ns
+        ("packed", pa.int64()),
+        ("size", pa.int64()),
+        ("method", pa.int16()),
+        ("crc", pa.int64()),
+        ("encrypted", pa.bool_()),
+        ("refused", pa.string()),
+    ]
+)
+
+
+class EntryList:
+    """Grows a table of ``ENTRY_SCHEMA`` row by row, in column chunks: some 150 bytes a file."""
+
+    _CHUNK = 1 << 16
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[object, ...]] = []
+        self._batches: list[pa.RecordBatch] = []
+
+    def append(self, container: int, member: Member, refused: str | None) -> None:
+        """Add one file."""
+        stem = unicodedata.normalize("NFC", member.name.rpartition("/")[2].rpartition(".")[0])
+        self._rows.append(
+            (
+                container,
+                member.name,
+                stem,
+                member.start,
+                member.packed,
+                member.size,
+                member.method,
+                member.crc,
+                member.encrypted,
+                refused,
+            )
+        )
+        if len(self._rows) == self._CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) if self._rows else [()] * len(ENTRY_SCHEMA)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, ENTRY_SCHEMA, strict=True)]
+        self._batches.append(pa.record_batch(arrays, schema=ENTRY_SCHEMA))
+        self._rows = []
+
+    def table(self) -> pa.Table:
+        """Return every row so far."""
+        self._flush()
+        return pa.Table.from_batches(self._batches, schema=ENTRY_SCHEMA)
+
+
+@dataclasses.dataclass(slots=True)
+class Listing:
+    """Labels and audio files of all sources.
+
+    Attributes
+    ----------
+    labels, audio : EntryList
+        One row per file; `container` is a position in `containers`.
+    warnings : list of (str, str)
+        Kind and detail, for archives with missing or overlapping pieces and unreadable ones.
+    ignored : Counter
+        Files of other kinds, by suffix.
+    """
+
+    containers: list[Container] = dataclasses.field(default_factory=list)
+    labels: EntryList = dataclasses.field(default_factory=EntryList)
+    audio: EntryList = dataclasses.field(default_factory=EntryList)
+    warnings: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    ignored: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    def add(self, container: Container, members: Iterable[Member]) -> None:
+        """Add a container with what it holds."""
+        self.containers.append(container)
+        position = len(self.containers) - 1
+        for member in members:
+            base = member.name.rpartition("/")[2]
+            suffix = base[base.rfind(".") :].lower() if "." in base else ""
+            if base.startswith("._") or "__MACOSX" in member.name:
+                self.ignored["macOS metadata"] += 1
+            elif suffix == LABEL:
+                self.labels.append(position, member, refuse_name(member.name))
+            elif suffix == AUDIO:
+                self.audio.append(position, member, refuse_name(member.name))
+            else:
+                self.ignored[suffix or "no suffix"] += 1
+
+
+def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
+    """Return what lies in the sources: folders, or archives given by name.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Folders, or single zips and tars. What is reached twice is listed once.
+    skip : Path
+        The output folder, left out where it lies inside a source.
+
+    Raises
+    ------
+    KmedError
+        When a source is missing or can't be listed.
+    """
+    listing = Listing()
+    seen: set[tuple[int, int]] = set()
+    skip = skip.resolve()
+    for source in sources:
+        if not source.exists():
+            raise KmedError(f"Source {source} does not exist; give the folder of an AI Hub 208 download.")
+        root = source.resolve()
+        if root.is_file():
+            _add_archive(listing, root, root.name)
+            continue
+        try:
+            _add_folder(listing, root, skip, seen)
+        except OSError as error:
+            raise KmedError(f"{error.filename} can't be listed: {error.strerror}; mend its permissions.") from None
+    return listing
+
+
+def _add_folder(listing: Listing, root: Path, skip: Path, seen: set[tuple[int, int]]) -> None:
+    archives: list[Path] = []
+    pieces: dict[Path, None] = {}
+    listing.add(Container("folder", str(root), root.name), _walk(root, skip, seen, archives, pieces))
+    for path in archives:
+        _add_archive(listing, path, f"{root.name}/{path.relative_to(root)}")
+    for folder in pieces:
+        for name, joined in sorted(join_in_folder(folder).items()):
+            trail = f"{root.name}/{folder.relative_to(root) / name}"
+            _add_zip(listing, str(folder / name), trail, joined)
+
+
+def _walk(
+    root: Path, skip: Path, seen: set[tuple[int, int]], archives: list[Path], pieces: dict[Path, None]
+) -> Iterator[Member]:
+    """Yield the plain files under a folder, and put archives and folders of pieces into the lists."""
+    waiting = [str(root)]
+    cut = len(str(root)) + 1
+    while waiting:
+        folder = waiting.pop()
+        found = os.stat(folder)  # noqa: PTH116
+        if (found.st_dev, found.st_ino) in seen or Path(folder) == skip:
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        below = []
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.is_dir():
+                below.append(entry.path)
+            elif entry.name.lower().endswith((".zip", ".tar")):
+                archives.append(Path(entry.path))
+            elif PIECE.fullmatch(entry.name):
+                pieces[Path(folder)] = None
+            else:
+                try:
+                    found = entry.stat()
+                    size, changed = found.st_size, found.st_mtime_ns
+                except OSError:  # a dangling link: reading it will say so
+                    size, changed = -1, 0
+                yield Member(entry.path[cut:], changed, size, size, 0, -1, False)
+        waiting.extend(reversed(below))
+
+
+def _add_archive(listing: Listing, path: Path, trail: str) -> None:
+    try:
+        kind = sniff(path)
+        if kind == "tar":
+            files = list_tar(path)
+            listing.add(Container("tar", str(path), trail, whole_file(str(path))), map(tar_member, files))
+            for name, joined in sorted(join_in_tar(files, path).items()):
+                _add_zip(listing, f"{path}::{name}", f"{trail}/{name}", joined)
+        else:
+            _add_zip(listing, str(path), trail, Joined(whole_file(str(path)), (), ()))
+    except (OSError, ArchiveError) as error:
+        listing.warnings.append(("archive_unreadable", f"{path.name}: {error}"))
+
+
+def _add_zip(listing: Listing, location: str, trail: str, joined: Joined) -> None:
+    name = trail.rpartition("/")[2]
+    for start, end in joined.gaps:
+        listing.warnings.append(("archive_piece_missing", f"{name}: bytes {start:,} to {end:,} are missing"))
+    if joined.overlaps:
+        start, end = joined.overlaps[0]
+        detail = f"{name}: its pieces overlap from byte {start:,} to {end:,}; download the pieces anew"
+        listing.warnings.append(("archive_unreadable", detail))
+        return
+    container = Container("zip", location, trail, joined.spans)
+    try:
+        with ByteSource(joined.spans) as source:
+            listing.add(container, list(read_directory(source)))
+    except (OSError, ArchiveError) as error:
+        listing.warnings.append(("archive_unreadable", f"{name}: {error}"))
