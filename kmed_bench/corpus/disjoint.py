@@ -1,0 +1,210 @@
+"""Which part each speaker and each sentence belongs to, so that no two parts share one.
+
+An utterance can be used only where its speaker and its sentence were given to the same part; the
+others cross and are left out. On a large corpus a proportionate choice leaves plenty; on a small
+one every crossing utterance is dear, so a local search looks for the choice with the smallest
+shortage. All costs are integers and all chance comes from hashes and `random.Random.random`,
+which Python keeps the same across versions, so equal input gives equal output everywhere.
+"""
+
+import dataclasses
+import math
+import random
+
+import numpy as np
+
+from kmed_bench.corpus.quotas import Counts
+
+N_PARTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A corpus as a graph: speakers and sentences are nodes, utterances are edges.
+
+    Attributes
+    ----------
+    speaker, sentence : array (n_utterances,)
+        Index of each utterance's speaker and sentence. Where only speakers must differ between
+        parts, each speaker stands for its own sentence, and the other way round.
+    strata : array (n_utterances, n_fields)
+        Index of each utterance's stratum in each field; one column of zeros where there is no field.
+    needs : array (3, n_strata)
+        Utterances that each part needs of each stratum.
+    sizes : tuple
+        Utterances that each part needs.
+    """
+
+    speaker: Counts
+    sentence: Counts
+    strata: Counts
+    needs: Counts
+    sizes: tuple[int, int, int]
+
+
+class Assignment:
+    """Parts of all speakers and sentences, with the shortage they leave, kept up to date move by move."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.of_speaker = _edges(problem.speaker, problem.sentence, problem.strata)
+        self.of_sentence = _edges(problem.sentence, problem.speaker, problem.strata)
+        self.speaker = [-1] * len(self.of_speaker)
+        self.sentence = [-1] * len(self.of_sentence)
+        self.needs = problem.needs.tolist()
+        self.have = [[0] * len(row) for row in self.needs]
+        self.short = [sum(row) for row in self.needs]  # strata of every field, so n_fields times the size
+
+    def cost(self) -> int:
+        """Return the sum over the parts of the squared relative shortage; 0 when all needs are met."""
+        return sum((short * 10_000 // size) ** 2 for short, size in zip(self.short, self.problem.sizes, strict=True))
+
+    def move_speaker(self, index: int, part: int) -> None:
+        """Give a speaker to a part; -1: to none."""
+        self._move(self.of_speaker[index], self.sentence, self.speaker[index], part)
+        self.speaker[index] = part
+
+    def move_sentence(self, index: int, part: int) -> None:
+        """Give a sentence to a part; -1: to none."""
+        self._move(self.of_sentence[index], self.speaker, self.sentence[index], part)
+        self.sentence[index] = part
+
+    def _move(self, edges: list[tuple[int, list[int]]], others: list[int], old: int, new: int) -> None:
+        if old == new:
+            return
+        for other, strata in edges:
+            part = others[other]
+            if part < 0:
+                continue
+            have, needs = self.have[part], self.needs[part]
+            if part == old:
+                for stratum in strata:
+                    if have[stratum] <= needs[stratum]:
+                        self.short[part] += 1
+                    have[stratum] -= 1
+            elif part == new:
+                for stratum in strata:
+                    if have[stratum] < needs[stratum]:
+                        self.short[part] -= 1
+                    have[stratum] += 1
+
+
+def _edges(units: Counts, others: Counts, strata: Counts) -> list[list[tuple[int, list[int]]]]:
+    edges: list[list[tuple[int, list[int]]]] = [[] for _ in range(int(units.max()) + 1)]
+    for unit, other, row in zip(units.tolist(), others.tolist(), strata.tolist(), strict=True):
+        edges[unit].append((other, row))
+    return edges
+
+
+def assign(problem: Problem, seed: int, effort: int = 3_000_000) -> Assignment:
+    """Return the parts of all speakers and sentences with the smallest shortage found.
+
+    Parameters
+    ----------
+    seed : int
+        Together with the order of speakers and sentences, it decides which of many equal choices
+        is taken.
+    effort : int
+        How many utterances the search may touch before it gives up; a count, not a time, so that
+        a slow machine finds what a fast one finds. The search stops as soon as nothing is lacking.
+    """
+    assignment = Assignment(problem)
+    _start(assignment)
+    if assignment.cost() > 0:
+        _search(assignment, random.Random(f"split {seed}"), effort)
+    return assignment
+
+
+def _start(assignment: Assignment) -> None:
+    """Give out speakers, rarest strata first, then sentences, each to the part that lacks most of them."""
+    problem = assignment.problem
+    two_sided = not np.array_equal(problem.speaker, problem.sentence)
+    # A share a of the speakers and a share a of the sentences leave a * a of the utterances.
+    weights = [math.isqrt(size << 20) if two_sided else size << 10 for size in problem.sizes]
+    total = np.bincount(problem.strata.ravel(), minlength=problem.needs.shape[1])
+    goal = [[max(1, int(n) * w // sum(weights)) for n in total] for w in weights]
+    rarest = [min(int(total[k]) for _, row in edges for k in row) for edges in assignment.of_speaker]
+    given = [[0] * len(total) for _ in range(N_PARTS)]
+    for speaker in sorted(range(len(rarest)), key=lambda i: (rarest[i], i)):
+        rows = [row for _, row in assignment.of_speaker[speaker]]
+        strata = sorted({k for row in rows for k in row})
+        lack = [sum((g[k] - have[k]) * 1000 // g[k] for k in strata) for g, have in zip(goal, given, strict=True)]
+        part = lack.index(max(lack))
+        assignment.move_speaker(speaker, part)
+        for row in rows:
+            for k in row:
+                given[part][k] += 1
+    room = [max(1, sum(g[k] for k in range(len(g))) * w // sum(weights)) for g, w in zip(goal, weights, strict=True)]
+    used = [0] * N_PARTS
+    for sentence, edges in enumerate(assignment.of_sentence):
+        gain = [0] * N_PARTS
+        for other, row in edges:
+            gain[assignment.speaker[other]] += len(row)
+        worth = [gain[p] * ((room[p] - used[p]) * 1000 // room[p]) for p in range(N_PARTS)]
+        part = worth.index(max(worth)) if any(worth) else gain.index(max(gain))
+        assignment.move_sentence(sentence, part)
+        used[part] += gain[part]
+
+
+def _search(assignment: Assignment, chance: random.Random, effort: int) -> None:
+    """Improve the assignment by late acceptance hill climbing (Burke and Bykov, 2017).
+
+    A move is kept when it is no worse than now, or no worse than the cost of some moves ago. The
+    moves: a sentence changes its part; a speaker does, and all its sentences follow their majority.
+    """
+    n_speakers, n_sentences = len(assignment.speaker), len(assignment.sentence)
+    cost = best_cost = assignment.cost()
+    best = (assignment.speaker.copy(), assignment.sentence.copy())
+    memory = [cost] * 300
+    step = 0
+    while effort > 0 and best_cost > 0:
+        step += 1
+        part = int(chance.random() * N_PARTS)
+        if chance.random() * (n_speakers + n_sentences) < n_speakers * 2:
+            index = int(chance.random() * n_speakers)
+            undo, touched = _move_with_sentences(assignment, index, part)
+        else:
+            index = int(chance.random() * n_sentences)
+            undo, touched = [(index, assignment.sentence[index])], len(assignment.of_sentence[index])
+            assignment.move_sentence(index, part)
+            index = -1
+        effort -= touched + 3
+        new = assignment.cost()
+        slot = step % len(memory)
+        if new <= cost or new <= memory[slot]:
+            cost = new
+            if cost < best_cost:
+                best_cost, best = cost, (assignment.speaker.copy(), assignment.sentence.copy())
+        else:
+            if index >= 0:
+                assignment.move_speaker(index, undo.pop()[1])
+            for sentence, old in undo:
+                assignment.move_sentence(sentence, old)
+        memory[slot] = min(memory[slot], cost)
+    for i, part in enumerate(best[0]):
+        if assignment.speaker[i] != part:
+            assignment.move_speaker(i, part)
+    for i, part in enumerate(best[1]):
+        if assignment.sentence[i] != part:
+            assignment.move_sentence(i, part)
+
+
+def _move_with_sentences(assignment: Assignment, speaker: int, part: int) -> tuple[list[tuple[int, int]], int]:
+    """Move a speaker and let its sentences follow; returns what undoes it and the edges touched."""
+    old = assignment.speaker[speaker]
+    assignment.move_speaker(speaker, part)
+    undo: list[tuple[int, int]] = []
+    touched = len(assignment.of_speaker[speaker])
+    for sentence in sorted({other for other, _ in assignment.of_speaker[speaker]}):
+        votes = [0] * N_PARTS
+        edges = assignment.of_sentence[sentence]
+        for other, _ in edges:
+            votes[assignment.speaker[other]] += 1
+        touched += len(edges)
+        now = assignment.sentence[sentence]
+        favourite = part if votes[part] == max(votes) else votes.index(max(votes))
+        if favourite != now:
+            undo.append((sentence, now))
+            assignment.move_sentence(sentence, favourite)
+    undo.append((-1, old))
+    return undo, touched

@@ -1,0 +1,175 @@
+"""Which utterance goes into which part: disjoint assignment, then exact quotas, then the draw."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from kmed_bench.config import SplitConfig
+from kmed_bench.corpus.disjoint import Problem, assign
+from kmed_bench.corpus.quotas import Counts, Strata, build_strata, choose_counts
+from kmed_bench.records import PARTS, KmedError
+
+UNUSED = -1
+Sizes = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What one search found.
+
+    Attributes
+    ----------
+    part : array (n_utterances,)
+        Index into PARTS, or UNUSED.
+    eligible : array (n_utterances,)
+        The part that an utterance could have served, or UNUSED where its speaker and its sentence
+        belong to different parts.
+    lacking : dict
+        Part to {stratum: how many more (or, below zero, fewer) utterances it needs}; empty parts
+        are left out, so an empty dict is success.
+    fits : tuple
+        The largest sizes, up to those asked for, that the same assignment can fill.
+    strata : Strata
+        The strata that the quotas were kept for.
+    """
+
+    part: Counts
+    eligible: Counts
+    lacking: dict[str, dict[str, int]]
+    fits: Sizes
+    strata: Strata
+
+
+def hash_unit(kind: str, names: Iterable[str], seed: int) -> Counts:
+    """Return 63 bits of SHA-256 per name: an order that depends on names and seed alone."""
+    digests = (hashlib.sha256(f"{seed}\t{kind}\t{name}".encode()).digest()[:8] for name in names)
+    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).view(np.int64) & np.int64(2**63 - 1)
+
+
+def select_parts(table: pd.DataFrame, config: SplitConfig) -> Selection:
+    """Return a selection that meets the settings.
+
+    Raises
+    ------
+    KmedError
+        When the search finds none; the message names what lacks and the nearest sizes found.
+    """
+    sizes = (config.train, config.valid, config.test)
+    found = search_parts(table, config, sizes)
+    if not found.lacking:
+        return found
+    nearest, tried = None, found
+    while min(tried.fits) > 0 and nearest != tried.fits:
+        nearest = tried.fits
+        tried = search_parts(table, config, nearest)
+        if not tried.lacking:
+            raise KmedError(_explain(table, config, found, nearest))
+    raise KmedError(_explain(table, config, found, None))
+
+
+def search_parts(table: pd.DataFrame, config: SplitConfig, sizes: Sizes) -> Selection:
+    """Return the best selection found for the sizes, complete or not."""
+    strata = build_strata(table, config.by, min(sizes), config.disjoint)
+    order = hash_unit("utterance", table["utterance_id"], config.seed)
+    eligible = _assign_units(table, config, sizes, strata) if config.disjoint else None
+    part = np.full(len(table), UNUSED, np.int64)
+    lacking: dict[str, dict[str, int]] = {}
+    fits = list(sizes)
+    n_cells = len(strata.size)
+    # Smallest part first: without disjointness all parts draw from one pool.
+    for p in sorted(range(len(PARTS)), key=lambda i: sizes[i]):
+        pool = np.flatnonzero(part == UNUSED) if eligible is None else np.flatnonzero(eligible == p)
+        available = np.bincount(strata.cell[pool], minlength=n_cells).astype(np.int64)
+        take = choose_counts(strata, available, sizes[p])
+        short = _compare(strata, take, sizes[p], config.tolerance)
+        if short:
+            lacking[PARTS[p]] = short
+            fits[p] = _largest_fit(strata, available, sizes[p], config.tolerance)
+        part[_draw(pool, strata.cell, take, table["speaker_id"], order)] = p
+    found = part if eligible is None else eligible
+    return Selection(part, found, lacking, (fits[0], fits[1], fits[2]), strata)
+
+
+def _assign_units(table: pd.DataFrame, config: SplitConfig, sizes: Sizes, strata: Strata) -> Counts:
+    """Return each utterance's part where its speaker and sentence agree on one, else UNUSED."""
+    codes = {who: _order_units(table[f"{who}_id"], who, config.seed) for who in config.disjoint}
+    speaker = codes.get("speaker", codes.get("sentence"))
+    sentence = codes.get("sentence", codes.get("speaker"))
+    if speaker is None or sentence is None:
+        raise KmedError(f"disjoint names {config.disjoint}; choose from speaker, sentence.")
+    if strata.fields:
+        rows, needs = strata.member[strata.cell], np.array([strata.quotas(size) for size in sizes])
+    else:
+        rows, needs = np.zeros((len(table), 1), np.int64), np.array([[size] for size in sizes])
+    found = assign(Problem(speaker, sentence, rows, needs, sizes), config.seed)
+    of_speaker, of_sentence = np.array(found.speaker)[speaker], np.array(found.sentence)[sentence]
+    eligible: Counts = np.where(of_speaker == of_sentence, of_speaker, UNUSED)
+    return eligible
+
+
+def _order_units(names: pd.Series, kind: str, seed: int) -> Counts:
+    """Return an index per utterance into its speakers (or sentences), which stand in hashed order."""
+    codes, unique = pd.factorize(names, sort=True)
+    rank = np.empty(len(unique), np.int64)
+    rank[np.argsort(hash_unit(kind, unique, seed), kind="stable")] = np.arange(len(unique))
+    ordered: Counts = rank[codes]
+    return ordered
+
+
+def _compare(strata: Strata, take: Counts, size: int, tolerance: float) -> dict[str, int]:
+    """Return what lacks (or is too much, below zero) per stratum beyond the tolerance; empty when nothing."""
+    missing = size - int(take.sum())
+    gap = strata.quotas(size) - strata.count(take)
+    if not missing and (not len(gap) or int(np.abs(gap).max()) <= tolerance * size):
+        return {}
+    short = {f"{field} {value}": int(n) for (field, value), n in zip(strata.names, gap, strict=True) if n}
+    return short or {"utterances": missing}
+
+
+def _largest_fit(strata: Strata, available: Counts, size: int, tolerance: float) -> int:
+    """Return the largest size, at most the one asked for, whose quotas the available utterances fill."""
+    size = min(size, int(available.sum()))
+    while size > 0:
+        short = _compare(strata, choose_counts(strata, available, size), size, tolerance)
+        if not short:
+            break
+        size -= max(1, min(abs(n) for n in short.values()) // 2)
+    return size
+
+
+def _draw(pool: Counts, cell: Counts, take: Counts, speakers: pd.Series, order: Counts) -> Counts:
+    """Return the utterances drawn: take[c] of each cell, spread over its speakers turn by turn."""
+    frame = pd.DataFrame(
+        {"at": pool, "cell": cell[pool], "order": order[pool], "speaker": speakers.to_numpy()[pool]}
+    ).sort_values("order", kind="stable")
+    frame["turn"] = frame.groupby(["cell", "speaker"], sort=False).cumcount()
+    frame = frame.sort_values(["cell", "turn", "order"], kind="stable")
+    place = frame.groupby("cell", sort=False).cumcount().to_numpy()
+    drawn: Counts = frame["at"].to_numpy()[place < take[frame["cell"].to_numpy()]]
+    return drawn
+
+
+def _explain(table: pd.DataFrame, config: SplitConfig, found: Selection, nearest: Sizes | None) -> str:
+    asked = f"--train {config.train} --valid {config.valid} --test {config.test}"
+    lacks = "; ".join(
+        f"{part}: "
+        + ", ".join(f"{name} {'lacks' if n > 0 else 'has too many by'} {abs(n)}" for name, n in short.items())
+        for part, short in found.lacking.items()
+    )
+    kept = f" with the corpus's shares of {', '.join(found.strata.fields)}" if found.strata.fields else ""
+    apart = f" that share no {' and no '.join(config.disjoint)}" if config.disjoint else ""
+    crossing = int((found.eligible == UNUSED).sum()) if config.disjoint else 0
+    left_out = f" ({crossing} cross between parts in the best choice found)" if crossing else ""
+    remedy = (
+        f"The nearest sizes found are --train {nearest[0]} --valid {nearest[1]} --test {nearest[2]}"
+        if nearest
+        else "No smaller sizes in these proportions were found either"
+    )
+    return (
+        f"{asked} can't be drawn from {len(table)} utterances of {table['speaker_id'].nunique()} speakers and "
+        f"{table['sentence_id'].nunique()} sentences as parts{apart}{kept}{left_out}: {lacks}. {remedy}; fewer fields "
+        "in --by, or speakers alone in --disjoint, allow more."
+    )
