@@ -12,6 +12,7 @@ W. Cochran, Sampling Techniques (1977), chapter 6, for the standard error of a r
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -74,12 +75,12 @@ def rate_interval(sums: SpeakerSums, *, draws: int, seed: int) -> Interval | Non
     if len(sums.top) < 2 or estimate <= 0 or not error > 0:
         return None
     if len(sums.top) < MIN_BOOTSTRAP_SPEAKERS:
-        factor = float(np.exp(_student(len(sums.top)) * error / estimate))
+        factor = math.exp(_student(len(sums.top)) * error / estimate)
         return estimate / factor, estimate * factor
     drawn, errors = _draw(sums, draws=draws, seed=seed)
     usable = (drawn > 0) & (errors > 0)
     root = np.sqrt(drawn[usable])
-    centre = np.sqrt(estimate)
+    centre = math.sqrt(estimate)
     low, high = _studentise(root - centre, errors[usable] / (2 * root), error / (2 * centre))
     return max(centre + low, 0.0) ** 2, max(centre + high, 0.0) ** 2
 
@@ -108,7 +109,7 @@ def gap_interval(group: SpeakerSums, rest: SpeakerSums, *, draws: int, seed: int
     if smaller < 2:
         return None
     (of_group, group_error), (of_rest, rest_error) = _estimate(group), _estimate(rest)
-    estimate, error = of_group - of_rest, float(np.hypot(group_error, rest_error))
+    estimate, error = of_group - of_rest, math.hypot(group_error, rest_error)
     if not error > 0:
         return None
     if smaller < MIN_BOOTSTRAP_SPEAKERS:

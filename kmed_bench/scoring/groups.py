@@ -1,6 +1,7 @@
 """Scores of a predictions file: overall, by group, by pair of groups, and the elderly gap."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,7 +123,7 @@ _SIDE_KEYS = ("cer", "cer_low", "cer_high", "n_clips", "n_speakers")
 
 def _time(counts: pd.DataFrame) -> Scores:
     """Return decoding figures of all predictions, unscored ones included: they were decoded too."""
-    audio_s, decode_s = float(counts["duration_s"].sum()), float(counts["decode_s"].sum())
+    audio_s, decode_s = math.fsum(counts["duration_s"]), math.fsum(counts["decode_s"])  # in any order of lines
     p50, p95 = np.quantile(counts["decode_s"].to_numpy(dtype=float), [0.5, 0.95])
     return {
         "audio_s": audio_s,

@@ -1,0 +1,166 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kmed_bench.scoring.bootstrap import (
+    Floats,
+    SpeakerSums,
+    difference_interval,
+    gap_interval,
+    rate_interval,
+    sign_flip_p_value,
+    sum_by_speaker,
+)
+
+DRAWS = 500
+
+
+def sums(top: list[float] | Floats, bottom: list[float] | Floats) -> SpeakerSums:
+    return SpeakerSums(top=np.asarray(top, dtype=float), bottom=np.asarray(bottom, dtype=float))
+
+
+def skewed_speakers(generator: np.random.Generator, count: int, rate: float = 0.1) -> tuple[Floats, Floats]:
+    """Reference characters and true error rates of speakers who differ in both, as patients do."""
+    clips = generator.negative_binomial(3, 0.2, size=count) + 1
+    length = np.array([generator.integers(5, 40, size=n).sum() for n in clips], dtype=float)
+    return length, rate * generator.lognormal(-0.08, 0.4, size=count)
+
+
+def drawn_errors(generator: np.random.Generator, length: Floats, rate: Floats) -> Floats:
+    return generator.poisson(length * rate * generator.gamma(10, 0.1, size=len(length))).astype(float)
+
+
+def test_sums_are_by_speaker_and_drop_empty_ones() -> None:
+    found = sum_by_speaker(["b", "a", "b", "c"], [1, 2, 3, 0], [10, 20, 30, 0])
+    assert found.top.tolist() == [2, 4]
+    assert found.bottom.tolist() == [20, 40]
+    assert found.ratio == 0.1
+
+
+def test_intervals_repeat_exactly_and_depend_on_the_seed() -> None:
+    given = sums([3, 1, 4, 1, 5, 9, 2], [30, 20, 30, 20, 30, 40, 20])
+    first = rate_interval(given, draws=DRAWS, seed=1)
+    assert first is not None
+    assert first == rate_interval(given, draws=DRAWS, seed=1) != rate_interval(given, draws=DRAWS, seed=2)
+    assert 0 <= first[0] < given.ratio < first[1]
+
+
+@pytest.mark.parametrize(
+    ("top", "bottom"),
+    [
+        ([], []),
+        ([3], [30]),
+        ([0, 0, 0, 0, 0, 0], [10, 20, 30, 40, 50, 60]),
+        ([1, 2, 3, 4, 5, 6], [10, 20, 30, 40, 50, 60]),
+        ([0.1, 0.1, 0.1], [0.3, 0.3, 0.3]),
+    ],
+)
+def test_there_is_no_interval_without_variation(top: list[float], bottom: list[float]) -> None:
+    given = sums(top, bottom)
+    assert rate_interval(given, draws=DRAWS, seed=0) is None
+    assert difference_interval(given, draws=DRAWS, seed=0) is None
+    if top:
+        assert gap_interval(given, given, draws=DRAWS, seed=0) is None
+
+
+def test_few_speakers_get_students_interval() -> None:
+    # ratio 0.2, standard error sqrt(3/2 * (1 + 1) / 900) for the residuals -1, 0, 1; t(2) = 4.302653
+    given = sums([1, 2, 3], [10, 10, 10])
+    error = np.sqrt(3 / 2 * 2 / 900)
+    low, high = rate_interval(given, draws=1, seed=0) or (0, 0)
+    assert (low, high) == pytest.approx((0.2 / np.exp(4.302653 * error / 0.2), 0.2 * np.exp(4.302653 * error / 0.2)))
+    reach = 4.302653 * error
+    assert difference_interval(given, draws=1, seed=0) == pytest.approx((0.2 - reach, 0.2 + reach))
+    other = sums([2, 2, 2, 2, 2, 2], [10, 10, 10, 10, 10, 10])
+    assert gap_interval(given, other, draws=1, seed=0) == pytest.approx((-reach, reach))
+
+
+def test_an_interval_narrows_with_speakers() -> None:
+    generator = np.random.default_rng(3)
+    widths = []
+    for count in (8, 40, 200):
+        length, rate = skewed_speakers(generator, count)
+        low, high = rate_interval(sums(drawn_errors(generator, length, rate), length), draws=DRAWS, seed=0) or (0, 9)
+        widths.append(high - low)
+    assert widths == sorted(widths, reverse=True)
+
+
+@given(st.lists(st.integers(-6, 6), min_size=1, max_size=8))
+def test_p_value_counts_every_exchange_of_speakers(differences: list[int]) -> None:
+    moved = [value for value in differences if value]
+    patterns = itertools.product((-1, 1), repeat=len(moved))
+    as_far = [abs(np.dot(signs, moved)) >= abs(sum(moved)) for signs in patterns]
+    assert sign_flip_p_value(differences, draws=1, seed=0) == pytest.approx(np.mean(as_far))
+
+
+def test_p_value_has_its_known_limits() -> None:
+    assert sign_flip_p_value([], draws=99, seed=0) == 1
+    assert sign_flip_p_value([0.0] * 50, draws=99, seed=0) == 1
+    assert sign_flip_p_value([3] * 5, draws=99, seed=0) == 2 / 2**5
+    assert sign_flip_p_value([3] * 50, draws=99, seed=0) == 1 / 100
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(-9, 9), min_size=13, max_size=20))
+def test_drawn_p_values_agree_with_exact_ones(differences: list[int]) -> None:
+    distribution = {0: 1.0}
+    for value in differences:
+        step: dict[int, float] = {}
+        for total, chance in distribution.items():
+            for moved in (total - value, total + value):
+                step[moved] = step.get(moved, 0) + chance / 2
+        distribution = step
+    exact = sum(chance for total, chance in distribution.items() if abs(total) >= abs(sum(differences)))
+    assert sign_flip_p_value(differences, draws=4000, seed=0) == pytest.approx(exact, abs=0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "least"), [(3, 0.88), (5, 0.88), (10, 0.89), (60, 0.93)])
+def test_intervals_cover_what_they_say(count: int, least: float) -> None:
+    generator = np.random.default_rng(count)
+    rounds = 600
+    covered = {"rate": 0, "difference": 0, "gap": 0}
+    for _ in range(rounds):
+        length, rate = skewed_speakers(generator, count)
+        one, two = (drawn_errors(generator, length, rate) for _ in range(2))
+        other_length, other_rate = skewed_speakers(generator, 2 * count)
+        rest = sums(drawn_errors(generator, other_length, other_rate), other_length)
+        intervals = {
+            "rate": (0.1, rate_interval(sums(one, length), draws=DRAWS, seed=0)),
+            "difference": (0.0, difference_interval(sums(two - one, length), draws=DRAWS, seed=0)),
+            "gap": (0.0, gap_interval(sums(one, length), rest, draws=DRAWS, seed=0)),
+        }
+        for name, (truth, interval) in intervals.items():
+            assert interval is not None
+            covered[name] += interval[0] <= truth <= interval[1]
+    shares = {name: hits / rounds for name, hits in covered.items()}
+    assert min(shares.values()) >= least, shares
+    # Two independent sides with few speakers share degrees of freedom: that interval may be too wide.
+    assert max(shares["rate"], shares["difference"]) <= 0.97, shares
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [8, 30])
+def test_a_model_against_its_like_is_significant_one_time_in_twenty(count: int) -> None:
+    generator = np.random.default_rng(count)
+    rounds = 1500
+    hits = 0
+    for _ in range(rounds):
+        length, rate = skewed_speakers(generator, count)
+        one, two = (drawn_errors(generator, length, rate) for _ in range(2))
+        hits += sign_flip_p_value(two - one, draws=DRAWS, seed=0) <= 0.05
+    assert 0.035 <= hits / rounds <= 0.065
+
+
+@pytest.mark.slow
+def test_a_real_difference_is_found() -> None:
+    generator = np.random.default_rng(11)
+    found = 0
+    for _ in range(100):
+        length, rate = skewed_speakers(generator, 40)
+        one, two = drawn_errors(generator, length, rate), drawn_errors(generator, length, 0.6 * rate)
+        found += sign_flip_p_value(two - one, draws=DRAWS, seed=0) <= 0.05
+    assert found >= 90
