@@ -16,6 +16,10 @@ file name. For the speaker's fields the label's block ``화자정보`` is the au
 - the block is missing as a whole: the file name must state gender, age and region in codes with
   a known meaning, and then stands in for it; otherwise ``label_incomplete``.
 
+A file that was given another name is read by its label's ``FileName``, and paired with its audio by
+the name that it has now. Where neither follows the set's pattern, nobody says who speaks:
+``label_incomplete``.
+
 A field that says ``N/A`` states that it is not known and is not filled in. Values outside the known
 vocabulary are kept as written. Missing or unknown rate, channels, bits or length can't be compared
 and are no fault.
@@ -27,7 +31,7 @@ import re
 import unicodedata
 from typing import Any
 
-from kmed_bench.text.marks import is_masked, sentence_id, sentence_key
+from kmed_bench.text.marks import is_masked, resolve_marks, sentence_id
 
 NOT_STATED = "N/A"
 ROLES = ("patient", "nurse", "doctor")
@@ -57,6 +61,7 @@ VOCABULARY = {
 }
 _BLOCKS = frozenset(("전사정보", "화자정보", "음성정보", "파일정보", "기타정보", "기본정보", "환경정보"))
 _ROLE_CODES = {"01": "doctor", "02": "nurse", "03": "patient"}
+_PATIENTS = frozenset(("PA", "PB", "PC", "PD", "PE", "PF"))
 _NAME = re.compile(
     r"(?P<speaker>(?P<prefix>[A-Z]{2})_\d+)-(?P<prompt>\d+)-\d+-(?P<role>\d{2})-(?P<gender>[A-Z])"
     r"-(?P<age>\d{2})-(?P<region>[A-Z])"
@@ -121,9 +126,6 @@ def parse_name(stem: str) -> FileName | None:
     )
 
 
-_PATIENTS = frozenset(("PA", "PB", "PC", "PD", "PE", "PF"))
-
-
 def parse_label(stem: str, raw: bytes) -> Label | None:
     """Return the label in a JSON file, or None when the file is JSON but no label of this set.
 
@@ -136,8 +138,6 @@ def parse_label(stem: str, raw: bytes) -> Label | None:
     """
     name = parse_name(stem)
     label = Label()
-    if name is not None:
-        label.speaker_id, label.role = name.speaker, name.role
     try:
         tree = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -150,7 +150,7 @@ def parse_label(stem: str, raw: bytes) -> Label | None:
         return None
     if not isinstance(tree, dict):
         return _reject(label, "label_unreadable", f"not a JSON object but a {type(tree).__name__}")
-    _fill(label, name, tree)
+    _fill(label, name or parse_name(_text(_block(tree, "파일정보").get("FileName")).rpartition(".")[0]), tree)
     return label
 
 
@@ -161,6 +161,8 @@ def _reject(label: Label, reason: str, detail: str) -> Label:
 
 def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
     """Read every field that is there, then say what is wrong, the first fault alone."""
+    if name is not None:
+        label.speaker_id, label.role = name.speaker, name.role
     sound, file = _block(tree, "음성정보"), _block(tree, "파일정보")
     label.quality = _text(_block(tree, "기타정보").get("QualityStatus")) or NOT_STATED
     label.stated_s = _number(file.get("FileLength"))
@@ -171,26 +173,30 @@ def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
     text = _block(tree, "전사정보").get("LabelText")
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         text = str(text)
+    if not label.role:
+        fault = "neither its name nor FileName says who speaks, and in which role"
     if not isinstance(text, str):
         fault = "no LabelText in 전사정보"
+    elif not _is_text(text):
+        _reject(label, "label_unreadable", "LabelText holds half of a character (a lone surrogate)")
+        return
     else:
         label.text = text
         label.sentence_id = sentence_id(text)
-    if not label.speaker_id or not label.role:
-        fault = fault or "neither its name nor its content says who speaks, and in which role"
     if fault:
         _reject(label, "label_incomplete", fault)
     elif is_masked(label.text):
         _reject(label, "transcript_masked", "a part of the speech is withheld (#@…#)")
-    elif not sentence_key(label.text) and not _speaks(label.text):
+    elif not any(character.isalnum() for character in resolve_marks(label.text, "pronunciation")):
         _reject(label, "transcript_empty", "nothing but marks" if label.text.strip() else "LabelText is empty")
 
 
-def _speaks(text: str) -> bool:
-    """Return whether fillers alone are left: short, but speech."""
-    from kmed_bench.text.marks import resolve_marks
-
-    return any(character.isalnum() for character in resolve_marks(text, "pronunciation"))
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # "\\ud55c" of JSON may stand alone, and no file can hold it
+        return False
+    return True
 
 
 def _fill_speaker(label: Label, name: FileName | None, tree: dict[str, Any]) -> str:
@@ -236,7 +242,8 @@ def _block(tree: dict[str, Any], key: str) -> dict[str, Any]:
 def _text(value: Any) -> str:
     if value is None or isinstance(value, (dict, list, bool)):
         return ""
-    return unicodedata.normalize("NFC", str(value)).strip()
+    text = unicodedata.normalize("NFC", str(value)).strip()
+    return text if _is_text(text) else ""
 
 
 def _number(value: Any) -> float:

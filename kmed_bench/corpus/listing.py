@@ -19,10 +19,11 @@ from kmed_bench.corpus.archives import (
     tar_member,
 )
 from kmed_bench.corpus.spans import PIECE, ArchiveError, ByteSource, Joined, whole_file
-from kmed_bench.corpus.zips import Member, read_directory
+from kmed_bench.corpus.zips import PLAIN, Member, read_directory
 from kmed_bench.records import KmedError
 
 LABEL, AUDIO = ".json", ".wav"
+_OTHER_ARCHIVES = (".7z", ".alz", ".bz2", ".egg", ".gz", ".rar", ".tgz", ".xz", ".zst")
 
 ENTRY_SCHEMA = pa.schema(
     [
@@ -49,20 +50,21 @@ class EntryList:
         self._rows: list[tuple[object, ...]] = []
         self._batches: list[pa.RecordBatch] = []
 
-    def append(self, container: int, member: Member, refused: str | None) -> None:
+    def append(self, container: int, member: Member) -> None:
         """Add one file."""
-        stem = unicodedata.normalize("NFC", member.name.rpartition("/")[2].rpartition(".")[0])
+        name, refused = member.name, refuse_name(member.name)
+        if not name.isascii():
+            try:
+                name.encode()
+            except UnicodeEncodeError:  # a folder's name in cp949, say: neither parquet nor CSV can hold it
+                refused = "its path is not UTF-8; rename it (convmv -r -f cp949 -t utf-8)"
+                name = name.encode(errors="backslashreplace").decode()
         self._rows.append(
             (
                 container,
-                member.name,
-                stem,
-                member.start,
-                member.packed,
-                member.size,
-                member.method,
-                member.crc,
-                member.encrypted,
+                name,
+                unicodedata.normalize("NFC", name.rpartition("/")[2].rpartition(".")[0]),
+                *(member.start, member.packed, member.size, member.method, member.crc, member.encrypted),
                 refused,
             )
         )
@@ -89,8 +91,8 @@ class Listing:
     ----------
     labels, audio : EntryList
         One row per file; `container` is a position in `containers`.
-    warnings : list of (str, str)
-        Kind and detail, for archives with missing or overlapping pieces and unreadable ones.
+    warnings : dict
+        Kind to details, for archives with missing or overlapping pieces and unreadable ones.
     ignored : Counter
         Files of other kinds, by suffix.
     """
@@ -98,8 +100,12 @@ class Listing:
     containers: list[Container] = dataclasses.field(default_factory=list)
     labels: EntryList = dataclasses.field(default_factory=EntryList)
     audio: EntryList = dataclasses.field(default_factory=EntryList)
-    warnings: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    warnings: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     ignored: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    def warn(self, kind: str, detail: str) -> None:
+        """Note what is wrong with a whole archive; it is left out, the rest is read."""
+        self.warnings.setdefault(kind, []).append(detail)
 
     def add(self, container: Container, members: Iterable[Member]) -> None:
         """Add a container with what it holds."""
@@ -110,11 +116,12 @@ class Listing:
             suffix = base[base.rfind(".") :].lower() if "." in base else ""
             if base.startswith("._") or "__MACOSX" in member.name:
                 self.ignored["macOS metadata"] += 1
-            elif suffix == LABEL:
-                self.labels.append(position, member, refuse_name(member.name))
-            elif suffix == AUDIO:
-                self.audio.append(position, member, refuse_name(member.name))
-            else:
+            elif suffix in (LABEL, AUDIO):
+                (self.labels if suffix == LABEL else self.audio).append(position, member)
+            elif suffix in _OTHER_ARCHIVES or (suffix in (".zip", ".tar") and container.kind == "zip"):
+                detail = f"{base}: {suffix} files, and archives inside a zip, are not read in place; extract it"
+                self.warn("archive_unreadable", detail)
+            elif not (container.kind == "tar" and (suffix == ".zip" or PIECE.fullmatch(base))):
                 self.ignored[suffix or "no suffix"] += 1
 
 
@@ -188,7 +195,7 @@ def _walk(
                     size, changed = found.st_size, found.st_mtime_ns
                 except OSError:  # a dangling link: reading it will say so
                     size, changed = -1, 0
-                yield Member(entry.path[cut:], changed, size, size, 0, -1, False)
+                yield Member(entry.path[cut:], changed, size, size, PLAIN, 0, False)
         waiting.extend(reversed(below))
 
 
@@ -203,21 +210,31 @@ def _add_archive(listing: Listing, path: Path, trail: str) -> None:
         else:
             _add_zip(listing, str(path), trail, Joined(whole_file(str(path)), (), ()))
     except (OSError, ArchiveError) as error:
-        listing.warnings.append(("archive_unreadable", f"{path.name}: {error}"))
+        listing.warn("archive_unreadable", f"{path.name}: {error}")
 
 
 def _add_zip(listing: Listing, location: str, trail: str, joined: Joined) -> None:
     name = trail.rpartition("/")[2]
     for start, end in joined.gaps:
-        listing.warnings.append(("archive_piece_missing", f"{name}: bytes {start:,} to {end:,} are missing"))
+        listing.warn("archive_piece_missing", f"{name}: bytes {start:,} to {end:,} are missing")
     if joined.overlaps:
         start, end = joined.overlaps[0]
         detail = f"{name}: its pieces overlap from byte {start:,} to {end:,}; download the pieces anew"
-        listing.warnings.append(("archive_unreadable", detail))
+        listing.warn("archive_unreadable", detail)
         return
-    container = Container("zip", location, trail, joined.spans)
     try:
         with ByteSource(joined.spans) as source:
-            listing.add(container, list(read_directory(source)))
+            members = list(read_directory(source))
+        _refuse_overlaps(members)
+        listing.add(Container("zip", location, trail, joined.spans), members)
     except (OSError, ArchiveError) as error:
-        listing.warnings.append(("archive_unreadable", f"{name}: {error}"))
+        listing.warn("archive_unreadable", f"{name}: {error}")
+
+
+def _refuse_overlaps(members: list[Member]) -> None:
+    """Refuse a zip whose members share bytes: no tool writes that but to make a zip bomb."""
+    end = 0
+    for start, packed in sorted((member.start, member.packed) for member in members):
+        if start < end:
+            raise ArchiveError(f"its members overlap at byte {start:,}, as in a zip bomb")
+        end = start + 30 + packed

@@ -1,43 +1,50 @@
 """The manifest: one row per usable utterance, one verdict per label.
 
 `ingest` lists the sources, reads the labels of the selected roles, finds each label's audio by
-name, reads the audio's header, and gives every label exactly one verdict: usable, or one reject
-reason. What is checked first wins: the label itself, then its quality status, then whether its
-utterance is there twice, then its audio.
+name, reads the audio's header (or all of it), and gives every label exactly one verdict, so that
+labels = usable + rejected. Nothing is extracted or changed in the sources.
 """
 
+import functools
 import os
 import re
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kmed_bench.config import DataConfig
 from kmed_bench.corpus.aihub import ROLES, parse_name
 from kmed_bench.corpus.archives import Container
+from kmed_bench.corpus.chunks import ChunkStore, read_entries
 from kmed_bench.corpus.listing import Listing, list_sources
 from kmed_bench.corpus.quality import describe
-from kmed_bench.corpus.scan import Chunk, read_chunk
+from kmed_bench.corpus.verdicts import judge_audio, judge_labels, pair_audio
 from kmed_bench.records import MANIFEST_COLUMNS, KmedError, write_json, write_text_atomically
 
 Progress = Callable[[str], None]
+
+KEPT_FOLDER = ".ingest"
+"""Where an interrupted run keeps what it has read, inside the output folder."""
+
 _RELEASES = (
     ("Training", re.compile(r"(\d+[._ -]*)?train(ing)?|\[T.*|T[SL]_.*", re.IGNORECASE)),
     ("Validation", re.compile(r"(\d+[._ -]*)?valid(ation)?|\[V.*|V[SL]_.*", re.IGNORECASE)),
 )
-_CHUNK_FILES = 8192
 
 
 def ingest(
     sources: Sequence[Path], out: Path, config: DataConfig, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Write ``manifest.parquet``, ``rejects.csv`` and ``quality.json``; return the latter's value.
+
+    Interrupted, it keeps what it has read in `out`; the same call goes on from there, with the
+    same outcome. The manifest is sorted by utterance and does not depend on the files' order.
 
     Parameters
     ----------
@@ -56,93 +63,107 @@ def ingest(
         When a source is missing or holds no labels, when there are labels and no audio, when
         nothing is usable, or a role is unknown.
     """
+    _check_roles(config)
     say = progress or (lambda _: None)
-    unknown = [role for role in config.roles if role not in ROLES]
-    if unknown or not config.roles:
-        raise KmedError(f"data.roles names {', '.join(unknown) or '(none)'}; choose from {', '.join(ROLES)}.")
     listing = list_sources(sources, out)
-    named = ", ".join(map(str, sources))
-    all_labels, all_audio = listing.labels.table(), listing.audio.table()
-    say(f"found {all_labels.num_rows:,} labels and {all_audio.num_rows:,} audio files")
-    if not all_labels.num_rows:
-        raise KmedError(f"{named} holds no labels (.json, also inside .zip and .tar); {_remedy(listing)}")
-    if not all_audio.num_rows:
-        raise KmedError(
-            f"{named} holds {all_labels.num_rows:,} labels and no audio (.wav, also inside .zip and .tar); "
-            f"put the audio archives ([T원천]….zip) beside the labels. {_remedy(listing)}"
-        )
-    labels, left_out = _select_roles(all_labels, config)
-    rows = _read(listing.containers, labels, "label", say)
-    no_label = int((~rows["is_label"]).sum())
-    rows = _place(rows[rows["is_label"]], listing.containers).sort_values(["stem", "release", "path"])
-    rows = rows.reset_index(drop=True)
-    _judge_labels(rows, config)
-    audio, strays = _pair(rows, all_audio, all_labels, listing.containers, config)
-    heard = _read(listing.containers, audio, "decode" if config.decode else "audio", say)
-    rows = rows.merge(
-        _place(heard, listing.containers).add_prefix("audio_"), "left", left_on="stem", right_on="audio_stem"
-    )
-    _judge_audio(rows, config)
+    labels, audio = listing.labels.table(), listing.audio.table()
+    say(f"found {labels.num_rows:,} labels and {audio.num_rows:,} audio files")
+    _refuse_without(labels, audio, listing, sources)
+    store = ChunkStore(out / KEPT_FOLDER)
+    rows, left_out = _judge(listing, labels, audio, config, store, say)
     manifest = _manifest(rows)
-    quality = describe(manifest, rows, config, listing.warnings, strays)
-    quality |= {"roles_left_out": left_out, "files_ignored": dict(sorted(listing.ignored.items()))}
-    if no_label:
-        quality["files_ignored"]["json that is no label"] = no_label
+    quality = describe(manifest, rows, config, listing.warnings | _audio_warnings(rows, labels, audio, config))
+    quality["roles_left_out"] = dict(sorted(left_out.items()))
+    quality["files_ignored"] = dict(sorted(listing.ignored.items()))
     if manifest.empty:
-        reasons = ", ".join(f"{reason} {n:,}" for reason, n in quality["rejected"].items()) or "none of these roles"
-        raise KmedError(f"None of the {len(rows):,} labels in {named} is usable: {reasons}. {_remedy(listing)}")
+        store.clear()
+        raise KmedError(_nothing_usable(quality, listing, sources))
     _write(out, manifest, rows, quality)
+    store.clear()
     return quality
 
 
+def _check_roles(config: DataConfig) -> None:
+    unknown = [role for role in config.roles if role not in ROLES]
+    if unknown or not config.roles:
+        raise KmedError(f"data.roles names {', '.join(unknown) or '(none)'}; choose from {', '.join(ROLES)}.")
+
+
+def _refuse_without(labels: pa.Table, audio: pa.Table, listing: Listing, sources: Sequence[Path]) -> None:
+    named = ", ".join(map(str, sources))
+    if not labels.num_rows:
+        raise KmedError(f"{named} holds no labels (.json, also inside .zip and .tar); {_remedy(listing)}")
+    if not audio.num_rows:
+        raise KmedError(
+            f"{named} holds {labels.num_rows:,} labels and no audio (.wav, also inside .zip and .tar); "
+            f"put the audio archives ([T원천]….zip) beside the labels, or {_remedy(listing)}"
+        )
+
+
+def _nothing_usable(quality: dict[str, Any], listing: Listing, sources: Sequence[Path]) -> str:
+    reasons = [f"{reason} {n:,}" for reason, n in quality["rejected"].items()]
+    reasons += [f"{n:,} of role {role}, not asked for" for role, n in quality["roles_left_out"].items()]
+    named = ", ".join(map(str, sources))
+    return f"No label in {named} is usable: {', '.join(reasons)}. To mend it, {_remedy(listing)}"
+
+
 def _remedy(listing: Listing) -> str:
-    faults = "; ".join(detail for _, detail in listing.warnings[:3])
-    return f"Found wrong: {faults}." if faults else "give the folder of an AI Hub 208 download."
+    faults = [detail for details in listing.warnings.values() for detail in details]
+    mend = f"mend these first: {'; '.join(faults[:3])}" if faults else "check the folder and data.roles"
+    return f"{mend}. A source is the folder of an AI Hub 208 download."
 
 
-def _select_roles(labels: pa.Table, config: DataConfig) -> tuple[pa.Table, dict[str, int]]:
-    """Return the labels that may be of the roles asked for, and how many of others were left out."""
+def _judge(
+    listing: Listing, labels: pa.Table, audio: pa.Table, config: DataConfig, store: ChunkStore, say: Progress
+) -> tuple[pd.DataFrame, Counter[str]]:
+    """Return one row per label of the roles asked for, with its verdict; and how many of other roles there are."""
+    read = functools.partial(read_entries, listing.containers, store=store, workers=config.workers, say=say)
+    place = functools.partial(_place, listing.containers)
+    selected, left_out = _select_roles(labels, config)
+    rows = place(read(selected, "label").to_pandas())
+    listing.ignored += Counter({"json that is no label": int((~rows["is_label"]).sum())})
+    other = ~rows["role"].isin([*config.roles, ""])
+    left_out.update(rows.loc[other, "role"])
+    rows = rows[rows["is_label"] & ~other].sort_values(["stem", "release", "path", "start"], ignore_index=True)
+    judge_labels(rows, config)
+    paired = pair_audio(rows, audio, place)
+    heard = place(read(paired, "decode" if config.decode else "audio").to_pandas())
+    rows = rows.merge(heard.add_prefix("audio_"), how="left", left_on="stem", right_on="audio_stem")
+    judge_audio(rows, config)
+    return rows, left_out
+
+
+def _select_roles(labels: pa.Table, config: DataConfig) -> tuple[pa.Table, Counter[str]]:
+    """Return the labels that may be of the roles asked for, and how many, by their name, are of others."""
     names = (parse_name(stem) for stem in labels["stem"].to_pylist())
     roles = pd.Series([name.role if name else "" for name in names], dtype="str")
     kept = roles.isin([*config.roles, ""])
-    left_out = roles[~kept].value_counts().sort_index()
-    return labels.filter(pa.array(kept.to_numpy(bool))), {str(role): int(n) for role, n in left_out.items()}
+    return labels.filter(pa.array(kept.to_numpy(bool))), Counter(roles[~kept])
 
 
-def _read(containers: list[Container], entries: pa.Table, kind: str, say: Progress) -> pd.DataFrame:
-    """Return the entries with what reading them gave, in another order."""
-    tables = []
-    for position, container in enumerate(containers):
-        mine = entries.filter(pa.compute.equal(entries["container"], position))
-        for first in range(0, mine.num_rows, _CHUNK_FILES):
-            part = mine.slice(first, _CHUNK_FILES)
-            read = read_chunk(Chunk(kind, container, _pack(part)))
-            tables.append(pa.table([*part.columns, *read.columns], [*part.column_names, *read.column_names]))
-            say(f"read {kind} {first + part.num_rows:,} of {mine.num_rows:,} in {container.trail}")
-    if not tables:
-        part = entries.slice(0, 0)
-        read = read_chunk(Chunk(kind, Container("folder", ".", ""), _pack(part)))
-        tables.append(pa.table([*part.columns, *read.columns], [*part.column_names, *read.column_names]))
-    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
-    return frame
+def _audio_warnings(rows: pd.DataFrame, labels: pa.Table, audio: pa.Table, config: DataConfig) -> dict[str, list[str]]:
+    """Return the ids of audio that no label names, and of utterances with several audio files."""
+    strays = audio.filter(pc.invert(pc.is_in(audio["stem"], labels["stem"].combine_chunks())))["stem"].to_pylist()
+    names = ((stem, parse_name(stem)) for stem in strays)
+    wanted = (*config.roles, "")
+    counts = pc.value_counts(audio["stem"])
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    usable = pa.array(rows.loc[rows["reason"] == "", "stem"], pa.string())
+    return {
+        "audio_without_label": sorted(stem for stem, name in names if name is None or name.role in wanted),
+        "duplicate_audio": sorted(twice.filter(pc.is_in(twice, usable)).to_pylist()),
+    }
 
 
-def _pack(entries: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, entries.schema) as stream:
-        stream.write_table(entries)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _place(frame: pd.DataFrame, containers: list[Container]) -> pd.DataFrame:
-    """Return the frame with each file's location (`path`) and release."""
-    folders = frame["name"].str.rpartition("/")[0]
+def _place(containers: list[Container], frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with each file's location (`path`) and `release`."""
+    folders = (name.rpartition("/")[0] for name in frame["name"])
     keys = list(zip(frame["container"], folders, strict=True))
     releases = {key: release_of(f"{containers[key[0]].trail}/{key[1]}") for key in dict.fromkeys(keys)}
     paths = [containers[at].locate(name) for at, name in zip(frame["container"], frame["name"], strict=True)]
     return frame.assign(
-        path=pd.Series(paths, frame.index, "str"), release=pd.Series([releases[k] for k in keys], frame.index, "str")
+        path=pd.Series(paths, frame.index, "str"),
+        release=pd.Series([releases[key] for key in keys], frame.index, "str"),
     )
 
 
@@ -155,81 +176,27 @@ def release_of(trail: str) -> str:
     return "N/A"
 
 
-def _reject(rows: pd.DataFrame, where: pd.Series, reason: str, detail: pd.Series | str) -> None:
-    """Give a verdict to the rows that have none yet."""
-    where = where & (rows["reason"] == "")
-    rows.loc[where, "detail"] = detail if isinstance(detail, str) else detail[where]
-    rows.loc[where, "reason"] = reason
-
-
-def _judge_labels(rows: pd.DataFrame, config: DataConfig) -> None:
-    accepted = rows["quality"].isin(config.accepted_quality)
-    _reject(rows, ~accepted, "quality_excluded", "QualityStatus is " + rows["quality"])
-    good = rows[rows["reason"] == ""]
-    first = good.drop_duplicates("stem").set_index("stem")["path"]
-    again = good["stem"].duplicated().reindex(rows.index, fill_value=False)
-    _reject(rows, again, "duplicate_utterance", "kept: " + rows["stem"].map(first).fillna("").astype("str"))
-
-
-def _pair(
-    rows: pd.DataFrame, audio: pa.Table, labels: pa.Table, containers: list[Container], config: DataConfig
-) -> tuple[pa.Table, list[str]]:
-    """Return one audio file per label without a verdict, and the ids of audio that no label names."""
-    stems = audio["stem"]
-    strays = audio.filter(pa.compute.invert(pa.compute.is_in(stems, labels["stem"].combine_chunks())))[
-        "stem"
-    ].to_pylist()
-    names = [(stem, parse_name(stem)) for stem in strays]
-    strays = sorted(stem for stem, name in names if name is None or name.role in (*config.roles, ""))
-    wanted = rows.loc[rows["reason"] == "", ["stem", "release"]]
-    found = audio.filter(pa.compute.is_in(stems, pa.array(wanted["stem"], pa.string())))
-    frame = found.select(["container", "name", "stem"]).to_pandas().assign(row=range(found.num_rows))
-    frame = _place(frame, containers).merge(wanted.rename(columns={"release": "wanted"}), on="stem")
-    frame["elsewhere"] = frame["release"] != frame["wanted"]
-    chosen = frame.sort_values(["stem", "elsewhere", "release", "path"]).drop_duplicates("stem")["row"]
-    return found.take(pa.array(np.sort(chosen.to_numpy()))), strays
-
-
-def _judge_audio(rows: pd.DataFrame, config: DataConfig) -> None:
-    fault = rows["audio_fault"]
-    duration, stated = rows["audio_duration_s"], rows["stated_s"]
-    _reject(rows, fault.isna(), "audio_missing", "no audio of this name in any source")
-    _reject(rows, fault != "", "audio_unreadable", fault.fillna(""))
-    short = pd.Series(np.fmax(rows["audio_missing_s"], stated.where(np.isfinite(stated)) - duration), rows.index)
-    missing = "has " + _seconds(duration) + ", " + _seconds(short) + " less than stated"
-    _reject(rows, short > config.truncation_tolerance_s, "audio_truncated", missing)
-    low, high = config.min_duration_s, config.max_duration_s
-    _reject(rows, ~(duration >= low), "audio_too_short", "lasts " + _seconds(duration) + f"; the least is {low} s")
-    _reject(rows, ~(duration <= high), "audio_too_long", "lasts " + _seconds(duration) + f"; the most is {high} s")
-
-
-def _seconds(values: pd.Series) -> pd.Series:
-    return values.map("{:.3f} s".format).astype("str")
-
-
 def _manifest(rows: pd.DataFrame) -> pd.DataFrame:
-    usable = rows[rows["reason"] == ""]
-    manifest = usable.rename(
-        columns={
-            "stem": "utterance_id",
-            "audio_path": "audio",
-            "audio_duration_s": "duration_s",
-            "audio_rate_hz": "rate_hz",
-        }
-    )
-    manifest = manifest[list(MANIFEST_COLUMNS)].reset_index(drop=True)
-    return manifest.astype({"rate_hz": "int32"})
+    names = {
+        "stem": "utterance_id",
+        "audio_path": "audio",
+        "audio_duration_s": "duration_s",
+        "audio_rate_hz": "rate_hz",
+    }
+    manifest = rows[rows["reason"] == ""].rename(columns=names)[list(MANIFEST_COLUMNS)]
+    return manifest.reset_index(drop=True).astype({"rate_hz": "int32"})
 
 
 def _write(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality: dict[str, Any]) -> None:
+    """Write the three files, `quality.json` last: where it is, the other two belong to it."""
     out.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=out, prefix=".manifest.")
-    os.close(handle)
+    temporary = out / f".manifest.{os.getpid()}"  # not mkstemp: others may read the manifest
     try:
         pq.write_table(pa.Table.from_pandas(manifest, preserve_index=False), temporary, compression="zstd")
-        Path(temporary).replace(out / "manifest.parquet")
+        (out / "quality.json").unlink(missing_ok=True)
+        temporary.replace(out / "manifest.parquet")
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     rejects = rows.loc[rows["reason"] != "", ["stem", "path", "reason", "detail"]]
     rejects = rejects.rename(columns={"stem": "utterance_id"})

@@ -21,8 +21,7 @@ def describe(
     manifest: pd.DataFrame,
     rows: pd.DataFrame,
     config: DataConfig,
-    archive_warnings: list[tuple[str, str]],
-    strays: list[str],
+    warnings: dict[str, list[str]],
 ) -> dict[str, Any]:
     """Return the contents of ``quality.json``: see docs for every key.
 
@@ -32,13 +31,11 @@ def describe(
         The usable utterances.
     rows : DataFrame
         One row per label with its verdict (`reason`, empty when usable) and what was read.
-    archive_warnings : list of (str, str)
-        Kind and detail, about whole archives.
-    strays : list of str
-        Ids of audio without a label.
+    warnings : dict
+        Kind to ids or details, for what is not a matter of one usable utterance.
     """
     rejected = rows.loc[rows["reason"] != "", ["reason", "stem"]].groupby("reason")["stem"]
-    warned = _warnings(rows, config, archive_warnings, strays)
+    warned = {kind: found for kind, found in sorted((warnings | _warnings(rows, config)).items()) if found}
     hours = manifest["duration_s"] / 3600
     return {
         "labels": len(rows),
@@ -62,10 +59,8 @@ def describe(
     }
 
 
-def _warnings(
-    rows: pd.DataFrame, config: DataConfig, archive_warnings: list[tuple[str, str]], strays: list[str]
-) -> dict[str, list[str]]:
-    """Return kind to the ids (or archive details) it was found at."""
+def _warnings(rows: pd.DataFrame, config: DataConfig) -> dict[str, list[str]]:
+    """Return kind to the ids of usable utterances it was found at."""
     usable = rows[rows["reason"] == ""]
 
     def differs(ours: str, stated: str) -> pd.Series:
@@ -76,14 +71,11 @@ def _warnings(
         "rate_differs": differs("audio_rate_hz", "stated_hz"),
         "format_differs": differs("audio_channels", "stated_channels") | differs("audio_bits", "stated_bits"),
         "metadata_differs": usable["differs"] != "",
+        "length_differs": usable["short_s"] < -config.truncation_tolerance_s,
         "silent_audio": usable["audio_loudest"] <= config.silence_level,
         "clipped_audio": usable["audio_clipped"] > config.clipped_share,
     }
-    found = {kind: sorted(usable.loc[where, "stem"]) for kind, where in tests.items()}
-    found["audio_without_label"] = strays
-    for kind, detail in archive_warnings:
-        found.setdefault(kind, []).append(detail)
-    return {kind: ids for kind, ids in sorted(found.items()) if ids}
+    return {kind: sorted(usable.loc[where, "stem"]) for kind, where in tests.items()}
 
 
 def _counts(values: pd.Series) -> dict[str, int]:

@@ -6,24 +6,26 @@ Each chunk's outcome depends on its files alone, so chunks run in any process an
 import dataclasses
 import io
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import soundfile
 
 from kmed_bench.corpus.aihub import Label, parse_label
-from kmed_bench.corpus.archives import Container
+from kmed_bench.corpus.archives import MAX_AUDIO_BYTES, Container
 from kmed_bench.corpus.spans import ArchiveError, ByteSource
-from kmed_bench.corpus.wav import HEADER_BYTES, HEADER_LIMIT, HeaderTooShort, WavError, WavHeader, read_header
+from kmed_bench.corpus.wav import HEADER_BYTES, HEADER_LIMIT, HeaderTooShort, WavError, read_header
 from kmed_bench.corpus.zips import Member, check_member, read_member
 
+READING_VERSION = "1"
+"""Changes whenever reading a file may give something else: results kept by other versions are not used."""
 MAX_LABEL_BYTES = 1 << 20
-MAX_AUDIO_BYTES = 1 << 30
 
-_NAN = float("nan")
+_LABEL_FIELDS = tuple(field.name for field in dataclasses.fields(Label))
 LABEL_SCHEMA = pa.schema(
-    [(f.name, pa.string() if f.type is str else pa.float64()) for f in dataclasses.fields(Label)]
+    [(field.name, pa.string() if field.type is str else pa.float64()) for field in dataclasses.fields(Label)]
     + [("is_label", pa.bool_())]
 )
 AUDIO_SCHEMA = pa.schema(
@@ -38,109 +40,106 @@ AUDIO_SCHEMA = pa.schema(
         ("fault", pa.string()),  # why the audio can't be read; empty: it can
     ]
 )
+_NAN = float("nan")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some files of one container, to be read by one process; `kind` is label, audio or decode."""
+    """Some files of one container, to be read by one process.
+
+    Attributes
+    ----------
+    kind : {"label", "audio", "decode"}
+        Labels; audio headers; whole audio, decoded.
+    entries : bytes
+        Arrow IPC stream of ``ENTRY_SCHEMA`` rows.
+    """
 
     kind: str
     container: Container
-    entries: bytes  # Arrow IPC stream of ENTRY_SCHEMA rows
+    entries: bytes
 
 
 def read_chunk(chunk: Chunk) -> pa.Table:
     """Return one row per file, in the chunk's order, of ``LABEL_SCHEMA`` or ``AUDIO_SCHEMA``."""
-    entries = pa.ipc.open_stream(chunk.entries).read_all().to_pylist()
-    read_one: Callable[[_Reader, dict[str, Any]], tuple[Any, ...]]
+    table = pa.ipc.open_stream(chunk.entries).read_all()
+    columns = (table[name].to_pylist() for name in ("name", "start", "packed", "size", "method", "crc", "encrypted"))
+    members = [Member(*row) for row in zip(*columns, strict=True)]
+    rest = zip(table["stem"].to_pylist(), table["refused"].to_pylist(), members, strict=True)
+    read_one: Callable[[_Reader, str, str | None, Member], tuple[Any, ...]]
     schema, read_one = (LABEL_SCHEMA, _read_label) if chunk.kind == "label" else (AUDIO_SCHEMA, _read_audio)
-    with _Reader(chunk.container, decode=chunk.kind == "decode", sparse=chunk.kind == "audio") as reader:
-        rows = [read_one(reader, entry) for entry in entries]
-    columns = zip(*rows, strict=True)
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema)
+    with _Reader(chunk.container, chunk.kind) as reader:
+        rows = [read_one(reader, stem, refused, member) for stem, refused, member in rest]
+    read = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pa.table([pa.array(column, field.type) for column, field in zip(read, schema, strict=True)], schema)
 
 
 class _Reader:
     """Bytes of a container's files, the first ones or all."""
 
-    def __init__(self, container: Container, *, decode: bool, sparse: bool) -> None:
-        self.decode = decode
-        self._folder = container.location if container.kind == "folder" else None
-        self._tar = container.kind == "tar"
-        self._source = None if self._folder is not None else ByteSource(container.spans, sparse_reads=sparse)
+    def __init__(self, container: Container, kind: str) -> None:
+        self.decode = kind == "decode"
+        self._folder = container.location
+        self._source = ByteSource(container.spans, sparse_reads=kind == "audio") if container.spans else None
 
-    def __enter__(self) -> "_Reader":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._source is not None:
             self._source.close()
 
-    def read(self, entry: dict[str, Any], limit: int | None) -> bytes:
+    def read(self, member: Member, limit: int | None) -> bytes:
         """Return a file's first `limit` bytes, or all; OSError or ArchiveError when they can't be had."""
         if self._source is None:
-            with open(f"{self._folder}/{entry['name']}", "rb", buffering=0) as stream:  # noqa: PTH123
-                return stream.read() if limit is None else stream.read(limit)
-        if self._tar:
-            size = entry["packed"] if limit is None else min(limit, entry["packed"])
-            return self._source.read_at(entry["start"], size)
-        return read_member(self._source, _member(entry), limit)
+            with open(f"{self._folder}/{member.name}", "rb", buffering=0) as stream:  # noqa: PTH123 (a Path costs more)
+                return stream.read(-1 if limit is None else limit)
+        return read_member(self._source, member, limit)
 
-    def check(self, entry: dict[str, Any]) -> None:
+    def check(self, member: Member) -> None:
         """Refuse impossible members before any byte is unpacked."""
-        if self._source is not None and not self._tar:
-            check_member(self._source, _member(entry))
-
-
-def _member(entry: dict[str, Any]) -> Member:
-    return Member(*(entry[key] for key in ("name", "start", "packed", "size", "method", "crc", "encrypted")))
+        if self._source is not None:
+            check_member(self._source, member)
 
 
 def _why(error: Exception) -> str:
     return (error.strerror or "can't be read") if isinstance(error, OSError) else str(error)
 
 
-_LABEL_FIELDS = tuple(field.name for field in dataclasses.fields(Label))
+def _refuse_size(member: Member, limit: int) -> str | None:
+    return f"it claims {member.size:,} bytes; the limit is {limit:,}" if member.size > limit else None
 
 
-def _read_label(reader: _Reader, entry: dict[str, Any]) -> tuple[Any, ...]:
-    fault = entry["refused"]
+def _read_label(reader: _Reader, stem: str, refused: str | None, member: Member) -> tuple[Any, ...]:
     label: Label | None = None
-    try:
-        if fault is None and entry["size"] > MAX_LABEL_BYTES:
-            fault = f"it claims {entry['size']:,} bytes; the limit for a label is {MAX_LABEL_BYTES:,}"
-        if fault is None:
-            label = parse_label(entry["stem"], reader.read(entry, None))
-    except (OSError, ArchiveError) as error:
-        fault = _why(error)
-    if fault is not None:
-        label = Label(reason="label_unreadable", detail=fault)
-    is_label = label is not None
-    label = label or Label()
-    return (*(getattr(label, name) for name in _LABEL_FIELDS), is_label)
-
-
-def _read_audio(reader: _Reader, entry: dict[str, Any]) -> tuple[Any, ...]:
-    fault = entry["refused"]
-    if fault is None and entry["size"] > MAX_AUDIO_BYTES:
-        fault = f"it claims {entry['size']:,} bytes; the limit is {MAX_AUDIO_BYTES:,}"
+    fault = refused or _refuse_size(member, MAX_LABEL_BYTES)
     if fault is None:
         try:
-            reader.check(entry)
-            header = _read_header(reader, entry)
-            loudest, clipped = _decode(reader.read(entry, None)) if reader.decode else (_NAN, _NAN)
-            form = (header.duration_s, header.missing_s, header.rate_hz, header.channels, header.bits)
-            return (*form, loudest, clipped, "")
+            label = parse_label(stem, reader.read(member, None))
+        except (OSError, ArchiveError) as error:
+            fault = _why(error)
+    if fault is not None:
+        label = Label(reason="label_unreadable", detail=fault)
+    values = label or Label()
+    return (*(getattr(values, name) for name in _LABEL_FIELDS), label is not None)
+
+
+def _read_audio(reader: _Reader, _stem: str, refused: str | None, member: Member) -> tuple[Any, ...]:
+    fault = refused or _refuse_size(member, MAX_AUDIO_BYTES)
+    if fault is None:
+        try:
+            reader.check(member)
+            try:
+                header = read_header(reader.read(member, HEADER_BYTES), member.size)
+            except HeaderTooShort:
+                header = read_header(reader.read(member, HEADER_LIMIT), member.size)
+            level = _decode(reader.read(member, None)) if reader.decode else (_NAN, _NAN)
+            return (*dataclasses.astuple(header), *level, "")
         except (OSError, ArchiveError, WavError) as error:
             fault = _why(error)
     return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, fault)
-
-
-def _read_header(reader: _Reader, entry: dict[str, Any]) -> WavHeader:
-    try:
-        return read_header(reader.read(entry, HEADER_BYTES), entry["packed"] if reader._tar else entry["size"])
-    except HeaderTooShort:
-        return read_header(reader.read(entry, HEADER_LIMIT), entry["packed"] if reader._tar else entry["size"])
 
 
 def _decode(data: bytes) -> tuple[float, float]:

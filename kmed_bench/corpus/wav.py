@@ -31,7 +31,7 @@ class WavHeader:
     Attributes
     ----------
     duration_s : float
-        Of the samples that are there.
+        Of the samples that are there. (The fields' order is that of ``AUDIO_SCHEMA`` in scan.)
     missing_s : float
         Length of samples that the header states and the file lacks; 0 for a whole file.
     """

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from kmed_bench.corpus.spans import ArchiveError, ByteSource
 
 STORED, DEFLATED = 0, 8
+PLAIN = -1
+"""Not a zip's method: the file's bytes lie at ``start`` as they are, in a folder or a tar."""
 MAX_DIRECTORY_BYTES = 1 << 30
 _DEFLATE_LIMIT = 1032  # no deflate stream grows by more (zlib's technical notes)
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
@@ -23,7 +25,7 @@ _FULL = 0xFFFFFFFF
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Member:
-    """A file in a zip: where it starts, how long it is packed and unpacked (bytes)."""
+    """A file in an archive: where it starts, how long it is packed and unpacked (bytes)."""
 
     name: str
     start: int
@@ -126,6 +128,8 @@ def read_member(source: ByteSource, member: Member, limit: int | None = None) ->
     """
     check_member(source, member)
     wanted = member.size if limit is None else min(limit, member.size)
+    if member.method == PLAIN:
+        return source.read_at(member.start, wanted)
     first = source.read_at(member.start, 30 + 2 * len(member.name) + 64 + min(member.packed, 2 * wanted + 1024))
     if len(first) < 30 or not first.startswith(b"PK\x03\x04"):
         raise ArchiveError("its local header is damaged")
@@ -133,8 +137,7 @@ def read_member(source: ByteSource, member: Member, limit: int | None = None) ->
     begin = 30 + n_name + n_extra
     packed = first[begin : begin + member.packed]
     if limit is None and len(packed) < member.packed:
-        rest = source.read_at(member.start + begin + len(packed), member.packed - len(packed))
-        packed += rest
+        packed += source.read_at(member.start + begin + len(packed), member.packed - len(packed))
     data = _unpack(source, member, begin, packed, wanted)
     if len(data) != wanted:
         raise ArchiveError(f"only {len(data):,} of {wanted:,} bytes can be unpacked")
@@ -151,6 +154,8 @@ def check_member(source: ByteSource, member: Member) -> None:
     ArchiveError
         Saying why.
     """
+    if member.method == PLAIN:
+        return
     if member.encrypted:
         raise ArchiveError("it is encrypted")
     if member.method not in (STORED, DEFLATED):
