@@ -104,7 +104,6 @@ def test_a_bench_and_its_children_are_read_back(config: Config, uri: str, tmp_pa
             (tmp_path / "history.csv").write_text("epoch\n")
             t.log_file(tmp_path / "history.csv", "tables")
     record = readback.read_bench(uri, bench.run_id)
-    assert record == dataclasses.replace(readback.read_bench(uri, bench.run_id), trains=record.trains)
     assert record.name.startswith("bench-demo-")
     assert record.status == "FINISHED"
     assert record.skipped == {"tiny": "no weights; give model.weights"}
@@ -122,9 +121,8 @@ def test_a_bench_and_its_children_are_read_back(config: Config, uri: str, tmp_pa
         ("valid/cer", 0): 0.5,
         ("valid/loss", 0): 2.0,
         ("valid/cer", 1): 0.3,
-        ("best/epoch", 0): 1.0,
-        ("test/cer", 0): 0.31,
     }
+    assert train.metrics == {"valid/cer": 0.3, "valid/loss": 2.0, "best/epoch": 1.0, "test/cer": 0.31}
     assert [a.path for a in client_of(config).list_artifacts(t.run_id, "tables")] == ["tables/history.csv"]
 
 

@@ -6,10 +6,11 @@ timestamps, fp32. Longer audio goes through openai-whisper's own windows.
 """
 
 import base64
-import binascii
 import io
+import math
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -22,12 +23,13 @@ import whisper
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
-from whisper.audio import CHUNK_LENGTH, N_SAMPLES, SAMPLE_RATE
+from whisper.audio import N_SAMPLES, SAMPLE_RATE
 
 BATCH_ROWS = 8
-MAX_BYTES = 256 * 2**20
-MAX_SECONDS = 4 * 3600.0
 MAX_RATE_HZ = 768_000
+# torchaudio's resampling filter has this many elements per unit of (rate x 16,000) / gcd²; odd rates (44,101 Hz)
+# would take gigabytes.
+MAX_FILTER_ELEMENTS = 2**25
 
 SOURCES = ("audio", "audio_base64", "path", "samples")
 
@@ -37,9 +39,12 @@ class WhisperModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Read the checkpoint; openai-whisper unpickles nothing but tensors (``weights_only=True``)."""
-        config = context.model_config or {}
-        device = config.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.language = str(config.get("language", "ko"))
+        config = context.model_config
+        self.language = str(config["language"])
+        self.reader = AudioReader(
+            max_bytes=int(float(config["max_audio_mib"]) * 2**20), max_s=float(config["max_audio_minutes"]) * 60
+        )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = whisper.load_model(context.artifacts["checkpoint"], device=device)
         self.model.eval()
         # openai-whisper keeps its key-value cache in hooks on the model, so two decodes at once would mix;
@@ -70,7 +75,7 @@ class WhisperModel(PythonModel):
         if language != "auto" and language not in whisper.tokenizer.LANGUAGES:
             raise _refuse(f"language is {language!r}; give a code of Whisper's, such as 'ko', or 'auto'.")
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame({"audio": list(model_input)})
-        clips = [_read_row(number, row) for number, row in enumerate(table.to_dict("records"))]
+        clips = [self.reader.read(number, row) for number, row in enumerate(table.to_dict("records"))]
         with self._lock, torch.inference_mode():
             results = self._transcribe(clips, None if language == "auto" else language)
         columns = ["text", "language", "duration_s", "segments"] if params.get("detail") else ["text"]
@@ -122,114 +127,135 @@ class WhisperModel(PythonModel):
         }
 
 
-def _read_row(number: int, row: dict[Any, Any]) -> np.ndarray:
-    """Return a row's audio as mono float32 at 16 kHz, shape (n_samples,)."""
-    given = [name for name in SOURCES if not _is_empty(row.get(name))]
-    if len(given) != 1:
-        named = " and ".join(given) or "none of them"
-        raise _refuse(f"Row {number} has {named}; give exactly one of {', '.join(SOURCES)}.")
-    try:
-        audio, rate_hz = _SOURCE_READERS[given[0]](row)
-        return _to_whisper(audio, rate_hz)
-    except _BadAudioError as error:
-        raise _refuse(f"Row {number}, {given[0]}: {error}") from None
+class AudioReader:
+    """Turns one input row into what Whisper hears, or says what is wrong with it.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Largest audio file.
+    max_s : float
+        Longest audio in seconds.
+    """
+
+    def __init__(self, *, max_bytes: int, max_s: float) -> None:
+        self.max_bytes, self.max_s = max_bytes, max_s
+        self._sources = {
+            "audio": self._from_bytes,
+            "audio_base64": self._from_base64,
+            "path": self._from_path,
+            "samples": self._from_samples,
+        }
+
+    def read(self, number: int, row: dict[Any, Any]) -> np.ndarray:
+        """Return a row's audio as mono float32 at 16 kHz, shape (n_samples,).
+
+        Raises
+        ------
+        mlflow.exceptions.MlflowException
+            ``INVALID_PARAMETER_VALUE`` with the row's number.
+        """
+        given = [name for name in SOURCES if not _is_missing(row.get(name))]
+        if len(given) != 1:
+            named = " and ".join(given) or "none of them"
+            raise _refuse(f"Row {number} has {named}; give exactly one of {', '.join(SOURCES)}.")
+        try:
+            return self._to_whisper(*self._sources[given[0]](row))
+        except _BadAudioError as error:
+            raise _refuse(f"Row {number}, {given[0]}: {error}") from None
+
+    def _from_bytes(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
+        content = row["audio"]
+        if isinstance(content, str):  # CSV bodies and `mlflow models predict` hand bytes over as base64
+            return self._from_base64({"audio_base64": content})
+        if not isinstance(content, (bytes, bytearray)):
+            raise _BadAudioError(f"it is a {type(content).__name__}; give a file's bytes.")
+        return self._decode(bytes(content))
+
+    def _from_base64(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
+        text = str(row["audio_base64"])
+        self._check_bytes(len(text) * 3 // 4)
+        try:
+            content = base64.b64decode("".join(text.split()), validate=True)
+        except ValueError as error:
+            raise _BadAudioError(f"the text is not base64 ({error}).") from None
+        return self._decode(content)
+
+    def _from_path(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
+        if os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true":
+            # whoever reaches the port could otherwise read and probe the server's files
+            raise _BadAudioError("a server reads no files of its own machine; send the bytes in audio_base64.")
+        path = Path(str(row["path"]))
+        try:
+            self._check_bytes(path.stat().st_size)
+            return self._decode(path.read_bytes())
+        except OSError as error:
+            raise _BadAudioError(f"{path} can't be read ({error.strerror}); check the path.") from None
+
+    def _from_samples(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
+        if _is_missing(row.get("rate_hz")):
+            raise _BadAudioError("their rate is missing; give rate_hz, samples per second, beside them.")
+        try:
+            samples = np.asarray(row["samples"], dtype=np.float32)
+        except (TypeError, ValueError):
+            raise _BadAudioError("they are no numbers; give one list of floats, mono.") from None
+        if samples.ndim != 1:
+            raise _BadAudioError(f"their shape is {samples.shape}; give one list of floats, mono.")
+        return samples, int(row["rate_hz"])
+
+    def _decode(self, content: bytes) -> tuple[np.ndarray, int]:
+        """Return (samples, rate in Hz) of an audio file's bytes; channels are averaged."""
+        if not content:
+            raise _BadAudioError("it is empty (0 bytes).")
+        self._check_bytes(len(content))
+        try:
+            with soundfile.SoundFile(io.BytesIO(content)) as file:
+                self._check_length(file.frames, file.samplerate)
+                return file.read(dtype="float32", always_2d=True).mean(axis=1), file.samplerate
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise _BadAudioError(
+                f"it is no audio that soundfile reads ({error}); send WAV, FLAC, OGG or MP3."
+            ) from None
+
+    def _to_whisper(self, audio: np.ndarray, rate_hz: int) -> np.ndarray:
+        self._check_length(len(audio), rate_hz)
+        if not np.isfinite(audio).all():
+            raise _BadAudioError("it holds samples that are not finite numbers.")
+        if rate_hz != SAMPLE_RATE:
+            divisor = math.gcd(rate_hz, SAMPLE_RATE)
+            if (rate_hz // divisor) * (SAMPLE_RATE // divisor) > MAX_FILTER_ELEMENTS:
+                raise _BadAudioError(f"its rate of {rate_hz} Hz has too little in common with 16,000; resample it.")
+            tensor = torch.from_numpy(np.ascontiguousarray(audio))
+            audio = torchaudio.functional.resample(tensor, rate_hz, SAMPLE_RATE).numpy()
+        return np.ascontiguousarray(audio)
+
+    def _check_bytes(self, n_bytes: int) -> None:
+        if n_bytes > self.max_bytes:
+            raise _BadAudioError(
+                f"it has {n_bytes / 2**20:.1f} MiB, over the limit of {self.max_bytes / 2**20:g}; cut it into parts."
+            )
+
+    def _check_length(self, n_samples: int, rate_hz: int) -> None:
+        if not 0 < rate_hz <= MAX_RATE_HZ:
+            raise _BadAudioError(f"its rate is {rate_hz} Hz; that must be from 1 to {MAX_RATE_HZ}.")
+        if n_samples == 0:
+            raise _BadAudioError("it holds no samples.")
+        if n_samples > self.max_s * rate_hz:
+            raise _BadAudioError(
+                f"it lasts {n_samples / rate_hz:.0f} s, over the limit of {self.max_s:g} s; cut it into parts."
+            )
 
 
 class _BadAudioError(ValueError):
     """What is wrong with one row's audio; the row's number is added where it is known."""
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA
-
-
-def _from_bytes(row: dict[str, Any]) -> tuple[np.ndarray, int]:
-    content = row["audio"]
-    if isinstance(content, str):  # MLflow's CLI and CSV bodies hand a binary column over as base64 text
-        content = _decode_base64(content)
-    return _decode_file(bytes(content))
-
-
-def _from_base64(row: dict[str, Any]) -> tuple[np.ndarray, int]:
-    return _decode_file(_decode_base64(str(row["audio_base64"])))
-
-
-def _from_path(row: dict[str, Any]) -> tuple[np.ndarray, int]:
-    if os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true":
-        # whoever reaches the port could otherwise probe the server's files
-        raise _BadAudioError("a server reads no paths of its own machine; send the file's bytes in `audio`.")
-    path = str(row["path"])
-    try:
-        if os.path.getsize(path) > MAX_BYTES:  # noqa: PTH202
-            raise _BadAudioError(f"{path} is over the limit of {MAX_BYTES // 2**20} MiB; cut it into parts.")
-        with open(path, "rb") as stream:  # noqa: PTH123
-            return _decode_file(stream.read())
-    except OSError as error:
-        raise _BadAudioError(f"{path} can't be read ({error.strerror}); check the path.") from None
-
-
-def _from_samples(row: dict[str, Any]) -> tuple[np.ndarray, int]:
-    rate_hz = row.get("rate_hz")
-    if _is_empty(rate_hz):
-        raise _BadAudioError("the rate is missing; give rate_hz, samples per second, beside them.")
-    samples = np.asarray(row["samples"], dtype=np.float32)
-    if samples.ndim != 1:
-        raise _BadAudioError(f"they have the shape {samples.shape}; give one list of floats, mono.")
-    return samples, int(rate_hz)  # type: ignore[arg-type]
-
-
-_SOURCE_READERS = {"audio": _from_bytes, "audio_base64": _from_base64, "path": _from_path, "samples": _from_samples}
-
-
-def _decode_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _BadAudioError(f"the text is not base64 ({error}).") from None
-
-
-def _decode_file(content: bytes) -> tuple[np.ndarray, int]:
-    """Return (samples, rate in Hz) of an audio file's bytes; channels are averaged."""
-    if not content:
-        raise _BadAudioError("it is empty (0 bytes).")
-    if len(content) > MAX_BYTES:
-        raise _BadAudioError(
-            f"it has {len(content) / 2**20:.0f} MiB, over the limit of {MAX_BYTES // 2**20} MiB; cut it into parts."
-        )
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            _check_length(file.frames, file.samplerate)
-            audio = file.read(dtype="float32", always_2d=True)
-            return audio.mean(axis=1), file.samplerate
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise _BadAudioError(f"it is no audio that soundfile reads ({error}); send WAV, FLAC, OGG or MP3.") from None
-
-
-def _check_length(n_samples: int, rate_hz: int) -> None:
-    if not 0 < rate_hz <= MAX_RATE_HZ:
-        raise _BadAudioError(f"the rate is {rate_hz} Hz; it must be from 1 to {MAX_RATE_HZ}.")
-    if n_samples == 0:
-        raise _BadAudioError("it holds no samples.")
-    if n_samples > MAX_SECONDS * rate_hz:
-        raise _BadAudioError(
-            f"it lasts {n_samples / rate_hz:.0f} s, over the limit of {MAX_SECONDS:.0f} s; cut it into parts."
-        )
-
-
-def _to_whisper(audio: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Return the samples at 16 kHz as contiguous float32."""
-    _check_length(len(audio), rate_hz)
-    if not np.isfinite(audio).all():
-        raise _BadAudioError("it holds samples that are not finite numbers.")
-    if rate_hz != SAMPLE_RATE:
-        tensor = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))
-        audio = torchaudio.functional.resample(tensor, rate_hz, SAMPLE_RATE).numpy()
-    return np.ascontiguousarray(audio, dtype=np.float32)
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def _refuse(message: str) -> MlflowException:
     return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
 
 
-assert N_SAMPLES == CHUNK_LENGTH * SAMPLE_RATE
 mlflow.models.set_model(WhisperModel())

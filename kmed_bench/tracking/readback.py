@@ -19,6 +19,8 @@ from kmed_bench.tracking.store import without_password
 
 _PAGE = 1_000
 _HISTORY_COLUMNS = ("metric", "step", "value")
+# Metrics whose step is an epoch; all others are final figures, of which the run's last value is the whole story.
+_EPOCH_METRICS = ("train/", "valid/", "time/")
 
 
 def read_bench(uri: str, run_id: str | None = None) -> BenchRecord:
@@ -173,6 +175,7 @@ def _history(client: MlflowClient, run: Run) -> pd.DataFrame:
     rows = [
         (point.key, point.step, point.timestamp, point.value)
         for name in run.data.metrics
+        if name.startswith(_EPOCH_METRICS)
         for point in client.get_metric_history(run.info.run_id, name)
     ]
     table = pd.DataFrame(rows, columns=["metric", "step", "timestamp", "value"])

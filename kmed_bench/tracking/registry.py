@@ -25,6 +25,8 @@ from kmed_bench.tracking.runs import ChildRun
 
 PREFIX = "kmed-whisper-"
 _REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "numpy", "pandas")
+# A server's operator changes these with MLFLOW_PYFUNC_INFERENCE_CONFIG, as JSON.
+LIMITS = {"max_audio_mib": 256.0, "max_audio_minutes": 240.0}
 _CODE = Path(__file__).with_name("pyfunc_model.py")
 
 
@@ -57,8 +59,9 @@ def log_model(
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     step: int = 0,
+    challenger: bool = True,
 ) -> ModelVersionInfo:
-    """Log a checkpoint as a pyfunc model of the run and register it with the alias ``challenger``.
+    """Log a checkpoint as a pyfunc model of the run and register it, by default with the alias ``challenger``.
 
     Parameters
     ----------
@@ -70,6 +73,8 @@ def log_model(
         Figures that become version tags, such as ``{"test/cer": 0.118}``.
     step : int
         The epoch that the checkpoint is of.
+    challenger : bool
+        False for a seed that an earlier one of the same benchmark beats.
 
     Raises
     ------
@@ -84,7 +89,7 @@ def log_model(
             name=name,
             python_model=str(_CODE),
             artifacts={"checkpoint": str(checkpoint)},
-            model_config={"language": language},
+            model_config={"language": language, **LIMITS},
             signature=_signature(language),
             input_example=_example(),
             pip_requirements=pinned_requirements(),
@@ -96,7 +101,8 @@ def log_model(
     described |= {f"kmed.{key}": repr(float(value)) for key, value in (metrics or {}).items()}
     for key, value in described.items():
         client.set_model_version_tag(name, version.version, key.replace("/", "."), value)
-    client.set_registered_model_alias(name, "challenger", version.version)
+    if challenger:
+        client.set_registered_model_alias(name, "challenger", version.version)
     return ModelVersionInfo(
         name=name,
         version=str(version.version),
