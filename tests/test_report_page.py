@@ -11,7 +11,7 @@ import pytest
 from test_report_tables import make_bench, make_train
 
 from kmed_bench.records import BenchRecord
-from kmed_bench.report import fonts, tables
+from kmed_bench.report import fonts
 from kmed_bench.report.page import find_notices, write_report
 
 
@@ -199,4 +199,3 @@ def test_korean_font_is_found_and_leaves_tables_alone() -> None:
     font = fonts.find_korean_font()
     assert font is not None
     assert font.is_file()
-    assert tables.size_rank("tiny") < tables.size_rank("small") < tables.size_rank("other")

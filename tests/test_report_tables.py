@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from kmed_bench.records import BenchRecord, TrainRecord
-from kmed_bench.report import tables
+from kmed_bench.report import data_tables, score_tables, tables
 
 DEPTH = {"tiny": 0.31, "base": 0.19, "small": 0.11}  # untouched valid CER
 DIALECTS = {"경기/서울": 0.4279, "경상": 0.3049, "충청": 0.1405, "전라": 0.1256, "강원": 0.0011}
+PARAMETERS = {"tiny": 37_184_640.0, "base": 71_825_920.0, "small": 240_582_912.0}
 SHA = "3f9a" * 16
 
 
@@ -40,9 +41,16 @@ def make_train(size: str, seed: int, epochs: int, status: str = "FINISHED") -> T
         "test/cer_low": 0.95 * best,
         "test/cer_high": 1.3 * best,
         "test/cer/gender/female": 1.0 * best,
-        "speed/rtfx": 1.3 / start,
-        "speed/latency_p50_s": start,
-        "speed/latency_p95_s": 2 * start,
+        "untouched/test_wer": 2.2 * start,
+        "untouched/test_insertion_share": 0.3,
+        "untouched/test_deletion_share": 0.2,
+        "untouched/test_n_clips": 1000.0,
+        "speed/test_rtfx": 30 * start,
+        "speed/test_decode_s_p50": 0.1 / start,
+        "speed/test_decode_s_p95": 0.3 / start,
+        "speed/parameters": PARAMETERS[size],
+        "speed/checkpoint_bytes": 4 * PARAMETERS[size],
+        "speed/peak_memory_bytes": 30 * PARAMETERS[size],
     }
     if status != "FINISHED":
         metrics = {}
@@ -54,7 +62,7 @@ def make_train(size: str, seed: int, epochs: int, status: str = "FINISHED") -> T
         status=status,
         params={"train.lr": "2e-05"},
         metrics=metrics,
-        tags={"kmed.kind": "train", "kmed.size": size, "kmed.seed": str(seed)},
+        tags={"kmed.kind": "train", "kmed.size": size, "kmed.seed": str(seed), "kmed.device": "cpu"},
         history=history,
     )
 
@@ -96,8 +104,24 @@ def make_scores(run: TrainRecord) -> dict[str, Any]:
             "age": {
                 "20~29": score(0.8 * cer, 600, 25),
                 "60~69": score(1.4 * cer, 390, 15),
-                "over70": score(None, 0, 0),
+                "7~10": score(1.2 * cer, 9, 1, below_minimum=True),
+                "over70": score(None, 1, 1, below_minimum=True),
             },
+            "dialect_age": {
+                "경기/서울_20~29": score(0.7 * cer, 200, 9),
+                "경기/서울_60~69": score(1.3 * cer, 180, 8),
+                "경상_7~10": score(1.2 * cer, 9, 1, below_minimum=True),
+                "경상_60~69": score(1.6 * cer, 120, 5),
+            },
+        },
+        "elderly_gap": {
+            "cer_gap": 0.6 * cer,
+            "cer_gap_low": 0.1 * cer,
+            "cer_gap_high": 1.2 * cer,
+            "below_minimum": False,
+            "n_unknown_age": 0,
+            "elderly": score(1.4 * cer, 390, 15),
+            "rest": score(0.8 * cer, 609, 26),
         },
         "transcript_policy": "pronunciation",
         "normaliser_version": "1",
@@ -119,7 +143,8 @@ def make_bench(
             "source": "/home/someone/208",
             "profile": profile,
             "data.source": "none" if profile == "demo" else "208",
-            "train.audio_context": "full",
+            "train.audio_context": "dynamic",
+            "eval.audio_context": "full",
         },
         tags={
             "kmed.kind": "bench",
@@ -138,7 +163,20 @@ def make_bench(
             },
             "max_share_deviation": 0.002,
             "leakage": {"speakers": 0, "sentences": 0, "utterances": 0},
+            "parts": {
+                "train": {"utterances": 10000, "speakers": 700, "sentences": 9000, "hours": 11.5},
+                "valid": {"utterances": 5000, "speakers": 120, "sentences": 4000, "hours": 5.7},
+                "test": {"utterances": 1000, "speakers": 42, "sentences": 990, "hours": 1.14},
+            },
+            "distance": {
+                "dialect": {
+                    part: {"max_deviation": 0.002, "total_variation": 0.003, "chi_square": 1.2, "dof": 4, "p": 0.88}
+                    for part in ("train", "valid", "test")
+                }
+            },
+            "method": "quotas, disjoint in speaker and sentence",
             "discarded": 41234,
+            "discarded_because": {"crossing": 40000, "surplus": 1234},
         },
         quality={
             "labels": 310,
@@ -149,6 +187,8 @@ def make_bench(
             "sentences": 288,
             "hours": 0.31,
             "by": {"gender": {"Female": 200, "Male": 103}},
+            "hours_by": {"gender": {"Female": 0.2, "Male": 0.11}},
+            "histograms": {"duration_s": {"edges": [0, 0.5, 1, 2], "counts": [3, 100, 150, 50]}},
         },
         scores={run.run_id: make_scores(run) for run in trains},
     )
@@ -220,30 +260,43 @@ def test_nothing_is_invented_for_an_empty_bench() -> None:
         scores={},
     )
     assert tables.choose_headline(tables.sizes_table(empty)) is None
-    for make in (tables.history_table, tables.groups_table, tables.speed_table, tables.missing_table):
+    for make in (
+        tables.history_table,
+        tables.missing_table,
+        score_tables.groups_table,
+        score_tables.rates_table,
+        score_tables.costs_table,
+        score_tables.elderly_table,
+    ):
         assert len(make(empty)) == 0
-    assert math.isnan(tables.part_count(empty.split, "valid"))
-
-
-def test_groups_keep_counts_and_the_minimum() -> None:
-    groups = tables.groups_table(make_bench(sizes=("base",)))
-    assert groups["field"].unique().tolist() == ["dialect", "gender", "age"]
-    rare = groups[groups["value"] == "강원"].iloc[0]
-    assert rare["below_minimum"]
-    assert (rare["n_clips"], rare["n_speakers"]) == (1, 1)
-    assert math.isnan(groups[groups["value"] == "over70"].iloc[0]["cer"])
+    assert len(data_tables.parts_table(empty.split)) == 0
+    assert not score_tables.beside_published(tables.sizes_table(empty), test_set="", rules="")["ours"].any()
 
 
 def test_quality_adds_up_and_shares_are_whole() -> None:
     bench = make_bench()
-    quality = tables.quality_table(bench.quality)
+    quality = data_tables.quality_table(bench.quality)
     counts = quality.set_index("name")["n"]
     assert counts["labels"] == counts["usable"] + quality[quality["kind"] == "rejected"]["n"].sum()
-    shares = tables.shares_table(bench.split)
+    shares = data_tables.shares_table(bench.split)
     assert shares[shares["field"] == "dialect"]["test"].sum() == pytest.approx(1)
 
 
-def test_part_count_reads_both_forms() -> None:
-    assert tables.part_count({"counts": {"valid": 5}}, "valid") == 5
-    assert tables.part_count({"counts": {"valid": {"utterances": 5, "speakers": 2}}}, "valid", "speakers") == 2
-    assert math.isnan(tables.part_count({"counts": {"valid": 5}}, "valid", "speakers"))
+def test_parts_are_read_with_and_without_their_descriptions() -> None:
+    split = make_bench().split
+    described = data_tables.parts_table(split).set_index("part")
+    assert described.loc["valid"].to_dict() == split["parts"]["valid"]
+    bare = data_tables.parts_table({"counts": {"valid": 5}})
+    assert bare["utterances"].tolist() == [5]
+    assert math.isnan(bare["speakers"].iloc[0])
+
+
+def test_provenance_names_policy_contexts_device_and_no_person() -> None:
+    table = tables.provenance_table(make_bench())
+    facts = dict(zip(table["name"], table["value"], strict=True))
+    assert facts["split sha256"] == SHA
+    assert facts["audio context, train"] == "dynamic"
+    assert facts["audio context, decoding"] == "full"
+    assert facts["transcript policy"] == "pronunciation"
+    assert facts["device, base"] == "cpu"
+    assert "someone" not in " ".join(facts.values())

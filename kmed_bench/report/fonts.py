@@ -25,6 +25,7 @@ KOREAN_FAMILIES = (
 )
 
 INK = "#1c2024"
+SOFT = "#5b6471"
 RULE = "#d5d9de"
 
 

@@ -1,24 +1,23 @@
 """The report: one self-contained HTML page, with its pictures and tables beside it."""
 
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
 from kmed_bench import __version__
 from kmed_bench.records import BenchRecord, write_text_atomically
 from kmed_bench.report import tables
+from kmed_bench.report.contents import make_frames, make_views
+from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style, subset_font
-from kmed_bench.report.plots import CURVES, Plot, has_curve, plot_curves, save_plot
-from kmed_bench.report.views import Column, View, cell, interval, is_absent, number
-
-TEST_INTERVAL = {"low": "test_cer_low", "high": "test_cer_high"}
-UNTOUCHED_INTERVAL = {"low": "untouched_test_cer_low", "high": "untouched_test_cer_high"}
+from kmed_bench.report.views import cell, interval, is_absent, number
 
 
-def write_report(record: BenchRecord, out: Path) -> Path:
+def write_report(record: BenchRecord, out: Path, *, comparisons: Sequence[Mapping[str, Any]] = ()) -> Path:
     """Return the path of ``index.html`` after writing it with its PNG, SVG and CSV files into a folder.
 
     Parameters
@@ -26,33 +25,25 @@ def write_report(record: BenchRecord, out: Path) -> Path:
     record : BenchRecord
         A bench and its train runs as read back from the store. What it lacks is left out or shown as
         missing; no figure is estimated.
+    comparisons : sequence of mapping
+        What ``significance.compare_systems`` returned; empty: the page has no significance table.
     """
     out.mkdir(parents=True, exist_ok=True)
-    frames = {
-        "runs": tables.runs_table(record),
-        "sizes": tables.sizes_table(record),
-        "history": tables.history_table(record),
-        "groups": tables.groups_table(record),
-        "speed": tables.speed_table(record),
-        "split_shares": tables.shares_table(record.split),
-        "quality": tables.quality_table(record.quality),
-        "missing": tables.missing_table(record),
-        "provenance": tables.provenance_table(record),
-    }
+    frames = make_frames(record, comparisons)
+    headline = tables.choose_headline(frames["sizes"])
     for name, frame in frames.items():
         write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False))
     with plot_style():
-        curves = _save_curves(frames, out)
+        plots = save_plots(frames, headline, out)
     html = _template().render(
         record=record,
         profile=record.params.get("profile"),
+        context=record.params.get("eval.audio_context"),
         version=__version__,
         notices=find_notices(record),
-        headline=tables.choose_headline(frames["sizes"]),
-        valid_clips=tables.part_count(record.split, "valid"),
-        valid_speakers=tables.part_count(record.split, "valid", "speakers"),
-        views=_views(frames),
-        curves=curves,
+        headline=headline,
+        views=make_views(frames),
+        plots=plots,
         # Undotted names are what `mlflow run` was given, whole paths included; they stay in the store.
         settings={key: value for key, value in record.params.items() if "." in key or key == "profile"},
         files=sorted(f"{name}.csv" for name in frames),
@@ -66,8 +57,7 @@ def find_notices(record: BenchRecord) -> list[str]:
     """Return what a reader must know before any figure: leaking splits, synthetic speech, failed runs."""
     notices = []
     profile = record.params.get("profile")
-    source = record.params.get("data.source", "unknown")
-    if profile == "demo" or source in ("", "None", "none"):
+    if tables.is_demo(record):
         notices.append(
             "Demo corpus: synthetic speech says nothing about patients. These figures show that the chain works."
         )
@@ -87,113 +77,6 @@ def find_notices(record: BenchRecord) -> list[str]:
         if len(found) > 1:
             notices.append(f"The runs were scored with different {key}: {', '.join(found)}. Do not compare them.")
     return notices
-
-
-def _save_curves(frames: dict[str, pd.DataFrame], out: Path) -> list[Plot]:
-    """Draw the original benchmark's two plots of each size."""
-    history = frames["history"]
-    plots = []
-    for size in dict.fromkeys(history["size"]):
-        for quantity in CURVES:
-            if not has_curve(history, size, quantity):
-                continue
-            caption = f"{size}, {'loss' if quantity == 'loss' else 'CER'} by epoch."
-            if quantity == "cer":
-                caption += (
-                    " Two different quantities: the train line is teacher-forced (the true text so far is fed in), "
-                    "the valid line compares decoded transcripts."
-                )
-            n_seeds = history[history["size"] == size]["seed"].nunique()
-            if n_seeds > 1:
-                caption += f" Mean of {n_seeds} seeds; the band is their whole range."
-            plots.append(save_plot(plot_curves(history, size, quantity), out, f"{size}-{quantity}", caption))
-    return plots
-
-
-def _views(frames: dict[str, pd.DataFrame]) -> dict[str, View]:
-    """Return the page's tables by name; empty ones are left out."""
-    views = [
-        View(
-            name="sizes",
-            caption="Of each size the run with the lowest decoded valid CER; 95 % intervals in brackets.",
-            columns=_size_columns(frames["sizes"]),
-            rows=frames["sizes"],
-        ),
-        View(
-            name="runs",
-            caption="Every train run.",
-            columns=[
-                Column(key="size", label="size"),
-                Column(key="seed", label="seed", kind="count"),
-                Column(key="status", label="state"),
-                Column(key="epochs", label="epochs", kind="count"),
-                Column(key="best_epoch", label="best epoch", kind="count"),
-                Column(key="valid_cer", label="valid CER", kind="percent"),
-                Column(key="test_cer", label="test CER", kind="percent", **TEST_INTERVAL),
-                Column(key="epoch_s", label="median epoch", kind="seconds"),
-                Column(key="train_s", label="all epochs", kind="seconds"),
-            ],
-            rows=frames["runs"],
-        ),
-        View(
-            name="missing",
-            caption="Sizes skipped and runs without figures, each with its reason.",
-            columns=[Column(key="what", label="left out"), Column(key="reason", label="reason and remedy")],
-            rows=frames["missing"],
-        ),
-        View(
-            name="split_shares",
-            caption="Share of each value in the corpus and in the parts.",
-            columns=[
-                Column(key="field", label="field"),
-                Column(key="value", label="value"),
-                *(Column(key=part, label=part, kind="percent") for part in ("corpus", "train", "valid", "test")),
-            ],
-            rows=frames["split_shares"],
-        ),
-        View(
-            name="quality",
-            caption="What ingest counted; labels = usable + rejected.",
-            columns=[
-                Column(key="kind", label="kind"),
-                Column(key="name", label="what"),
-                Column(key="n", label="n", kind="count"),
-            ],
-            rows=frames["quality"],
-        ),
-        View(
-            name="provenance",
-            caption="What the figures rest on.",
-            columns=[Column(key="name", label="what"), Column(key="value", label="value")],
-            rows=frames["provenance"],
-        ),
-    ]
-    return {view.name: view for view in views if len(view.rows)}
-
-
-def _size_columns(sizes: pd.DataFrame) -> list[Column]:
-    columns = [
-        Column(key="size", label="size"),
-        Column(key="untouched_valid_cer", label="untouched, valid CER", kind="percent"),
-        Column(key="valid_cer", label="fine-tuned, valid CER", kind="percent"),
-        Column(key="untouched_test_cer", label="untouched, test CER", kind="percent", **UNTOUCHED_INTERVAL),
-        Column(key="test_cer", label="fine-tuned, test CER", kind="percent", **TEST_INTERVAL),
-        Column(key="n_clips", label="test clips", kind="count"),
-        Column(key="n_speakers", label="test speakers", kind="count"),
-        Column(key="best_epoch", label="best epoch", kind="count"),
-    ]
-    if len(sizes) and sizes["n_seeds"].max() > 1:
-        columns += [
-            Column(key="n_seeds", label="seeds", kind="count"),
-            Column(
-                key="test_cer_mean",
-                label="test CER, mean (range) of seeds",
-                kind="percent",
-                low="test_cer_min",
-                high="test_cer_max",
-            ),
-        ]
-    return columns
 
 
 def _template() -> jinja2.Template:

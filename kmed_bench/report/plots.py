@@ -8,13 +8,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from kmed_bench.report.fonts import INK, RULE
+from kmed_bench.report.fonts import INK, RULE, SOFT
 
 # Readable on white and on near-black alike; parts and sizes never share a figure.
 PART_COLOURS = {"train": "#d9822b", "valid": "#3b82c4"}
+SIZE_COLOURS = {"tiny": "#c9882b", "base": "#3b82c4", "small": "#3c9a6e"}
 ALL_SEEDS = ("pi", 100)  # the band is the whole range over seeds, no statistic
 
 # The curve's metrics and what the legend calls them. The two CERs are different quantities: the train
@@ -23,6 +25,9 @@ CURVES = {
     "loss": {"train/loss": "train", "valid/loss": "valid"},
     "cer": {"train/cer_teacher_forced": "train, teacher-forced", "valid/cer": "valid, decoded"},
 }
+
+
+QUANTITIES = {"loss": "loss", "cer": "CER"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,11 @@ class Plot:
     name: str
     caption: str
     svg: str
+
+
+def colour_of(size: str) -> str:
+    """Return a size's colour in every figure; names that are not Whisper sizes share one."""
+    return SIZE_COLOURS.get(size, "#8a63b8")
 
 
 def has_curve(history: pd.DataFrame, size: str, quantity: str) -> bool:
@@ -78,15 +88,45 @@ def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
         facet_kws={"legend_out": False},
     )
     axes = grid.ax
-    axes.set(xlabel="epoch (0: untouched)", ylabel="loss" if quantity == "loss" else "CER")
-    axes.set_title(f"{size}: {'loss' if quantity == 'loss' else 'CER'} by epoch", loc="left")
+    _label_axes(axes, quantity)
+    axes.set_title(f"{size}: {QUANTITIES[quantity]} by epoch", loc="left")
+    sns.move_legend(axes, "upper right", title=None)
+    figure: Figure = grid.figure
+    return figure
+
+
+def plot_all_sizes(history: pd.DataFrame, quantity: str) -> Figure:
+    """Draw loss or CER by epoch of all sizes together: colour for the size, dashes for the part, bands over seeds."""
+    labels = CURVES[quantity]
+    data = history[history["metric"].isin(labels)]
+    data = data.assign(data=data["metric"].map(labels))
+    sizes = list(dict.fromkeys(data["size"]))
+    grid = sns.relplot(
+        data=data,
+        x="epoch",
+        y="value",
+        hue="size",
+        hue_order=sizes,
+        style="data",
+        style_order=[label for label in reversed(labels.values()) if (data["data"] == label).any()],
+        palette=[colour_of(size) for size in sizes],
+        kind="line",
+        errorbar=ALL_SEEDS if data["seed"].nunique() > 1 else None,
+        height=3.8,
+        aspect=1.5,
+    )
+    _label_axes(grid.ax, quantity)
+    grid.ax.set_title(f"All sizes: {QUANTITIES[quantity]} by epoch", loc="left")
+    figure: Figure = grid.figure
+    return figure
+
+
+def _label_axes(axes: Axes, quantity: str) -> None:
+    axes.set(xlabel="epoch (0: untouched)", ylabel=QUANTITIES[quantity])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     if quantity == "cer":
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    sns.move_legend(axes, "upper right", title=None)
-    figure: Figure = grid.figure
-    return figure
 
 
 def save_plot(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
@@ -110,4 +150,4 @@ def inline_svg(text: str, name: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     for before in ('id="', 'href="#', "url(#"):
         svg = svg.replace(before, f"{before}{name}-")
-    return svg.replace(INK, "currentColor").replace(RULE, "var(--rule)").strip()
+    return svg.replace(INK, "currentColor").replace(RULE, "var(--rule)").replace(SOFT, "var(--soft)").strip()

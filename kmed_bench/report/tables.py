@@ -5,12 +5,11 @@ Nothing here is estimated: a figure that the record does not hold stays empty.
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from kmed_bench.records import GROUP_FIELDS, PARTS, SIZES, BenchRecord, TrainRecord
+from kmed_bench.records import SIZES, BenchRecord, TrainRecord
 
 FINISHED = "FINISHED"
 
@@ -123,75 +122,6 @@ def choose_headline(sizes: pd.DataFrame) -> Headline | None:
     return Headline(size=str(row["size"]), row={str(key): value for key, value in row.items()})
 
 
-def groups_table(bench: BenchRecord) -> pd.DataFrame:
-    """Return one row per run and group of the test part: field, value, CER with interval, counts.
-
-    ``below_minimum`` marks groups too small to be ranked.
-    """
-    rows = []
-    for run in ordered_trains(bench):
-        groups = bench.scores.get(run.run_id, {}).get("groups", {})
-        known = [name for name in GROUP_FIELDS if name in groups]
-        for field in known + [name for name in groups if name not in known]:
-            for value, score in groups[field].items():
-                rows.append(
-                    {
-                        "run_id": run.run_id,
-                        "size": run.size,
-                        "seed": run.seed,
-                        "field": field,
-                        "value": value,
-                        "cer": score.get("cer", math.nan),
-                        "cer_low": score.get("cer_low", math.nan),
-                        "cer_high": score.get("cer_high", math.nan),
-                        "n_clips": score.get("n_clips", math.nan),
-                        "n_speakers": score.get("n_speakers", math.nan),
-                        "below_minimum": bool(score.get("below_minimum", False)),
-                    }
-                )
-    columns = ["run_id", "size", "seed", "field", "value", "cer", "cer_low", "cer_high", "n_clips", "n_speakers"]
-    return pd.DataFrame(rows, columns=[*columns, "below_minimum"])
-
-
-def speed_table(bench: BenchRecord) -> pd.DataFrame:
-    """Return every ``speed/…`` metric of every run: run_id, size, seed, measure, value."""
-    rows = [
-        {
-            "run_id": run.run_id,
-            "size": run.size,
-            "seed": run.seed,
-            "measure": key.removeprefix("speed/"),
-            "value": value,
-        }
-        for run in ordered_trains(bench)
-        for key, value in sorted(run.metrics.items())
-        if key.startswith("speed/")
-    ]
-    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "measure", "value"])
-
-
-def shares_table(split: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the shares of every field's values in the corpus and the parts, as fractions."""
-    rows = [
-        {"field": field, "value": value, **{part: share.get(part, math.nan) for part in ("corpus", *PARTS)}}
-        for field, values in split.get("shares", {}).items()
-        for value, share in values.items()
-    ]
-    return pd.DataFrame(rows, columns=["field", "value", "corpus", *PARTS])
-
-
-def quality_table(quality: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the ingest's counts: kind (total, rejected, warning), name, n."""
-    rows = [
-        {"kind": "total", "name": name, "n": quality[name]}
-        for name in ("labels", "usable", "speakers", "sentences", "hours")
-        if name in quality
-    ]
-    for kind, key in (("rejected", "rejected"), ("warning", "warnings")):
-        rows += [{"kind": kind, "name": name, "n": n} for name, n in quality.get(key, {}).items()]
-    return pd.DataFrame(rows, columns=["kind", "name", "n"])
-
-
 def missing_table(bench: BenchRecord) -> pd.DataFrame:
     """Return what the report has no figures for: sizes skipped, and runs that did not finish."""
     rows = [
@@ -207,34 +137,55 @@ def missing_table(bench: BenchRecord) -> pd.DataFrame:
 
 
 def provenance_table(bench: BenchRecord) -> pd.DataFrame:
-    """Return what the figures rest on: split, code, profile, policy, versions; one row per name."""
+    """Return what the figures rest on: split, code, profile, policy, weights, device; one row per name."""
     facts: dict[str, str] = {"bench": f"{bench.name} ({bench.run_id})"}
-    for name, key in (("profile", "profile"), ("audio context", "train.audio_context")):
-        if key in bench.params:
-            facts[name] = bench.params[key]
+    if "profile" in bench.params:
+        facts["profile"] = bench.params["profile"]
     split_sha256 = bench.split.get("sha256") or bench.tags.get("kmed.split_sha256")
     if split_sha256:
         facts["split sha256"] = str(split_sha256)
-    for name, key in (("transcript policy", "transcript_policy"), ("normaliser version", "normaliser_version")):
-        found = scored_with(bench, key)
-        if found:
-            facts[name] = ", ".join(found)
-    for key, value in sorted(bench.tags.items()):
-        if key.startswith("kmed.") and key not in ("kmed.split_sha256", "kmed.kind") and "skipped" not in key:
-            facts[key.removeprefix("kmed.").replace("_", " ")] = value
+    for key in ("transcript_policy", "normaliser_version", "marks_version"):
+        if found := scored_with(bench, key):
+            facts[key.replace("_", " ")] = ", ".join(found)
+    for name, key in (("train", "train.audio_context"), ("decoding", "eval.audio_context")):
+        if key in bench.params:
+            facts[f"audio context, {name}"] = bench.params[key]
+    tags = {key: value for key, value in bench.tags.items() if key.startswith("kmed.") and key not in _KNOWN_TAGS}
+    facts |= {_tag_name(key): value for key, value in sorted(tags.items())}
+    for size in dict.fromkeys(run.size for run in ordered_trains(bench)):
+        runs = [run for run in bench.trains if run.size == size]
+        own = {key for run in runs for key in run.tags if key.startswith("kmed.")}
+        for key in sorted(own - _KNOWN_TAGS - set(tags)):
+            values = sorted({run.tags[key] for run in runs if key in run.tags})
+            facts[f"{_tag_name(key)}, {size}"] = ", ".join(values)
     return pd.DataFrame({"name": list(facts), "value": list(facts.values())})
+
+
+# What the page says elsewhere or above; `kmed.failed` and `kmed.skipped` are under what was left out.
+_KNOWN_TAGS = {
+    "kmed.kind",
+    "kmed.size",
+    "kmed.seed",
+    "kmed.profile",
+    "kmed.split_sha256",
+    "kmed.transcript_policy",
+    "kmed.train_context",
+    "kmed.eval_context",
+    "kmed.skipped",
+    "kmed.failed",
+}
+
+
+def _tag_name(key: str) -> str:
+    return key.removeprefix("kmed.").replace("_", " ")
+
+
+def is_demo(bench: BenchRecord) -> bool:
+    """Return whether the bench's speech is the generated demo corpus: its profile, or a config without a source."""
+    source = bench.params.get("data.source", "unknown")
+    return bench.params.get("profile") == "demo" or source.lower() in ("", "none")
 
 
 def scored_with(bench: BenchRecord, key: str) -> list[str]:
     """Return the distinct values of a top-level entry over all scores, in order; more than one is a fault."""
     return sorted({str(scores[key]) for scores in bench.scores.values() if scores.get(key) is not None})
-
-
-def part_count(split: Mapping[str, Any], part: str, what: str = "utterances") -> float:
-    """Return how many utterances, speakers or sentences a part holds; NaN where split.json does not say."""
-    entry = split.get("counts", {}).get(part)
-    if isinstance(entry, Mapping):
-        entry = entry.get(what)
-    elif what != "utterances":
-        entry = None
-    return math.nan if entry is None else float(entry)

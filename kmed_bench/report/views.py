@@ -8,18 +8,27 @@ from typing import Any, Literal
 import pandas as pd
 from markupsafe import Markup, escape
 
-Kind = Literal["text", "percent", "points", "spread", "count", "number", "seconds", "loss"]
+Kind = Literal["text", "percent", "points", "spread", "count", "number", "seconds", "bytes", "p_value"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column of a table on the page; ``low`` and ``high`` name the columns of an interval."""
+    """One column of a table on the page.
+
+    Attributes
+    ----------
+    low, high : str or None
+        Columns of an interval, shown in brackets.
+    until : str or None
+        Column of a range's upper end, shown where it has a value.
+    """
 
     key: str
     label: str
     kind: Kind = "text"
     low: str | None = None
     high: str | None = None
+    until: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,8 +74,10 @@ def format_value(value: Any, kind: Kind) -> str:
         return f"{int(value):,}" if float(value).is_integer() else f"{value:,.2f}"
     if kind == "seconds":
         return _duration(float(value))
-    if kind == "loss":
-        return f"{value:.4f}"
+    if kind == "bytes":
+        return f"{value / 2**20:,.0f} MiB"
+    if kind == "p_value":
+        return "< 0.001" if value < 0.001 else f"{value:.3f}"
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
@@ -90,11 +101,11 @@ def number(value: Any, kind: Kind = "number") -> Markup:
     return Markup('<data value="{}">{}</data>').format(repr(float(value)), format_value(value, kind))
 
 
-def interval(low: Any, high: Any) -> Markup:
-    """Return a 95 % interval in brackets, or nothing where either bound is absent."""
+def interval(low: Any, high: Any, kind: Kind = "percent") -> Markup:
+    """Return a 95 % interval in brackets, without the unit; nothing where either bound is absent."""
     if is_absent(low) or is_absent(high):
         return Markup("")
-    short = [format_value(bound, "percent").removesuffix(" %") for bound in (low, high)]
+    short = [format_value(bound, kind).rpartition(" ")[0] for bound in (low, high)]
     return Markup('<span class="interval">(<data value="{}">{}</data> to <data value="{}">{}</data>)</span>').format(
         repr(float(low)), short[0], repr(float(high)), short[1]
     )
@@ -103,6 +114,8 @@ def interval(low: Any, high: Any) -> Markup:
 def cell(row: Mapping[str, Any], column: Column) -> Markup:
     """Return one cell's content."""
     shown = number(row.get(column.key), column.kind)
+    if column.until is not None and not is_absent(row.get(column.until)):
+        return Markup("{} to {}").format(shown, number(row[column.until], column.kind))
     if column.low is None or column.high is None:
         return shown
-    return Markup("{} {}").format(shown, interval(row.get(column.low), row.get(column.high)))
+    return Markup("{} {}").format(shown, interval(row.get(column.low), row.get(column.high), column.kind))

@@ -1,0 +1,76 @@
+"""Tables on the data behind the figures: the split's soundness and what ingest counted."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.records import PARTS
+
+
+def parts_table(split: Mapping[str, Any]) -> pd.DataFrame:
+    """Return each part's utterances, speakers, sentences and hours; NaN where split.json does not say."""
+    counts, described = split.get("counts", {}), split.get("parts", {})
+    rows = []
+    for part in PARTS:
+        if part in counts or part in described:
+            known = {"utterances": counts.get(part), **described.get(part, {})}
+            columns = ("utterances", "speakers", "sentences", "hours")
+            rows.append({"part": part, **{name: known.get(name, math.nan) for name in columns}})
+    return pd.DataFrame(rows, columns=["part", "utterances", "speakers", "sentences", "hours"])
+
+
+def shares_table(split: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the shares of every field's values in the corpus and the parts, as fractions."""
+    rows = [
+        {"field": field, "value": value, **{part: share.get(part, math.nan) for part in ("corpus", *PARTS)}}
+        for field, values in split.get("shares", {}).items()
+        for value, share in values.items()
+    ]
+    return pd.DataFrame(rows, columns=["field", "value", "corpus", *PARTS])
+
+
+def distance_table(split: Mapping[str, Any]) -> pd.DataFrame:
+    """Return each field's and part's distance from the corpus: largest share deviation, total variation, chi-square."""
+    columns = ["max_deviation", "total_variation", "chi_square", "dof", "p"]
+    rows = [
+        {"field": field, "part": part, **{name: entry.get(name, math.nan) for name in columns}}
+        for field, parts in split.get("distance", {}).items()
+        for part, entry in parts.items()
+    ]
+    return pd.DataFrame(rows, columns=["field", "part", *columns])
+
+
+def quality_table(quality: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the ingest's counts: kind (total, rejected, warning), name, n."""
+    rows = [
+        {"kind": "total", "name": name, "n": quality[name]}
+        for name in ("labels", "usable", "speakers", "sentences", "hours")
+        if name in quality
+    ]
+    for kind, key in (("rejected", "rejected"), ("warning", "warnings")):
+        rows += [{"kind": kind, "name": name, "n": n} for name, n in quality.get(key, {}).items()]
+    return pd.DataFrame(rows, columns=["kind", "name", "n"])
+
+
+def fields_table(quality: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the usable utterances and hours of each field's values."""
+    hours = quality.get("hours_by", {})
+    rows = [
+        {"field": field, "value": value, "n": n, "hours": hours.get(field, {}).get(value, math.nan)}
+        for field, values in quality.get("by", {}).items()
+        for value, n in values.items()
+    ]
+    return pd.DataFrame(rows, columns=["field", "value", "n", "hours"])
+
+
+def histogram_table(quality: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the ingest's histograms: measure, low and high edge (NaN: open), n."""
+    rows = []
+    for measure, histogram in quality.get("histograms", {}).items():
+        edges, counts = histogram["edges"], histogram["counts"]
+        for index, n in enumerate(counts):
+            high = edges[index + 1] if index + 1 < len(edges) else math.nan
+            rows.append({"measure": measure, "low": edges[index], "high": high, "n": n})
+    return pd.DataFrame(rows, columns=["measure", "low", "high", "n"])

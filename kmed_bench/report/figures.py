@@ -1,0 +1,129 @@
+"""Which figures a bench gets, and what is said under each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.records import GROUP_FIELDS
+from kmed_bench.report import plots, score_plots, score_tables
+from kmed_bench.report.contents import COSTS, chosen_runs, size_costs
+from kmed_bench.report.plots import CURVES, QUANTITIES, Plot, save_plot
+from kmed_bench.report.tables import Headline
+
+TWO_CERS = (
+    "Two different quantities: the train line is teacher-forced (the true text so far is fed in), "
+    "the valid line compares decoded transcripts."
+)
+
+
+def save_plots(frames: Mapping[str, pd.DataFrame], headline: Headline | None, out: Path) -> dict[str, list[Plot]]:
+    """Return the figures by section after writing each as PNG and SVG; call it inside ``fonts.plot_style``."""
+    return {
+        "curves": _save_curves(frames["history"], out),
+        "sizes": _save_sizes(frames, out),
+        "groups": _save_groups(frames, headline, out),
+        "errors": _save_errors(frames, out),
+        "quality": _save_histograms(frames["quality_histograms"], out),
+    }
+
+
+def _save_curves(history: pd.DataFrame, out: Path) -> list[Plot]:
+    """Draw all sizes together, then the original benchmark's two plots of each size."""
+    saved = []
+    sizes = list(dict.fromkeys(history["size"]))
+    for quantity, name in QUANTITIES.items():
+        if len(sizes) > 1 and history["metric"].isin(CURVES[quantity]).any():
+            caption = f"All sizes, {name} by epoch.{_says_seeds(history)}"
+            caption += f" {TWO_CERS}" if quantity == "cer" else ""
+            saved.append(save_plot(plots.plot_all_sizes(history, quantity), out, f"all-{quantity}", caption))
+    for size in sizes:
+        for quantity, name in QUANTITIES.items():
+            if plots.has_curve(history, size, quantity):
+                caption = f"{size}, {name} by epoch.{_says_seeds(history[history['size'] == size])}"
+                caption += f" {TWO_CERS}" if quantity == "cer" else ""
+                figure = plots.plot_curves(history, size, quantity)
+                saved.append(save_plot(figure, out, f"{size}-{quantity}", caption))
+    return saved
+
+
+def _says_seeds(history: pd.DataFrame) -> str:
+    n_seeds = history.groupby("size")["seed"].nunique().max()
+    return f" Mean of {n_seeds} seeds; the band is their whole range." if n_seeds > 1 else ""
+
+
+def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
+    """Draw test CER by size, and accuracy against speed and size where sizes can be compared."""
+    sizes = frames["sizes"]
+    saved: list[Plot] = []
+    if not len(sizes) or sizes["test_cer"].isna().all():
+        return saved
+    caption = "Test CER of the untouched and the chosen fine-tuned model, with 95 % intervals resampled by speaker."
+    if sizes["n_seeds"].max() > 1:
+        caption += " Small dots: each seed."
+    saved.append(save_plot(score_plots.plot_test_cer(sizes, frames["runs"]), out, "test-cer", caption))
+    axes: dict[str, dict[str, Any]] = {
+        "test_rtfx": {
+            "label": COSTS["test_rtfx"][0],
+            "more_is_better": True,
+            "title": "Accuracy and speed",
+        },
+        "parameters": {"label": "parameters", "more_is_better": False, "title": "Accuracy and size"},
+    }
+    costs = size_costs(frames)
+    for cost, words in axes.items():
+        points = costs.dropna(subset=[cost, "test_cer"]) if cost in costs else costs.head(0)
+        if len(points) > 1:
+            caption = f"{words['title']}. The dashed line joins the sizes that no other size beats in both."
+            figure = score_plots.plot_pareto(points, cost=cost, **words)
+            saved.append(save_plot(figure, out, f"pareto-{cost.replace('_', '-')}", caption))
+    return saved
+
+
+def _save_groups(frames: Mapping[str, pd.DataFrame], headline: Headline | None, out: Path) -> list[Plot]:
+    """Draw CER by group and size, and by dialect and age for the size to use."""
+    chosen = chosen_runs(frames)
+    groups = frames["groups"]
+    single = groups[groups["run_id"].isin(chosen) & groups["field"].isin(GROUP_FIELDS)]
+    single = score_tables.sort_groups(single)
+    single = single.assign(group=single["field"] + ": " + single["value"])
+    saved = []
+    colours = (
+        "Colour: against the {}'s overall CER, blue for fewer errors and red for more; cells without colour have too "
+        "few clips or speakers."
+    )
+    if len(single):
+        overall = dict(zip(frames["sizes"]["size"], frames["sizes"]["test_cer"], strict=True))
+        figure = score_plots.plot_groups(single, overall, rows="group", columns="size", title="Test CER by group")
+        caption = f"Test CER and number of clips by group. {colours.format('size')}"
+        saved.append(save_plot(figure, out, "groups", caption))
+    if headline is None:
+        return saved
+    pairs = score_tables.pairs_of_run(groups, headline.row["run_id"], "dialect", "age")
+    if len(pairs):
+        overall = dict.fromkeys(pairs["age"], headline.row["test_cer"])
+        title = f"{headline.size}: test CER by dialect and age"
+        figure = score_plots.plot_groups(pairs, overall, rows="dialect", columns="age", title=title)
+        saved.append(save_plot(figure, out, "groups-dialect-age", f"{title}. {colours.format('model')}"))
+    return saved
+
+
+def _save_errors(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
+    kinds = score_tables.errors_by_kind(frames["rates"], chosen_runs(frames))
+    if not len(kinds):
+        return []
+    caption = "CER on the test part, parted into substituted, deleted and inserted characters."
+    return [save_plot(score_plots.plot_error_kinds(kinds), out, "error-kinds", caption)]
+
+
+def _save_histograms(histograms: pd.DataFrame, out: Path) -> list[Plot]:
+    known = {"duration_s": ("seconds", "Durations"), "text_chars": ("characters of the label", "Lengths of labels")}
+    saved = []
+    for measure, (label, title) in known.items():
+        rows = histograms[histograms["measure"] == measure]
+        if len(rows) and rows["n"].sum():
+            figure = score_plots.plot_histogram(rows, label=label, title=title)
+            caption = f"{title} of the usable utterances; each bar is labelled with its lower edge."
+            saved.append(save_plot(figure, out, f"quality-{measure.replace('_', '-')}", caption))
+    return saved

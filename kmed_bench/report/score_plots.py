@@ -1,0 +1,175 @@
+"""Figures on the test part: intervals, groups, kinds of errors, accuracy against cost, the corpus's shape."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter, ScalarFormatter
+
+from kmed_bench.report.fonts import INK, SOFT
+from kmed_bench.report.plots import SIZE_COLOURS, colour_of
+
+KIND_COLOURS = {"substitutions": "#3b82c4", "deletions": "#d9822b", "insertions": "#8a63b8"}
+
+
+def plot_test_cer(sizes: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """Draw test CER by size: untouched and chosen run with 95 % intervals, every other seed as a small dot."""
+    figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.9 * len(sizes)))
+    for row_index, row in enumerate(sizes.to_dict("records")):
+        place, colour = len(sizes) - 1 - row_index, colour_of(row["size"])
+        seeds = runs[(runs["size"] == row["size"]) & runs["test_cer"].notna()]
+        axes.plot(seeds["test_cer"], [place - 0.15] * len(seeds), ".", color=colour, alpha=0.5, markersize=5)
+        for key, height, filled in (("untouched_test_cer", 0.15, False), ("test_cer", -0.15, True)):
+            _draw_interval(axes, row, key, place + height, colour, filled=filled)
+    axes.set_yticks(range(len(sizes)), list(sizes["size"])[::-1])
+    axes.set_ylim(-0.6, len(sizes) - 0.4)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.set_xlabel("test CER (decoded), 95 % interval")
+    axes.grid(axis="y", visible=False)
+    handles = [
+        axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=INK, label="untouched")[0],
+        axes.plot([], [], "o", color=INK, label="fine-tuned")[0],
+    ]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncol=2)
+    axes.set_title("Test CER by size", loc="left")
+    return figure
+
+
+def _draw_interval(axes: Axes, row: Mapping[Any, Any], key: str, height: float, colour: str, *, filled: bool) -> None:
+    value, low, high = row[key], row[f"{key}_low"], row[f"{key}_high"]
+    if math.isnan(value):
+        return
+    if not (math.isnan(low) or math.isnan(high)):
+        axes.plot([low, high], [height, height], color=colour, linewidth=2, solid_capstyle="butt")
+    face = colour if filled else "none"
+    axes.plot([value], [height], "o", color=colour, markerfacecolor=face, markersize=7)
+
+
+def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, columns: str, title: str) -> Figure:
+    """Draw a heatmap of CER by group; each cell says its CER and its number of clips.
+
+    The colour is the cell's CER over its column's overall CER, so that columns of unlike level can be read
+    side by side. Cells under the minimum carry their figures without a colour.
+
+    Parameters
+    ----------
+    groups : pandas.DataFrame
+        Columns named by ``rows`` and ``columns``, and cer, n_clips, below_minimum.
+    overall : dict
+        Column value to the CER that its colours are relative to.
+    """
+    data = groups.assign(ratio=groups["cer"] / groups[columns].map(overall))
+    order = list(dict.fromkeys(data[rows])), list(dict.fromkeys(data[columns]))
+
+    def spread(key: str) -> pd.DataFrame:
+        return data.pivot(index=rows, columns=columns, values=key).loc[order[0], order[1]]
+
+    ratio, cer, n_clips = spread("ratio").astype(float), spread("cer").astype(float), spread("n_clips")
+    hidden = spread("below_minimum").ne(False) | ratio.isna()  # absent cells are NaN, so not False
+    words = pd.DataFrame("", index=ratio.index, columns=ratio.columns)
+    for name in order[0]:
+        for column in order[1]:
+            if not math.isnan(cer.loc[name, column]):
+                words.loc[name, column] = f"{cer.loc[name, column]:.1%}  n={int(n_clips.loc[name, column])}"
+    figure, axes = plt.subplots(figsize=(1.8 + 1.35 * len(order[1]), 0.7 + 0.33 * len(order[0])))
+    hues = ratio.mask(hidden).to_numpy(dtype=float)
+    colours = sns.color_palette("vlag", as_cmap=True)
+    axes.pcolormesh(np.ma.masked_invalid(hues), cmap=colours, vmin=0.4, vmax=1.6, edgecolors="none", linewidth=0)
+    for (i, j), word in np.ndenumerate(words.to_numpy()):
+        uncoloured = math.isnan(hues[i, j])
+        ink = "white" if abs(hues[i, j] - 1) > 0.45 else "#20242a"
+        axes.text(
+            j + 0.5,
+            i + 0.5,
+            word,
+            ha="center",
+            va="center",
+            size=8 if uncoloured else 9,
+            color=SOFT if uncoloured else ink,
+        )
+    axes.invert_yaxis()
+    axes.set_xticks(np.arange(len(order[1])) + 0.5, order[1])
+    axes.set_yticks(np.arange(len(order[0])) + 0.5, order[0])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title(title, loc="left")
+    return figure
+
+
+def plot_error_kinds(kinds: pd.DataFrame) -> Figure:
+    """Draw the CER of each size and state as a bar of its three kinds of errors."""
+    figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.42 * len(kinds)))
+    names = (kinds["size"] + ", " + kinds["state"]).tolist()
+    left = np.zeros(len(kinds))
+    for kind, colour in KIND_COLOURS.items():
+        axes.barh(names, kinds[kind], left=left, color=colour, label=kind, height=0.65)
+        left = left + kinds[kind].to_numpy()
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.set_xlabel("errors over reference characters")
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=3, columnspacing=1, handlelength=1)
+    axes.set_title("Kinds of errors", loc="left", pad=24)
+    return figure
+
+
+def plot_pareto(points: pd.DataFrame, *, cost: str, label: str, more_is_better: bool, title: str) -> Figure:
+    """Draw test CER against a cost, one point per size; the line joins what no other size beats in both.
+
+    Parameters
+    ----------
+    points : pandas.DataFrame
+        Columns size, test_cer, test_cer_low, test_cer_high and the one named by ``cost``.
+    """
+    figure, axes = plt.subplots(figsize=(5.2, 3.4))
+    front = pareto_front(points, cost=cost, more_is_better=more_is_better).sort_values(cost)
+    axes.plot(front[cost], front["test_cer"], color=SOFT, linewidth=1.2, linestyle="--", zorder=1)
+    for row in points.to_dict("records"):
+        colour = colour_of(row["size"])
+        if not (math.isnan(row["test_cer_low"]) or math.isnan(row["test_cer_high"])):
+            axes.plot([row[cost]] * 2, [row["test_cer_low"], row["test_cer_high"]], color=colour, linewidth=1.5)
+        axes.plot(row[cost], row["test_cer"], "o", color=colour, markersize=8)
+        axes.annotate(row["size"], (row[cost], row["test_cer"]), xytext=(8, 4), textcoords="offset points")
+    if points[cost].max() > 3 * points[cost].min():
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter("")
+        axes.set_xticks(sorted(points[cost]), [_short(value) for value in sorted(points[cost])])
+    axes.margins(x=0.18)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.set(xlabel=label, ylabel="test CER")
+    axes.set_title(title, loc="left")
+    return figure
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def pareto_front(points: pd.DataFrame, *, cost: str, more_is_better: bool) -> pd.DataFrame:
+    """Return the rows that no other row beats in CER without being worse in the cost, or the other way round."""
+    sign = -1 if more_is_better else 1
+    costs, cers = sign * points[cost].to_numpy(), points["test_cer"].to_numpy()
+    kept = [not any((costs <= c) & (cers <= e) & ((costs < c) | (cers < e))) for c, e in zip(costs, cers, strict=True)]
+    return points[kept]
+
+
+def plot_histogram(histogram: pd.DataFrame, *, label: str, title: str) -> Figure:
+    """Draw counted bins of unequal width as equal bars, labelled by their lower edge."""
+    figure, axes = plt.subplots(figsize=(5.2, 2.8))
+    axes.bar(range(len(histogram)), histogram["n"], color=SIZE_COLOURS["base"], width=0.85)
+    edges = [f"{edge:g}" + ("+" if math.isnan(high) else "") for edge, high in histogram[["low", "high"]].to_numpy()]
+    axes.set_xticks(range(len(histogram)), edges, size=8)
+    axes.grid(axis="x", visible=False)
+    axes.set(xlabel=label, ylabel="utterances")
+    axes.set_title(title, loc="left")
+    return figure

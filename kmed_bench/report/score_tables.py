@@ -1,0 +1,203 @@
+"""Tables on what the models do on the test part: groups, rates, costs, comparisons, published figures."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.records import GROUP_FIELDS, BenchRecord, TrainRecord
+from kmed_bench.report.tables import ordered_trains
+
+# The measures that the page explains, in its order; others that scores.json may hold go to rates.csv alone.
+MEASURES = {
+    "cer": "CER: no spaces, no punctuation",
+    "cer_spaced": "CER with spaces",
+    "cer_raw": "CER of the raw text",
+    "cer_number": "CER, numbers in one form",
+    "wer": "WER (eojeol)",
+    "wer_respaced": "WER with the reference's spacing",
+    "jer": "jamo error rate",
+    "number_exact": "numbers reproduced",
+    "term_recall": "medical terms found",
+    "insertion_share": "insertions among errors",
+    "deletion_share": "deletions among errors",
+    "empty_rate": "empty transcripts",
+    "hallucination_rate": "hallucinated transcripts",
+}
+_NOT_MEASURES = ("n_clips", "n_speakers", "below_minimum")
+_UNTOUCHED = "untouched/test_"
+
+
+def groups_table(bench: BenchRecord) -> pd.DataFrame:
+    """Return one row per run and group of the test part: field, value, CER with interval, counts.
+
+    Fields such as ``dialect_age`` are pairs. ``below_minimum`` marks groups too small to be ranked.
+    """
+    rows = []
+    for run in ordered_trains(bench):
+        groups = bench.scores.get(run.run_id, {}).get("groups", {})
+        known = [name for name in GROUP_FIELDS if name in groups]
+        for field in known + [name for name in groups if name not in known]:
+            for value, score in groups[field].items():
+                row = {"run_id": run.run_id, "size": run.size, "seed": run.seed, "field": field, "value": value}
+                rows.append(row | _cell(score) | {"below_minimum": bool(score.get("below_minimum", False))})
+    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "field", "value", *_CELL, "below_minimum"])
+
+
+_CELL = ("cer", "cer_low", "cer_high", "n_clips", "n_speakers")
+
+
+def _cell(score: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _number(score.get(name)) for name in _CELL}
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else value
+
+
+def groups_of_sizes(groups: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Return one row per single-field group with each chosen run's CER and interval.
+
+    These are in columns ``<size>``, ``<size>_low`` and ``<size>_high``. Counts and ``below_minimum`` are those
+    of the test part, which the runs share.
+    """
+    chosen = groups[groups["run_id"].isin(run_ids) & groups["field"].isin(GROUP_FIELDS)]
+    rows = []
+    for (field, value), cells in sort_groups(chosen).groupby(["field", "value"], sort=False):
+        first = cells.iloc[0]
+        row = {"field": field, "value": value, **{k: first[k] for k in ("n_clips", "n_speakers", "below_minimum")}}
+        for cell in cells.to_dict("records"):
+            row |= {f"{cell['size']}{end}": cell[f"cer{end}"] for end in ("", "_low", "_high")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def sort_groups(groups: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows by field as given, ages from young to old, other values as given."""
+    fields = {field: rank for rank, field in enumerate(dict.fromkeys(groups["field"]))}
+    ages = groups["value"].map(age_rank).where(groups["field"] == "age", 0)
+    keyed = groups.assign(_field=groups["field"].map(fields), _age=ages)
+    return keyed.sort_values(["_field", "_age"], kind="stable").drop(columns=["_field", "_age"])
+
+
+def age_rank(value: str) -> int:
+    """Return the first number of an age band such as ``60~69`` or ``over70``; bands without one come last."""
+    found = re.search(r"\d+", value)
+    return int(found.group()) if found else 999
+
+
+def pairs_of_run(groups: pd.DataFrame, run_id: str, first: str, second: str) -> pd.DataFrame:
+    """Return one run's cells of a pair of fields, their values in columns of the fields' names."""
+    cells = groups[(groups["run_id"] == run_id) & (groups["field"] == f"{first}_{second}")]
+    values = cells["value"].str.split("_", n=1, expand=True)
+    if not len(cells) or values.shape[1] != 2:
+        return pd.DataFrame()
+    named = cells.assign(**{first: values[0], second: values[1]})
+    if second == "age":
+        named = named.assign(_age=named["age"].map(age_rank)).sort_values(["_age"], kind="stable").drop(columns="_age")
+    return named
+
+
+def elderly_table(bench: BenchRecord) -> pd.DataFrame:
+    """Return one row per run: CER of speakers aged 60 and over, of the rest, and the gap with its interval."""
+    rows = []
+    for run in ordered_trains(bench):
+        gap = bench.scores.get(run.run_id, {}).get("elderly_gap")
+        if not gap:
+            continue
+        row = {"run_id": run.run_id, "size": run.size, "seed": run.seed}
+        row |= {name: _number(gap.get(name)) for name in ("cer_gap", "cer_gap_low", "cer_gap_high")}
+        for side in ("elderly", "rest"):
+            row |= {f"{side}_{name}": value for name, value in _cell(gap.get(side) or {}).items()}
+        rows.append(row | {"below_minimum": bool(gap.get("below_minimum", False))})
+    return pd.DataFrame(rows)
+
+
+def rates_table(bench: BenchRecord) -> pd.DataFrame:
+    """Return every rate on the test part: run_id, size, seed, state (untouched, fine-tuned), measure, value."""
+    rows = []
+    for run in ordered_trains(bench):
+        overall = bench.scores.get(run.run_id, {}).get("overall", {})
+        found = {"untouched": _untouched_rates(run), "fine-tuned": overall}
+        for state, rates in found.items():
+            for measure, value in rates.items():
+                if measure not in _NOT_MEASURES and value is not None:
+                    rows.append((run.run_id, run.size, run.seed, state, measure, value))
+    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "state", "measure", "value"])
+
+
+def _untouched_rates(run: TrainRecord) -> dict[str, float]:
+    return {key.removeprefix(_UNTOUCHED): value for key, value in run.metrics.items() if key.startswith(_UNTOUCHED)}
+
+
+def rates_of_sizes(rates: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Return one row per known measure, one column per chosen run's size and state, such as ``base untouched``."""
+    chosen = rates[rates["run_id"].isin(run_ids) & rates["measure"].isin(MEASURES)]
+    if not len(chosen):
+        return pd.DataFrame()
+    column = chosen["size"] + " " + chosen["state"]
+    wide = chosen.assign(column=column).pivot(index="measure", columns="column", values="value")
+    wide = wide.loc[[name for name in MEASURES if name in wide.index], list(dict.fromkeys(column))]
+    return wide.reset_index().assign(label=[MEASURES[name] for name in wide.index])
+
+
+def errors_by_kind(rates: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Return the CER of each chosen run's size and state, parted into its three kinds of errors.
+
+    A kind's rate is the CER times its share among the errors; substitutions are what is neither
+    inserted nor deleted.
+    """
+    rows = []
+    chosen = rates[rates["run_id"].isin(run_ids)]
+    for (size, state), group in chosen.groupby(["size", "state"], sort=False):
+        value = dict(zip(group["measure"], group["value"], strict=True))
+        if not {"cer", "insertion_share", "deletion_share"} <= set(value):
+            continue
+        inserted, deleted = (value["cer"] * value[f"{kind}_share"] for kind in ("insertion", "deletion"))
+        kinds = {"substitutions": value["cer"] - inserted - deleted, "deletions": deleted, "insertions": inserted}
+        rows.append({"size": size, "state": state, **kinds})
+    return pd.DataFrame(rows, columns=["size", "state", "substitutions", "deletions", "insertions"])
+
+
+def costs_table(bench: BenchRecord) -> pd.DataFrame:
+    """Return one row per run and every ``speed/…`` metric as a column named without the prefix."""
+    rows = []
+    for run in ordered_trains(bench):
+        speed = {key.removeprefix("speed/"): value for key, value in run.metrics.items() if key.startswith("speed/")}
+        if speed:
+            rows.append({"run_id": run.run_id, "size": run.size, "seed": run.seed, **speed})
+    return pd.DataFrame(rows)
+
+
+def comparisons_table(comparisons: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return one row per comparison of `significance.compare_systems`."""
+    columns = ["a_name", "b_name", "a", "b", "delta", "delta_low", "delta_high", "p_value", "p_holm"]
+    columns += ["n_clips", "n_speakers"]
+    return pd.DataFrame([{name: _number(row.get(name)) for name in columns} for row in comparisons], columns=columns)
+
+
+def beside_published(sizes: pd.DataFrame, *, test_set: str, rules: str) -> pd.DataFrame:
+    """Return this bench's figures and the published ones in one table; ``ours`` tells them apart."""
+    rows = []
+    for row in sizes.to_dict("records"):
+        known = {"model": row["size"], "test_set": test_set, "rules": rules, "source": "this bench", "comparable": True}
+        rows.append(known | {"training": "zero-shot (untouched)", "cer": row["untouched_test_cer"]})
+        rows.append(known | {"training": f"fine-tuned, epoch {row['best_epoch']:.0f}", "cer": row["test_cer"]})
+    published = published_table()
+    ours = pd.DataFrame(rows, columns=published.columns).assign(ours=True)
+    if not len(ours):
+        return published.assign(ours=False)
+    return pd.concat([ours.astype({"cer_high": float}), published.assign(ours=False)], ignore_index=True)
+
+
+def published_table() -> pd.DataFrame:
+    """Return the published CERs to hold results against, as fractions with conditions and sources.
+
+    ``comparable`` is False for teacher-forced figures. ``cer_high`` is set where a range was published.
+    """
+    with (resources.files("kmed_bench.report") / "published.csv").open(encoding="utf-8") as stream:
+        table = pd.read_csv(stream)
+    return table.assign(comparable=table["comparable"] == "yes")
