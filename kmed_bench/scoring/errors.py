@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import jiwer
 import numpy as np
@@ -13,6 +12,7 @@ from kmed_bench.records import KmedError
 from kmed_bench.text.normalise import normalise
 
 Counts = npt.NDArray[np.int64]
+Alignments = list[list[jiwer.AlignmentChunk]]
 
 # jiwer's default transforms strip and filter; here the texts are final, so they are split and nothing else.
 _BY_CHARACTER = jiwer.Compose([jiwer.ReduceToListOfListOfChars()])
@@ -54,11 +54,7 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCo
     KmedError
         When the two sides differ in length.
     """
-    _check_pairs(references, hypotheses)
-    if not references:
-        return _tally_alignments([], [])
-    output = jiwer.process_characters(list(references), list(hypotheses), _BY_CHARACTER, _BY_CHARACTER)
-    return _tally_alignments(output.alignments, output.references)
+    return count_edits(align_characters(references, hypotheses), [len(text) for text in references])
 
 
 def count_word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
@@ -69,11 +65,25 @@ def count_word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> E
     KmedError
         When the two sides differ in length.
     """
+    return count_edits(align_words(references, hypotheses), [sum(map(bool, text.split(" "))) for text in references])
+
+
+def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> Alignments:
+    """Return jiwer's chunks of each utterance's characters, spaces included; raises like ``count_errors``."""
     _check_pairs(references, hypotheses)
     if not references:
-        return _tally_alignments([], [])
+        return []
+    output = jiwer.process_characters(list(references), list(hypotheses), _BY_CHARACTER, _BY_CHARACTER)
+    return output.alignments
+
+
+def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> Alignments:
+    """Return jiwer's chunks of each utterance's words; raises like ``count_word_errors``."""
+    _check_pairs(references, hypotheses)
+    if not references:
+        return []
     output = jiwer.process_words(list(references), list(hypotheses), _BY_WORD, _BY_WORD)
-    return _tally_alignments(output.alignments, output.references)
+    return output.alignments
 
 
 def _check_pairs(references: Sequence[str], hypotheses: Sequence[str]) -> None:
@@ -83,19 +93,20 @@ def _check_pairs(references: Sequence[str], hypotheses: Sequence[str]) -> None:
         )
 
 
-def _tally_alignments(alignments: list[list[Any]], references: list[list[str]]) -> EditCounts:
-    counts = np.zeros((4, len(references)), dtype=np.int64)
+def count_edits(alignments: Alignments, lengths: Sequence[int]) -> EditCounts:
+    """Return the edits of aligned utterances whose references have the given lengths."""
+    counts = np.zeros((3, len(lengths)), dtype=np.int64)
     rows = {"substitute": 0, "delete": 1, "insert": 2}
     for index, chunks in enumerate(alignments):
-        counts[3, index] = len(references[index])
         for chunk in chunks:
             row = rows.get(chunk.type)
             if row is not None:
-                span = (
-                    (chunk.hyp_start_idx, chunk.hyp_end_idx) if row == 2 else (chunk.ref_start_idx, chunk.ref_end_idx)
+                # Of a substitution both spans are equal; of the others one is zero.
+                counts[row, index] += max(
+                    chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
                 )
-                counts[row, index] += span[1] - span[0]
-    return EditCounts(substitutions=counts[0], deletions=counts[1], insertions=counts[2], length=counts[3])
+    length = np.asarray(lengths, dtype=np.int64)
+    return EditCounts(substitutions=counts[0], deletions=counts[1], insertions=counts[2], length=length)
 
 
 def cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
@@ -128,7 +139,7 @@ def token_text_cer(references: Sequence[str], hypotheses: Sequence[str]) -> tupl
     return int(counts.errors.sum()), int(counts.length.sum())
 
 
-def impose_spacing(reference: str, hypothesis: str) -> str:
+def impose_spacing(reference: str, hypothesis: str, chunks: list[jiwer.AlignmentChunk] | None = None) -> str:
     """Return the hypothesis with the reference's word boundaries, for ``wer_respaced``.
 
     The characters of both, without spaces, are aligned; where a word of the reference begins, one begins in the
@@ -139,18 +150,19 @@ def impose_spacing(reference: str, hypothesis: str) -> str:
     ----------
     reference, hypothesis : str
         Normalised texts with single spaces.
+    chunks : list, optional
+        Their alignment without spaces, where it is at hand.
     """
     letters = hypothesis.replace(" ", "")
     words = reference.split()
     flat = "".join(words)
     if not flat:
         return letters
-    output = jiwer.process_characters([flat], [letters], _BY_CHARACTER, _BY_CHARACTER)
     place = np.zeros(len(flat), dtype=np.int64)  # where each reference character falls in the hypothesis
-    for chunk in output.alignments[0]:
-        span = chunk.ref_end_idx - chunk.ref_start_idx
+    for chunk in chunks if chunks is not None else align_characters([flat], [letters])[0]:
         step = 0 if chunk.type == "delete" else 1
-        place[chunk.ref_start_idx : chunk.ref_end_idx] = chunk.hyp_start_idx + step * np.arange(span)
+        span = np.arange(chunk.ref_end_idx - chunk.ref_start_idx)
+        place[chunk.ref_start_idx : chunk.ref_end_idx] = chunk.hyp_start_idx + step * span
     starts = np.cumsum([0, *(len(word) for word in words)])[1:-1]
     cuts = [0, *place[starts].tolist(), len(letters)]
     return " ".join(letters[a:b] for a, b in itertools.pairwise(cuts) if b > a)

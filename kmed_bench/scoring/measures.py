@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 
 from kmed_bench.records import GROUP_FIELDS, KmedError, Prediction
-from kmed_bench.scoring.errors import Counts, EditCounts, count_errors, count_word_errors, impose_spacing
+from kmed_bench.scoring.errors import (
+    Counts,
+    EditCounts,
+    align_characters,
+    count_edits,
+    count_errors,
+    count_word_errors,
+    impose_spacing,
+)
 from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.text.marks import Policy, is_masked, resolve_marks
 from kmed_bench.text.normalise import normalise
@@ -86,8 +94,9 @@ def _count(references: list[str], hypotheses: list[str], durations_s: list[float
     plain = [t.replace(" ", "") for t in spaced[0]], [t.replace(" ", "") for t in spaced[1]]
     raw = [_nfc(t) for t in references], [_nfc(t) for t in hypotheses]
     jamo = [_nfd(t) for t in plain[0]], [_nfd(t) for t in plain[1]]
-    respaced = [impose_spacing(r, h) for r, h in zip(*spaced, strict=True)]
-    characters = count_errors(*plain)
+    aligned = align_characters(*plain)
+    characters = count_edits(aligned, [len(text) for text in plain[0]])
+    respaced = [impose_spacing(*row) for row in zip(*spaced, aligned, strict=True)]
     columns: dict[str, Counts] = {
         "cer_insertions": characters.insertions,
         "cer_deletions": characters.deletions,

@@ -1,0 +1,145 @@
+"""What goes wrong: aligned edits, confusions by syllable, jamo and word, worst clips, inventions.
+
+Everything here holds transcripts, which are private speech: it stays in memory and in local files.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+import jiwer
+import pandas as pd
+
+from kmed_bench.records import GROUP_FIELDS, Prediction
+from kmed_bench.scoring.alignment import align, split_syllable
+from kmed_bench.scoring.errors import align_words, impose_spacing
+from kmed_bench.scoring.hallucinations import find_signs
+from kmed_bench.scoring.measures import count_utterances
+from kmed_bench.text.marks import Policy, resolve_marks
+from kmed_bench.text.normalise import normalise
+
+CLIP_COLUMNS = (
+    "utterance_id",
+    "speaker_id",
+    *GROUP_FIELDS,
+    "duration_s",
+    "cer",
+    "errors",
+    "length",
+    "signs",
+    "reference",
+    "hypothesis",
+)
+EDIT_COLUMNS = ("utterance_id", "kind", "position", "reference", "hypothesis", "before", "after")
+_CONTEXT = 5
+"""Characters of the reference shown on each side of an edit."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ErrorAnalysis:
+    """Tables of one system's errors.
+
+    Attributes
+    ----------
+    clips : pandas.DataFrame
+        One row per scored clip, worst first (by errors, then by rate); texts are normalised, spaces kept.
+    edits : pandas.DataFrame
+        One row per run of edits of the headline ``cer``; ``position`` counts reference characters.
+    syllables, jamo, words : pandas.DataFrame
+        Confusions with their counts ``n``, most frequent first. An empty hypothesis is a deletion, an empty
+        reference an insertion. Jamo have a ``place``: onset, nucleus or coda of a substituted syllable.
+    """
+
+    clips: pd.DataFrame
+    edits: pd.DataFrame
+    syllables: pd.DataFrame
+    jamo: pd.DataFrame
+    words: pd.DataFrame
+
+    @property
+    def hallucinations(self) -> pd.DataFrame:
+        """The clips that show a sign of invention."""
+        return self.clips[self.clips["signs"] != ""]
+
+
+def analyse_errors(predictions: Sequence[Prediction], policy: Policy) -> ErrorAnalysis:
+    """Return the error tables of one system; clips without a scorable reference are left out.
+
+    Raises
+    ------
+    KmedError
+        When an utterance appears twice.
+    """
+    counts = count_utterances(predictions, policy)
+    scored = (counts["excluded"] == "").to_numpy()
+    kept = [p for p, usable in zip(predictions, scored, strict=True) if usable]
+    references = [normalise(resolve_marks(p.reference, policy), keep_spaces=True) for p in kept]
+    hypotheses = [normalise(p.hypothesis, keep_spaces=True) for p in kept]
+    plain = [t.replace(" ", "") for t in references], [t.replace(" ", "") for t in hypotheses]
+    runs = [align(r, h) for r, h in zip(*plain, strict=True)]
+    rows = map(_edits, [p.utterance_id for p in kept], *plain, runs)
+    edits = pd.DataFrame(list(itertools.chain.from_iterable(rows)), columns=list(EDIT_COLUMNS))
+    signs = [" ".join(find_signs(r, h, p.duration_s)) for p, r, h in zip(kept, *plain, strict=True)]
+    clips = counts[scored].rename(columns={"cer_errors": "errors", "cer_length": "length"})
+    clips = clips.assign(signs=signs, reference=references, hypothesis=hypotheses)
+    clips["cer"] = clips["errors"] / clips["length"]
+    order = ["errors", "cer", "utterance_id"]
+    pairs = list(_syllable_pairs(edits))
+    return ErrorAnalysis(
+        clips=clips.sort_values(order, ascending=[False, False, True], ignore_index=True)[list(CLIP_COLUMNS)],
+        edits=edits,
+        syllables=_tally(pairs, ["reference", "hypothesis"]),
+        jamo=_tally([row for pair in pairs for row in _jamo_pairs(*pair)], ["place", "reference", "hypothesis"]),
+        words=_tally(list(_word_pairs(references, hypotheses, runs)), ["reference", "hypothesis"]),
+    )
+
+
+def _edits(
+    utterance_id: str, reference: str, hypothesis: str, runs: list[jiwer.AlignmentChunk]
+) -> Iterator[tuple[str, str, int, str, str, str, str]]:
+    for run in runs:
+        if run.type != "equal":
+            start, end = run.ref_start_idx, run.ref_end_idx
+            said, heard = reference[start:end], hypothesis[run.hyp_start_idx : run.hyp_end_idx]
+            before, after = reference[max(0, start - _CONTEXT) : start], reference[end : end + _CONTEXT]
+            yield utterance_id, run.type, start, said, heard, before, after
+
+
+def _syllable_pairs(edits: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield (reference, hypothesis) characters, one of them empty for a deletion or an insertion."""
+    for kind, reference, hypothesis in zip(edits["kind"], edits["reference"], edits["hypothesis"], strict=True):
+        if kind == "substitute":
+            yield from zip(reference, hypothesis, strict=True)
+        else:
+            yield from ((sign, "") for sign in reference)
+            yield from (("", sign) for sign in hypothesis)
+
+
+def _jamo_pairs(reference: str, hypothesis: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the letters in which two syllables differ, with their place; nothing unless both are Hangul."""
+    one, two = split_syllable(reference), split_syllable(hypothesis)
+    if one and two:
+        for place, a, b in zip(("onset", "nucleus", "coda"), one, two, strict=True):
+            if a != b:
+                yield place, a, b
+
+
+def _word_pairs(
+    references: list[str], hypotheses: list[str], runs: list[list[jiwer.AlignmentChunk]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the words that differ once the reference's spacing is imposed: spacing alone is no confusion."""
+    respaced = [impose_spacing(*row) for row in zip(references, hypotheses, runs, strict=True)]
+    for reference, hypothesis, chunks in zip(references, respaced, align_words(references, respaced), strict=True):
+        words = reference.split(), hypothesis.split()
+        for chunk in chunks:
+            said = words[0][chunk.ref_start_idx : chunk.ref_end_idx]
+            heard = words[1][chunk.hyp_start_idx : chunk.hyp_end_idx]
+            if chunk.type != "equal":
+                yield from itertools.zip_longest(said, heard, fillvalue="")
+
+
+def _tally(rows: Sequence[tuple[str, ...]], columns: list[str]) -> pd.DataFrame:
+    """Return distinct rows with their count ``n``, most frequent first, ties in the order of the text."""
+    table = pd.DataFrame(rows, columns=columns)
+    counted = table.groupby(columns, sort=True).size().rename("n").reset_index()
+    return counted.sort_values("n", ascending=False, kind="stable", ignore_index=True)

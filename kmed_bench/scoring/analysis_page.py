@@ -1,0 +1,130 @@
+"""The error analysis as local files: CSV tables, a summary, and one page to open in a browser."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import jinja2
+import pandas as pd
+
+from kmed_bench.config import EvalConfig
+from kmed_bench.records import Prediction, write_json, write_text_atomically
+from kmed_bench.scoring.alignment import align
+from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
+from kmed_bench.scoring.groups import score_predictions
+
+NOTICE = (
+    "These files hold transcripts of people's speech and what a model made of them. They are private: "
+    "keep them on this machine, and do not log, attach or publish them."
+)
+_SHOWN = 50
+"""Clips and confusions on the page; the CSV files hold all of them."""
+
+Segment = tuple[str, str, str]
+
+
+def write_error_analysis(
+    folder: Path, predictions: Sequence[Prediction], config: EvalConfig, *, name: str = "model"
+) -> Path:
+    """Return the path of ``index.html``, written with the tables it shows a part of.
+
+    Also written: ``clips.csv``, ``edits.csv``, ``confusions_syllable.csv``, ``confusions_jamo.csv``,
+    ``confusions_word.csv`` (UTF-8 with a byte-order mark, so that spreadsheets show Hangul) and
+    ``summary.json``. All of them hold private transcripts; nothing leaves the folder.
+
+    Parameters
+    ----------
+    name : str
+        What the page calls the system.
+
+    Raises
+    ------
+    KmedError
+        When there are no predictions, or an utterance appears twice.
+    """
+    scores = score_predictions(predictions, config)
+    analysis = analyse_errors(predictions, config.policy)
+    tables = {
+        "clips": analysis.clips,
+        "edits": analysis.edits,
+        "confusions_syllable": analysis.syllables,
+        "confusions_jamo": analysis.jamo,
+        "confusions_word": analysis.words,
+    }
+    for stem, table in tables.items():
+        write_text_atomically(folder / f"{stem}.csv", "\ufeff" + table.to_csv(index=False, lineterminator="\n"))
+    summary = _summarise(analysis, scores, name)
+    write_json(folder / "summary.json", summary)
+    write_text_atomically(folder / "index.html", _render(analysis, summary))
+    return folder / "index.html"
+
+
+def _summarise(analysis: ErrorAnalysis, scores: dict[str, Any], name: str) -> dict[str, Any]:
+    edits, clips = analysis.edits, analysis.clips
+    sizes = {
+        "substitutions": edits.loc[edits["kind"] == "substitute", "reference"].str.len().sum(),
+        "deletions": edits.loc[edits["kind"] == "delete", "reference"].str.len().sum(),
+        "insertions": edits.loc[edits["kind"] == "insert", "hypothesis"].str.len().sum(),
+    }
+    signs = clips["signs"].str.split().explode().dropna()
+    return {
+        "notice": NOTICE,
+        "name": name,
+        "overall": scores["overall"],
+        "n_excluded": scores["n_excluded"],
+        **{key: int(value) for key, value in sizes.items()},
+        "n_perfect_clips": int((clips["errors"] == 0).sum()),
+        "n_hallucinated_clips": len(analysis.hallucinations),
+        "hallucination_signs": {str(sign): int(n) for sign, n in signs.value_counts().items()},
+        "worst_tenth_share_of_errors": _share_of_worst_tenth(clips),
+        "transcript_policy": scores["transcript_policy"],
+        "normaliser_version": scores["normaliser_version"],
+        "marks_version": scores["marks_version"],
+    }
+
+
+def _share_of_worst_tenth(clips: pd.DataFrame) -> float | None:
+    """Return the errors of the worst tenth of the clips as a share of all errors."""
+    total = int(clips["errors"].sum())
+    return int(clips["errors"].head(-(-len(clips) // 10)).sum()) / total if total else None
+
+
+def _render(analysis: ErrorAnalysis, summary: dict[str, Any]) -> str:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    source = resources.files("kmed_bench.scoring").joinpath("analysis.html").read_text(encoding="utf-8")
+    wrong = analysis.clips[analysis.clips["errors"] > 0]
+    return environment.from_string(source).render(
+        summary=summary,
+        shown=_SHOWN,
+        worst=_rows(wrong.head(_SHOWN)),
+        invented=_rows(analysis.hallucinations.head(_SHOWN)),
+        confusions={
+            "Syllables": analysis.syllables.head(_SHOWN).to_dict("records"),
+            "Jamo": analysis.jamo.head(_SHOWN).to_dict("records"),
+            "Words": analysis.words.head(_SHOWN).to_dict("records"),
+        },
+    )
+
+
+def _rows(clips: pd.DataFrame) -> list[dict[str, Any]]:
+    segments = [mark_edits(r, h) for r, h in zip(clips["reference"], clips["hypothesis"], strict=True)]
+    rows = cast(list[dict[str, Any]], clips.to_dict("records"))
+    return [{**row, "segments": segment} for row, segment in zip(rows, segments, strict=True)]
+
+
+def mark_edits(reference: str, hypothesis: str) -> list[Segment]:
+    """Return runs (kind, reference text, hypothesis text) of two normalised texts, for showing.
+
+    The runs are those that ``cer`` counts, so spacing is no error; the reference's spaces are put back.
+    """
+    starts, place = set(), 0
+    for word in reference.split():
+        starts.add(place)
+        place += len(word)
+    flat, heard = reference.replace(" ", ""), hypothesis.replace(" ", "")
+    segments = []
+    for run in align(flat, heard):
+        said = "".join(" " * (i in starts and i > 0) + flat[i] for i in range(run.ref_start_idx, run.ref_end_idx))
+        segments.append((run.type, said, heard[run.hyp_start_idx : run.hyp_end_idx]))
+    return segments
