@@ -1,12 +1,12 @@
 """Runs read back from the store as records; nothing here writes."""
 
-import contextlib
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pandas as pd
 from mlflow.entities import Run
@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.records import BenchRecord, KmedError, TrainRecord
-from kmed_bench.tracking.store import without_password
+from kmed_bench.tracking.store import read_json_artifact, without_password
 
 _PAGE = 1_000
 _HISTORY_COLUMNS = ("metric", "step", "value")
@@ -104,9 +104,7 @@ def _read_records(client: MlflowClient, benches: Sequence[Run]) -> list[BenchRec
     children = _children(client, benches)
     trains = [run for group in children.values() for run in group if run.data.tags.get("kmed.kind") == "train"]
     histories = _histories(client, trains)
-    with tempfile.TemporaryDirectory() as folder:
-        reader = _ArtifactReader(client, Path(folder))
-        return [_bench_record(bench, children[bench.info.run_id], histories, reader) for bench in benches]
+    return [_bench_record(client, bench, children[bench.info.run_id], histories) for bench in benches]
 
 
 def _children(client: MlflowClient, benches: Sequence[Run]) -> dict[str, list[Run]]:
@@ -122,8 +120,9 @@ def _children(client: MlflowClient, benches: Sequence[Run]) -> dict[str, list[Ru
 
 
 def _bench_record(
-    bench: Run, children: Iterable[Run], histories: dict[str, pd.DataFrame], reader: "_ArtifactReader"
+    client: MlflowClient, bench: Run, children: Iterable[Run], histories: dict[str, pd.DataFrame]
 ) -> BenchRecord:
+    _check_artifacts(bench)
     split: dict[str, Any] = {}
     quality: dict[str, Any] = {}
     trains: list[TrainRecord] = []
@@ -131,11 +130,11 @@ def _bench_record(
     for child in children:
         kind, run_id = child.data.tags.get("kmed.kind"), child.info.run_id
         if kind == "split":
-            split = reader.read(run_id, "split.json") or split
-            quality = reader.read(run_id, "quality.json") or quality
+            split = read_json_artifact(client, run_id, "split.json") or split
+            quality = read_json_artifact(client, run_id, "quality.json") or quality
         elif kind == "train":
             trains.append(_train_record(child, histories[run_id]))
-            if found := reader.read(run_id, "scores.json"):
+            if found := read_json_artifact(client, run_id, "scores.json"):
                 scores[run_id] = found
     return BenchRecord(
         run_id=bench.info.run_id,
@@ -149,6 +148,19 @@ def _bench_record(
         quality=quality,
         scores=scores,
     )
+
+
+def _check_artifacts(bench: Run) -> None:
+    """Refuse a store that was moved: MLflow keeps absolute paths, and would show its runs without any artifact."""
+    place = urlparse(bench.info.artifact_uri)
+    folder = Path(
+        url2pathname(place.path)
+    ).parent.parent  # of the experiment; the run's own is made with its first file
+    if place.scheme in ("", "file") and not folder.is_dir():
+        raise KmedError(
+            f"The artifacts of run {bench.info.run_id} should be in {folder}, which does not exist: the store was "
+            "moved, or that folder deleted. Put both back where they were; MLflow's artifact paths are absolute."
+        )
 
 
 def _train_record(run: Run, history: pd.DataFrame) -> TrainRecord:
@@ -182,20 +194,3 @@ def _history(client: MlflowClient, run: Run) -> pd.DataFrame:
     table = table.sort_values(["metric", "step", "timestamp"], kind="stable")
     table = table.drop_duplicates(["metric", "step"], keep="last")
     return table[list(_HISTORY_COLUMNS)].reset_index(drop=True)
-
-
-class _ArtifactReader:
-    """Reads small JSON artifacts; {} where a run has none."""
-
-    def __init__(self, client: MlflowClient, folder: Path) -> None:
-        self._client = client
-        self._folder = folder
-
-    def read(self, run_id: str, name: str) -> dict[str, Any]:
-        target = self._folder / run_id
-        target.mkdir(exist_ok=True)
-        with contextlib.suppress(MlflowException, OSError):
-            path = Path(self._client.download_artifacts(run_id, name, str(target)))
-            value = json.loads(path.read_text(encoding="utf-8"))
-            return value if isinstance(value, dict) else {}
-        return {}

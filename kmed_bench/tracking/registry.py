@@ -1,4 +1,4 @@
-"""Registered models: logged with all that a stranger needs to run them, promoted for a reason."""
+"""Registered models: logged with all that a stranger needs to run them."""
 
 import contextlib
 import dataclasses
@@ -7,21 +7,21 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import soundfile
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
 from kmed_bench.records import KmedError
+from kmed_bench.tracking.promotion import promote, rollback
 from kmed_bench.tracking.runs import ChildRun
+
+__all__ = ["ModelVersionInfo", "log_model", "pinned_requirements", "promote", "rollback"]
 
 PREFIX = "kmed-whisper-"
 _REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "numpy", "pandas")
@@ -115,84 +115,6 @@ def log_model(
 def pinned_requirements() -> list[str]:
     """Return what the model needs, at the versions that made it; a build's local part (``+cpu``) is left out."""
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in _REQUIRED]
-
-
-def promote(
-    name: str, version: str | int, *, dry_run: bool = False, force: bool = False, reason: str = ""
-) -> dict[str, Any]:
-    """Return the decision on making a version the champion, and carry it out unless ``dry_run``.
-
-    The first champion of a model passes. Any other must have been measured on the champion's split and have a
-    lower test CER.
-
-    Returns
-    -------
-    dict
-        ``promoted``, ``passed``, ``forced``, ``champion`` (version before) and ``reasons``, one text per check.
-
-    Raises
-    ------
-    KmedError
-        When the version does not exist, or ``force`` comes without a reason.
-    """
-    if force and not reason.strip():
-        raise KmedError(f"Promoting {name} version {version} by force needs a reason; say why with --reason.")
-    client = MlflowClient()
-    challenger = _version(client, name, version)
-    champion = _champion(client, name)
-    passed, reasons = _judge(challenger, champion)
-    promoted = (passed or force) and not dry_run
-    decision = {
-        "name": name,
-        "version": str(version),
-        "champion": None if champion is None else str(champion.version),
-        "passed": passed,
-        "forced": force and not passed,
-        "promoted": promoted,
-        "reasons": reasons,
-    }
-    if promoted:
-        notes = {"kmed.promotion": "; ".join(reasons), "kmed.promotion_reason": reason}
-        notes["kmed.previous_champion"] = "none" if champion is None else str(champion.version)
-        for key, value in notes.items():
-            client.set_model_version_tag(name, str(version), key, value)
-        client.set_registered_model_alias(name, "champion", str(version))
-    return decision
-
-
-def _judge(challenger: ModelVersion, champion: ModelVersion | None) -> tuple[bool, list[str]]:
-    if champion is None:
-        return True, ["there is no champion yet: first of its kind"]
-    if champion.version == challenger.version:
-        return True, ["it is the champion already"]
-    ours, theirs = challenger.tags, champion.tags
-    if not ours.get("kmed.split_sha256") or ours["kmed.split_sha256"] != theirs.get("kmed.split_sha256"):
-        return False, [
-            f"measured on split {ours.get('kmed.split_sha256') or 'unknown'!s:.12}, the champion on "
-            f"{theirs.get('kmed.split_sha256') or 'unknown'!s:.12}: their CERs can't be compared"
-        ]
-    try:
-        new, old = float(ours["kmed.test.cer"]), float(theirs["kmed.test.cer"])
-    except KeyError:
-        return False, ["the test CER of one of the two is not known"]
-    relation = "lower than" if new < old else "not lower than"
-    return new < old, [f"test CER {new:.4f} is {relation} the champion's {old:.4f}"]
-
-
-def _version(client: MlflowClient, name: str, version: str | int) -> ModelVersion:
-    try:
-        return client.get_model_version(name, str(version))
-    except MlflowException as error:
-        known = [found.name for found in client.search_registered_models()]
-        raise KmedError(
-            f"{name} version {version} is not in the registry ({error.message}); it holds: "
-            f"{', '.join(known) or 'no model yet'}."
-        ) from None
-
-
-def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    aliases: Mapping[str, str] = client.get_registered_model(name).aliases
-    return client.get_model_version(name, aliases["champion"]) if "champion" in aliases else None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The tracking store: which one, initialised once, reachable, its experiments."""
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -86,6 +88,26 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             "another name."
         )
     return str(found.experiment_id)
+
+
+def read_json_artifact(client: MlflowClient, run_id: str, name: str) -> dict[str, Any]:
+    """Return a run's JSON artifact of the top folder; {} where the run has none of this name.
+
+    Raises
+    ------
+    KmedError
+        When it is there and can't be read.
+    """
+    if name not in {found.path for found in client.list_artifacts(run_id)}:
+        return {}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            value = json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8"))
+    except (MlflowException, OSError, ValueError) as error:
+        raise KmedError(f"{name} of run {run_id} can't be read ({error}); check the artifact store.") from error
+    if not isinstance(value, dict):
+        raise KmedError(f"{name} of run {run_id} holds a {type(value).__name__}, expected an object; log it anew.")
+    return value
 
 
 def _make_database(path: Path) -> None:
