@@ -1,0 +1,158 @@
+"""Grammar of Korean numerals: which strings are numbers, and what they are worth.
+
+Nothing here knows counters or context; ``numbers`` decides which of these readings a sentence means.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+
+SINO_DIGITS = {"영": 0, "공": 0, "일": 1, "이": 2, "삼": 3, "사": 4, "오": 5, "육": 6, "칠": 7, "팔": 8, "구": 9}
+_SMALL = {"십": 10, "백": 100, "천": 1000}
+_BIG = {"만": 10**4, "억": 10**8}
+
+_ONES = {"한": 1, "두": 2, "세": 3, "네": 4, "하나": 1, "둘": 2, "셋": 3, "넷": 4}
+_ONES |= {"다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "여덜": 8, "아홉": 9}
+_TENS = {"열": 10, "스물": 20, "서른": 30, "마흔": 40, "쉰": 50, "예순": 60, "일흔": 70, "여든": 80, "아흔": 90}
+_OLD = {"석": 3, "넉": 4, "스무": 20}  # before some counters: 석 달, 스무 살
+
+# 열 한 번 may be "eleven times" or "the fever, once": a space after 열 ends the number.
+_NATIVE = re.compile(
+    rf"(?P<tens>{'|'.join(_TENS)})(?:(?:(?<!열) )?(?P<ones>{'|'.join(sorted(_ONES, key=len, reverse=True))}))?"
+    rf"|(?P<alone>{'|'.join(sorted(_ONES | _OLD, key=len, reverse=True))})"
+)
+
+# Two neighbours said as one: 두세 번, 이삼 일, 이삼십 분.
+NATIVE_RANGES = {
+    "한두": "1~2",
+    "두세": "2~3",
+    "두서너": "2~4",
+    "서너": "3~4",
+    "세네": "3~4",
+    "네다섯": "4~5",
+    "너댓": "4~5",
+    "네댓": "4~5",
+    "대여섯": "5~6",
+    "예닐곱": "6~7",
+    "일고여덟": "7~8",
+}
+_SINO_NEIGHBOURS = re.compile(r"(일이|이삼|삼사|사오|오륙|오육|육칠|칠팔|팔구)([십백천만]?)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Numeral:
+    """One reading of the text from a position on as a number.
+
+    Attributes
+    ----------
+    end : int
+        Position after its last character.
+    value : str
+        Digits; a range as ``2~3``.
+    words : str
+        The characters read, without spaces.
+    spaced_last : bool
+        A space stands before the last character (이십 일).
+    """
+
+    end: int
+    value: str
+    words: str
+    spaced_last: bool = False
+
+    @property
+    def is_digit(self) -> bool:
+        """One Sino-Korean digit alone: nearly all of them are words of their own (이, 일, 오, 팔)."""
+        return len(self.words) == 1 and self.words in SINO_DIGITS
+
+    @property
+    def is_multiplier(self) -> bool:
+        """십, 백, 천, 만 or 억 alone."""
+        return len(self.words) == 1 and not self.is_digit
+
+    @property
+    def is_full(self) -> bool:
+        """A native number that stands without a counter: 열하나, 스물, not 열 (fever) or 쉰 (hoarse)."""
+        return self.words not in (*_ONES, *_OLD, "열", "쉰") and not self.words.endswith(("한", "두", "세", "네"))
+
+
+def sino_readings(text: str, start: int) -> list[Numeral]:
+    """Return every prefix that is a positional Sino-Korean number, the longest first.
+
+    Arabic digits may stand for a digit word (3만 5천, 2백). Places must descend, so 오십 육십 gives 50 alone.
+    """
+    found = list(_walk_places(text, start))
+    return found[::-1]
+
+
+def _walk_places(text: str, start: int) -> Iterator[Numeral]:
+    closed = section = 0  # sums of the finished ten-thousands and of the running one
+    digit: int | None = None
+    small_limit, big_limit = 10**4, 10**12
+    at, words, spaced = start, "", False
+    while at < len(text):
+        sign = text[at]
+        if sign in SINO_DIGITS and digit is None and sign not in "영공":
+            digit = SINO_DIGITS[sign]
+        elif sign.isdecimal() and digit is None:
+            match = re.compile(r"\d{1,4}(?![\d.,])(?=[십백천만억])").match(text, at)
+            if match is None:
+                return
+            digit, sign = int(match[0]), match[0]
+        elif sign in _SMALL and _SMALL[sign] < small_limit and (digit is None or digit < 10):
+            small_limit = _SMALL[sign]
+            section, digit = section + (1 if digit is None else digit) * _SMALL[sign], None
+        elif sign in _BIG and _BIG[sign] < big_limit:
+            big_limit, small_limit = _BIG[sign], 10**4
+            closed += (section + (digit or 0) or 1) * _BIG[sign]
+            section, digit = 0, None
+        else:
+            return
+        at += len(sign)
+        words += sign
+        if not sign.isdecimal():
+            yield Numeral(end=at, value=str(closed + section + (digit or 0)), words=words, spaced_last=spaced)
+        spaced = False
+        if text[at : at + 1] == " " and _may_continue(words):
+            at, spaced = at + 1, True
+
+
+def _may_continue(words: str) -> bool:
+    """Return whether a number may go on after a space: 이백 십 육, 삼 십, but not 이 백 (this hundred)."""
+    return words[-1] in _SMALL or words[-1] in _BIG or words not in ("이", "일")
+
+
+def digit_run(text: str, start: int) -> Numeral | None:
+    """Return digits read one by one (공일공, 삼육오), at least two of them, or None."""
+    match = re.compile(rf"[{''.join(SINO_DIGITS)}]{{2,}}").match(text, start)
+    if match is None:
+        return None
+    value = "".join(str(SINO_DIGITS[sign]) for sign in match[0])
+    return Numeral(end=match.end(), value=value, words=match[0])
+
+
+def native_readings(text: str, start: int) -> list[Numeral]:
+    """Return the prefixes that are native Korean numbers (스물다섯, 세, 열한), the longest first."""
+    match = _NATIVE.match(text, start)
+    if match is None:
+        return []
+    if not match["tens"]:
+        return [Numeral(end=match.end(), value=str((_ONES | _OLD)[match[0]]), words=match[0])]
+    tens = Numeral(end=match.end("tens"), value=str(_TENS[match["tens"]]), words=match["tens"])
+    if not match["ones"]:
+        return [tens]
+    value = _TENS[match["tens"]] + _ONES[match["ones"]]
+    return [Numeral(end=match.end(), value=str(value), words=match["tens"] + match["ones"]), tens]
+
+
+def range_reading(text: str, start: int) -> Numeral | None:
+    """Return two neighbouring numbers said as one (두세, 이삼, 삼사십), or None."""
+    for words in sorted(NATIVE_RANGES, key=len, reverse=True):
+        if text.startswith(words, start):
+            return Numeral(end=start + len(words), value=NATIVE_RANGES[words], words=words)
+    match = _SINO_NEIGHBOURS.match(text, start)
+    if match is None:
+        return None
+    factor = (_SMALL | _BIG).get(match[2], 1)
+    low = SINO_DIGITS[match[1][0]]
+    return Numeral(end=match.end(), value=f"{low * factor}~{(low + 1) * factor}", words=match[0])
