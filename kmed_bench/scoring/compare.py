@@ -11,9 +11,7 @@ import pandas as pd
 from kmed_bench.config import EvalConfig
 from kmed_bench.records import KmedError, Prediction
 from kmed_bench.scoring.bootstrap import LEVEL, METHOD, difference_interval, sign_flip_p_value, sum_by_speaker
-from kmed_bench.scoring.measures import RATES, count_utterances
-from kmed_bench.text.marks import MARKS_VERSION
-from kmed_bench.text.normalise import NORMALISER_VERSION
+from kmed_bench.scoring.measures import RATES, count_utterances, versions
 
 TEST = "two-sided sign-flip permutation of speakers"
 
@@ -78,8 +76,7 @@ def compare_counts(
         "only_a": only_a,
         "only_b": only_b,
         "transcript_policy": config.policy,
-        "normaliser_version": NORMALISER_VERSION,
-        "marks_version": MARKS_VERSION,
+        **versions(),
     }
 
 

@@ -11,9 +11,7 @@ import pandas as pd
 from kmed_bench.config import EvalConfig
 from kmed_bench.records import GROUP_FIELDS, KmedError, Prediction
 from kmed_bench.scoring.bootstrap import LEVEL, METHOD, SpeakerSums, gap_interval, rate_interval, sum_by_speaker
-from kmed_bench.scoring.measures import EXCLUSIONS, count_utterances, rates
-from kmed_bench.text.marks import MARKS_VERSION
-from kmed_bench.text.normalise import NORMALISER_VERSION
+from kmed_bench.scoring.measures import EXCLUSIONS, count_utterances, rates, versions
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
@@ -63,8 +61,7 @@ def score_counts(counts: pd.DataFrame, config: EvalConfig, *, split_sha256: str 
         "n_predictions": len(counts),
         "n_excluded": {reason: int((counts["excluded"] == reason).sum()) for reason in EXCLUSIONS},
         "transcript_policy": config.policy,
-        "normaliser_version": NORMALISER_VERSION,
-        "marks_version": MARKS_VERSION,
+        **versions(),
         "split_sha256": split_sha256,
         "interval": {
             "method": METHOD,

@@ -20,8 +20,8 @@ from kmed_bench.scoring.errors import (
     impose_spacing,
 )
 from kmed_bench.scoring.hallucinations import find_signs
-from kmed_bench.text.marks import Policy, is_masked, resolve_marks
-from kmed_bench.text.normalise import normalise
+from kmed_bench.text.marks import MARKS_VERSION, Policy, is_masked, resolve_marks
+from kmed_bench.text.normalise import NORMALISER_VERSION, normalise
 
 RATES: dict[str, tuple[str, str]] = {
     "cer": ("cer_errors", "cer_length"),
@@ -43,6 +43,11 @@ EXCLUSIONS = ("reference_empty", "reference_masked")
 ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
 TIME_COLUMNS = ("duration_s", "decode_s")
 COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in RATES.values() for column in pair))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the rules that decide what is counted; figures of different ones don't compare."""
+    return {"normaliser_version": NORMALISER_VERSION, "marks_version": MARKS_VERSION}
 
 
 def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.DataFrame:
