@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from kmed_bench.corpus.archives import (
+    SEPARATOR,
     Container,
     join_in_folder,
     join_in_tar,
@@ -19,10 +20,11 @@ from kmed_bench.corpus.archives import (
     tar_member,
 )
 from kmed_bench.corpus.spans import PIECE, ArchiveError, ByteSource, Joined, whole_file
-from kmed_bench.corpus.zips import PLAIN, Member, read_directory
+from kmed_bench.corpus.zips import PLAIN, Member, NoDirectory, read_directory
 from kmed_bench.records import KmedError
 
 LABEL, AUDIO = ".json", ".wav"
+NOT_UTF8 = "its path is not UTF-8; rename it (convmv -r -f cp949 -t utf-8)"
 _OTHER_ARCHIVES = (".7z", ".alz", ".bz2", ".egg", ".gz", ".rar", ".tgz", ".xz", ".zst")
 
 ENTRY_SCHEMA = pa.schema(
@@ -41,6 +43,11 @@ ENTRY_SCHEMA = pa.schema(
 )
 
 
+def _is_utf8(name: str) -> bool:
+    """Return whether a path can be written down; undecodable bytes come as lone surrogates."""
+    return name.isascii() or name.encode(errors="ignore").decode() == name
+
+
 class EntryList:
     """Grows a table of ``ENTRY_SCHEMA`` row by row, in column chunks: some 150 bytes a file."""
 
@@ -53,12 +60,9 @@ class EntryList:
     def append(self, container: int, member: Member) -> None:
         """Add one file."""
         name, refused = member.name, refuse_name(member.name)
-        if not name.isascii():
-            try:
-                name.encode()
-            except UnicodeEncodeError:  # a folder's name in cp949, say: neither parquet nor CSV can hold it
-                refused = "its path is not UTF-8; rename it (convmv -r -f cp949 -t utf-8)"
-                name = name.encode(errors="backslashreplace").decode()
+        if not _is_utf8(name):  # a folder's name in cp949, say: neither parquet nor CSV can hold it
+            refused = NOT_UTF8
+            name = name.encode(errors="backslashreplace").decode()
         self._rows.append(
             (
                 container,
@@ -147,8 +151,10 @@ def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
         if not source.exists():
             raise KmedError(f"Source {source} does not exist; give the folder of an AI Hub 208 download.")
         root = source.resolve()
+        if not _is_utf8(str(root)):
+            raise KmedError(f"Source {str(source)!a} can't be used: {NOT_UTF8}.")
         if root.is_file():
-            _add_archive(listing, root, root.name)
+            _add_archive(listing, root, root.name, seen)
             continue
         try:
             _add_folder(listing, root, skip, seen)
@@ -162,11 +168,11 @@ def _add_folder(listing: Listing, root: Path, skip: Path, seen: set[tuple[int, i
     pieces: dict[Path, None] = {}
     listing.add(Container("folder", str(root), root.name), _walk(root, skip, seen, archives, pieces))
     for path in archives:
-        _add_archive(listing, path, f"{root.name}/{path.relative_to(root)}")
+        _add_archive(listing, path, f"{root.name}/{path.relative_to(root)}", seen)
     for folder in pieces:
         for name, joined in sorted(join_in_folder(folder).items()):
             trail = f"{root.name}/{folder.relative_to(root) / name}"
-            _add_zip(listing, str(folder / name), trail, joined)
+            _add_zip(listing, str(folder / name), trail, joined, in_pieces=True)
 
 
 def _walk(
@@ -199,36 +205,53 @@ def _walk(
         waiting.extend(reversed(below))
 
 
-def _add_archive(listing: Listing, path: Path, trail: str) -> None:
+def _add_archive(listing: Listing, path: Path, trail: str, seen: set[tuple[int, int]]) -> None:
     try:
-        kind = sniff(path)
-        if kind == "tar":
-            files = list_tar(path)
-            listing.add(Container("tar", str(path), trail, whole_file(str(path))), map(tar_member, files))
-            for name, joined in sorted(join_in_tar(files, path).items()):
-                _add_zip(listing, f"{path}::{name}", f"{trail}/{name}", joined)
+        found = path.stat()
+        if (found.st_dev, found.st_ino) in seen:
+            return
+        seen.add((found.st_dev, found.st_ino))
+        if sniff(path) == "tar":
+            _add_tar(listing, path, trail)
         else:
-            _add_zip(listing, str(path), trail, Joined(whole_file(str(path)), (), ()))
-    except (OSError, ArchiveError) as error:
-        listing.warn("archive_unreadable", f"{path.name}: {error}")
+            _add_zip(listing, str(path), trail, Joined(whole_file(str(path)), (), ()), in_pieces=False)
+    except (OSError, ArchiveError, UnicodeEncodeError) as error:
+        _note_fault(listing, path.name, error)
 
 
-def _add_zip(listing: Listing, location: str, trail: str, joined: Joined) -> None:
+def _add_tar(listing: Listing, path: Path, trail: str) -> None:
+    str(path).encode()
+    files = list_tar(path)
+    listing.add(Container("tar", str(path), trail, whole_file(str(path))), map(tar_member, files))
+    for name, joined in sorted(join_in_tar(files, path).items()):
+        _add_zip(listing, f"{path}{SEPARATOR}{name}", f"{trail}/{name}", joined, in_pieces=True)
+
+
+def _add_zip(listing: Listing, location: str, trail: str, joined: Joined, *, in_pieces: bool) -> None:
     name = trail.rpartition("/")[2]
     for start, end in joined.gaps:
         listing.warn("archive_piece_missing", f"{name}: bytes {start:,} to {end:,} are missing")
-    if joined.overlaps:
-        start, end = joined.overlaps[0]
-        detail = f"{name}: its pieces overlap from byte {start:,} to {end:,}; download the pieces anew"
-        listing.warn("archive_unreadable", detail)
-        return
     try:
+        location.encode()
+        for start, end in joined.overlaps:
+            raise ArchiveError(f"its pieces overlap from byte {start:,} to {end:,}; download them anew")
         with ByteSource(joined.spans) as source:
             members = list(read_directory(source))
         _refuse_overlaps(members)
         listing.add(Container("zip", location, trail, joined.spans), members)
-    except (OSError, ArchiveError) as error:
-        listing.warn("archive_unreadable", f"{name}: {error}")
+    except NoDirectory as error:
+        if in_pieces:
+            listing.warn("archive_piece_missing", f"{name}: its last piece is missing or cut off")
+        else:
+            _note_fault(listing, name, error)
+    except (OSError, ArchiveError, UnicodeEncodeError) as error:
+        _note_fault(listing, name, error)
+
+
+def _note_fault(listing: Listing, name: str, error: OSError | ArchiveError | UnicodeEncodeError) -> None:
+    """Leave an archive out, by name; the manifest can't hold a path that is not UTF-8."""
+    reason = NOT_UTF8 if isinstance(error, UnicodeEncodeError) else error
+    listing.warn("archive_unreadable", f"{name.encode(errors='backslashreplace').decode()}: {reason}")
 
 
 def _refuse_overlaps(members: list[Member]) -> None:

@@ -71,7 +71,7 @@ def _warnings(rows: pd.DataFrame, config: DataConfig) -> dict[str, list[str]]:
         "rate_differs": differs("audio_rate_hz", "stated_hz"),
         "format_differs": differs("audio_channels", "stated_channels") | differs("audio_bits", "stated_bits"),
         "metadata_differs": usable["differs"] != "",
-        "length_differs": usable["short_s"] < -config.truncation_tolerance_s,
+        "length_differs": usable["audio_duration_s"] - usable["stated_s"] > config.truncation_tolerance_s,
         "silent_audio": usable["audio_loudest"] <= config.silence_level,
         "clipped_audio": usable["audio_clipped"] > config.clipped_share,
     }

@@ -67,6 +67,7 @@ class ByteSource:
     def __init__(self, spans: tuple[Span, ...], *, sparse_reads: bool = False) -> None:
         self.spans = spans
         self.size = max((span.start + span.size for span in spans), default=0)
+        self.gaps = join_pieces(spans).gaps
         self._starts = [span.start for span in spans]
         self._files: dict[str, int] = {}
         try:
@@ -79,12 +80,12 @@ class ByteSource:
             raise
 
     def read_at(self, start: int, n_bytes: int) -> bytes:
-        """Return the bytes from `start` on, fewer only at the archive's end.
+        """Return the bytes from `start` on, fewer before the archive's end or a missing piece.
 
         Raises
         ------
         ArchiveError
-            When a byte lies in a piece that is missing.
+            When the first of them lies in a piece that is missing.
         """
         parts: list[bytes] = []
         end = min(start + n_bytes, self.size)
@@ -92,6 +93,8 @@ class ByteSource:
             span = self.spans[max(bisect.bisect_right(self._starts, start) - 1, 0)]
             inside = start - span.start
             if not 0 <= inside < span.size:
+                if parts:
+                    break
                 raise ArchiveError(f"byte {start} of the archive lies in a piece that is missing")
             wanted = min(end - start, span.size - inside)
             chunk = os.pread(self._files[span.path], wanted, span.offset + inside)
@@ -100,6 +103,10 @@ class ByteSource:
             parts.append(chunk)
             start += len(chunk)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def lacks(self, start: int, end: int) -> bool:
+        """Return whether any of the bytes lies in a piece that is missing."""
+        return any(start < gap_end and gap_start < end for gap_start, gap_end in self.gaps)
 
     def close(self) -> None:
         """Close the files; reading afterwards is an error."""

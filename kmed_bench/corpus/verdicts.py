@@ -76,17 +76,18 @@ def judge_audio(rows: pd.DataFrame, config: DataConfig) -> None:
     ----------
     rows : DataFrame
         Labels with their audio's columns of ``AUDIO_SCHEMA`` under the prefix ``audio_``, missing
-        values where there is no audio. Gains `short_s`, how much less audio there is than stated;
-        changed in place.
+        values where there is no audio. Changed in place.
     """
     fault, duration = rows["audio_fault"], rows["audio_duration_s"]
     stated = rows["stated_s"].where(np.isfinite(rows["stated_s"]))
-    rows["short_s"] = np.fmax(rows["audio_missing_s"], stated - duration)
+    short = pd.Series(np.fmax(rows["audio_missing_s"], stated - duration), rows.index)
     low, high = config.min_duration_s, config.max_duration_s
     _reject(rows, fault.isna(), "audio_missing", "no audio of this name in any source")
     _reject(rows, fault != "", "audio_unreadable", lambda found: found["audio_fault"])
-    cut = rows["short_s"] > config.truncation_tolerance_s
-    _reject(rows, cut, "audio_truncated", lambda found: _lasts(found) + ", " + _seconds(found["short_s"]) + " too few")
+    cut = short > config.truncation_tolerance_s
+    _reject(
+        rows, cut, "audio_truncated", lambda found: _lasts(found) + ", " + _seconds(short[found.index]) + " too few"
+    )
     _reject(rows, duration < low, "audio_too_short", lambda found: _lasts(found) + f"; the least is {low} s")
     _reject(rows, duration > high, "audio_too_long", lambda found: _lasts(found) + f"; the most is {high} s")
 

@@ -36,6 +36,10 @@ class Member:
     encrypted: bool
 
 
+class NoDirectory(ArchiveError):  # noqa: N818 (an ArchiveError by name)
+    """The end of the archive, where its directory belongs, is not there."""
+
+
 def decode_name(raw: bytes) -> str:
     """Return a member's name from its bytes; the UTF-8 flag is no help, as some writers set it on cp949."""
     for encoding in ("utf-8", "cp949"):
@@ -77,15 +81,21 @@ def read_directory(source: ByteSource) -> Iterator[Member]:
 
 def _find_directory(source: ByteSource) -> tuple[int, int, int]:
     """Return the central directory's start and size, and what to add to the offsets in it."""
-    tail_start = max(source.size - 66_000, 0)  # a comment of at most 65,535 bytes may follow the record
-    tail = source.read_at(tail_start, source.size - tail_start)
-    at = tail.rfind(_END)
-    if at < 0 or at + 22 > len(tail):
-        raise ArchiveError("no zip directory at its end: the file is cut off, or no zip")
+    # A comment of at most 65,535 bytes may follow the record, but seldom does; a short look does
+    # not reach into pieces that are missing.
+    for reach in (100, 66_000):
+        tail_start = max(source.size - reach, 0)
+        tail = source.read_at(tail_start, source.size - tail_start)
+        at = tail.rfind(_END)
+        if 0 <= at <= len(tail) - 22:
+            break
+    else:
+        raise NoDirectory("no zip directory at its end: the file is cut off, or no zip")
     size, start = struct.unpack_from("<2I", tail, at + 12)
     end = tail_start + at
-    if tail[max(at - 20, 0) : at].startswith(_LOCATOR64):
-        (record_at,) = struct.unpack_from("<Q", tail, at - 12)
+    locator = source.read_at(end - 20, 20) if end >= 20 else b""
+    if locator.startswith(_LOCATOR64):
+        (record_at,) = struct.unpack_from("<Q", locator, 8)
         # Bytes put before the archive move the record but not the number; it lies right before its locator.
         for candidate in (record_at, end - 76):
             record = source.read_at(candidate, 56) if 0 <= candidate < source.size else b""
@@ -118,7 +128,7 @@ def _widen(extra: bytes, unpacked: int, packed: int, offset: int) -> tuple[int, 
 
 
 def read_member(source: ByteSource, member: Member, limit: int | None = None) -> bytes:
-    """Return a member's bytes: all of them with the CRC checked, or the first `limit`.
+    """Return a member's bytes: all of them with the CRC checked, or the first `limit` of them.
 
     Raises
     ------
@@ -162,6 +172,8 @@ def check_member(source: ByteSource, member: Member) -> None:
         raise ArchiveError(f"it is packed by method {member.method}; stored and deflated are read: extract the archive")
     if member.start + 30 + member.packed > source.size:
         raise ArchiveError("it is said to lie past the archive's end")
+    if source.lacks(member.start, member.start + 30 + member.packed):
+        raise ArchiveError("a part of it lies in a piece that is missing")
     if member.size > (member.packed if member.method == STORED else member.packed * _DEFLATE_LIMIT):
         raise ArchiveError(f"it claims {member.size:,} bytes from {member.packed:,}: more than deflate can hold")
 
