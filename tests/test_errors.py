@@ -14,8 +14,9 @@ from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.scoring.measures import COUNT_COLUMNS, RATES, count_utterances, rates
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.text.normalise import normalise
+from kmed_bench.text.numbers import canonical_numbers
 
-TEXTS = st.text(alphabet="가나다라각 .", max_size=12)
+TEXTS = st.text(alphabet="가나다라각삼십번 .3", max_size=12)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6)
 
 
@@ -191,6 +192,13 @@ EDGES: list[tuple[str, str, dict[str, tuple[int, int]]]] = [
         "가나다라마바사아자차" * 100,
         {"cer": (990, 10), "insertion_share": (990, 990), "hallucination_rate": (1, 1), "wer": (1, 1)},
     ),
+    (
+        "체온이 삼십팔 점 오 도, 하루 세 번",
+        "체온이 38.5℃ 하루 3번",
+        {"cer": (7, 13), "cer_number": (0, 12), "number_exact": (2, 2)},
+    ),
+    ("이십 일 먹었어요", "21 먹었어요", {"cer": (3, 7), "number_exact": (0, 0)}),  # 21, or 20 days: left alone
+    ("5mg씩 두 번, 또 두 번", "5ml씩 두 번", {"number_exact": (1, 3)}),
     ("네", "네 " * 100, {"cer": (99, 1), "cer_spaced": (198, 1), "wer": (99, 1), "wer_respaced": (1, 1)}),
 ]
 
@@ -249,6 +257,8 @@ def test_every_rate_equals_jiwer(pairs: list[tuple[str, str]]) -> None:
     assert found["wer"] == jiwer.wer(*spaced)
     assert found["wer_respaced"] == jiwer.wer(spaced[0], respaced)
     assert found["jer"] == jiwer.cer(*jamo)
+    numbered = [[normalise(canonical_numbers(side)) for side in sides] for sides in zip(*kept, strict=True)]
+    assert found["cer_number"] == jiwer.cer(*numbered)
     assert found["insertion_share"] == (output.insertions / errors if errors else None)
     assert found["deletion_share"] == (output.deletions / errors if errors else None)
     assert found["empty_rate"] == np.mean([not side for side in plain[1]])

@@ -4,6 +4,7 @@ The columns hold counts and no text, so the same table is what a benchmark packa
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ from kmed_bench.scoring.errors import (
 from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.text.marks import MARKS_VERSION, Policy, is_masked, resolve_marks
 from kmed_bench.text.normalise import NORMALISER_VERSION, normalise
+from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers
 
 RATES: dict[str, tuple[str, str]] = {
     "cer": ("cer_errors", "cer_length"),
@@ -30,6 +32,8 @@ RATES: dict[str, tuple[str, str]] = {
     "wer": ("wer_errors", "wer_length"),
     "wer_respaced": ("wer_respaced_errors", "wer_length"),
     "jer": ("jer_errors", "jer_length"),
+    "cer_number": ("cer_number_errors", "cer_number_length"),
+    "number_exact": ("numbers_found", "numbers"),
     "insertion_share": ("cer_insertions", "cer_errors"),
     "deletion_share": ("cer_deletions", "cer_errors"),
     "empty_rate": ("empty", "clips"),
@@ -47,7 +51,11 @@ COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in RATES.values() for column
 
 def versions() -> dict[str, str]:
     """Return the versions of the rules that decide what is counted; figures of different ones don't compare."""
-    return {"normaliser_version": NORMALISER_VERSION, "marks_version": MARKS_VERSION}
+    return {
+        "normaliser_version": NORMALISER_VERSION,
+        "marks_version": MARKS_VERSION,
+        "numbers_version": NUMBERS_VERSION,
+    }
 
 
 def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.DataFrame:
@@ -99,6 +107,9 @@ def _count(references: list[str], hypotheses: list[str], durations_s: list[float
     plain = [t.replace(" ", "") for t in spaced[0]], [t.replace(" ", "") for t in spaced[1]]
     raw = [_nfc(t) for t in references], [_nfc(t) for t in hypotheses]
     jamo = [_nfd(t) for t in plain[0]], [_nfd(t) for t in plain[1]]
+    canonical = [canonical_numbers(t) for t in references], [canonical_numbers(t) for t in hypotheses]
+    numbered = [normalise(t) for t in canonical[0]], [normalise(t) for t in canonical[1]]
+    spoken, found = _match_numbers(*canonical)
     aligned = align_characters(*plain)
     characters = count_edits(aligned, [len(text) for text in plain[0]])
     respaced = [impose_spacing(*row) for row in zip(*spaced, aligned, strict=True)]
@@ -106,6 +117,8 @@ def _count(references: list[str], hypotheses: list[str], durations_s: list[float
         "cer_insertions": characters.insertions,
         "cer_deletions": characters.deletions,
         "wer_respaced_errors": count_word_errors(spaced[0], respaced).errors,
+        "numbers": spoken,
+        "numbers_found": found,
         "clips": np.ones(len(references), dtype=np.int64),
         "empty": np.array([not text for text in plain[1]], dtype=np.int64),
         "hallucinated": np.array([bool(find_signs(*row)) for row in zip(*plain, durations_s, strict=True)], np.int64),
@@ -116,11 +129,20 @@ def _count(references: list[str], hypotheses: list[str], durations_s: list[float
         "cer_raw": count_errors(*raw),
         "wer": count_word_errors(*spaced),
         "jer": count_errors(*jamo),
+        "cer_number": count_errors(*numbered),
     }
     for name, edit in edits.items():
         columns[f"{name}_errors"] = edit.errors
         columns[f"{name}_length"] = edit.length
     return columns
+
+
+def _match_numbers(references: list[str], hypotheses: list[str]) -> tuple[Counts, Counts]:
+    """Return each reference's numbers and how many of them the hypothesis has, each used once."""
+    spoken = [Counter(find_numbers(text)) for text in references]
+    heard = [Counter(find_numbers(text)) for text in hypotheses]
+    found = [(r & h).total() for r, h in zip(spoken, heard, strict=True)]
+    return np.array([r.total() for r in spoken], dtype=np.int64), np.array(found, dtype=np.int64)
 
 
 def _nfc(text: str) -> str:
