@@ -253,3 +253,20 @@ def test_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
     with pytest.raises(KmedError, match=r"holds no benchmark; make one with `kmed-bench run`"):
         readback.read_bench(uri)
     assert readback.read_benches(uri) == []
+
+
+def test_a_moved_store_is_named(tmp_path: Path) -> None:
+    config = load_config("demo", {"tracking.uri": f"sqlite:///{tmp_path}/a/mlflow.db"})
+    with runs.bench_run(config, code_version="x"):
+        pass
+    (tmp_path / "a").rename(tmp_path / "b")
+    with pytest.raises(KmedError, match=rf"should be in {tmp_path}/a/mlruns/kmed-bench, which does not exist"):
+        readback.read_bench(f"sqlite:///{tmp_path}/b/mlflow.db")
+
+
+def test_an_artifact_that_is_no_json_is_named(config: Config, uri: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text("[1]")
+    with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as child:
+        child.log_file(tmp_path / "scores.json")
+    with pytest.raises(KmedError, match=f"scores.json of run {child.run_id} holds a list, not an object"):
+        readback.read_bench(uri, bench.run_id)

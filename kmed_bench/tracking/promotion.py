@@ -156,6 +156,6 @@ def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
     return dataclasses.replace(
         known,
         metrics=dict(run.data.metrics),
-        scores=read_json_artifact(client, version.run_id, "scores.json"),
-        speakers=read_json_artifact(client, version.run_id, EVIDENCE_NAME),
+        scores=read_json_artifact(client, run, "scores.json"),
+        speakers=read_json_artifact(client, run, EVIDENCE_NAME),
     )

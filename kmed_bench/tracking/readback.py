@@ -2,22 +2,21 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import pandas as pd
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.records import BenchRecord, KmedError, TrainRecord
-from kmed_bench.tracking.store import read_json_artifact, without_password
+from kmed_bench.tracking.store import artifact_folder, read_json_artifact, without_password
 
 _PAGE = 1_000
+_BULK_RUNS = 500  # under the 999 variables that older SQLite allows in one query
+_BULK_POINTS = 10_000_000
 _HISTORY_COLUMNS = ("metric", "step", "value")
 # Metrics whose step is an epoch; all others are final figures, of which the run's last value is the whole story.
 _EPOCH_METRICS = ("train/", "valid/", "time/")
@@ -130,11 +129,11 @@ def _bench_record(
     for child in children:
         kind, run_id = child.data.tags.get("kmed.kind"), child.info.run_id
         if kind == "split":
-            split = read_json_artifact(client, run_id, "split.json") or split
-            quality = read_json_artifact(client, run_id, "quality.json") or quality
+            split = read_json_artifact(client, child, "split.json") or split
+            quality = read_json_artifact(client, child, "quality.json") or quality
         elif kind == "train":
             trains.append(_train_record(child, histories[run_id]))
-            if found := read_json_artifact(client, run_id, "scores.json"):
+            if found := read_json_artifact(client, child, "scores.json"):
                 scores[run_id] = found
     return BenchRecord(
         run_id=bench.info.run_id,
@@ -152,13 +151,11 @@ def _bench_record(
 
 def _check_artifacts(bench: Run) -> None:
     """Refuse a store that was moved: MLflow keeps absolute paths, and would show its runs without any artifact."""
-    place = urlparse(bench.info.artifact_uri)
-    folder = Path(
-        url2pathname(place.path)
-    ).parent.parent  # of the experiment; the run's own is made with its first file
-    if place.scheme in ("", "file") and not folder.is_dir():
+    folder = artifact_folder(bench)
+    root = folder and folder.parent.parent  # the experiment's; a run's own folder is made with its first file
+    if root is not None and not root.is_dir():
         raise KmedError(
-            f"The artifacts of run {bench.info.run_id} should be in {folder}, which does not exist: the store was "
+            f"The artifacts of run {bench.info.run_id} should be in {root}, which does not exist: the store was "
             "moved, or that folder deleted. Put both back where they were; MLflow's artifact paths are absolute."
         )
 
@@ -178,19 +175,35 @@ def _train_record(run: Run, history: pd.DataFrame) -> TrainRecord:
     )
 
 
-def _histories(client: MlflowClient, runs: Iterable[Run]) -> dict[str, pd.DataFrame]:
-    return {run.info.run_id: _history(client, run) for run in runs}
-
-
-def _history(client: MlflowClient, run: Run) -> pd.DataFrame:
-    """Return metric, step, value; a resumed run logs steps again, of which the latest counts."""
+def _histories(client: MlflowClient, runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+    """Return each run's metric, step, value; a resumed run logs steps again, of which the latest counts."""
     rows = [
-        (point.key, point.step, point.timestamp, point.value)
-        for name in run.data.metrics
-        if name.startswith(_EPOCH_METRICS)
-        for point in client.get_metric_history(run.info.run_id, name)
+        (run_id, point.key, point.step, point.timestamp, point.value) for run_id, point in _epoch_points(client, runs)
     ]
-    table = pd.DataFrame(rows, columns=["metric", "step", "timestamp", "value"])
+    table = pd.DataFrame(rows, columns=["run_id", "metric", "step", "timestamp", "value"])
     table = table.sort_values(["metric", "step", "timestamp"], kind="stable")
-    table = table.drop_duplicates(["metric", "step"], keep="last")
-    return table[list(_HISTORY_COLUMNS)].reset_index(drop=True)
+    table = table.drop_duplicates(["run_id", "metric", "step"], keep="last")
+    found = {
+        run_id: part[list(_HISTORY_COLUMNS)].reset_index(drop=True)
+        for run_id, part in table.groupby("run_id", sort=False)
+    }
+    empty = table[list(_HISTORY_COLUMNS)].iloc[:0]
+    return {run.info.run_id: found.get(run.info.run_id, empty) for run in runs}
+
+
+def _epoch_points(client: MlflowClient, runs: Sequence[Run]) -> Iterator[tuple[str, Metric]]:
+    """Yield (run id, metric) for every epoch metric: from a database in bulk, otherwise one by one."""
+    having: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        for name in run.data.metrics:
+            if name.startswith(_EPOCH_METRICS):
+                having[name].append(run.info.run_id)
+    # The client has no bulk call, the database behind it has: 20 times faster, which 1,000 runs need.
+    in_bulk = getattr(client._tracking_client.store, "get_metric_history_bulk", None)
+    for name, run_ids in having.items():
+        if in_bulk is None:
+            yield from ((run_id, point) for run_id in run_ids for point in client.get_metric_history(run_id, name))
+            continue
+        for first in range(0, len(run_ids), _BULK_RUNS):
+            for found in in_bulk(run_ids[first : first + _BULK_RUNS], name, _BULK_POINTS):
+                yield found.run_id, found

@@ -11,8 +11,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import mlflow
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -90,7 +93,13 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     return str(found.experiment_id)
 
 
-def read_json_artifact(client: MlflowClient, run_id: str, name: str) -> dict[str, Any]:
+def artifact_folder(run: Run) -> Path | None:
+    """Return where a run's artifacts lie on this machine's disk; None where a server or a bucket keeps them."""
+    place = urlparse(run.info.artifact_uri)
+    return Path(url2pathname(place.path)) if place.scheme in ("", "file") else None
+
+
+def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, Any]:
     """Return a run's JSON artifact of the top folder; {} where the run has none of this name.
 
     Raises
@@ -98,16 +107,27 @@ def read_json_artifact(client: MlflowClient, run_id: str, name: str) -> dict[str
     KmedError
         When it is there and can't be read.
     """
-    if name not in {found.path for found in client.list_artifacts(run_id)}:
-        return {}
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            value = json.loads(Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8"))
+        text = _read_artifact(client, run, name)
+        value = {} if text is None else json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
-        raise KmedError(f"{name} of run {run_id} can't be read ({error}); check the artifact store.") from error
+        raise KmedError(
+            f"{name} of run {run.info.run_id} can't be read ({error}); check the artifact store."
+        ) from error
     if not isinstance(value, dict):
-        raise KmedError(f"{name} of run {run_id} holds a {type(value).__name__}, expected an object; log it anew.")
+        raise KmedError(f"{name} of run {run.info.run_id} holds a {type(value).__name__}, not an object; log it anew.")
     return value
+
+
+def _read_artifact(client: MlflowClient, run: Run, name: str) -> str | None:
+    folder = artifact_folder(run)
+    if folder is not None:  # MLflow's client would look the run up twice for each file
+        path = folder / name
+        return path.read_text(encoding="utf-8") if path.exists() else None
+    if name not in {found.path for found in client.list_artifacts(run.info.run_id)}:
+        return None
+    with tempfile.TemporaryDirectory() as target:
+        return Path(client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")
 
 
 def _make_database(path: Path) -> None:
