@@ -1,5 +1,6 @@
 import json
 import re
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_words_stay_words(text: str) -> None:
         ("이백 십육", "216", ["216"]),
         ("오후 세시 반에 오세요.", "오후 3시 30분에 오세요.", ["3", "30"]),
         ("혈압은 백이십에 팔십이에요.", "혈압은 120에 80이에요.", ["120", "80"]),
-        ("오 밀리그램하고 오 밀리리터", "오 밀리그램하고 5ml", ["5ml"]),
+        ("오 밀리그램하고 오 밀리리터", "5mg하고 5ml", ["5mg", "5ml"]),
         ("두통이 두 번 있었어요.", "두통이 2번 있었어요.", ["2"]),
         ("열이 열 시부터 났어요.", "열이 10시부터 났어요.", ["10"]),
         ("이 약을 이 주 동안 드세요.", "이 약을 2주 동안 드세요.", ["2"]),
@@ -88,8 +89,6 @@ def test_sentences(text: str, form: str, numbers: list[str]) -> None:
 
 
 def test_decomposed_input_is_read_too() -> None:
-    import unicodedata
-
     assert canonical_numbers(unicodedata.normalize("NFD", "세 번")) == "3번"
 
 
