@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from kmed_bench.corpus.quotas import count_values
 from kmed_bench.records import GROUP_FIELDS, PARTS
 
 
@@ -37,17 +38,13 @@ def count_shares(corpus: pd.DataFrame, parts: Mapping[str, pd.DataFrame], fields
     tables = {"corpus": corpus, **{part: parts[part] for part in PARTS}}
     shares: dict[str, Any] = {}
     for field in dict.fromkeys((*fields, *GROUP_FIELDS)):
-        counted = {name: _count(table, field) for name, table in tables.items()}
+        counted = {name: count_values(table[field]) for name, table in tables.items()}
         values = sorted(counted["corpus"], key=lambda v: (-counted["corpus"][v], v))
         shares[field] = {
             value: {name: counted[name].get(value, 0) / max(1, len(table)) for name, table in tables.items()}
             for value in values
         }
     return shares
-
-
-def _count(table: pd.DataFrame, field: str) -> dict[str, int]:
-    return {str(value): int(n) for value, n in table[field].astype(str).value_counts().items()}
 
 
 def measure_distance(shares: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from kmed_bench.corpus.quotas import Counts, merge_thin
+from kmed_bench.corpus.quotas import Counts, count_values, merge_thin
 from kmed_bench.corpus.selection import UNUSED, hash_unit
 from kmed_bench.records import PARTS, KmedError
 
@@ -53,9 +53,9 @@ def _split_in_two_steps(table: pd.DataFrame, seed: int) -> list[Counts]:
     everyone = np.arange(len(table))
     if len(table) < _FEWEST:
         return [everyone[:0]] * len(PARTS)
-    ages = {str(v): int(n) for v, n in table["age"].astype(str).value_counts().items()}
-    # As if the smallest part held everything: only ages of too few utterances are merged.
-    strata = table["age"].astype(str).map(merge_thin(ages, ages, len(table), _FEWEST)).to_numpy()
+    ages = count_values(table["age"])
+    merged = merge_thin(ages, lambda values: sum(ages[value] for value in values) < _FEWEST)
+    strata = table["age"].astype(str).map(merged).to_numpy()
     train, rest = train_test_split(everyone, train_size=FIRST_SHARE, stratify=strata, random_state=seed)
     valid, test = train_test_split(rest, train_size=FIRST_SHARE, stratify=strata[rest], random_state=seed)
     return [np.sort(train), np.sort(valid), np.sort(test)]

@@ -12,7 +12,10 @@ from kmed_bench.corpus.disjoint import Problem, assign
 from kmed_bench.corpus.quotas import Counts, Strata, build_strata, choose_counts
 from kmed_bench.records import PARTS, KmedError
 
+DISJOINT = ("speaker", "sentence")
 UNUSED = -1
+_SLACKS = (0, 10, 25)  # per cent of the quotas
+_SIZES_TRIED = 8
 Sizes = tuple[int, int, int]
 
 
@@ -28,8 +31,8 @@ class Selection:
         The part that an utterance could have served, or UNUSED where its speaker and its sentence
         belong to different parts.
     lacking : dict
-        Part to {stratum: how many more (or, below zero, fewer) utterances it needs}; empty parts
-        are left out, so an empty dict is success.
+        Part to {stratum: how many more utterances it needs}; a part that lacks nothing is left
+        out, so an empty dict is success.
     fits : tuple
         The largest sizes, up to those asked for, that the same assignment can fill.
     strata : Strata
@@ -58,56 +61,84 @@ def select_parts(table: pd.DataFrame, config: SplitConfig) -> Selection:
         When the search finds none; the message names what lacks and the nearest sizes found.
     """
     sizes = (config.train, config.valid, config.test)
-    found = search_parts(table, config, sizes)
-    if not found.lacking:
-        return found
-    nearest, tried = None, found
-    while min(tried.fits) > 0 and nearest != tried.fits:
-        nearest = tried.fits
-        tried = search_parts(table, config, nearest)
+    found = tried = search_parts(table, config, sizes)
+    for _ in range(_SIZES_TRIED):
         if not tried.lacking:
-            raise KmedError(_explain(table, config, found, nearest))
-    raise KmedError(_explain(table, config, found, None))
+            break
+        # The same search must find them when it is asked for them, so it is asked now.
+        smaller = _shrink(sizes, tried.fits)
+        if smaller == sizes:
+            break
+        sizes, tried = smaller, search_parts(table, config, smaller)
+    if found.lacking:
+        raise KmedError(_explain(table, config, found, None if tried.lacking else sizes))
+    return found
+
+
+def _shrink(sizes: Sizes, fits: Sizes) -> Sizes:
+    smaller = [fit or max(1, size // 2) for size, fit in zip(sizes, fits, strict=True)]
+    return smaller[0], smaller[1], smaller[2]
 
 
 def search_parts(table: pd.DataFrame, config: SplitConfig, sizes: Sizes) -> Selection:
     """Return the best selection found for the sizes, complete or not."""
-    strata = build_strata(table, config.by, min(sizes), config.disjoint)
+    strata = build_strata(table, config.by, sizes, config.disjoint)
     order = hash_unit("utterance", table["utterance_id"], config.seed)
-    eligible = _assign_units(table, config, sizes, strata) if config.disjoint else None
+    if not config.disjoint:
+        return _fill_parts(table, config, sizes, strata, order, None)
+    speaker, sentence = _index_units(table, config)
+    best = None
+    for slack in _SLACKS:
+        eligible, complete = _assign_units(speaker, sentence, config.seed, sizes, strata, slack)
+        found = _fill_parts(table, config, sizes, strata, order, eligible)
+        if best is None or sum(found.fits) > sum(best.fits):
+            best = found
+        if not found.lacking or not complete:
+            break
+    assert best is not None
+    return best
+
+
+def _fill_parts(
+    table: pd.DataFrame, config: SplitConfig, sizes: Sizes, strata: Strata, order: Counts, eligible: Counts | None
+) -> Selection:
     part = np.full(len(table), UNUSED, np.int64)
     lacking: dict[str, dict[str, int]] = {}
     fits = list(sizes)
-    n_cells = len(strata.size)
     # Smallest part first: without disjointness all parts draw from one pool.
     for p in sorted(range(len(PARTS)), key=lambda i: sizes[i]):
         pool = np.flatnonzero(part == UNUSED) if eligible is None else np.flatnonzero(eligible == p)
-        available = np.bincount(strata.cell[pool], minlength=n_cells).astype(np.int64)
+        available = np.bincount(strata.cell[pool], minlength=len(strata.size)).astype(np.int64)
         take = choose_counts(strata, available, sizes[p])
-        short = _compare(strata, take, sizes[p], config.tolerance)
-        if short:
-            lacking[PARTS[p]] = short
+        if not _fits(strata, take, sizes[p], config.tolerance):
+            lacking[PARTS[p]] = _name_lacks(strata, available, take, sizes[p])
             fits[p] = _largest_fit(strata, available, sizes[p], config.tolerance)
         part[_draw(pool, strata.cell, take, table["speaker_id"], order)] = p
     found = part if eligible is None else eligible
     return Selection(part, found, lacking, (fits[0], fits[1], fits[2]), strata)
 
 
-def _assign_units(table: pd.DataFrame, config: SplitConfig, sizes: Sizes, strata: Strata) -> Counts:
-    """Return each utterance's part where its speaker and sentence agree on one, else UNUSED."""
-    codes = {who: _order_units(table[f"{who}_id"], who, config.seed) for who in config.disjoint}
-    speaker = codes.get("speaker", codes.get("sentence"))
-    sentence = codes.get("sentence", codes.get("speaker"))
-    if speaker is None or sentence is None:
-        raise KmedError(f"disjoint names {config.disjoint}; choose from speaker, sentence.")
+def _index_units(table: pd.DataFrame, config: SplitConfig) -> tuple[Counts, Counts]:
+    """Return speaker and sentence of each utterance; where one may be shared, the other stands for it."""
+    codes = [_order_units(table[f"{who}_id"], who, config.seed) for who in DISJOINT if who in config.disjoint]
+    return codes[0], codes[-1]
+
+
+def _assign_units(
+    speaker: Counts, sentence: Counts, seed: int, sizes: Sizes, strata: Strata, slack: int
+) -> tuple[Counts, bool]:
+    """Return each utterance's part, UNUSED where speaker and sentence disagree, and whether all needs are met.
+
+    Several fields need more than each of their quotas: the combinations must be there, too. So a
+    choice that meets the quotas and still can't be drawn from is searched again with slack per cent more.
+    """
     if strata.fields:
         rows, needs = strata.member[strata.cell], np.array([strata.quotas(size) for size in sizes])
     else:
-        rows, needs = np.zeros((len(table), 1), np.int64), np.array([[size] for size in sizes])
-    found = assign(Problem(speaker, sentence, rows, needs, sizes), config.seed)
+        rows, needs = np.zeros((len(speaker), 1), np.int64), np.array([[size] for size in sizes])
+    found = assign(Problem(speaker, sentence, rows, needs + needs * slack // 100, sizes), seed)
     of_speaker, of_sentence = np.array(found.speaker)[speaker], np.array(found.sentence)[sentence]
-    eligible: Counts = np.where(of_speaker == of_sentence, of_speaker, UNUSED)
-    return eligible
+    return np.where(of_speaker == of_sentence, of_speaker, UNUSED).astype(np.int64), found.cost() == 0
 
 
 def _order_units(names: pd.Series, kind: str, seed: int) -> Counts:
@@ -119,24 +150,29 @@ def _order_units(names: pd.Series, kind: str, seed: int) -> Counts:
     return ordered
 
 
-def _compare(strata: Strata, take: Counts, size: int, tolerance: float) -> dict[str, int]:
-    """Return what lacks (or is too much, below zero) per stratum beyond the tolerance; empty when nothing."""
-    missing = size - int(take.sum())
+def _fits(strata: Strata, take: Counts, size: int, tolerance: float) -> bool:
     gap = strata.quotas(size) - strata.count(take)
-    if not missing and (not len(gap) or int(np.abs(gap).max()) <= tolerance * size):
-        return {}
-    short = {f"{field} {value}": int(n) for (field, value), n in zip(strata.names, gap, strict=True) if n}
-    return short or {"utterances": missing}
+    return int(take.sum()) == size and int(np.abs(gap).max(initial=0)) <= tolerance * size
+
+
+def _name_lacks(strata: Strata, available: Counts, take: Counts, size: int) -> dict[str, int]:
+    """Return how many utterances lack of each stratum, or of the combinations where each alone would do."""
+    if (missing := size - int(available.sum())) > 0 and not strata.fields:
+        return {"utterances": missing}
+    short = strata.quotas(size) - strata.count(available)
+    lacks = {f"{field} {value}": int(n) for (field, value), n in zip(strata.names, short, strict=True) if n > 0}
+    broken = int(np.abs(strata.quotas(size) - strata.count(take)).sum())
+    return lacks or {f"combinations of {', '.join(strata.fields)}": -(-broken // 2)}
 
 
 def _largest_fit(strata: Strata, available: Counts, size: int, tolerance: float) -> int:
     """Return the largest size, at most the one asked for, whose quotas the available utterances fill."""
     size = min(size, int(available.sum()))
-    while size > 0:
-        short = _compare(strata, choose_counts(strata, available, size), size, tolerance)
-        if not short:
-            break
-        size -= max(1, min(abs(n) for n in short.values()) // 2)
+    whole = int(strata.size.sum())
+    for have, there in zip(strata.count(available), strata.count(strata.size), strict=True):
+        size = min(size, int((have + 1 + tolerance * size) * whole // there))
+    while size > 0 and not _fits(strata, choose_counts(strata, available, size), size, tolerance):
+        size -= max(1, size // 200)
     return size
 
 

@@ -26,11 +26,10 @@ from kmed_bench.corpus.leakage import (
     split_digest,
 )
 from kmed_bench.corpus.published import draw_published
-from kmed_bench.corpus.selection import UNUSED, select_parts
+from kmed_bench.corpus.selection import DISJOINT, UNUSED, select_parts
 from kmed_bench.records import MANIFEST_COLUMNS, PARTS, KmedError, read_json, read_manifest, write_json
 
 BY_FIELDS = ("dialect", "gender", "age", "region", "role", "quality", "release")
-DISJOINT = ("speaker", "sentence")
 
 
 @dataclasses.dataclass(frozen=True)
