@@ -37,8 +37,8 @@ def test_groups_of_sizes_stand_side_by_side_and_ages_in_order() -> None:
 def test_pairs_of_groups_are_parted() -> None:
     groups = score_tables.groups_table(make_bench(sizes=("base",)))
     pairs = score_tables.pairs_of_run(groups, "base000", "dialect", "age")
-    assert pairs["dialect"].tolist() == ["경상", "경기/서울", "경기/서울", "경상"]
-    assert pairs["age"].tolist() == ["7~10", "20~29", "60~69", "60~69"]
+    assert pairs["dialect"].tolist() == ["경기/서울", "경기/서울", "경상", "경상"]
+    assert pairs["age"].tolist() == ["20~29", "60~69", "60~69", "7~10"]
     assert len(score_tables.pairs_of_run(groups, "base000", "gender", "age")) == 0
 
 

@@ -209,13 +209,13 @@ def test_runs_keep_the_records_figures() -> None:
 
 def test_the_chosen_run_is_the_lowest_valid_cer_and_means_are_over_seeds() -> None:
     bench = make_bench(seeds=3)
-    sizes = tables.sizes_table(bench).set_index("size")
+    sizes = tables.sizes_table(tables.runs_table(bench)).set_index("size")
     base = [run.metrics for run in bench.trains if run.size == "base"]
     assert sizes.loc["base", "seed"] == 2  # later seeds are better in these records
     assert sizes.loc["base", "n_seeds"] == 3
     assert sizes.loc["base", "valid_cer"] == min(m["best/valid_cer"] for m in base)
     assert sizes.loc["base", "test_cer_mean"] == pytest.approx(sum(m["test/cer"] for m in base) / 3)
-    headline = tables.choose_headline(tables.sizes_table(bench))
+    headline = tables.choose_headline(tables.sizes_table(tables.runs_table(bench)))
     assert headline is not None
     assert headline.size == "small"
 
@@ -226,7 +226,7 @@ def test_headline_goes_by_valid_cer_and_never_by_test() -> None:
         if run.size == "base":
             run.metrics["best/valid_cer"] = 0.001
             run.metrics["test/cer"] = 0.9
-    headline = tables.choose_headline(tables.sizes_table(bench))
+    headline = tables.choose_headline(tables.sizes_table(tables.runs_table(bench)))
     assert headline is not None
     assert (headline.size, headline.row["test_cer"]) == ("base", 0.9)
 
@@ -240,7 +240,7 @@ def test_unfinished_runs_and_skipped_sizes_are_named_and_not_counted() -> None:
             "skipped": {"small": "no weights; use --weights", "tiny": "no weights"},
         }
     )
-    assert tables.sizes_table(bench)["n_seeds"].tolist() == [1]
+    assert tables.sizes_table(tables.runs_table(bench))["n_seeds"].tolist() == [1]
     missing = tables.missing_table(bench)
     assert missing["what"].tolist() == ["size tiny", "size small", "run base-s1 (base, seed 1)"]
     assert missing["reason"].tolist() == ["no weights", "no weights; use --weights", "ended as FAILED"]
@@ -259,7 +259,7 @@ def test_nothing_is_invented_for_an_empty_bench() -> None:
         quality={},
         scores={},
     )
-    assert tables.choose_headline(tables.sizes_table(empty)) is None
+    assert tables.choose_headline(tables.sizes_table(tables.runs_table(empty))) is None
     for make in (
         tables.history_table,
         tables.missing_table,
@@ -270,7 +270,9 @@ def test_nothing_is_invented_for_an_empty_bench() -> None:
     ):
         assert len(make(empty)) == 0
     assert len(data_tables.parts_table(empty.split)) == 0
-    assert not score_tables.beside_published(tables.sizes_table(empty), test_set="", rules="")["ours"].any()
+    assert not score_tables.beside_published(tables.sizes_table(tables.runs_table(empty)), test_set="", rules="")[
+        "ours"
+    ].any()
 
 
 def test_quality_adds_up_and_shares_are_whole() -> None:

@@ -26,9 +26,10 @@ COSTS: dict[str, tuple[str, Kind]] = {
 
 def make_frames(record: BenchRecord, comparisons: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
     """Return the report's tables by the name of their CSV file; rates are fractions."""
-    sizes = tables.sizes_table(record)
+    runs = tables.runs_table(record)
+    sizes = tables.sizes_table(runs)
     return {
-        "runs": tables.runs_table(record),
+        "runs": runs,
         "sizes": sizes,
         "history": tables.history_table(record),
         "costs": score_tables.costs_table(record),
@@ -55,9 +56,8 @@ def _describe_test(record: BenchRecord, sizes: pd.DataFrame) -> dict[str, str]:
     if len(sizes) and sizes["n_clips"].notna().any():
         counted = f", {int(sizes['n_clips'].max()):,} clips"
     policy = ", ".join(tables.scored_with(record, "transcript_policy"))
-    rules = "no spaces, no punctuation" + (f"; {policy} side" if policy else "")
-    context = record.params.get("eval.audio_context")
-    return {"test_set": corpus + counted, "rules": f"{rules}; {context} audio context" if context else rules}
+    rules = "no spaces, no punctuation" + (f"; {policy}" if policy else "")
+    return {"test_set": corpus + counted, "rules": rules}
 
 
 def chosen_runs(frames: Mapping[str, pd.DataFrame]) -> list[str]:

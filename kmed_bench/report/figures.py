@@ -69,11 +69,13 @@ def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
             "more_is_better": True,
             "title": "Accuracy and speed",
         },
-        "parameters": {"label": "parameters", "more_is_better": False, "title": "Accuracy and size"},
+        "parameters": {"label": "parameters, millions", "more_is_better": False, "title": "Accuracy and size"},
     }
     costs = size_costs(frames)
     for cost, words in axes.items():
         points = costs.dropna(subset=[cost, "test_cer"]) if cost in costs else costs.head(0)
+        if cost == "parameters":
+            points = points.assign(parameters=points["parameters"] / 1e6)
         if len(points) > 1:
             caption = f"{words['title']}. The dashed line joins the sizes that no other size beats in both."
             figure = score_plots.plot_pareto(points, cost=cost, **words)

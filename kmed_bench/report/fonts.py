@@ -86,7 +86,7 @@ def subset_font(text: str) -> str | None:
 
     A page read on a machine without a Korean font would show boxes; a few dozen glyphs cost some kilobytes.
     """
-    wanted = {ord(c) for c in unicodedata.normalize("NFC", text) if is_hangul(c)}
+    wanted = {ord(c) for c in set(unicodedata.normalize("NFC", text)) if is_hangul(c)}
     source = find_korean_font()
     if not wanted or source is None:
         return None

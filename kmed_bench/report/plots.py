@@ -113,7 +113,8 @@ def plot_all_sizes(history: pd.DataFrame, quantity: str) -> Figure:
         kind="line",
         errorbar=ALL_SEEDS if data["seed"].nunique() > 1 else None,
         height=3.8,
-        aspect=1.5,
+        aspect=1.4,
+        facet_kws={"legend_out": False},
     )
     _label_axes(grid.ax, quantity)
     grid.ax.set_title(f"All sizes: {QUANTITIES[quantity]} by epoch", loc="left")
@@ -131,11 +132,12 @@ def _label_axes(axes: Axes, quantity: str) -> None:
 
 def save_plot(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
     """Write ``name.png`` and ``name.svg`` into a folder, close the figure and return it for the page."""
-    figure.savefig(folder / f"{name}.png", bbox_inches="tight", facecolor="white")
+    box = figure.get_tightbbox().padded(0.08)  # inches; measured once, since "tight" would lay out at each save
+    figure.savefig(folder / f"{name}.png", bbox_inches=box, facecolor="white")
     target = io.StringIO()
     metadata = {"Creator": None, "Date": None, "Format": None, "Type": None}
     with plt.rc_context({"svg.hashsalt": name}):  # equal input, equal file
-        figure.savefig(target, format="svg", bbox_inches="tight", transparent=True, metadata=metadata)
+        figure.savefig(target, format="svg", bbox_inches=box, transparent=True, metadata=metadata)
     plt.close(figure)
     (folder / f"{name}.svg").write_text(target.getvalue(), encoding="utf-8")
     return Plot(name=name, caption=caption, svg=inline_svg(target.getvalue(), name))
@@ -145,7 +147,10 @@ def inline_svg(text: str, name: str) -> str:
     """Return a matplotlib SVG file as an element for a page, with the page's colours and ids of its own."""
     svg = text[text.index("<svg") :]
     head, _, body = svg.partition(">")
+    width = re.search(r'\swidth="([\d.]+)pt"', head)
     head = re.sub(r'\s(width|height|xmlns:xlink|version)="[^"]*"', "", head)
+    if width is not None:  # never larger than drawn, or its text outgrows the page's
+        head += f' style="max-width: {float(width.group(1)):.0f}pt"'
     svg = f"{head}>{body}".replace("xlink:href", "href")
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     for before in ('id="', 'href="#', "url(#"):

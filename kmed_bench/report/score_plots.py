@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from kmed_bench.report.fonts import INK, SOFT
 from kmed_bench.report.plots import SIZE_COLOURS, colour_of
+from kmed_bench.report.score_tables import age_rank
 
 KIND_COLOURS = {"substitutions": "#3b82c4", "deletions": "#d9822b", "insertions": "#8a63b8"}
 
@@ -67,17 +68,20 @@ def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, c
     """
     data = groups.assign(ratio=groups["cer"] / groups[columns].map(overall))
     order = list(dict.fromkeys(data[rows])), list(dict.fromkeys(data[columns]))
+    if columns == "age":
+        order[1].sort(key=age_rank)
 
     def spread(key: str) -> pd.DataFrame:
         return data.pivot(index=rows, columns=columns, values=key).loc[order[0], order[1]]
 
-    ratio, cer, n_clips = spread("ratio").astype(float), spread("cer").astype(float), spread("n_clips")
+    ratio, cer, n_clips = (spread(key).astype(float) for key in ("ratio", "cer", "n_clips"))
     hidden = spread("below_minimum").ne(False) | ratio.isna()  # absent cells are NaN, so not False
     words = pd.DataFrame("", index=ratio.index, columns=ratio.columns)
     for name in order[0]:
         for column in order[1]:
-            if not math.isnan(cer.loc[name, column]):
-                words.loc[name, column] = f"{cer.loc[name, column]:.1%}  n={int(n_clips.loc[name, column])}"
+            if not math.isnan(n_clips.loc[name, column]):
+                rate = "" if math.isnan(cer.loc[name, column]) else f"{cer.loc[name, column]:.1%}  "
+                words.loc[name, column] = f"{rate}n={int(n_clips.loc[name, column])}"
     figure, axes = plt.subplots(figsize=(1.8 + 1.35 * len(order[1]), 0.7 + 0.33 * len(order[0])))
     hues = ratio.mask(hidden).to_numpy(dtype=float)
     colours = sns.color_palette("vlag", as_cmap=True)
@@ -137,7 +141,12 @@ def plot_pareto(points: pd.DataFrame, *, cost: str, label: str, more_is_better: 
         if not (math.isnan(row["test_cer_low"]) or math.isnan(row["test_cer_high"])):
             axes.plot([row[cost]] * 2, [row["test_cer_low"], row["test_cer_high"]], color=colour, linewidth=1.5)
         axes.plot(row[cost], row["test_cer"], "o", color=colour, markersize=8)
-        axes.annotate(row["size"], (row[cost], row["test_cer"]), xytext=(8, 4), textcoords="offset points")
+        axes.annotate(
+            row["size"],
+            (row[cost], row["test_cer"]),
+            xytext=(8, -12 if more_is_better else 5),
+            textcoords="offset points",
+        )
     if points[cost].max() > 3 * points[cost].min():
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(ScalarFormatter())

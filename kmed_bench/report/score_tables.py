@@ -90,15 +90,12 @@ def age_rank(value: str) -> int:
 
 
 def pairs_of_run(groups: pd.DataFrame, run_id: str, first: str, second: str) -> pd.DataFrame:
-    """Return one run's cells of a pair of fields, their values in columns of the fields' names."""
+    """Return one run's cells of a pair of fields, each field a column of its own, the largest cell first."""
     cells = groups[(groups["run_id"] == run_id) & (groups["field"] == f"{first}_{second}")]
     values = cells["value"].str.split("_", n=1, expand=True)
     if not len(cells) or values.shape[1] != 2:
         return pd.DataFrame()
-    named = cells.assign(**{first: values[0], second: values[1]})
-    if second == "age":
-        named = named.assign(_age=named["age"].map(age_rank)).sort_values(["_age"], kind="stable").drop(columns="_age")
-    return named
+    return cells.assign(**{first: values[0], second: values[1]}).sort_values("n_clips", ascending=False, kind="stable")
 
 
 def elderly_table(bench: BenchRecord) -> pd.DataFrame:

@@ -3,10 +3,13 @@
 Nothing here is estimated: a figure that the record does not hold stays empty.
 """
 
+import collections
 import dataclasses
 import math
+import statistics
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kmed_bench.records import SIZES, BenchRecord, TrainRecord
@@ -26,13 +29,16 @@ def ordered_trains(bench: BenchRecord) -> list[TrainRecord]:
 
 def history_table(bench: BenchRecord) -> pd.DataFrame:
     """Return every logged value: run_id, size, seed, metric, epoch (0 is the untouched model), value."""
-    columns = ["run_id", "size", "seed", "metric", "epoch", "value"]
-    parts = []
-    for run in ordered_trains(bench):
-        if len(run.history):
-            part = run.history[["metric", "step", "value"]].rename(columns={"step": "epoch"})
-            parts.append(part.assign(run_id=run.run_id, size=run.size, seed=run.seed)[columns])
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    runs = ordered_trains(bench)
+    lengths = [len(run.history) for run in runs]
+    if not sum(lengths):
+        return pd.DataFrame(columns=["run_id", "size", "seed", "metric", "epoch", "value"])
+    table: dict[str, Any] = {
+        name: np.repeat([getattr(run, name) for run in runs], lengths) for name in ("run_id", "size", "seed")
+    }
+    for name, column in (("metric", "metric"), ("epoch", "step"), ("value", "value")):
+        table[name] = np.concatenate([run.history[column].to_numpy() for run in runs if len(run.history)])
+    return pd.DataFrame(table)
 
 
 def runs_table(bench: BenchRecord) -> pd.DataFrame:
@@ -44,8 +50,9 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
     rows = []
     for run in ordered_trains(bench):
         overall = bench.scores.get(run.run_id, {}).get("overall", {})
-        epochs = _history(run, "time/epoch_s")
-        valid = _history(run, "valid/cer")
+        history = _by_metric(run)
+        epoch_s = [history["time/epoch_s"][epoch] for epoch in sorted(history["time/epoch_s"])]
+        valid = history["valid/cer"]
         get = run.metrics.get
         rows.append(
             {
@@ -54,7 +61,7 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
                 "size": run.size,
                 "seed": run.seed,
                 "status": run.status,
-                "epochs": int((valid.index > 0).sum()),
+                "epochs": sum(epoch > 0 for epoch in valid),
                 "best_epoch": get("best/epoch", math.nan),
                 "untouched_valid_cer": valid.get(0, math.nan),
                 "untouched_test_cer": get("untouched/test_cer", math.nan),
@@ -66,27 +73,29 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
                 "test_cer_high": get("test/cer_high", math.nan),
                 "n_clips": overall.get("n_clips", math.nan),
                 "n_speakers": overall.get("n_speakers", math.nan),
-                "epoch_s": epochs.median() if len(epochs) else math.nan,
-                "train_s": epochs.sum() if len(epochs) else math.nan,
+                "epoch_s": statistics.median(epoch_s) if epoch_s else math.nan,
+                "train_s": sum(epoch_s) if epoch_s else math.nan,
             }
         )
     return pd.DataFrame(rows)
 
 
-def _history(run: TrainRecord, metric: str) -> "pd.Series[float]":
-    """One metric's values by step."""
-    if not len(run.history):
-        return pd.Series(dtype=float)
-    rows = run.history[run.history["metric"] == metric]
-    return pd.Series(rows["value"].to_numpy(), index=rows["step"].to_numpy(), dtype=float).sort_index()
+def _by_metric(run: TrainRecord) -> dict[str, dict[int, float]]:
+    """Return each metric's values by epoch; a plain loop, since a thousand runs make a million small lookups."""
+    found: dict[str, dict[int, float]] = collections.defaultdict(dict)
+    if len(run.history):
+        columns = (run.history[name].tolist() for name in ("metric", "step", "value"))
+        for metric, step, value in zip(*columns, strict=True):
+            found[metric][step] = value
+    return found
 
 
-def sizes_table(bench: BenchRecord) -> pd.DataFrame:
+def sizes_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per size with finished runs: the chosen run's figures, and the mean and range over seeds.
 
-    Within a size the run with the lowest decoded valid CER is chosen; the test part plays no role in it.
+    ``runs`` is what ``runs_table`` returns. Within a size the run with the lowest decoded valid CER is
+    chosen; the test part plays no role in it.
     """
-    runs = runs_table(bench)
     if not len(runs):
         return runs
     done = runs[(runs["status"] == FINISHED) & runs["valid_cer"].notna()]

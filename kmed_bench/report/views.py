@@ -50,6 +50,13 @@ class View:
     weak: str | None = None
     strong: str | None = None
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether the table does not fit a phone, where each row then becomes a card."""
+        texts = sum(column.kind == "text" for column in self.columns)
+        intervals = sum(column.low is not None for column in self.columns)
+        return len(self.columns) + max(0, texts - 2) + intervals > 6
+
     def records(self) -> list[dict[str, Any]]:
         """Return the rows as dictionaries."""
         return [{str(key): value for key, value in row.items()} for row in self.rows.to_dict("records")]
