@@ -2,8 +2,12 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
+from importlib import resources
+from math import isclose
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -13,6 +17,23 @@ from test_report_tables import make_bench, make_train
 from kmed_bench.records import BenchRecord
 from kmed_bench.report import fonts
 from kmed_bench.report.page import find_notices, write_report
+
+COMPARISONS: list[dict[str, Any]] = [
+    {
+        "a_name": "base untouched",
+        "b_name": "base fine-tuned",
+        "a": 0.1995,
+        "b": 0.0843,
+        "delta": -0.1152,
+        "delta_low": -0.1311,
+        "delta_high": -0.0987,
+        "p_value": 0.0004,
+        "p_holm": 0.0008,
+        "n_clips": 1000,
+        "n_speakers": 42,
+    },
+    {"a_name": "base fine-tuned", "b_name": "small fine-tuned", "delta": 0.001, "p_value": 0.7, "p_holm": 0.7},
+]
 
 
 class Page(HTMLParser):
@@ -68,7 +89,7 @@ def bench() -> BenchRecord:
 @pytest.fixture(scope="module")
 def folder(bench: BenchRecord, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    assert write_report(bench, out) == out / "index.html"
+    assert write_report(bench, out, comparisons=COMPARISONS) == out / "index.html"
     return out
 
 
@@ -90,6 +111,67 @@ def test_size_table_equals_the_record(bench: BenchRecord, html: str) -> None:
         assert row["best epoch"] == [repr(m["best/epoch"])]
         assert row["test clips"] == [repr(float(bench.scores[best.run_id]["overall"]["n_clips"]))]
         assert row["seeds"] == ["2.0"]
+
+
+def test_groups_rates_costs_and_gap_equal_the_record(bench: BenchRecord, html: str) -> None:
+    shown = Page(html).tables
+    chosen = {
+        size: next(run for run in bench.trains if run.run_id == f"{size}001") for size in ("tiny", "base", "small")
+    }
+    groups = {(row["field"][0], row["group"][0]): row for row in shown["groups"][1:]}
+    assert len(groups) == 11
+    for size, run in chosen.items():
+        scores = bench.scores[run.run_id]
+        cell = scores["groups"]["dialect"]["경기/서울"]
+        row = groups["dialect", "경기/서울"]
+        assert row[size] == [repr(cell[key]) for key in ("cer", "cer_low", "cer_high")]
+        assert row["clips"] == [repr(float(cell["n_clips"]))]
+        assert groups["age", "over70"][size] == ["–"]
+        rates = {row["measure"][0]: row for row in shown["rates"][1:]}
+        assert rates["medical terms found"][f"{size} fine-tuned"] == [repr(scores["overall"]["term_recall"])]
+        assert rates["WER (eojeol)"][f"{size} untouched"] == [repr(run.metrics["untouched/test_wer"])]
+        costs = next(row for row in shown["costs"][1:] if row["size"] == [size])
+        assert costs["audio seconds decoded per second"] == [repr(run.metrics["speed/test_rtfx"])]
+        assert costs["parameters"] == [repr(run.metrics["speed/parameters"])]
+        gap = next(row for row in shown["elderly"][1:] if row["size"] == [size])
+        assert gap["gap"] == [repr(scores["elderly_gap"][f"cer_gap{end}"]) for end in ("", "_low", "_high")]
+
+
+def test_comparisons_equal_what_was_given(html: str) -> None:
+    first, second = Page(html).tables["comparisons"][1:]
+    assert first["difference in CER"] == [repr(COMPARISONS[0][key]) for key in ("delta", "delta_low", "delta_high")]
+    assert first["p (Holm)"] == [repr(COMPARISONS[0]["p_holm"])]
+    assert second["difference in CER"] == [repr(COMPARISONS[1]["delta"])]
+    assert html.count('<tr class="strong"') == 1 + 6  # one significant difference, and this bench's published rows
+
+
+def numbers_of(value: Any) -> Iterator[float]:
+    """Every number in a nested value."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from numbers_of(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from numbers_of(item)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield float(value)
+
+
+def test_no_number_on_the_page_is_from_elsewhere(bench: BenchRecord, html: str) -> None:
+    known = set(numbers_of([bench.split, bench.quality, bench.scores, [run.metrics for run in bench.trains]]))
+    known |= set(numbers_of(COMPARISONS))
+    published = pd.read_csv(resources.files("kmed_bench.report") / "published.csv")
+    known |= set(published["cer"]) | set(published["cer_high"].dropna())
+    for run in bench.trains:
+        history = run.history.pivot(index="step", columns="metric", values="value")
+        seconds = history["time/epoch_s"].dropna()
+        known |= {float(run.seed), float(len(seconds)), seconds.sum(), seconds.median(), history["valid/cer"][0]}
+    for size in ("tiny", "base", "small"):
+        of_size = [run.metrics for run in bench.trains if run.size == size]
+        known |= {sum(m[key] for m in of_size) / len(of_size) for key in ("test/cer", "best/valid_cer")}
+        known.add(float(len(of_size)))
+    strangers = [(value, text) for value, text in Page(html).data if not any(isclose(value, k) for k in known)]
+    assert strangers == []
 
 
 def test_every_shown_number_is_its_value_shortened(html: str) -> None:
@@ -174,6 +256,14 @@ def test_skipped_sizes_are_named_with_the_remedy(tmp_path: Path) -> None:
     html = write_report(bench, tmp_path).read_text(encoding="utf-8")
     assert Page(html).tables["missing"][1]["left out"] == ["size small"]
     assert "no weights &lt;here&gt;; give --weights" in html
+
+
+def test_many_runs_are_shown_in_part_and_said_so(tmp_path: Path) -> None:
+    html = write_report(make_bench(sizes=("base",), seeds=104, epochs=1), tmp_path).read_text(encoding="utf-8")
+    page = Page(html)
+    assert len(page.tables["runs"][1:]) == 100
+    assert "The first 100 of 104 train runs; the CSV has all." in html
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 104
 
 
 def test_a_bench_without_figures_still_gives_a_page(tmp_path: Path) -> None:

@@ -246,6 +246,17 @@ def test_unfinished_runs_and_skipped_sizes_are_named_and_not_counted() -> None:
     assert missing["reason"].tolist() == ["no weights", "no weights; use --weights", "ended as FAILED"]
 
 
+def test_labels_left_out_of_the_loss_are_named_once() -> None:
+    bench = make_bench(sizes=("base",), seeds=2)
+    bench.params["train.max_len"] = "80"
+    for run in bench.trains:
+        run.metrics["data/train_label_too_long"] = 3.0
+        run.metrics["data/valid_label_too_long"] = 0.0
+    missing = tables.missing_table(bench)
+    assert missing["what"].tolist() == ["3 labels of train"]
+    assert "over 80 tokens" in missing["reason"][0]
+
+
 def test_nothing_is_invented_for_an_empty_bench() -> None:
     empty = BenchRecord(
         run_id="e",

@@ -177,7 +177,7 @@ def plot_histogram(histogram: pd.DataFrame, *, label: str, title: str) -> Figure
     figure, axes = plt.subplots(figsize=(5.2, 2.8))
     axes.bar(range(len(histogram)), histogram["n"], color=SIZE_COLOURS["base"], width=0.85)
     edges = [f"{edge:g}" + ("+" if math.isnan(high) else "") for edge, high in histogram[["low", "high"]].to_numpy()]
-    axes.set_xticks(range(len(histogram)), edges, size=8)
+    axes.set_xticks(range(len(histogram)), edges, size=7)
     axes.grid(axis="x", visible=False)
     axes.set(xlabel=label, ylabel="utterances")
     axes.set_title(title, loc="left")

@@ -142,7 +142,24 @@ def missing_table(bench: BenchRecord) -> pd.DataFrame:
             rows.append({"what": f"run {run.name} ({run.size}, seed {run.seed})", "reason": f"ended as {run.status}"})
         elif "best/valid_cer" not in run.metrics:
             rows.append({"what": f"run {run.name} ({run.size}, seed {run.seed})", "reason": "logged no best/valid_cer"})
-    return pd.DataFrame(rows, columns=["what", "reason"])
+    return pd.DataFrame(rows + _long_labels(bench), columns=["what", "reason"])
+
+
+def _long_labels(bench: BenchRecord) -> list[dict[str, str]]:
+    """Return a row per part whose loss leaves labels out; the count is the same for every run of the bench."""
+    limit = bench.params.get("train.max_len", "train.max_len")
+    found: dict[tuple[str, int], None] = {}
+    for run in bench.trains:
+        for part in ("train", "valid"):
+            if n := run.metrics.get(f"data/{part}_label_too_long"):
+                found[part, int(n)] = None
+    return [
+        {
+            "what": f"{n} labels of {part}",
+            "reason": f"label_too_long: over {limit} tokens, so they have no part in the loss; raise train.max_len",
+        }
+        for part, n in found
+    ]
 
 
 def provenance_table(bench: BenchRecord) -> pd.DataFrame:
