@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import torch
 import whisper
 from mlflow.exceptions import MlflowException
+from random_whisper import save_random_whisper
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
@@ -27,11 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The pyfunc on a random checkpoint that is small enough to decode in a moment."""
     from kmed_bench.tracking.pyfunc_model import WhisperModel
 
-    torch.manual_seed(208)
-    dims = whisper.model.ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1)
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
-    weights = whisper.model.Whisper(dims).state_dict()
-    torch.save({"dims": dims.__dict__, "model_state_dict": weights}, path)
+    path = save_random_whisper(tmp_path_factory.mktemp("checkpoint") / "tiny.pt")
     loaded = WhisperModel()
     loaded.load_context(SimpleNamespace(artifacts={"checkpoint": str(path)}, model_config=CONFIG))
     return loaded
@@ -67,7 +63,8 @@ REFUSED = {
     "words as samples": ({"samples": ["a", "b"], "rate_hz": 16_000}, "no numbers"),
     "no samples": ({"samples": [], "rate_hz": 16_000}, "holds no samples"),
     "not a number": ({"samples": [float("nan")], "rate_hz": 16_000}, "not finite"),
-    "nothing": ({"rate_hz": 16_000}, "Row 0 has none of them; give exactly one of audio, audio_base64, path, samples"),
+    "nothing": ({"rate_hz": 16_000}, "No column holds audio; give exactly one of audio, audio_base64, path, samples"),
+    "none of its own": ({"audio": None, "path": None}, "Row 0 has none of them; give exactly one of audio"),
     "two": ({"audio": noise(), "path": "a.wav"}, "Row 0 has audio and path"),
     "a number": ({"audio": 3}, "it is a int; give a file's bytes"),
 }

@@ -17,6 +17,7 @@ import soundfile
 import torch
 import whisper
 from mlflow.tracking import MlflowClient
+from random_whisper import save_random_whisper
 
 from kmed_bench.config import Config, load_config
 from kmed_bench.records import KmedError
@@ -34,24 +35,7 @@ SHA = "cd" * 32
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of openai-whisper's shape, small enough to decode in a moment."""
-    torch.manual_seed(208)
-    dims = whisper.model.ModelDimensions(
-        n_mels=80,
-        n_audio_ctx=1500,
-        n_audio_state=64,
-        n_audio_head=2,
-        n_audio_layer=1,
-        n_vocab=51865,
-        n_text_ctx=32,
-        n_text_state=64,
-        n_text_head=2,
-        n_text_layer=1,
-    )
-    model = whisper.model.Whisper(dims)
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
-    torch.save({"dims": dims.__dict__, "model_state_dict": model.state_dict()}, path)
-    return path
+    return save_random_whisper(tmp_path_factory.mktemp("checkpoint") / "tiny.pt")
 
 
 @pytest.fixture(scope="module")

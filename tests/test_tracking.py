@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import os
+import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -21,10 +23,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:Deprecatio
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store for the module: an SQLite database takes two seconds to make."""
-    folder = tmp_path_factory.mktemp("store")
-    return f"sqlite:///{folder}/mlflow.db"
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database to copy: each takes seconds to make."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    store._make_database(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def uri(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store for the module."""
+    return f"sqlite:///{shutil.copy(empty_database, tmp_path_factory.mktemp('store'))}"
 
 
 @pytest.fixture
@@ -36,7 +45,7 @@ def config(uri: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
 
 
 @pytest.fixture(autouse=True)
-def no_run_left_active() -> None:
+def no_run_left_active() -> Iterator[None]:
     yield
     assert mlflow.active_run() is None
 
@@ -248,14 +257,16 @@ def test_runs_that_are_no_bench_are_refused(config: Config, uri: str) -> None:
         readback.read_bench(uri, "0" * 32)
 
 
-def test_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
-    uri = runs.open_store(dataclasses.replace(Config().tracking, uri=f"sqlite:///{tmp_path}/empty.db"))
+def test_an_empty_store_says_how_to_fill_it(empty_database: Path) -> None:
+    uri = runs.open_store(dataclasses.replace(Config().tracking, uri=f"sqlite:///{empty_database}"))
     with pytest.raises(KmedError, match=r"holds no benchmark; make one with `kmed-bench run`"):
         readback.read_bench(uri)
     assert readback.read_benches(uri) == []
 
 
-def test_a_moved_store_is_named(tmp_path: Path) -> None:
+def test_a_moved_store_is_named(empty_database: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    shutil.copy(empty_database, tmp_path / "a")
     config = load_config("demo", {"tracking.uri": f"sqlite:///{tmp_path}/a/mlflow.db"})
     with runs.bench_run(config, code_version="x"):
         pass

@@ -75,6 +75,8 @@ class WhisperModel(PythonModel):
         if language != "auto" and language not in whisper.tokenizer.LANGUAGES:
             raise _refuse(f"language is {language!r}; give a code of Whisper's, such as 'ko', or 'auto'.")
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame({"audio": list(model_input)})
+        if not set(table.columns) & set(SOURCES):  # MLflow drops columns that the signature does not name
+            raise _refuse(f"No column holds audio; give exactly one of {', '.join(SOURCES)} in each row.")
         clips = [self.reader.read(number, row) for number, row in enumerate(table.to_dict("records"))]
         with self._lock, torch.inference_mode():
             results = self._transcribe(clips, None if language == "auto" else language)
