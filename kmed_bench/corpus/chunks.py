@@ -7,6 +7,7 @@ in between has another name and is read anew.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import itertools
 import multiprocessing
@@ -14,7 +15,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -91,9 +92,10 @@ def read_entries(
         say(f"resumed: {len(parts) - len(waiting)} of {len(parts)} chunks of {kind} were read before")
     done, total = 0, sum(part.num_rows for part, _ in waiting)
     tasks = ((_chunk(containers, kind, part), path, part.num_rows) for part, path in waiting)
-    for n_files in _run(tasks, workers if len(waiting) >= _POOL_CHUNKS else 1):
-        done += n_files
-        say(f"{kind}: read {done:,} of {total:,} files")
+    with contextlib.closing(_run(tasks, workers if len(waiting) >= _POOL_CHUNKS else 1)) as finished:
+        for n_files in finished:
+            done += n_files
+            say(f"{kind}: read {done:,} of {total:,} files")
     return pa.concat_tables([_joined(part, store, path, kind) for part, path in zip(parts, paths, strict=True)])
 
 
@@ -123,7 +125,7 @@ def _joined(part: pa.Table, store: ChunkStore, path: Path, kind: str) -> pa.Tabl
     return pa.table([*kept.columns, *read.columns], [*kept.column_names, *read.column_names])
 
 
-def _run(tasks: Iterator[tuple[Chunk, Path, int]], workers: int) -> Iterator[int]:
+def _run(tasks: Iterator[tuple[Chunk, Path, int]], workers: int) -> Generator[int]:
     """Do the tasks and yield each one's number of files as it is done."""
     if workers == 1:
         for task in tasks:
@@ -142,7 +144,8 @@ def _run(tasks: Iterator[tuple[Chunk, Path, int]], workers: int) -> Iterator[int
     except BrokenProcessPool:
         raise KmedError(
             f"One of the {workers} processes that read the download was ended by the system, as a rule for want of "
-            "memory; start the command again, with -P data.workers=1 if it recurs: what was read is kept."
+            "memory, or could not start, as under a script without `if __name__ == '__main__':`. Start the command "
+            "again, with data.workers=1 if it recurs: what was read is kept."
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

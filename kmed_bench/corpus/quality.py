@@ -1,4 +1,29 @@
-"""The quality report: what the labels and their audio came to, in counts and hours."""
+"""The quality report: what the labels and their audio came to, in counts and hours.
+
+Keys of ``quality.json``
+------------------------
+labels, usable, rejected, warnings
+    Counts; labels = usable + the sum of rejected. A warning is about an utterance that stays
+    usable, an audio file that no label names, or an archive.
+speakers, sentences, hours
+    Of the usable utterances, like all that follows.
+by, hours_by
+    ``{field: {value: n}}`` and hours in place of n.
+pairs
+    ``{"dialect,gender": {dialect: {gender: {"n": …, "hours": …}}}}`` and so on.
+unknown_values
+    Values outside the set's vocabulary, ``N/A`` among them: kept in the manifest.
+stated
+    How many labels state a length and a rate, and so could be compared with their audio.
+reject_examples, warning_examples
+    Up to five utterance ids (for archives: what is wrong) of each kind.
+histograms
+    Edges and counts of ``duration_s`` and of ``text_chars`` of the raw text; the last bin is open.
+marks_version
+    Of the rules behind sentence ids and empty transcripts.
+roles_left_out, files_ignored
+    Labels of roles not asked for; files that are neither label nor audio, by suffix.
+"""
 
 import itertools
 from typing import Any
@@ -23,7 +48,7 @@ def describe(
     config: DataConfig,
     warnings: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """Return the contents of ``quality.json``: see docs for every key.
+    """Return the contents of ``quality.json``.
 
     Parameters
     ----------
@@ -49,6 +74,7 @@ def describe(
         "hours_by": {field: _sums(hours, manifest[field]) for field in FIELDS},
         "pairs": {f"{a},{b}": _pairs(manifest, a, b) for a, b in itertools.combinations(PAIRED_FIELDS, 2)},
         "unknown_values": _unknown(manifest),
+        "stated": {"length": _stated(rows, "stated_s"), "rate": _stated(rows, "stated_hz")},
         "reject_examples": {str(reason): sorted(ids)[:_EXAMPLES] for reason, ids in rejected},
         "warning_examples": {kind: found[:_EXAMPLES] for kind, found in warned.items()},
         "histograms": {
@@ -76,6 +102,10 @@ def _warnings(rows: pd.DataFrame, config: DataConfig) -> dict[str, list[str]]:
         "clipped_audio": usable["audio_clipped"] > config.clipped_share,
     }
     return {kind: sorted(usable.loc[where, "stem"]) for kind, where in tests.items()}
+
+
+def _stated(rows: pd.DataFrame, column: str) -> int:
+    return int(np.isfinite(rows.loc[rows["reason"] == "", column]).sum())
 
 
 def _counts(values: pd.Series) -> dict[str, int]:

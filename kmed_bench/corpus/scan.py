@@ -136,7 +136,7 @@ def _read_audio(reader: _Reader, _stem: str, refused: str | None, member: Member
             except HeaderTooShort:
                 header = read_header(reader.read(member, HEADER_LIMIT), member.size)
             level = _decode(reader.read(member, None)) if reader.decode else (_NAN, _NAN)
-            return (*dataclasses.astuple(header), *level, "")
+            return (*header, *level, "")
         except (OSError, ArchiveError, WavError) as error:
             fault = _why(error)
     return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, fault)

@@ -4,8 +4,8 @@ At a million files a decoder per file is too slow, and a member of a deflated zi
 end; the first few hundred bytes and the file's size say all that the manifest needs.
 """
 
-import dataclasses
 import struct
+from typing import NamedTuple
 
 HEADER_BYTES = 512
 """Enough for nearly every header; ``HEADER_LIMIT`` for those with long comment chunks."""
@@ -24,8 +24,7 @@ class HeaderTooShort(WavError):  # noqa: N818 (a request for more bytes before i
     """The given bytes end before the header does."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class WavHeader:
+class WavHeader(NamedTuple):
     """What a WAV header states.
 
     Attributes
