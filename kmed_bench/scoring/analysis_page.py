@@ -13,6 +13,7 @@ from kmed_bench.records import Prediction, write_json, write_text_atomically
 from kmed_bench.scoring.alignment import align
 from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
 from kmed_bench.scoring.groups import score_predictions
+from kmed_bench.scoring.measures import versions
 
 NOTICE = (
     "These files hold transcripts of people's speech and what a model made of them. They are private: "
@@ -79,8 +80,7 @@ def _summarise(analysis: ErrorAnalysis, scores: dict[str, Any], name: str) -> di
         "hallucination_signs": {str(sign): int(n) for sign, n in signs.value_counts().items()},
         "worst_tenth_share_of_errors": _share_of_worst_tenth(clips),
         "transcript_policy": scores["transcript_policy"],
-        "normaliser_version": scores["normaliser_version"],
-        "marks_version": scores["marks_version"],
+        **versions(),
     }
 
 
@@ -126,5 +126,7 @@ def mark_edits(reference: str, hypothesis: str) -> list[Segment]:
     segments = []
     for run in align(flat, heard):
         said = "".join(" " * (i in starts and i > 0) + flat[i] for i in range(run.ref_start_idx, run.ref_end_idx))
-        segments.append((run.type, said, heard[run.hyp_start_idx : run.hyp_end_idx]))
+        if said.startswith(" "):
+            segments.append(("equal", " ", ""))
+        segments.append((run.type, said.lstrip(), heard[run.hyp_start_idx : run.hyp_end_idx]))
     return segments
