@@ -263,9 +263,9 @@ class Trainer:
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         )
         return {
-            "speed/test_rtfx": scores["time"]["rtfx"],
-            "speed/test_decode_s_p50": scores["time"]["decode_s_p50"],
-            "speed/test_decode_s_p95": scores["time"]["decode_s_p95"],
+            "speed/test_rtfx": scores["decode"]["rtfx"],
+            "speed/test_decode_s_p50": scores["decode"]["decode_s_p50"],
+            "speed/test_decode_s_p95": scores["decode"]["decode_s_p95"],
             "speed/parameters": sum(p.numel() for p in model.parameters()),
             "speed/checkpoint_bytes": checkpoint.stat().st_size,
             "speed/peak_memory_bytes": memory,

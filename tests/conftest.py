@@ -2,8 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Before anything imports mlflow: no telemetry, also in the tests' child processes.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -33,3 +37,45 @@ def real_speech() -> Path:
     folder = real_speech_folder()
     assert folder is not None  # tests that use this carry the marker real_speech
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Whisper with the real vocabulary and window but hardly any layers, seeded."""
+    import torch
+    from whisper.model import ModelDimensions, Whisper
+
+    from kmed_bench.asr.weights import save_weights
+
+    torch.manual_seed(0)
+    model = Whisper(ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1))
+    # openai-whisper leaves this uninitialised, since it expects to load weights.
+    torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
+    torch.nn.init.normal_(model.decoder.token_embedding.weight, std=0.05)
+    path = tmp_path_factory.mktemp("tiny") / "tiny-random.pt"
+    save_weights(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tone_part(tmp_path_factory: pytest.TempPathFactory) -> "pd.DataFrame":
+    """Twelve short synthetic tones with Korean labels, as rows of a manifest."""
+    import numpy as np
+    import pandas as pd
+    import soundfile
+
+    from kmed_bench.records import MANIFEST_COLUMNS
+
+    folder = tmp_path_factory.mktemp("tones")
+    labels = ("머리가 아파요.", "네", "약을 (3)/(세) 번 먹었어요", "열이 나요")
+    rows = []
+    for i in range(12):
+        seconds = 0.5 + 0.13 * i
+        time = np.arange(int(48_000 * seconds)) / 48_000
+        path = folder / f"PA_{i % 4:04d}-{i:04d}.wav"
+        soundfile.write(path, 0.3 * np.sin(2 * np.pi * (200 + 40 * i) * time), 48_000, subtype="PCM_16")
+        row = dict.fromkeys(MANIFEST_COLUMNS, "N/A")
+        row |= {"utterance_id": path.stem, "audio": str(path), "speaker_id": f"PA_{i % 4:04d}"}
+        row |= {"sentence_id": f"s{i % 4}", "text": labels[i % 4], "role": "patient"}
+        rows.append({**row, "duration_s": seconds, "rate_hz": 48_000})
+    return pd.DataFrame(rows)

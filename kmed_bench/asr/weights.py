@@ -1,6 +1,5 @@
 """Where each size's real Whisper weights come from, in a fixed order, with checksums."""
 
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -139,7 +138,7 @@ def _read_checkpoint(path: Path) -> tuple[ModelDimensions, dict[str, torch.Tenso
     except Exception as error:  # torch raises a dozen types for a file that is not its own
         raise KmedError(
             f"{path} is not a Whisper checkpoint of {{'dims', 'model_state_dict'}} "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]})."
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})."
         ) from None
 
 
@@ -179,10 +178,13 @@ def _downloaded(size: str) -> Weights | None:
     if not _reachable(url):
         return None
     folder = cache_folder() / "weights"
-    with contextlib.suppress(urllib.error.URLError, TimeoutError, ConnectionError):
+    try:
         path = Path(str(whisper._download(url, str(folder), in_memory=False)))
-        return Weights(size, path, "download", expected)
-    return None
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return None
+    except RuntimeError as error:  # openai-whisper's word for a checksum that does not match
+        raise KmedError(f"Whisper {size} was downloaded from {url}, but: {error}") from None
+    return Weights(size, path, "download", expected)
 
 
 def _reachable(url: str) -> bool:

@@ -1,0 +1,92 @@
+import pytest
+import torch
+import whisper
+
+from kmed_bench.asr.batches import korean_tokenizer
+from kmed_bench.asr.decode import decode_clips, decode_greedy, encode, predict_part, suppressed_tokens
+from kmed_bench.asr.features import build_frames
+from kmed_bench.asr.weights import find_weights, load_weights
+from kmed_bench.corpus.manifest import ingest
+from kmed_bench.records import read_manifest
+
+OPTIONS = whisper.DecodingOptions(language="ko", without_timestamps=True, fp16=False)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_checkpoint):
+    return load_weights(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def store(tone_part, tmp_path_factory):
+    return build_frames(tone_part, tmp_path_factory.mktemp("frames"))
+
+
+def test_the_encoder_is_whispers_on_the_full_window(tiny):
+    mel = torch.randn(2, 80, 3000)
+    with torch.inference_mode():
+        torch.testing.assert_close(encode(tiny, mel), tiny.encoder(mel), atol=0, rtol=0)
+        assert encode(tiny, mel[:, :, :250]).shape == (2, 125, 64)
+
+
+def test_tokens_equal_openai_whispers(tiny):
+    torch.manual_seed(1)
+    mel = torch.randn(5, 80, 3000)
+    expected = [r.tokens for r in whisper.decode(tiny, mel, OPTIONS)]
+    with torch.inference_mode():
+        found = decode_greedy(tiny, encode(tiny, mel), korean_tokenizer(), max_new_tokens=224)
+    assert found == expected
+
+
+def test_clips_that_end_early_leave_the_others_alone(tiny):
+    """Each clip's tokens are the same alone and in a batch in which others end sooner."""
+    torch.manual_seed(2)
+    mel = torch.randn(4, 80, 3000) * torch.tensor([0.1, 1.0, 3.0, 10.0])[:, None, None]
+    tokenizer = korean_tokenizer()
+    with torch.inference_mode():
+        features = encode(tiny, mel)
+        together = decode_greedy(tiny, features, tokenizer, max_new_tokens=30)
+        alone = [decode_greedy(tiny, f[None], tokenizer, max_new_tokens=30)[0] for f in features]
+    assert together == alone
+
+
+def test_suppression_is_openai_whispers():
+    task = whisper.decoding.DecodingTask(
+        whisper.model.Whisper(whisper.model.ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1)), OPTIONS
+    )
+    never, never_first = suppressed_tokens(korean_tokenizer())
+    assert never == list(task._get_suppress_tokens())
+    assert never_first == [*korean_tokenizer().encode(" "), korean_tokenizer().eot]
+
+
+def test_predictions_keep_the_parts_order_and_raw_text(tiny, store, tone_part):
+    part = tone_part.iloc[::-1]
+    predictions = predict_part(tiny, part, store, batch_size=5, context="dynamic", precision="fp32", max_new_tokens=8)
+    assert [p.utterance_id for p in predictions] == part["utterance_id"].tolist()
+    assert [p.reference for p in predictions] == part["text"].tolist()
+    assert all(p.decode_s > 0 for p in predictions)
+
+
+def test_the_longest_clips_come_first(tiny, store, tone_part):
+    names = tone_part["utterance_id"].tolist()
+    clips = decode_clips(tiny, store, names, batch_size=4, context="dynamic", precision="fp32", max_new_tokens=8)
+    lengths = [store.n_frames(clip.utterance_id) for clip in clips]
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(lengths) == len(names)
+
+
+@pytest.mark.slow
+@pytest.mark.real_speech
+def test_real_clips_read_as_openai_whisper_reads_them(real_speech, tmp_path):
+    """The untouched base model, 30 s window, fp32: text for text."""
+    from kmed_bench.config import DataConfig
+
+    ingest([real_speech], tmp_path / "manifest", DataConfig())
+    part = read_manifest(tmp_path / "manifest" / "manifest.parquet").iloc[::25]
+    assert len(part) > 10
+    model = load_weights(find_weights("base").path)
+    store = build_frames(part, tmp_path / "cache")
+    predictions = predict_part(model, part, store, batch_size=8, context="full", precision="fp32", max_new_tokens=224)
+    for prediction in predictions:
+        expected = whisper.decode(model, store.window([prediction.utterance_id], 3000)[0], OPTIONS).text
+        assert prediction.hypothesis == expected, prediction.utterance_id
