@@ -199,6 +199,7 @@ EDGES: list[tuple[str, str, dict[str, tuple[int, int]]]] = [
     ),
     ("이십 일 먹었어요", "21 먹었어요", {"cer": (3, 7), "number_exact": (0, 0)}),  # 21, or 20 days: left alone
     ("5mg씩 두 번, 또 두 번", "5ml씩 두 번", {"number_exact": (1, 3)}),
+    ("혈압약을 먹고 두통이 왔어요", "혈압약 먹고 두턴이 왔어요", {"term_recall": (1, 2)}),
     ("네", "네 " * 100, {"cer": (99, 1), "cer_spaced": (198, 1), "wer": (99, 1), "wer_respaced": (1, 1)}),
 ]
 
@@ -259,6 +260,8 @@ def test_every_rate_equals_jiwer(pairs: list[tuple[str, str]]) -> None:
     assert found["jer"] == jiwer.cer(*jamo)
     numbered = [[normalise(canonical_numbers(side)) for side in sides] for sides in zip(*kept, strict=True)]
     assert found["cer_number"] == jiwer.cer(*numbered)
+    shares = ("number_exact", "term_recall", "deletion_share", "hallucination_rate")
+    assert all(found[name] is None or 0 <= found[name] <= 1 for name in shares)
     assert found["insertion_share"] == (output.insertions / errors if errors else None)
     assert found["deletion_share"] == (output.deletions / errors if errors else None)
     assert found["empty_rate"] == np.mean([not side for side in plain[1]])

@@ -24,6 +24,7 @@ from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.text.marks import MARKS_VERSION, Policy, is_masked, resolve_marks
 from kmed_bench.text.normalise import NORMALISER_VERSION, normalise
 from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers
+from kmed_bench.text.terms import TERMS_VERSION, term_hits
 
 RATES: dict[str, tuple[str, str]] = {
     "cer": ("cer_errors", "cer_length"),
@@ -34,6 +35,7 @@ RATES: dict[str, tuple[str, str]] = {
     "jer": ("jer_errors", "jer_length"),
     "cer_number": ("cer_number_errors", "cer_number_length"),
     "number_exact": ("numbers_found", "numbers"),
+    "term_recall": ("terms_found", "terms"),
     "insertion_share": ("cer_insertions", "cer_errors"),
     "deletion_share": ("cer_deletions", "cer_errors"),
     "empty_rate": ("empty", "clips"),
@@ -55,6 +57,7 @@ def versions() -> dict[str, str]:
         "normaliser_version": NORMALISER_VERSION,
         "marks_version": MARKS_VERSION,
         "numbers_version": NUMBERS_VERSION,
+        "terms_version": TERMS_VERSION,
     }
 
 
@@ -110,6 +113,7 @@ def _count(references: list[str], hypotheses: list[str], durations_s: list[float
     canonical = [canonical_numbers(t) for t in references], [canonical_numbers(t) for t in hypotheses]
     numbered = [normalise(t) for t in canonical[0]], [normalise(t) for t in canonical[1]]
     spoken, found = _match_numbers(*canonical)
+    terms = np.array([term_hits(*row) for row in zip(references, hypotheses, strict=True)], np.int64).reshape(-1, 2)
     aligned = align_characters(*plain)
     characters = count_edits(aligned, [len(text) for text in plain[0]])
     respaced = [impose_spacing(*row) for row in zip(*spaced, aligned, strict=True)]
@@ -119,6 +123,8 @@ def _count(references: list[str], hypotheses: list[str], durations_s: list[float
         "wer_respaced_errors": count_word_errors(spaced[0], respaced).errors,
         "numbers": spoken,
         "numbers_found": found,
+        "terms": terms[:, 0],
+        "terms_found": terms[:, 1],
         "clips": np.ones(len(references), dtype=np.int64),
         "empty": np.array([not text for text in plain[1]], dtype=np.int64),
         "hallucinated": np.array([bool(find_signs(*row)) for row in zip(*plain, durations_s, strict=True)], np.int64),
