@@ -13,10 +13,11 @@ import random
 
 import numpy as np
 
-from kmed_bench.corpus.quotas import Counts
+from kmed_bench.corpus.quotas import Counts, count_members
 
 N_PARTS = 3
 Parts = tuple[list[int], list[int]]
+Edge = tuple[int, list[int]]  # the speaker or sentence at the other end, and the strata served
 
 # Found by trial on corpora of 200 to 300 utterances whose optimum an exact solver gave.
 _MEMORY = 50  # moves
@@ -33,8 +34,10 @@ class Problem:
     speaker, sentence : array (n_utterances,)
         Index of each utterance's speaker and sentence. Where only speakers must differ between
         parts, each speaker stands for its own sentence, and the other way round.
-    strata : array (n_utterances, n_fields)
-        Index of each utterance's stratum in each field; one column of zeros where there is no field.
+    cell : array (n_utterances,)
+        Index of each utterance's cell: utterances of one cell serve the same strata.
+    member : array (n_cells, n_fields)
+        Index of each cell's stratum in each field; one column of zeros where there is no field.
     needs : array (3, n_strata)
         Utterances that each part needs of each stratum.
     sizes : tuple
@@ -43,7 +46,8 @@ class Problem:
 
     speaker: Counts
     sentence: Counts
-    strata: Counts
+    cell: Counts
+    member: Counts
     needs: Counts
     sizes: tuple[int, int, int]
 
@@ -53,8 +57,9 @@ class Assignment:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.of_speaker = _edges(problem.speaker, problem.sentence, problem.strata)
-        self.of_sentence = _edges(problem.sentence, problem.speaker, problem.strata)
+        strata = problem.member.tolist()  # one list per cell, shared by all its edges
+        self.of_speaker = _edges(problem.speaker, problem.sentence, problem.cell, strata)
+        self.of_sentence = _edges(problem.sentence, problem.speaker, problem.cell, strata)
         self.speaker = [-1] * len(self.of_speaker)
         self.sentence = [-1] * len(self.of_sentence)
         self.needs = problem.needs.tolist()
@@ -86,7 +91,7 @@ class Assignment:
         for index, part in enumerate(parts[1]):
             self.move_sentence(index, part)
 
-    def _move(self, edges: list[tuple[int, list[int]]], others: list[int], old: int, new: int) -> None:
+    def _move(self, edges: list[Edge], others: list[int], old: int, new: int) -> None:
         if old == new:
             return
         for other, strata in edges:
@@ -106,10 +111,10 @@ class Assignment:
                     have[stratum] += 1
 
 
-def _edges(units: Counts, others: Counts, strata: Counts) -> list[list[tuple[int, list[int]]]]:
-    edges: list[list[tuple[int, list[int]]]] = [[] for _ in range(int(units.max()) + 1)]
-    for unit, other, row in zip(units.tolist(), others.tolist(), strata.tolist(), strict=True):
-        edges[unit].append((other, row))
+def _edges(units: Counts, others: Counts, cell: Counts, strata: list[list[int]]) -> list[list[Edge]]:
+    edges: list[list[Edge]] = [[] for _ in range(int(units.max()) + 1)]
+    for unit, other, kind in zip(units.tolist(), others.tolist(), cell.tolist(), strict=True):
+        edges[unit].append((other, strata[kind]))
     return edges
 
 
@@ -139,11 +144,14 @@ def _start(assignment: Assignment) -> None:
     two_sided = not np.array_equal(problem.speaker, problem.sentence)
     # A share a of the speakers and a share a of the sentences leave a * a of the utterances.
     weights = [math.isqrt(size << 20) if two_sided else size << 10 for size in problem.sizes]
-    total = np.bincount(problem.strata.ravel(), minlength=problem.needs.shape[1])
+    size = np.bincount(problem.cell, minlength=len(problem.member)).astype(np.int64)
+    total = count_members(problem.member, size)
     goal = [[max(1, int(n) * w // sum(weights)) for n in total] for w in weights]
-    rarest = [min(int(total[k]) for _, row in edges for k in row) for edges in assignment.of_speaker]
+    rarity = total[problem.member].min(axis=1)[problem.cell]
+    rarest = np.full(len(assignment.of_speaker), len(problem.cell))
+    np.minimum.at(rarest, problem.speaker, rarity)
     given = [[0] * len(total) for _ in range(N_PARTS)]
-    for speaker in sorted(range(len(rarest)), key=lambda i: (rarest[i], i)):
+    for speaker in np.argsort(rarest, kind="stable").tolist():
         rows = [row for _, row in assignment.of_speaker[speaker]]
         strata = sorted({k for row in rows for k in row})
         lack = [sum((g[k] - have[k]) * 1000 // g[k] for k in strata) for g, have in zip(goal, given, strict=True)]
@@ -152,14 +160,17 @@ def _start(assignment: Assignment) -> None:
         for row in rows:
             for k in row:
                 given[part][k] += 1
-    room = [max(1, sum(g[k] for k in range(len(g))) * w // sum(weights)) for g, w in zip(goal, weights, strict=True)]
+    # What a part may hold of the utterances that its speakers and sentences share.
+    room = [
+        max(1, sum(g) * (w if two_sided else sum(weights)) // sum(weights)) for g, w in zip(goal, weights, strict=True)
+    ]
     used = [0] * N_PARTS
     for sentence, edges in enumerate(assignment.of_sentence):
         gain = [0] * N_PARTS
         for other, row in edges:
             gain[assignment.speaker[other]] += len(row)
-        worth = [gain[p] * ((room[p] - used[p]) * 1000 // room[p]) for p in range(N_PARTS)]
-        part = worth.index(max(worth)) if any(worth) else gain.index(max(gain))
+        worth = [gain[p] * max(1, (room[p] - used[p]) * 1000 // room[p]) for p in range(N_PARTS)]
+        part = worth.index(max(worth))
         assignment.move_sentence(sentence, part)
         used[part] += gain[part]
 

@@ -133,10 +133,10 @@ def _assign_units(
     choice that meets the quotas and still can't be drawn from is searched again with slack per cent more.
     """
     if strata.fields:
-        rows, needs = strata.member[strata.cell], np.array([strata.quotas(size) for size in sizes])
+        member, needs = strata.member, np.array([strata.quotas(size) for size in sizes])
     else:
-        rows, needs = np.zeros((len(speaker), 1), np.int64), np.array([[size] for size in sizes])
-    found = assign(Problem(speaker, sentence, rows, needs + needs * slack // 100, sizes), seed)
+        member, needs = np.zeros((len(strata.size), 1), np.int64), np.array([[size] for size in sizes])
+    found = assign(Problem(speaker, sentence, strata.cell, member, needs + needs * slack // 100, sizes), seed)
     of_speaker, of_sentence = np.array(found.speaker)[speaker], np.array(found.sentence)[sentence]
     return np.where(of_speaker == of_sentence, of_speaker, UNUSED).astype(np.int64), found.cost() == 0
 
