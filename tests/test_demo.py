@@ -4,7 +4,7 @@ import json
 import sys
 import time
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from kmed_bench.config import DataConfig
 from kmed_bench.corpus.demo import make_demo_corpus, read_sentences
 from kmed_bench.corpus.demo_files import RATE_HZ
 from kmed_bench.corpus.espeak import Voice, speak
+from kmed_bench.corpus.manifest import ingest
 from kmed_bench.records import REJECT_REASONS, WARNING_KINDS, KmedError
 
 DEFAULT = {"speakers": 16, "sentences": 72, "seed": 208}
@@ -122,6 +124,19 @@ def test_counts_add_up(tree: tuple[Path, dict[str, Any]]) -> None:
     text = (folder / "README.txt").read_text(encoding="utf-8")
     assert "Synthetic" in text
     assert all(name in text for name in summary["defects"])
+
+
+@pytest.mark.parametrize("roles", [("patient",), ("nurse", "doctor"), ("patient", "nurse", "doctor")])
+def test_ingest_finds_what_was_planted(
+    tree: tuple[Path, dict[str, Any]], tmp_path: Path, roles: tuple[str, ...]
+) -> None:
+    folder, summary = tree
+    quality = ingest([folder], tmp_path / "out", DataConfig(roles=roles, decode=True, workers=1))
+    for kind in ("labels", "usable"):
+        assert quality[kind] == sum(summary["by_role"][role][kind] for role in roles)
+    for kind in ("rejected", "warnings"):
+        planted = sum((Counter(summary["by_role"][role][kind]) for role in roles), Counter[str]())
+        assert Counter({name: n for name, n in quality[kind].items() if n}) == planted
 
 
 def test_groups_can_be_split_without_leaks(tree: tuple[Path, dict[str, Any]]) -> None:

@@ -91,7 +91,7 @@ def make_demo_corpus(out: Path, *, speakers: int, sentences: int, seed: int, lay
     dict
         ``labels``, ``usable``, ``rejected`` {reason: n}, ``warnings`` {kind: n}, ``speakers``, ``sentences``,
         ``hours`` of the audio written, ``defects`` {utterance id: defect} and ``by_role``
-        {role: {labels, usable, rejected, warnings}}: what ``ingest`` must find.
+        {role: {labels, usable, rejected, warnings}}: what ``ingest`` must find (silence only where it decodes).
 
     Raises
     ------

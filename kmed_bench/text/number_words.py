@@ -50,7 +50,7 @@ _AS_MANY = re.compile(r"로|나|의| ?이상")
 # 이천 and 사천 are towns, 천사 an angel, 만사 "everything", 이만 "that much".
 _PLAIN_THOUSANDS = frozenset(["십만", "백만", "삼천", "오천", "육천", "칠천", "팔천", "구천"])
 
-_FIRST = frozenset(_DIGITS + "십백천만억한두세네석넉하둘셋넷다여일아열스서마쉰예너대유시")  # how number words begin
+FIRST = _DIGITS + "십백천만억한두세네석넉하둘셋넷다여일아열스서마쉰예너대유시"  # how number words begin
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def read_words(text: str, at: int) -> Reading | None:
 
     A reading without numbers says that the stretch up to its end is ambiguous and stays as it is.
     """
-    if text[at] not in _FIRST:
+    if text[at] not in FIRST:
         return None
     for read in (_read_set_phrase, _read_range, _read_digit_run, read_decimal, read_fraction, _read_sino, _read_native):
         reading = read(text, at)

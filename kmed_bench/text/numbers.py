@@ -16,6 +16,7 @@ import unicodedata
 from kmed_bench.text.counters import SINO_COUNTER, TAIL
 from kmed_bench.text.number_words import (
     ARABIC,
+    FIRST,
     Reading,
     counter_at,
     read_decimal,
@@ -32,6 +33,7 @@ NUMBERS_VERSION = "1"
 # A number word starts a word, or follows another number or one of these.
 _OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|영하|영상|섭씨|\d)$")
 _LATIN_CODE = re.compile(r"[A-Za-z][A-Za-z-]*\d[\dA-Za-z.]*")  # B12, CD4, COVID-19: names, not numbers
+_START = re.compile(rf"[\dA-Za-z{FIRST}]")
 _PHONE = re.compile(r"(?<!\d)(0\d{1,2})[-. ](\d{3,4})[-. ](\d{4})(?!\d)|(?<!\d)(1[56]\d\d)-(\d{4})(?!\d)")
 _CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?![\d:])")
 _DATE = re.compile(r"(\d{4})([-./]) ?(0?[1-9]|1[0-2])\2 ?(0?[1-9]|[12]\d|3[01])(?!\d)\.?")
@@ -54,11 +56,7 @@ def canonical_numbers(text: str) -> str:
     >>> canonical_numbers("체온은 삼십팔 점 오 도, 하루 세 번 오백 밀리그램씩 드세요.")
     '체온은 38.5도, 하루 3번 500mg씩 드세요.'
     """
-    before, text = "", unicodedata.normalize("NFC", text)
-    while before != text:  # a conversion may give its neighbour the context it lacked; ends, for each makes digits
-        before = text
-        text = "".join(piece if isinstance(piece, str) else piece.form for piece in _scan(text))
-    return text
+    return _settle(text)[0]
 
 
 def find_numbers(text: str) -> list[str]:
@@ -71,39 +69,52 @@ def find_numbers(text: str) -> list[str]:
     >>> find_numbers("하루 세 번 오백 밀리그램씩")
     ['3', '500mg']
     """
-    pieces = _scan(canonical_numbers(text))
-    return [number for piece in pieces if isinstance(piece, Reading) for number in piece.numbers]
+    return [number for piece in _settle(text)[1] if isinstance(piece, Reading) for number in piece.numbers]
+
+
+def _settle(text: str) -> tuple[str, list[str | Reading]]:
+    """Return the one form of a text and its pieces.
+
+    A conversion may give its neighbour the context that it lacked, so this goes on until nothing changes; it ends,
+    for every change leaves fewer number words.
+    """
+    text = unicodedata.normalize("NFC", text)
+    while True:
+        pieces = _scan(text)
+        form = "".join(piece if isinstance(piece, str) else piece.form for piece in pieces)
+        if form == text:
+            return text, pieces
+        text = form
 
 
 def _scan(text: str) -> list[str | Reading]:
     pieces: list[str | Reading] = []
     at, last = 0, None
-    while at < len(text):
+    while start := _START.search(text, at):
+        pieces.append(text[at : start.start()])
+        at = start.start()
         code = _LATIN_CODE.match(text, at)
         if code and not text[at - 1 : at].isalnum():
             pieces.append(code[0])
             at = code.end()
             continue
-        reading = _read(text, at, last if last and last.end == at else None)
+        reading = _read(text, at, follows_number=last is not None and last.end == at)
         if reading is None:
             pieces.append(text[at])
             at += 1
         else:
             pieces.append(reading if reading.numbers else text[at : reading.end])
             at, last = reading.end, reading
+    pieces.append(text[at:])
     return pieces
 
 
-def _read(text: str, at: int, last: Reading | None) -> Reading | None:
+def _read(text: str, at: int, *, follows_number: bool) -> Reading | None:
     """Return the number that starts here; one without numbers means: leave this stretch alone."""
-    sign = text[at]
-    if sign.isdecimal():
-        if at and (text[at - 1].isdecimal() or (text[at - 1].isascii() and text[at - 1].isalpha())):
-            return None
-        return _read_arabic(text, at)
-    if not "가" <= sign <= "힣":
-        return None
-    if at and last is None and (text[at - 1].isalnum() and not _OPENER.search(text, max(0, at - 4), at)):
+    before = text[at - 1] if at else " "
+    if text[at].isdecimal():
+        return None if before.isdecimal() or (before.isascii() and before.isalpha()) else _read_arabic(text, at)
+    if before.isalnum() and not follows_number and not _OPENER.search(text, max(0, at - 4), at):
         return None
     return read_words(text, at)
 
