@@ -113,6 +113,15 @@ def test_size_table_equals_the_record(bench: BenchRecord, html: str) -> None:
         assert row["seeds"] == ["2.0"]
 
 
+def test_headline_says_size_cost_and_gap(bench: BenchRecord, html: str) -> None:
+    best = next(run for run in bench.trains if run.run_id == "small001")
+    head = Page(html[html.index('<section id="headline">') : html.index("<h2>Sizes")])
+    values = {value for value, _ in head.data}
+    gap = bench.scores["small001"]["elderly_gap"]["cer_gap"]
+    assert {best.metrics["test/cer"], best.metrics["speed/test_rtfx"], gap, 1000.0, 42.0} <= values
+    assert "Use <strong>small</strong>" in html
+
+
 def test_groups_rates_costs_and_gap_equal_the_record(bench: BenchRecord, html: str) -> None:
     shown = Page(html).tables
     chosen = {
@@ -256,6 +265,18 @@ def test_skipped_sizes_are_named_with_the_remedy(tmp_path: Path) -> None:
     html = write_report(bench, tmp_path).read_text(encoding="utf-8")
     assert Page(html).tables["missing"][1]["left out"] == ["size small"]
     assert "no weights &lt;here&gt;; give --weights" in html
+
+
+def test_figures_that_a_record_lacks_are_left_out(tmp_path: Path) -> None:
+    bench = make_bench(sizes=("base",), epochs=1)
+    wanted = {"best/epoch", "best/valid_cer", "test/cer"}
+    (run,) = bench.trains
+    bare = dataclasses.replace(run, metrics={key: value for key, value in run.metrics.items() if key in wanted})
+    bench = dataclasses.replace(bench, trains=(bare,), scores={}, split={}, quality={}, tags={}, params={})
+    page = Page(write_report(bench, tmp_path).read_text(encoding="utf-8"))
+    assert page.tables["sizes"][1]["fine-tuned, test CER"] == [repr(run.metrics["test/cer"])]
+    assert page.tables["sizes"][1]["untouched, test CER"] == ["–"]
+    assert set(page.tables) == {"sizes", "costs", "published", "provenance", "runs"}
 
 
 def test_many_runs_are_shown_in_part_and_said_so(tmp_path: Path) -> None:

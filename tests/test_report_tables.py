@@ -123,6 +123,8 @@ def make_scores(run: TrainRecord) -> dict[str, Any]:
             "elderly": score(1.4 * cer, 390, 15),
             "rest": score(0.8 * cer, 609, 26),
         },
+        "n_excluded": {"reference_empty": 2, "reference_masked": 0},
+        "interval": {"method": "speaker-blocked bootstrap-t", "level": 0.95},
         "transcript_policy": "pronunciation",
         "normaliser_version": "1",
         "split_sha256": SHA,
@@ -242,8 +244,8 @@ def test_unfinished_runs_and_skipped_sizes_are_named_and_not_counted() -> None:
     )
     assert tables.sizes_table(tables.runs_table(bench))["n_seeds"].tolist() == [1]
     missing = tables.missing_table(bench)
-    assert missing["what"].tolist() == ["size tiny", "size small", "run base-s1 (base, seed 1)"]
-    assert missing["reason"].tolist() == ["no weights", "no weights; use --weights", "ended as FAILED"]
+    assert missing["what"].tolist() == ["size tiny", "size small", "run base-s1 (base, seed 1)", "2 clips of test"]
+    assert missing["reason"].tolist()[:3] == ["no weights", "no weights; use --weights", "ended as FAILED"]
 
 
 def test_labels_left_out_of_the_loss_are_named_once() -> None:
@@ -253,7 +255,7 @@ def test_labels_left_out_of_the_loss_are_named_once() -> None:
         run.metrics["data/train_label_too_long"] = 3.0
         run.metrics["data/valid_label_too_long"] = 0.0
     missing = tables.missing_table(bench)
-    assert missing["what"].tolist() == ["3 labels of train"]
+    assert missing["what"].tolist() == ["3 labels of train", "2 clips of test"]
     assert "over 80 tokens" in missing["reason"][0]
 
 
@@ -312,4 +314,5 @@ def test_provenance_names_policy_contexts_device_and_no_person() -> None:
     assert facts["audio context, decoding"] == "full"
     assert facts["transcript policy"] == "pronunciation"
     assert facts["device, base"] == "cpu"
+    assert facts["intervals"] == "speaker-blocked bootstrap-t"
     assert "someone" not in " ".join(facts.values())

@@ -209,7 +209,7 @@ def _data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
     shares = [Column(key=part, label=part, kind="percent") for part in ("corpus", "train", "valid", "test")]
     layout: dict[str, tuple[str, list[Column]]] = {
         "missing": (
-            "Sizes skipped and runs without figures, each with its reason.",
+            "What the figures leave out, each with its reason.",
             [Column(key="what", label="left out"), Column(key="reason", label="reason and remedy")],
         ),
         "split_parts": ("The parts.", [*texts("part"), *counts("utterances", "speakers", "sentences", "hours")]),

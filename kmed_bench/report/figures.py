@@ -73,7 +73,9 @@ def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
     }
     costs = size_costs(frames)
     for cost, words in axes.items():
-        points = costs.dropna(subset=[cost, "test_cer"]) if cost in costs else costs.head(0)
+        if cost not in costs:
+            continue
+        points = costs.dropna(subset=[cost, "test_cer"])
         if cost == "parameters":
             points = points.assign(parameters=points["parameters"] / 1e6)
         if len(points) > 1:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from kmed_bench import __version__
 from kmed_bench.records import BenchRecord, write_text_atomically
 from kmed_bench.report import tables
-from kmed_bench.report.contents import make_frames, make_views
+from kmed_bench.report.contents import make_frames, make_views, size_costs
 from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style, subset_font
 from kmed_bench.report.views import cell, interval, is_absent, number
@@ -30,7 +30,9 @@ def write_report(record: BenchRecord, out: Path, *, comparisons: Sequence[Mappin
     """
     out.mkdir(parents=True, exist_ok=True)
     frames = make_frames(record, comparisons)
-    headline = tables.choose_headline(frames["sizes"])
+    headline = tables.choose_headline(size_costs(frames))
+    best = [run for run in record.trains if headline is not None and run.run_id == headline.row["run_id"]]
+    gaps = [row for row in frames["elderly"].to_dict("records") if best and row["run_id"] == best[0].run_id]
     for name, frame in frames.items():
         write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False))
     with plot_style():
@@ -42,6 +44,8 @@ def write_report(record: BenchRecord, out: Path, *, comparisons: Sequence[Mappin
         version=__version__,
         notices=find_notices(record),
         headline=headline,
+        device=best[0].tags.get("kmed.device") if best else None,
+        gap=gaps[0] if gaps else None,
         views=make_views(frames),
         plots=plots,
         # Undotted names are what `mlflow run` was given, whole paths included; they stay in the store.

@@ -132,7 +132,7 @@ def choose_headline(sizes: pd.DataFrame) -> Headline | None:
 
 
 def missing_table(bench: BenchRecord) -> pd.DataFrame:
-    """Return what the report has no figures for: sizes skipped, and runs that did not finish."""
+    """Return what the figures leave out: sizes skipped, runs that did not finish, labels and clips without a part."""
     rows = [
         {"what": f"size {size}", "reason": reason}
         for size, reason in sorted(bench.skipped.items(), key=lambda item: (size_rank(item[0]), item[0]))
@@ -142,7 +142,15 @@ def missing_table(bench: BenchRecord) -> pd.DataFrame:
             rows.append({"what": f"run {run.name} ({run.size}, seed {run.seed})", "reason": f"ended as {run.status}"})
         elif "best/valid_cer" not in run.metrics:
             rows.append({"what": f"run {run.name} ({run.size}, seed {run.seed})", "reason": "logged no best/valid_cer"})
-    return pd.DataFrame(rows + _long_labels(bench), columns=["what", "reason"])
+    return pd.DataFrame(rows + _long_labels(bench) + _unscored(bench), columns=["what", "reason"])
+
+
+def _unscored(bench: BenchRecord) -> list[dict[str, str]]:
+    """Return a row per reason for which clips of the test part could not be scored; all runs share the part."""
+    found = {
+        (reason, n): None for scores in bench.scores.values() for reason, n in scores.get("n_excluded", {}).items() if n
+    }
+    return [{"what": f"{n} clips of test", "reason": f"{reason}: no part in any rate"} for reason, n in found]
 
 
 def _long_labels(bench: BenchRecord) -> list[dict[str, str]]:
@@ -173,6 +181,9 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
     for key in ("transcript_policy", "normaliser_version", "marks_version"):
         if found := scored_with(bench, key):
             facts[key.replace("_", " ")] = ", ".join(found)
+    methods = {str(scores["interval"].get("method")) for scores in bench.scores.values() if "interval" in scores}
+    if methods:
+        facts["intervals"] = "; or ".join(sorted(methods))
     for name, key in (("train", "train.audio_context"), ("decoding", "eval.audio_context")):
         if key in bench.params:
             facts[f"audio context, {name}"] = bench.params[key]
