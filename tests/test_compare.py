@@ -14,7 +14,7 @@ from kmed_bench.scoring.compare import seed_spread
 CONFIG = EvalConfig(bootstrap_draws=400)
 
 
-def system(wrong: float, seed: int, n_clips: int = 240) -> list[Prediction]:
+def system(wrong: float, seed: int, n_clips: int = 120) -> list[Prediction]:
     """A system that gets this share of characters wrong, on clips that are the same for every system."""
     texts, noise = np.random.default_rng(1), np.random.default_rng(seed)
     made = []
@@ -49,7 +49,7 @@ def test_a_better_system_has_a_negative_significant_difference() -> None:
     assert found["delta"] == pytest.approx(cers[1] - cers[0])
     assert found["delta_low"] < found["delta"] < found["delta_high"] < 0
     assert found["p_value"] < 0.01
-    assert (found["n_clips"], found["n_speakers"], found["only_a"], found["only_b"]) == (240, 20, 0, 0)
+    assert (found["n_clips"], found["n_speakers"], found["only_a"], found["only_b"]) == (120, 20, 0, 0)
 
 
 def test_exchanging_the_systems_exchanges_the_sign() -> None:
@@ -63,7 +63,14 @@ def test_exchanging_the_systems_exchanges_the_sign() -> None:
 def test_a_system_against_itself_differs_by_nothing() -> None:
     a = system(0.2, 1)
     found = compare_predictions(a, a[::-1], CONFIG)
-    assert (found["delta"], found["delta_low"], found["p_value"]) == (0, None, 1)
+    assert (found["delta"], found["delta_low"], found["p_value"], found["p_value_floor"]) == (0, None, 1, 1)
+
+
+def test_few_speakers_cannot_be_significant_and_the_floor_says_so() -> None:
+    few = [[p for p in system(wrong, seed) if p.speaker_id in ("s0", "s1", "s2")] for wrong, seed in ((0.9, 1), (0, 2))]
+    found = compare_predictions(few[0], few[1], CONFIG)
+    assert found["n_speakers"] == 3
+    assert found["p_value"] == found["p_value_floor"] == 0.25
 
 
 @pytest.mark.parametrize("metric", ["cer_raw", "wer", "wer_respaced", "jer", "empty_rate", "hallucination_rate"])
@@ -85,7 +92,7 @@ def test_utterances_of_one_system_alone_are_an_error_or_counted() -> None:
     with pytest.raises(KmedError, match="1 utterances are in the first predictions alone and 2 in the second"):
         compare_predictions(a, b, CONFIG)
     found = compare_predictions(a, b, CONFIG, common_only=True)
-    assert (found["only_a"], found["only_b"], found["n_clips"]) == (1, 2, 237)
+    assert (found["only_a"], found["only_b"], found["n_clips"]) == (1, 2, 117)
 
 
 BREAKS: list[tuple[str, Callable[[Prediction], dict[str, str]]]] = [

@@ -1,5 +1,10 @@
+import contextlib
 import itertools
+import json
 import unicodedata
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jiwer
@@ -230,6 +235,50 @@ def test_no_prediction_gives_no_rate() -> None:
 def test_an_utterance_given_twice_is_named() -> None:
     with pytest.raises(KmedError, match="'u00000'"):
         count_utterances([prediction("가", "가"), prediction("나", "나")], "pronunciation")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hypothesis", None),
+        ("speaker_id", 3),
+        ("age", None),
+        ("duration_s", None),
+        ("duration_s", -1.0),
+        ("decode_s", float("nan")),
+        ("decode_s", "0.1"),
+    ],
+)
+def test_fields_of_another_kind_are_named(field: str, value: Any) -> None:
+    spoilt = Prediction(**{**vars(prediction("가", "가")), field: value})
+    with pytest.raises(KmedError, match=f"'u00000' has {field} "):
+        count_utterances([spoilt], "pronunciation")
+
+
+@pytest.mark.real_speech
+def test_spelled_numbers_of_real_labels_cost_nothing_once_in_one_form(real_speech: Path) -> None:
+    labels = list(real_labels(real_speech))
+    assert len(labels) > 300
+    spelled = [(label, resolve_marks(label, "spelling")) for label in labels]
+    scores = {policy: rates(count_utterances(predictions(spelled), policy)) for policy in ("pronunciation", "spelling")}
+    assert scores["spelling"]["cer"] == scores["spelling"]["wer"] == scores["spelling"]["jer"] == 0
+    assert scores["spelling"]["number_exact"] == scores["spelling"]["term_recall"] == 1
+    assert scores["spelling"]["hallucination_rate"] == 0
+    spoken = scores["pronunciation"]
+    assert spoken["cer"] is not None
+    assert spoken["cer_number"] is not None
+    assert spoken["cer"] > 0.02
+    assert spoken["cer_number"] < spoken["cer"] / 3
+
+
+def real_labels(folder: Path) -> Iterator[str]:
+    """Transcripts of the label zips as written; files that are broken on purpose are passed over."""
+    for archive in folder.rglob("*라벨링데이터.zip"):
+        with zipfile.ZipFile(archive) as opened:
+            for name in opened.namelist():
+                if name.endswith(".json"):
+                    with contextlib.suppress(json.JSONDecodeError):
+                        yield json.loads(opened.read(name).decode("utf-8-sig"))["전사정보"]["LabelText"]
 
 
 def test_policy_chooses_the_reference() -> None:

@@ -122,7 +122,7 @@ def test_nothing_scorable_gives_none_everywhere(predictions: list[Prediction]) -
     assert {scores["overall"][name] for name in (*RATES, "cer_low", "cer_high")} == {None}
     assert scores["overall"]["n_clips"] == 0
     assert scores["groups"]["dialect"] == {}
-    assert scores["decode"]["rtfx"] is None
+    assert scores["decode"] == dict.fromkeys(scores["decode"]) | {"audio_s": 4.0}
 
 
 def test_no_predictions_is_an_error() -> None:

@@ -53,6 +53,7 @@ def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def registered(checkpoint: Path, config: Config) -> registry.ModelVersionInfo:
     with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as child:
+        child.log_dataset(sha256=SHA, counts={"train": 3, "valid": 2, "test": 1}, context="training")
         return registry.log_model(child, checkpoint, size="tiny", split_sha256=SHA, metrics={"test/cer": 0.25}, step=3)
 
 
@@ -95,6 +96,26 @@ def test_the_version_says_what_it_is(registered: registry.ModelVersionInfo, conf
     assert example["columns"] == ["audio"]
     assert not list(folder.rglob("*.pkl"))
     whisper.load_model(str(folder / "artifacts" / "tiny.pt"))
+    card = (folder / "artifacts" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert version.description == card
+    assert card.startswith("# kmed-whisper-tiny\n")
+    for told in (
+        f"`{SHA}`",
+        "generated demo corpus",
+        "train 3, valid 2, test 1",
+        "| lr | `2e-05` |",
+        "| fine-tuned | 25.0 % |",
+    ):
+        assert told in card
+
+
+def test_the_logged_model_has_its_figures_and_its_data(registered: registry.ModelVersionInfo, config: Config) -> None:
+    model = MlflowClient(tracking_uri=config.tracking.uri).get_logged_model(registered.model_id)
+    found = [(m.key, m.value, m.dataset_name, m.dataset_digest, m.run_id) for m in model.metrics]
+    assert found == [("test/cer", 0.25, "AI Hub 208", SHA[:36], registered.run_id)]
+    assert model.tags["kmed.split_sha256"] == SHA
+    run = mlflow.get_run(registered.run_id)
+    assert [(output.model_id, output.step) for output in run.outputs.model_outputs] == [(registered.model_id, 3)]
 
 
 def test_every_kind_of_input_gives_the_evaluations_text(

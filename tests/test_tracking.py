@@ -5,6 +5,8 @@ import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from kmed_bench.config import Config, flatten, load_config
 from kmed_bench.records import KmedError
-from kmed_bench.tracking import readback, runs, store
+from kmed_bench.tracking import processes, readback, runs, store
 
 SHA = "ab" * 32
 
@@ -281,3 +283,44 @@ def test_an_artifact_that_is_no_json_is_named(config: Config, uri: str, tmp_path
         child.log_file(tmp_path / "scores.json")
     with pytest.raises(KmedError, match=f"scores.json of run {child.run_id} holds a list, not an object"):
         readback.read_bench(uri, bench.run_id)
+
+
+def test_notes_are_written_even_when_the_benchmark_fails(config: Config) -> None:
+    with pytest.raises(ValueError, match="broken"), runs.bench_run(config, code_version="x") as bench:
+        with bench.child("train", "t", tags={"kmed.size": "base", "kmed.seed": "0"}) as child:
+            child.log_metrics({"test/cer": 0.25})
+        raise ValueError("broken")
+    client = client_of(config)
+    assert "| base | 0 |" in client.get_run(bench.run_id).data.tags["mlflow.note.content"]
+    assert "test CER **25.0 %**" in client.get_run(child.run_id).data.tags["mlflow.note.content"]
+
+
+def test_runs_of_a_killed_process_are_ended_by_the_next(config: Config, uri: str) -> None:
+    program = (
+        "import os, signal\n"
+        "from kmed_bench.config import load_config\n"
+        "from kmed_bench.tracking import runs\n"
+        f"config = load_config('demo', {{'tracking.uri': {uri!r}, 'tracking.experiment': {config.tracking.experiment!r}}})\n"
+        "with runs.bench_run(config, code_version='x') as bench, bench.child('train', 't') as child:\n"
+        "    print(bench.run_id, child.run_id, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = done.stdout.split()
+    client = client_of(config)
+    assert [client.get_run(run_id).info.status for run_id in left] == ["RUNNING", "RUNNING"]
+    with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as child:
+        assert [client.get_run(run_id).info.status for run_id in left] == ["KILLED", "KILLED"]
+        assert processes.end_abandoned(client, client.get_run(bench.run_id).info.experiment_id) == []
+    assert client.get_run(child.run_id).info.status == "FINISHED"
+
+
+def test_processes_elsewhere_are_left_alone() -> None:
+    own = processes.this_process()
+    assert not processes.is_gone(own)
+    machine, pid, started_s = own.split(":")
+    assert processes.is_gone(f"{machine}:{pid}:{int(started_s) - 100}")
+    assert not processes.is_gone(f"{'0' * 12}:{pid}:{int(started_s) - 100}")
+    assert not processes.is_gone("")
+    assert not processes.is_gone(f"{machine}:x:y")

@@ -12,7 +12,7 @@ from whisper.tokenizer import Tokenizer, get_tokenizer
 from kmed_bench.asr.features import FrameStore
 from kmed_bench.config import Context
 from kmed_bench.records import KmedError
-from kmed_bench.text.marks import resolve_marks
+from kmed_bench.text.marks import Policy, resolve_marks
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class Batch:
 
 
 def build_examples(
-    part: pd.DataFrame, store: FrameStore, *, policy: str, max_len: int, tokenizer: Tokenizer
+    part: pd.DataFrame, store: FrameStore, *, policy: Policy, max_len: int, tokenizer: Tokenizer
 ) -> tuple[list[Example], list[str]]:
     """Return the examples of a part, and the ids whose label has more than max_len tokens.
 

@@ -7,9 +7,9 @@ leave the batch.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
@@ -142,7 +142,7 @@ def _next_logits(model: Whisper, tokens: torch.Tensor, cache: _Cache) -> torch.T
             store[:, :, start:end] = _heads(linear(normed), block.attn.n_head)
         # Only the prompt has several new tokens, and it stands at the start.
         x = x + _attend(block.attn, normed, own[0][:, :, :end], own[1][:, :, :end], causal=tokens.shape[1] > 1)
-        x = x + _attend(block.cross_attn, block.cross_attn_ln(x), *cross, causal=False)
+        x = x + _attend(block.cross_attn, block.cross_attn_ln(x), cross[0], cross[1], causal=False)
         x = x + block.mlp(block.mlp_ln(x))
     cache.length = end
     last = decoder.ln(x[:, -1])
@@ -220,15 +220,16 @@ def predict_part(
         if progress:
             progress(done, len(names))
     model.train(was_training)
-    return [_prediction(row, decoded[row["utterance_id"]]) for row in part.to_dict("records")]
+    rows = part.to_dict("records")
+    return [_prediction(row, decoded[row["utterance_id"]]) for row in rows]
 
 
-def _prediction(row: dict[str, object], clip: Decoded) -> Prediction:
+def _prediction(row: Mapping[Hashable, Any], clip: Decoded) -> Prediction:
     copied = ("utterance_id", "speaker_id", "sentence_id", "gender", "age", "dialect", "region", "role")
     return Prediction(
         **{name: str(row[name]) for name in copied},
         reference=str(row["text"]),
         hypothesis=clip.text,
-        duration_s=float(np.float64(row["duration_s"])),
+        duration_s=float(row["duration_s"]),
         decode_s=clip.decode_s,
     )

@@ -27,7 +27,8 @@ def compare_predictions(
     """Return the paired difference ``b - a`` of a metric, its interval and its p-value.
 
     Keys: ``a`` and ``b`` (the metric of each), ``delta`` with ``delta_low`` and ``delta_high`` (95 %,
-    speaker-blocked; None where no interval can be had), ``p_value``, ``test``, ``n_clips``, ``n_speakers``,
+    speaker-blocked; None where no interval can be had), ``p_value`` and its ``p_value_floor`` (the least that
+    so few speakers allow: over 0.05 for 5 and fewer), ``test``, ``n_clips``, ``n_speakers``,
     ``only_a`` and ``only_b`` (utterances left out of the comparison), policy and versions.
     An error rate's negative delta means that b is better.
 
@@ -44,6 +45,7 @@ def compare_predictions(
         When the utterances differ (unless ``common_only``), none is common, a reference differs, or the metric
         is unknown.
     """
+    _paired_columns(metric)  # counting takes a while; refuse before it
     left, right = (count_utterances(side, config.policy) for side in (a, b))
     return compare_counts(left, right, config, metric=metric, common_only=common_only)
 
@@ -67,6 +69,7 @@ def compare_counts(
         "delta_low": interval and interval[0],
         "delta_high": interval and interval[1],
         "p_value": sign_flip_p_value(sums.top, draws=config.bootstrap_draws, seed=config.bootstrap_seed),
+        "p_value_floor": min(1.0, 2.0 ** (1 - np.count_nonzero(sums.top))),
         "test": TEST,
         "interval": {"method": METHOD, "level": LEVEL},
         "draws": config.bootstrap_draws,

@@ -37,7 +37,7 @@ def score_predictions(
     Raises
     ------
     KmedError
-        When there are no predictions, or an utterance appears twice.
+        When there are no predictions, an utterance appears twice, or a field is not what it should be.
     """
     if not predictions:
         raise KmedError("There are no predictions to score; give a predictions.jsonl with at least one line.")
@@ -122,10 +122,11 @@ def _time(counts: pd.DataFrame) -> Scores:
     """Return decoding figures of all predictions, unscored ones included: they were decoded too."""
     audio_s, decode_s = math.fsum(counts["duration_s"]), math.fsum(counts["decode_s"])  # in any order of lines
     p50, p95 = np.quantile(counts["decode_s"].to_numpy(dtype=float), [0.5, 0.95])
+    timed = decode_s > 0  # 0 stands for unknown
     return {
         "audio_s": audio_s,
-        "decode_s": decode_s,
-        "rtfx": audio_s / decode_s if decode_s > 0 else None,
-        "decode_s_p50": float(p50),
-        "decode_s_p95": float(p95),
+        "decode_s": decode_s if timed else None,
+        "rtfx": audio_s / decode_s if timed else None,
+        "decode_s_p50": float(p50) if timed else None,
+        "decode_s_p95": float(p95) if timed else None,
     }

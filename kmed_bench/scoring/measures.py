@@ -3,6 +3,7 @@
 The columns hold counts and no text, so the same table is what a benchmark package publishes.
 """
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -76,16 +77,10 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     Raises
     ------
     KmedError
-        When an utterance appears twice.
+        When an utterance appears twice, or a field holds no text or no time of zero or more.
     """
-    table = pd.DataFrame(
-        {name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)},
-    )
-    repeated = table["utterance_id"][table["utterance_id"].duplicated()]
-    if len(repeated):
-        raise KmedError(
-            f"{len(repeated)} predictions repeat an utterance, {repeated.iloc[0]!r} first; keep one prediction each."
-        )
+    _check_fields(predictions)
+    table = pd.DataFrame({name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)})
     resolved = [resolve_marks(p.reference, policy) for p in predictions]
     table["excluded"] = [_exclusion(text) for text in resolved]
     scored = (table["excluded"] == "").to_numpy()
@@ -96,6 +91,24 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
         column[scored] = counts[name]
         table[name] = column
     return table
+
+
+def _check_fields(predictions: Sequence[Prediction]) -> None:
+    """Other systems' files are read without a schema: name what is no text, no time or no single utterance."""
+    seen: set[str] = set()
+    for prediction in predictions:
+        name = prediction.utterance_id
+        for field in (*ID_COLUMNS, "reference", "hypothesis"):
+            value = getattr(prediction, field)
+            if not isinstance(value, str):
+                raise KmedError(f"Prediction {name!r} has {field} {value!r}; it must be text, empty where unknown.")
+        for field in TIME_COLUMNS:
+            value = getattr(prediction, field)
+            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+                raise KmedError(f"Prediction {name!r} has {field} {value!r}; give seconds, 0 where they are unknown.")
+        if name in seen:
+            raise KmedError(f"Two predictions are of utterance {name!r}; keep one prediction of each.")
+        seen.add(name)
 
 
 def _exclusion(reference: str) -> str:

@@ -4,7 +4,10 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import io
+import json
 import logging
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,14 +15,18 @@ import mlflow
 import numpy as np
 import pandas as pd
 import soundfile
+from mlflow.entities import Metric, Run
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.records import KmedError
+from kmed_bench.tracking.notes import write_card
 from kmed_bench.tracking.promotion import promote, rollback
 from kmed_bench.tracking.runs import ChildRun
+from kmed_bench.tracking.store import read_json_artifact
 
 __all__ = ["ModelVersionInfo", "log_model", "pinned_requirements", "promote", "rollback"]
 
@@ -84,23 +91,30 @@ def log_model(
     if not checkpoint.is_file():
         raise KmedError(f"The checkpoint {checkpoint} does not exist, so it can't be registered; train first.")
     name = f"{PREFIX}{size}"
-    with _within(run), _quiet():
+    client = MlflowClient()
+    source = client.get_run(run.run_id)
+    described = {"kmed.size": size, "kmed.language": language, "kmed.split_sha256": split_sha256, **(tags or {})}
+    described |= {f"kmed.{key}".replace("/", "."): repr(float(value)) for key, value in (metrics or {}).items()}
+    card = _card(client, source, name, size, described, metrics or {})
+    with _within(run), _quiet(), tempfile.TemporaryDirectory() as folder:
+        card_file = Path(folder) / "MODEL_CARD.md"
+        card_file.write_text(card, encoding="utf-8")
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(_CODE),
-            artifacts={"checkpoint": str(checkpoint)},
+            artifacts={"checkpoint": str(checkpoint), "card": str(card_file)},
             model_config={"language": language, **LIMITS},
             signature=_signature(language),
             input_example=_example(),
             pip_requirements=pinned_requirements(),
             step=step,
+            tags=described,
         )
         version = mlflow.register_model(logged.model_uri, name)
-    client = MlflowClient()
-    described = {"kmed.size": size, "kmed.language": language, "kmed.split_sha256": split_sha256, **(tags or {})}
-    described |= {f"kmed.{key}": repr(float(value)) for key, value in (metrics or {}).items()}
+    _link_metrics(client, source, logged.model_id, metrics or {})
     for key, value in described.items():
-        client.set_model_version_tag(name, version.version, key.replace("/", "."), value)
+        client.set_model_version_tag(name, version.version, key, value)
+    client.update_model_version(name, version.version, card)
     if challenger:
         client.set_registered_model_alias(name, "challenger", version.version)
     return ModelVersionInfo(
@@ -110,6 +124,40 @@ def log_model(
         model_id=logged.model_id,
         run_id=run.run_id,
     )
+
+
+def _card(
+    client: MlflowClient, run: Run, name: str, size: str, tags: Mapping[str, str], metrics: Mapping[str, float]
+) -> str:
+    """Write the model card from what the run and its benchmark have logged so far."""
+    parent_id = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+    parent = client.get_run(parent_id).data if parent_id else run.data
+    counts: dict[str, int] = {}
+    for given in run.inputs.dataset_inputs:
+        profile = json.loads(given.dataset.profile or "{}")
+        counts |= {key.removeprefix("n_"): n for key, n in profile.items() if key.startswith("n_")}
+    return write_card(
+        name=name,
+        size=size,
+        params={**parent.params, **run.data.params},
+        tags={**parent.tags, **run.data.tags, **tags},
+        metrics={**run.data.metrics, **metrics},
+        scores=read_json_artifact(client, run, "scores.json"),
+        counts=counts,
+    )
+
+
+def _link_metrics(client: MlflowClient, run: Run, model_id: str, metrics: Mapping[str, float]) -> None:
+    """Attach figures to the LoggedModel, and to the data they were measured on where the run names one."""
+    datasets = [given.dataset for given in run.inputs.dataset_inputs]
+    named = {"dataset_name": datasets[0].name, "dataset_digest": datasets[0].digest} if datasets else {}
+    now_ms = int(time.time() * 1000)
+    linked = [
+        Metric(key, float(value), now_ms, 0, model_id=model_id, run_id=run.info.run_id, **named)
+        for key, value in metrics.items()
+    ]
+    if linked:
+        client.log_batch(run.info.run_id, metrics=linked)
 
 
 def pinned_requirements() -> list[str]:

@@ -22,6 +22,9 @@ from mlflow.utils import mlflow_tags
 
 from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.records import KmedError
+from kmed_bench.tracking.notes import describe_bench, describe_train
+from kmed_bench.tracking.processes import PROCESS_TAG, end_abandoned, this_process
+from kmed_bench.tracking.readback import read_bench
 from kmed_bench.tracking.store import experiment_id, open_store, without_password
 
 __all__ = ["BenchRun", "ChildRun", "bench_run", "lone_run", "open_store"]
@@ -151,6 +154,11 @@ class BenchRun(ChildRun):
         super().__init__(client, run_id)
         self._experiment_id = experiment
 
+    @property
+    def uri(self) -> str:
+        """The tracking URI of the store that holds the run."""
+        return str(self._client.tracking_uri)
+
     @contextlib.contextmanager
     def child(
         self, kind: str, name: str, *, tags: Mapping[str, str] | None = None, params: Mapping[str, Any] | None = None
@@ -161,7 +169,7 @@ class BenchRun(ChildRun):
             nested=True,
             parent_run_id=self.run_id,
             experiment_id=self._experiment_id,
-            tags={"kmed.kind": kind},
+            tags={"kmed.kind": kind, PROCESS_TAG: this_process()},
         )
         run = ChildRun(self._client, started.info.run_id)
         with _ending(run):
@@ -188,7 +196,21 @@ def bench_run(config: Config, *, code_version: str) -> Iterator[BenchRun]:
     """
     name = f"bench-{config.profile}-{time.strftime('%Y%m%d-%H%M%S')}"
     with lone_run(config, kind="bench", name=name, code_version=code_version) as run:
-        yield run
+        try:
+            yield run
+        except BaseException:
+            with contextlib.suppress(Exception):  # a note must not hide what went wrong
+                _note_bench(run)
+            raise
+        _note_bench(run)
+
+
+def _note_bench(run: BenchRun) -> None:
+    """Describe the benchmark and its trainings for whoever opens their pages, as far as they came."""
+    record = read_bench(run.uri, run.run_id)
+    run.set_note(describe_bench(record))
+    for train in record.trains:
+        ChildRun(run._client, train.run_id).set_note(describe_train(train))
 
 
 @contextlib.contextmanager
@@ -222,6 +244,8 @@ def lone_run(
         run = BenchRun(client, started.info.run_id, started.info.experiment_id)
         with _ending(run):
             given = {"kmed.kind": kind, "kmed.profile": config.profile, "kmed.code_version": code_version}
+            given[PROCESS_TAG] = this_process()
+            end_abandoned(client, started.info.experiment_id)
             if _is_drawn(started.info.run_name):
                 given[mlflow_tags.MLFLOW_RUN_NAME] = name
             run.set_tags(given | dict(tags or {}))
