@@ -105,7 +105,7 @@ def _check_fields(predictions: Sequence[Prediction]) -> None:
                 raise KmedError(f"Prediction {name!r} has {field} {value!r}; it must be text, empty where unknown.")
         for field in TIME_COLUMNS:
             value = getattr(prediction, field)
-            if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+            if not (isinstance(value, Real) and math.isfinite(value) and float(value) >= 0):
                 raise KmedError(f"Prediction {name!r} has {field} {value!r}; give seconds, 0 where they are unknown.")
         if name in seen:
             raise KmedError(f"Two predictions are of utterance {name!r}; keep one prediction of each.")
