@@ -277,19 +277,31 @@ def test_a_moved_store_is_named(empty_database: Path, tmp_path: Path) -> None:
         readback.read_bench(f"sqlite:///{tmp_path}/b/mlflow.db")
 
 
-def test_an_artifact_that_is_no_json_is_named(config: Config, uri: str, tmp_path: Path) -> None:
+def test_an_artifact_that_is_no_json_is_named(
+    config: Config, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "scores.json").write_text("[1]")
     with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as child:
         child.log_file(tmp_path / "scores.json")
+    assert "has no note in the MLflow UI" in caplog.text
+    assert client_of(config).get_run(bench.run_id).info.status == "FINISHED"
     with pytest.raises(KmedError, match=f"scores.json of run {child.run_id} holds a list, not an object"):
         readback.read_bench(uri, bench.run_id)
 
 
+def diverge(child: runs.ChildRun) -> None:
+    child.log_metrics({"test/cer": 0.25})
+    child.log_epoch(1, {"train/loss": math.nan})
+
+
 def test_notes_are_written_even_when_the_benchmark_fails(config: Config) -> None:
-    with pytest.raises(ValueError, match="broken"), runs.bench_run(config, code_version="x") as bench:
-        with bench.child("train", "t", tags={"kmed.size": "base", "kmed.seed": "0"}) as child:
-            child.log_metrics({"test/cer": 0.25})
-        raise ValueError("broken")
+    tags = {"kmed.size": "base", "kmed.seed": "0"}
+    with (
+        pytest.raises(KmedError, match="train/loss = nan"),
+        runs.bench_run(config, code_version="x") as bench,
+        bench.child("train", "t", tags=tags) as child,
+    ):
+        diverge(child)
     client = client_of(config)
     assert "| base | 0 |" in client.get_run(bench.run_id).data.tags["mlflow.note.content"]
     assert "test CER **25.0 %**" in client.get_run(child.run_id).data.tags["mlflow.note.content"]
@@ -300,7 +312,8 @@ def test_runs_of_a_killed_process_are_ended_by_the_next(config: Config, uri: str
         "import os, signal\n"
         "from kmed_bench.config import load_config\n"
         "from kmed_bench.tracking import runs\n"
-        f"config = load_config('demo', {{'tracking.uri': {uri!r}, 'tracking.experiment': {config.tracking.experiment!r}}})\n"
+        f"place = {{'tracking.uri': {uri!r}, 'tracking.experiment': {config.tracking.experiment!r}}}\n"
+        "config = load_config('demo', place)\n"
         "with runs.bench_run(config, code_version='x') as bench, bench.child('train', 't') as child:\n"
         "    print(bench.run_id, child.run_id, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import soundfile
-from mlflow.entities import Metric, Run
+from mlflow.entities import Dataset, Metric, Run
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -133,8 +133,8 @@ def _card(
     parent_id = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     parent = client.get_run(parent_id).data if parent_id else run.data
     counts: dict[str, int] = {}
-    for given in run.inputs.dataset_inputs:
-        profile = json.loads(given.dataset.profile or "{}")
+    for dataset in _datasets(run):
+        profile = json.loads(dataset.profile or "{}")
         counts |= {key.removeprefix("n_"): n for key, n in profile.items() if key.startswith("n_")}
     return write_card(
         name=name,
@@ -147,9 +147,13 @@ def _card(
     )
 
 
+def _datasets(run: Run) -> list[Dataset]:
+    return [given.dataset for given in run.inputs.dataset_inputs] if run.inputs else []
+
+
 def _link_metrics(client: MlflowClient, run: Run, model_id: str, metrics: Mapping[str, float]) -> None:
     """Attach figures to the LoggedModel, and to the data they were measured on where the run names one."""
-    datasets = [given.dataset for given in run.inputs.dataset_inputs]
+    datasets = _datasets(run)
     named = {"dataset_name": datasets[0].name, "dataset_digest": datasets[0].digest} if datasets else {}
     now_ms = int(time.time() * 1000)
     linked = [

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import os
 import re
@@ -198,19 +199,19 @@ def bench_run(config: Config, *, code_version: str) -> Iterator[BenchRun]:
     with lone_run(config, kind="bench", name=name, code_version=code_version) as run:
         try:
             yield run
-        except BaseException:
-            with contextlib.suppress(Exception):  # a note must not hide what went wrong
-                _note_bench(run)
-            raise
-        _note_bench(run)
+        finally:
+            _note_bench(run)
 
 
 def _note_bench(run: BenchRun) -> None:
     """Describe the benchmark and its trainings for whoever opens their pages, as far as they came."""
-    record = read_bench(run.uri, run.run_id)
-    run.set_note(describe_bench(record))
-    for train in record.trains:
-        ChildRun(run._client, train.run_id).set_note(describe_train(train))
+    try:
+        record = read_bench(run.uri, run.run_id)
+        run.set_note(describe_bench(record))
+        for train in record.trains:
+            ChildRun(run._client, train.run_id).set_note(describe_train(train))
+    except Exception as error:  # a note neither fails a benchmark nor hides why one failed
+        logging.getLogger(__name__).warning("Run %s has no note in the MLflow UI: %s", run.run_id, error)
 
 
 @contextlib.contextmanager
