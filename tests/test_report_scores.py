@@ -1,5 +1,6 @@
 """Groups, rates, kinds of errors, costs, comparisons and published figures in the report."""
 
+import dataclasses
 import math
 
 import pandas as pd
@@ -10,7 +11,9 @@ from kmed_bench.config import EvalConfig
 from kmed_bench.records import KmedError, Prediction
 from kmed_bench.report import score_plots, score_tables, tables
 from kmed_bench.report.contents import make_frames, size_costs
-from kmed_bench.report.significance import compare_systems
+from kmed_bench.report.significance import compare_sizes, compare_systems
+from kmed_bench.scoring import score_predictions
+from kmed_bench.scoring.measures import RATES
 
 
 def test_groups_keep_counts_and_the_minimum() -> None:
@@ -116,19 +119,23 @@ def test_pareto_front(costs: list[float], cers: list[float], more_is_better: boo
 
 
 def predict(n_errors: int) -> list[Prediction]:
-    """36 clips of 12 speakers, the last characters of each missing."""
+    """36 clips of 12 young speakers, the last characters of each missing."""
+    return speak("young", "20~29", n_errors)
+
+
+def speak(prefix: str, age: str, n_errors: int) -> list[Prediction]:
     text = "가나다라마바사아자차"
     return [
         Prediction(
-            utterance_id=f"u{n}",
-            speaker_id=f"s{n % 12}",
+            utterance_id=f"{prefix}{n}",
+            speaker_id=f"{prefix}-s{n % 12}",
             sentence_id=f"t{n}",
             reference=text,
             hypothesis=text[: 10 - n_errors],
             duration_s=1.0,
             decode_s=0.1,
             gender="Female",
-            age="20~29",
+            age=age,
             dialect="경상",
             region="",
             role="patient",
@@ -151,6 +158,42 @@ def test_systems_are_compared_in_pairs_and_corrected() -> None:
     assert math.isnan(shown["delta_low"].iloc[1])  # no speaker differs, so there is no interval
     with pytest.raises(KmedError, match="No system is called small"):
         compare_systems(systems, EvalConfig(), pairs=[("small", "again")])
+
+
+def test_a_bench_compares_each_sizes_tuning_and_the_sizes() -> None:
+    sizes = {"tiny": (predict(5), predict(3)), "base": (predict(4), predict(1))}
+    found = compare_sizes(sizes, EvalConfig(bootstrap_draws=100))
+    assert [(row["a_name"], row["b_name"]) for row in found] == [
+        ("tiny untouched", "tiny fine-tuned"),
+        ("base untouched", "base fine-tuned"),
+        ("tiny fine-tuned", "base fine-tuned"),
+    ]
+    assert [row["delta"] for row in found] == pytest.approx([-0.2, -0.3, -0.2])
+
+
+def test_the_scores_that_scoring_writes_are_the_ones_read_here() -> None:
+    bench = make_bench(sizes=("base",))
+    scores = score_predictions(predict(1) + speak("old", "60~69", 2), EvalConfig(bootstrap_draws=100))
+    bench = dataclasses.replace(bench, scores={"base000": scores})
+    assert set(RATES) <= set(score_tables.MEASURES)  # each measure has its words on the page
+    groups = score_tables.groups_table(bench).set_index(["field", "value"])
+    assert groups.loc[("age", "60~69"), "cer"] == scores["groups"]["age"]["60~69"]["cer"] == pytest.approx(0.2)
+    assert groups.loc[("dialect", "경상"), "n_clips"] == 72
+    gap = score_tables.elderly_table(bench).iloc[0]
+    assert gap["cer_gap"] == pytest.approx(0.1)
+    assert (gap["elderly_n_speakers"], gap["rest_n_speakers"]) == (12, 12)
+    pairs = score_tables.pairs_of_run(score_tables.groups_table(bench), "base000", "dialect", "age")
+    assert sorted(pairs["age"]) == ["20~29", "60~69"]
+    rates = score_tables.rates_of_sizes(score_tables.rates_table(bench), ["base000"]).set_index("measure")
+    assert rates.loc["cer", "base fine-tuned"] == scores["overall"]["cer"]
+
+
+def test_a_model_without_errors_has_no_kinds_of_errors() -> None:
+    bench = dataclasses.replace(
+        make_bench(sizes=("base",)), scores={"base000": score_predictions(predict(0), EvalConfig())}
+    )
+    kinds = score_tables.errors_by_kind(score_tables.rates_table(bench), ["base000"]).set_index("state")
+    assert kinds.loc["fine-tuned", ["substitutions", "deletions", "insertions"]].tolist() == [0, 0, 0]
 
 
 def test_size_ranks_keep_whisper_order() -> None:

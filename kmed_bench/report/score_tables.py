@@ -151,6 +151,8 @@ def errors_by_kind(rates: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
     chosen = rates[rates["run_id"].isin(run_ids)]
     for (size, state), group in chosen.groupby(["size", "state"], sort=False):
         value = dict(zip(group["measure"], group["value"], strict=True))
+        if value.get("cer") == 0:  # without errors there are no shares of them
+            value |= {"insertion_share": 0, "deletion_share": 0}
         if not {"cer", "insertion_share", "deletion_share"} <= set(value):
             continue
         inserted, deleted = (value["cer"] * value[f"{kind}_share"] for kind in ("insertion", "deletion"))

@@ -9,6 +9,24 @@ from kmed_bench.records import KmedError, Prediction
 from kmed_bench.scoring import compare_predictions, holm
 
 
+def compare_sizes(
+    sizes: Mapping[str, tuple[Sequence[Prediction], Sequence[Prediction]]], config: EvalConfig
+) -> list[dict[str, Any]]:
+    """Return what `compare_systems` finds for a bench: what fine-tuning did to each size, and size against size.
+
+    Parameters
+    ----------
+    sizes : mapping
+        Size to the test part's predictions by the untouched model and by the size's chosen fine-tuned run.
+    """
+    systems: dict[str, Sequence[Prediction]] = {}
+    for size, (untouched, tuned) in sizes.items():
+        systems |= {f"{size} untouched": untouched, f"{size} fine-tuned": tuned}
+    pairs = [(f"{size} untouched", f"{size} fine-tuned") for size in sizes]
+    pairs += [(f"{a} fine-tuned", f"{b} fine-tuned") for a, b in itertools.combinations(sizes, 2)]
+    return compare_systems(systems, config, pairs=pairs)
+
+
 def compare_systems(
     systems: Mapping[str, Sequence[Prediction]],
     config: EvalConfig,
