@@ -5,12 +5,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.text.normalise import normalise
 from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers
+from kmed_bench.text.terms import load_terms
 
 DATA = Path(__file__).parent / "data"
 
@@ -88,10 +89,21 @@ def test_sentences(text: str, form: str, numbers: list[str]) -> None:
     assert find_numbers(text) == numbers
 
 
+def test_terms_are_no_numbers() -> None:
+    """No medical term but the units turns into a number, alone or with its particle."""
+    for term in load_terms():
+        for spelling in term.spellings if term.category != "unit" else ():
+            stem = spelling.removesuffix("-")
+            if not re.search(r"\d|일구", stem):
+                for text in (stem, f"{stem}이 있어요", f"{stem}도 했어요", f"이 {stem} 때문에"):
+                    assert canonical_numbers(text) == text
+
+
 def test_decomposed_input_is_read_too() -> None:
     assert canonical_numbers(unicodedata.normalize("NFD", "세 번")) == "3번"
 
 
+@settings(deadline=None)
 @given(st.integers(11, 99_999_999))
 def test_every_sum_of_money_is_read(n: int) -> None:
     assert canonical_numbers(f"{spell(n)} 원") == f"{n}원"
@@ -99,12 +111,14 @@ def test_every_sum_of_money_is_read(n: int) -> None:
     assert canonical_numbers(f"{n:,} 원") == f"{n}원"
 
 
+@settings(deadline=None)
 @given(st.integers(11, 999), st.integers(0, 999))
 def test_every_decimal_is_read(whole: int, places: int) -> None:
     spelled = f"{spell(whole)} 점 {''.join('공일이삼사오육칠팔구'[int(d)] for d in str(places))} 퍼센트"
     assert canonical_numbers(spelled) == f"{whole}.{places}%"
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([word for pair in PAIRS for word in pair] + FREE + list("이일십백만반점시월 .~-:5")), max_size=5
@@ -116,6 +130,7 @@ def test_twice_is_once(parts: list[str]) -> None:
         assert canonical_numbers(once) == once
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_taken(text: str) -> None:
     once = canonical_numbers(text)
@@ -123,6 +138,7 @@ def test_any_text_is_taken(text: str) -> None:
     find_numbers(text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="가나라마바파하물약병원에서는 .,?", max_size=40))
 def test_text_without_number_words_is_untouched(text: str) -> None:
     assert canonical_numbers(text) == text

@@ -1,7 +1,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmed_bench.corpus.demo import read_sentences
@@ -143,6 +143,7 @@ def test_every_spelling_is_found_in_a_sentence(category: str) -> None:
 words = st.sampled_from([*NAMES, "어제", "아파요", "세 번", "있어요", "그리고", "12", "mg", " "])
 
 
+@settings(deadline=None)
 @given(st.lists(words, max_size=8))
 def test_a_text_keeps_all_its_own_terms(parts: list[str]) -> None:
     text = " ".join(parts)
@@ -150,6 +151,7 @@ def test_a_text_keeps_all_its_own_terms(parts: list[str]) -> None:
     assert n_wanted == n_found == len(find_terms(text))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.lists(words, max_size=5))
 def test_found_never_exceeds_wanted(hypothesis: str, parts: list[str]) -> None:
     n_wanted, n_found = term_hits(" ".join(parts), hypothesis)

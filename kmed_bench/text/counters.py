@@ -57,7 +57,7 @@ _PARTICLE = (
     "밖에|보다|랑|하고|이상|이하|이내|미만|초과|대로|대|여|짜리|넘게|마다|처럼|만큼|이후|이전|안팎|요|면|든지"
 )
 # After a counter more can follow than after a bare number: 삼일간, 두 달째, 닷새 치.
-_AFTER_COUNTER = "간|동안|째|치|분|전|후|뒤|만에|만|내|반|때|생|가까이|남짓|경|이후|이전|차|어치|간격|둥이"
+_AFTER_COUNTER = "간|동안|째|치|분|전|후|뒤|만에|만|내|반|때|생|가까이|남짓|경|이후|이전|차|어치|간격|달"
 
 TAIL = re.compile(rf"(?:(?:{_COPULA})|(?:{_PARTICLE}){{0,2}}(?:{_COPULA})?)(?![가-힣])")
 COUNTER_TAIL = re.compile(rf"(?:{_AFTER_COUNTER})?(?:(?:{_COPULA})|(?:{_PARTICLE}){{0,2}}(?:{_COPULA})?)(?![가-힣])")
@@ -86,7 +86,9 @@ CONTEXT_AFTER = {
 # What a quantity does, so that a 이 before it is the subject's particle: 이백이 넘어요.
 RISING = re.compile(r" (?:넘|나오|나왔|나와|나온|되|됐|된|안 |찍|떨어|올라|올랐|높|낮|조금|약간|좀 )")
 # What stands before doses and so makes a short form a count: 하루 한 번, 일일 육 회.
-PERIOD = re.compile(r"(?:하루|일주일|한 ?달|일 ?년|일 ?일|매일|\d일|\d주|\d달|\d년|\d시간|주|달)(?:에|에도)? ?$")
+PERIOD = re.compile(
+    r"(?:하루|일주일|한 ?달|일 ?년|일 ?일|매일|\d일|\d년|시간|주|달|개월|이틀|사흘|나흘|열흘|며칠)(?:에|에도)? ?$"
+)
 
 
 def _words(listed: str) -> frozenset[str]:
@@ -96,10 +98,10 @@ def _words(listed: str) -> frozenset[str]:
 # One Sino-Korean digit with a counter, written together: these stay, for they are words of their own.
 SINO_WORDS = _words(
     "오일 이일 일일 일주 이주 사주 구주 이분 구분 사회 육회 이번 사번 "
-    "이세 일급 이급 구급 이차 오차 일박 이박 사박 오박 이초"
+    "이세 천명 일급 이급 구급 이차 오차 일박 이박 사박 오박 이초"
 )
 # With a space, 이 before these is "this": 이 분, 이 층.
-THIS = _words("번 분 일 주 주일 층 단계 등급 차 캡슐 급 세 박 병동 프로 교시 회")
+THIS = _words("번 분 일 주 주일 층 단계 등급 차 캡슐 급 세 박 병동 프로 교시 회 단위 칼로리")
 # One Sino-Korean digit doesn't go with these in speech (two is 두 개, not 이 개), so 사장 or 이명 are words.
 NATIVE_ONLY = _words(
     "시간 시 살 명 개 알 장 권 잔 대 배 가지 군데 바늘 병 끼 조각 포 석 원 정 건 팩 식 인 관 보 점 호 기 도"

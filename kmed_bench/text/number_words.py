@@ -77,8 +77,9 @@ def read_words(text: str, at: int) -> Reading | None:
     return None
 
 
-# Months with names of their own; types of diabetes; 일일 before a dose.
+# The virus; months with names of their own; types of diabetes; 일일 before a dose.
 _SET_PHRASES = (
+    (re.compile(r"(?<=코로나)일구|(?<=코로나 )일구"), "19", ""),
     (re.compile(r"유월(?= |$|[은에의이부까])"), "6", "월"),
     (re.compile(r"시월(?= |$|[은에의이부까])"), "10", "월"),
     (re.compile(r"일 ?형(?= ?(?:당뇨|호흡))"), "1", "형"),
@@ -223,7 +224,8 @@ def _fits(text: str, at: int, numeral: Numeral, counter: re.Match[str]) -> bool:
     """Return whether a number and its counter are that, and no words of their own."""
     name, words = counter[0], numeral.words
     before, after = text[:at], counter.end()
-    if numeral.is_multiplier and not _fits_round(words, name):
+    tight = counter.start() == numeral.end
+    if numeral.is_multiplier and (not _fits_round(words, name) or (tight and words + name in SINO_WORDS)):
         return False
     if name in CONTEXT_BEFORE and CONTEXT_BEFORE[name].search(before):
         return True
@@ -243,10 +245,10 @@ def _fits(text: str, at: int, numeral: Numeral, counter: re.Match[str]) -> bool:
         return name != "기"
     if name in NATIVE_ONLY or (words == "삼" and name == "차" and _TRIGEMINAL.match(text, after)):
         return False
-    if counter.start() > numeral.end:
-        doubtful = (words == "이" and name in THIS) or (words == "일" and name in ("일", "주"))
-    else:
+    if tight:
         doubtful = words + name in SINO_WORDS
+    else:
+        doubtful = (words == "이" and name in THIS) or (words == "일" and name in ("일", "주"))
     return not doubtful or (name in ("번", "회") and PERIOD.search(before) is not None)
 
 

@@ -35,7 +35,7 @@ _OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|�
 _LATIN_CODE = re.compile(r"[A-Za-z][A-Za-z-]*\d[\dA-Za-z.]*")  # B12, CD4, COVID-19: names, not numbers
 _START = re.compile(rf"[\dA-Za-z{FIRST}]")
 _PHONE = re.compile(r"(?<!\d)(0\d{1,2})[-. ](\d{3,4})[-. ](\d{4})(?!\d)|(?<!\d)(1[56]\d\d)-(\d{4})(?!\d)")
-_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?![\d:])")
+_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?![\d:])분?")
 _DATE = re.compile(r"(\d{4})([-./]) ?(0?[1-9]|1[0-2])\2 ?(0?[1-9]|[12]\d|3[01])(?!\d)\.?")
 _INTERVAL = re.compile(r"(\d{1,4}) ?[~∼〜-] ?(\d{1,4})(?![\d-])")
 

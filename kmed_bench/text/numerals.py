@@ -148,8 +148,9 @@ def native_readings(text: str, start: int) -> list[Numeral]:
 def range_reading(text: str, start: int) -> Numeral | None:
     """Return two neighbouring numbers said as one (두세, 이삼, 삼사십), or None."""
     for words in sorted(NATIVE_RANGES, key=len, reverse=True):
-        if text.startswith(words, start):
-            return Numeral(end=start + len(words), value=NATIVE_RANGES[words], words=words)
+        for spelling in (words, f"{words[0]} {words[1:]}"):  # 두 세 번 too
+            if text.startswith(spelling, start):
+                return Numeral(end=start + len(spelling), value=NATIVE_RANGES[words], words=words)
     match = _SINO_NEIGHBOURS.match(text, start)
     if match is None:
         return None
