@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,6 +77,29 @@ def test_few_speakers_get_students_interval() -> None:
     assert difference_interval(given, draws=1, seed=0) == pytest.approx((0.2 - reach, 0.2 + reach))
     other = sums([2, 2, 2, 2, 2, 2], [10, 10, 10, 10, 10, 10])
     assert gap_interval(given, other, draws=1, seed=0) == pytest.approx((-reach, reach))
+
+
+def test_bootstrap_equals_the_same_draws_one_by_one() -> None:
+    top, bottom = np.array([3.0, 1, 4, 1, 5, 9, 2]), np.array([30.0, 20, 30, 20, 30, 40, 20])
+    count = len(top)
+
+    def ratio_and_error(rows: npt.NDArray[np.int64]) -> tuple[float, float]:
+        ratio = top[rows].sum() / bottom[rows].sum()
+        spread = ((top[rows] - ratio * bottom[rows]) ** 2).sum()
+        return ratio, np.sqrt(count / (count - 1) * spread) / bottom[rows].sum()
+
+    ratio, error = ratio_and_error(np.arange(count))
+    draws = np.random.default_rng(4).integers(0, count, size=(DRAWS, count))
+    rate, difference = [], []
+    for drawn, its_error in map(ratio_and_error, draws):
+        rate.append((np.sqrt(drawn) - np.sqrt(ratio)) / (its_error / (2 * np.sqrt(drawn))))
+        difference.append((drawn - ratio) / its_error)
+    (low, high), (least, most) = np.quantile(rate, [0.975, 0.025]), np.quantile(difference, [0.975, 0.025])
+    scale = error / (2 * np.sqrt(ratio))
+    expected = (np.sqrt(ratio) - low * scale) ** 2, (np.sqrt(ratio) - high * scale) ** 2
+    assert rate_interval(sums(top, bottom), draws=DRAWS, seed=4) == pytest.approx(expected)
+    expected = ratio - least * error, ratio - most * error
+    assert difference_interval(sums(top, bottom), draws=DRAWS, seed=4) == pytest.approx(expected)
 
 
 def test_an_interval_narrows_with_speakers() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.text.normalise import normalise
 
-SIGNS = "가나다한글ᄀ\u1161\u11a8ab Z019３.,/-−–~%％°℃㎎(!?)…\u200b\ufe0f\u0301😀  \n"
+SIGNS = "가나다한글ᄀ\u1161\u11a8ab Z019３.,/-−–~%％°º℃㎎İΣ(!?)…\u200b\ufe0f\u0301😀  \n"
 TEXTS = st.one_of(st.text(max_size=40), st.text(alphabet=SIGNS, max_size=40))
 
 CASES = [
@@ -22,6 +22,7 @@ CASES = [
     ("５０％", "５０%".replace("５０", "50"), "50%"),
     ("혈압 120/80, mg/dL", "혈압120/80mgdl", "혈압 120/80 mgdl"),
     ("38.2℃ 38.2°C 38.2 ° c", "38.2℃38.2℃38.2℃", "38.2℃ 38.2℃ 38.2 ℃"),
+    ("38º:C", "38ºc", "38ºc"),
     ("5㎎ 10㎖", "5mg10ml", "5mg 10ml"),
     ("-5도 −5도 (-5)", "−5도−5도−5", "−5도 −5도 −5"),
     ("코로나-19, 010-1234-5678", "코로나1901012345678", "코로나19 01012345678"),

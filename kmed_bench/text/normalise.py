@@ -19,7 +19,7 @@ import unicodedata
 NORMALISER_VERSION = "1"
 
 _COMPATIBILITY = re.compile(r"[\u3300-\u33FF\uFF01-\uFF5E]")  # squared units, full-width ASCII
-_DEGREE = re.compile(r"[°º]\s*c(?![a-z])", re.IGNORECASE)
+_DEGREE = re.compile(r"°\s*c(?![a-z])", re.IGNORECASE)
 _MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−)(?=\d)")  # "-5", not "코로나-19" nor "010-1234"
 _SIGN_OUTSIDE_NUMBER = re.compile(r"(?<!\d)[./]|[./](?!\d)|−(?!\d)")
 _KEPT = frozenset("./−%℃")
