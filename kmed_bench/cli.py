@@ -194,7 +194,8 @@ def _report(args: argparse.Namespace) -> int:
     from kmed_bench.tracking.store import open_store
 
     uri = open_store(_config(args).tracking)
-    print(f"Report: {write_report(read_bench(uri, args.bench), args.out).resolve()}")
+    record = read_bench(uri, args.bench)
+    print(f"Report: {write_report(record, args.out, comparisons=record.comparisons).resolve()}")
     return 0
 
 

@@ -17,8 +17,9 @@ from kmed_bench.corpus.demo import make_demo_corpus
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.corpus.split import Split, read_split, split_manifest, write_split
 from kmed_bench.progress import Narrator
-from kmed_bench.records import SIZES, KmedError, read_manifest, write_json, write_predictions
+from kmed_bench.records import SIZES, KmedError, read_manifest, read_predictions, write_json, write_predictions
 from kmed_bench.report.page import write_report
+from kmed_bench.report.significance import compare_sizes
 from kmed_bench.scoring import score_predictions
 from kmed_bench.stages import Trainer, TrainOutcome, decode_part, list_notes, prepare_speech
 from kmed_bench.tracking.fetch import fetch_checkpoint
@@ -76,6 +77,7 @@ def run_benchmark(config: Config, out: Path, *, narrator: Narrator) -> BenchOutc
                     # One failing size or seed does not take the others' hours with it.
                     failed[name] = str(error)
                     narrator.say(f"{name} failed: {error}")
+        _compare(trained, config, bench)
         report = _make_report(uri, bench, folder, narrator)
         for outcome in trained:
             narrator.say(list_notes(outcome))
@@ -241,10 +243,26 @@ def _make_split(config: Config, folder: Path, out: Path, bench: BenchRun, narrat
     return split
 
 
+def _compare(trained: list[TrainOutcome], config: Config, bench: BenchRun) -> None:
+    """Log paired differences on the test part: each size untouched and fine-tuned, and the sizes among them."""
+    best: dict[str, TrainOutcome] = {}
+    for outcome in trained:
+        if outcome.size not in best or outcome.best_valid_cer < best[outcome.size].best_valid_cer:
+            best[outcome.size] = outcome
+    names = ("predictions_untouched.jsonl", "predictions.jsonl")
+    chosen = {
+        size: tuple(read_predictions(outcome.checkpoint.parent / name) for name in names)
+        for size, outcome in best.items()
+    }
+    if chosen:
+        bench.log_json({"comparisons": compare_sizes(chosen, config.eval)}, "comparisons.json")
+
+
 def _make_report(uri: str, bench: BenchRun, folder: Path, narrator: Narrator) -> Path:
     with bench.child("report", "report"):
         started = time.perf_counter()
-        page = write_report(read_bench(uri, bench.run_id), folder / "report")
+        record = read_bench(uri, bench.run_id)
+        page = write_report(record, folder / "report", comparisons=record.comparisons)
         for path in sorted(page.parent.iterdir()):
             bench.log_file(path, "report")
         narrator.say(f"Report written in {time.perf_counter() - started:.0f} s")

@@ -85,6 +85,13 @@ class Prediction:
     role: str
 
 
+def _umask() -> int:
+    """Return the umask; the only way to read it is to set it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a whole file or none of it: temporary file in the same folder, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +101,8 @@ def write_text_atomically(path: Path, text: str) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
+        # mkstemp makes the file for its owner alone; results are for whoever the umask lets in.
+        Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -218,6 +227,8 @@ class BenchRecord:
         Contents of split.json and quality.json; empty when the run has none.
     scores : dict
         Run id of a train run to the scores.json of its best checkpoint on the test part.
+    comparisons : tuple of dict
+        Paired differences on the test part; what ``report.significance.compare_systems`` returned.
     """
 
     run_id: str
@@ -230,3 +241,4 @@ class BenchRecord:
     split: dict[str, Any]
     quality: dict[str, Any]
     scores: dict[str, dict[str, Any]]
+    comparisons: tuple[dict[str, Any], ...] = ()

@@ -12,7 +12,7 @@ from whisper.model import Whisper
 
 from kmed_bench.asr.batches import Example, build_examples, korean_tokenizer
 from kmed_bench.asr.decode import predict_part
-from kmed_bench.asr.device import pick_device, resolve_precision
+from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.features import FrameStore, build_frames
 from kmed_bench.asr.weights import Weights, load_weights, save_weights
 from kmed_bench.config import Config, EvalConfig
@@ -115,6 +115,7 @@ class Trainer:
             "kmed.weights_origin": self.weights.origin,
             "kmed.weights_sha256": self.weights.sha256,
             "kmed.device": self.device.type,
+            "kmed.machine": describe_machine(self.device),
             "kmed.train_precision": self.precision,
             "kmed.train_context": self.config.train.audio_context,
             "kmed.eval_context": self.config.eval.audio_context,

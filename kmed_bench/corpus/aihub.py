@@ -26,6 +26,7 @@ and are no fault.
 """
 
 import dataclasses
+import functools
 import json
 import re
 import unicodedata
@@ -176,19 +177,30 @@ def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
     if not label.role:
         fault = "neither its name nor FileName says who speaks, and in which role"
     if not isinstance(text, str):
-        fault = "no LabelText in 전사정보"
-    elif not _is_text(text):
-        _reject(label, "label_unreadable", "LabelText holds half of a character (a lone surrogate)")
+        _reject(label, "label_incomplete", "no LabelText in 전사정보")
         return
-    else:
-        label.text = text
-        label.sentence_id = sentence_id(text)
+    sentence, reason, detail = _judge_text(text)
+    if reason == "label_unreadable":
+        _reject(label, reason, detail)
+        return
+    label.text, label.sentence_id = text, sentence
     if fault:
         _reject(label, "label_incomplete", fault)
-    elif is_masked(label.text):
-        _reject(label, "transcript_masked", "a part of the speech is withheld (#@…#)")
-    elif not any(character.isalnum() for character in resolve_marks(label.text, "pronunciation")):
-        _reject(label, "transcript_empty", "nothing but marks" if label.text.strip() else "LabelText is empty")
+    else:
+        label.reason, label.detail = reason, detail
+
+
+@functools.lru_cache(maxsize=1 << 16)  # a sentence is read by many speakers
+def _judge_text(text: str) -> tuple[str, str, str]:
+    """Return the sentence id of a transcript, and a reject reason with its detail, or two empty texts."""
+    if not _is_text(text):
+        return "", "label_unreadable", "LabelText holds half of a character (a lone surrogate)"
+    sentence = sentence_id(text)
+    if is_masked(text):
+        return sentence, "transcript_masked", "a part of the speech is withheld (#@…#)"
+    if not any(character.isalnum() for character in resolve_marks(text, "pronunciation")):
+        return sentence, "transcript_empty", "nothing but marks" if text.strip() else "LabelText is empty"
+    return sentence, "", ""
 
 
 def _is_text(value: str) -> bool:
@@ -240,9 +252,14 @@ def _block(tree: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    if value is None or isinstance(value, (dict, list, bool)):
-        return ""
-    text = unicodedata.normalize("NFC", str(value)).strip()
+    if isinstance(value, str):
+        return _clean(value)
+    return "" if value is None or isinstance(value, (dict, list, bool)) else _clean(str(value))
+
+
+@functools.lru_cache(maxsize=1 << 10)  # a few words make up a million labels
+def _clean(value: str) -> str:
+    text = unicodedata.normalize("NFC", value).strip()
     return text if _is_text(text) else ""
 
 

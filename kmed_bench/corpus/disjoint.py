@@ -21,6 +21,7 @@ Edge = tuple[int, list[int]]  # the speaker or sentence at the other end, and th
 
 # Found by trial on corpora of 200 to 300 utterances whose optimum an exact solver gave.
 _MEMORY = 50  # moves
+_CLIMBS = 30
 _PATIENCE = 20  # moves per speaker and sentence without a gain
 _SPEAKER_MOVES = 0.4  # of all moves
 
@@ -183,7 +184,7 @@ def _search(assignment: Assignment, chance: random.Random, effort: int) -> None:
     """
     best_cost, best = assignment.cost(), assignment.copy_parts()
     climbs = 0
-    while effort > 0 and best_cost > 0:
+    while effort > 0 and best_cost > 0 and climbs < _CLIMBS:
         n_speakers = len(assignment.speaker)
         if climbs % 2:
             assignment.restore(best)

@@ -7,7 +7,6 @@ name. Everything here starts from the label as written and leaves case, punctuat
 to the normaliser.
 """
 
-import functools
 import hashlib
 import re
 import unicodedata
@@ -77,7 +76,6 @@ def _strip_marks(text: str, side: int) -> str:
     return _PLUS.sub("", _STAR.sub("", text))
 
 
-@functools.lru_cache(maxsize=1 << 16)  # 208 reads some 40,000 sentences a million times
 def sentence_key(text: str) -> str:
     """Return what two labels of the same sentence share.
 
