@@ -249,11 +249,13 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: BenchRun) -> No
     for outcome in trained:
         if outcome.size not in best or outcome.best_valid_cer < best[outcome.size].best_valid_cer:
             best[outcome.size] = outcome
-    names = ("predictions_untouched.jsonl", "predictions.jsonl")
-    chosen = {
-        size: tuple(read_predictions(outcome.checkpoint.parent / name) for name in names)
-        for size, outcome in best.items()
-    }
+    chosen = {}
+    for size, outcome in best.items():
+        folder = outcome.checkpoint.parent
+        chosen[size] = (
+            read_predictions(folder / "predictions_untouched.jsonl"),
+            read_predictions(folder / "predictions.jsonl"),
+        )
     if chosen:
         bench.log_json({"comparisons": compare_sizes(chosen, config.eval)}, "comparisons.json")
 

@@ -21,7 +21,7 @@ Edge = tuple[int, list[int]]  # the speaker or sentence at the other end, and th
 
 # Found by trial on corpora of 200 to 300 utterances whose optimum an exact solver gave.
 _MEMORY = 50  # moves
-_CLIMBS = 30
+_CLIMBS = 20
 _PATIENCE = 20  # moves per speaker and sentence without a gain
 _SPEAKER_MOVES = 0.4  # of all moves
 

@@ -193,7 +193,7 @@ def _walk(
                 below.append(entry.path)
             elif entry.name.lower().endswith((".zip", ".tar")):
                 archives.append(Path(entry.path))
-            elif PIECE.fullmatch(entry.name):
+            elif ".part" in entry.name.lower() and PIECE.fullmatch(entry.name):
                 pieces[Path(folder)] = None
             else:
                 try:

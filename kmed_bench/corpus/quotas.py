@@ -92,6 +92,8 @@ class Strata:
         The fields that have more than one stratum, and so quotas.
     names : tuple
         Name of each stratum, as (field, values joined by ``+``), all fields in a row.
+    merged : tuple
+        Likewise, the strata of several values, those that make up a whole field and set no quota included.
     cell : array (n_utterances,)
         Cell of each utterance: its combination of values over the fields asked for.
     size : array (n_cells,)
@@ -104,6 +106,7 @@ class Strata:
 
     fields: tuple[str, ...]
     names: tuple[tuple[str, str], ...]
+    merged: tuple[tuple[str, str], ...]
     cell: Counts
     size: Counts
     member: Counts
@@ -154,6 +157,7 @@ def build_strata(
         np.array([codes for codes, _ in coded], np.int64).reshape(len(coded), len(table)), axis=1, return_inverse=True
     )
     names: list[tuple[str, str]] = []
+    joined: list[tuple[str, str]] = []
     member, value, kept, n_values = [], [], [], 0
     for field, (codes, uniques), column in zip(fields, coded, cells, strict=True):
         values = [str(v) for v in uniques]
@@ -162,6 +166,7 @@ def build_strata(
         value.append(column + n_values)
         n_values += len(values)
         merged = sorted(set(strata.values()))
+        joined += [(field, name) for name in merged if name not in values]
         if len(merged) > 1:
             kept.append(field)
             member.append(np.array([merged.index(strata[v]) for v in values], np.int64)[column] + len(names))
@@ -170,6 +175,7 @@ def build_strata(
     return Strata(
         fields=tuple(kept),
         names=tuple(names),
+        merged=tuple(joined),
         cell=cell.reshape(-1).astype(np.int64),
         size=np.bincount(cell.reshape(-1), minlength=n).astype(np.int64),
         member=np.array(member, np.int64).reshape(len(member), n).T,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kmed_bench.config import SplitConfig
 from kmed_bench.corpus.disjoint import Problem, assign
-from kmed_bench.corpus.quotas import Counts, Strata, build_strata, choose_counts
+from kmed_bench.corpus.quotas import Counts, Strata, build_strata, choose_counts, largest_remainder
 from kmed_bench.records import PARTS, KmedError
 
 DISJOINT = ("speaker", "sentence")
@@ -60,18 +60,22 @@ def select_parts(table: pd.DataFrame, config: SplitConfig) -> Selection:
     KmedError
         When the search finds none; the message names what lacks and the nearest sizes found.
     """
-    sizes = (config.train, config.valid, config.test)
-    found = tried = search_parts(table, config, sizes)
+    asked = (config.train, config.valid, config.test)
+    sizes, lacks = asked, ""
+    if (excess := sum(asked) - len(table)) > 0:
+        lacks = f"{excess} utterances are lacking in all"
+        train, valid, test = np.maximum(1, largest_remainder(len(table), asked)).tolist()
+        sizes = (train, valid, test)
+    found = search_parts(table, config, sizes)
+    lacks = lacks or _name_all_lacks(found)
     for _ in range(_SIZES_TRIED):
-        if not tried.lacking:
+        if not found.lacking:
             break
-        # The same search must find them when it is asked for them, so it is asked now.
-        smaller = _shrink(sizes, tried.fits)
-        if smaller == sizes:
-            break
-        sizes, tried = smaller, search_parts(table, config, smaller)
-    if found.lacking:
-        raise KmedError(_explain(table, config, found, None if tried.lacking else sizes))
+        # The same search must find the sizes when it is asked for them, so it is asked now.
+        sizes = _shrink(sizes, found.fits)
+        found = search_parts(table, config, sizes)
+    if lacks:
+        raise KmedError(_explain(table, config, found, lacks, None if found.lacking else sizes))
     return found
 
 
@@ -188,24 +192,25 @@ def _draw(pool: Counts, cell: Counts, take: Counts, speakers: pd.Series, order: 
     return drawn
 
 
-def _explain(table: pd.DataFrame, config: SplitConfig, found: Selection, nearest: Sizes | None) -> str:
-    asked = f"--train {config.train} --valid {config.valid} --test {config.test}"
-    lacks = "; ".join(
-        f"{part}: "
-        + ", ".join(f"{name} {'lacks' if n > 0 else 'has too many by'} {abs(n)}" for name, n in short.items())
-        for part, short in found.lacking.items()
-    )
+def _name_all_lacks(found: Selection) -> str:
+    lists = [
+        f"{part} lacks " + ", ".join(f"{n} of {name}" for name, n in found.lacking[part].items())
+        for part in PARTS
+        if part in found.lacking
+    ]
+    return "; ".join(lists)
+
+
+def _explain(table: pd.DataFrame, config: SplitConfig, found: Selection, lacks: str, nearest: Sizes | None) -> str:
     kept = f" with the corpus's shares of {', '.join(found.strata.fields)}" if found.strata.fields else ""
     apart = f" that share no {' and no '.join(config.disjoint)}" if config.disjoint else ""
-    crossing = int((found.eligible == UNUSED).sum()) if config.disjoint else 0
-    left_out = f" ({crossing} cross between parts in the best choice found)" if crossing else ""
     remedy = (
         f"The nearest sizes found are --train {nearest[0]} --valid {nearest[1]} --test {nearest[2]}"
         if nearest
-        else "No smaller sizes in these proportions were found either"
+        else "No smaller sizes were found either"
     )
     return (
-        f"{asked} can't be drawn from {len(table)} utterances of {table['speaker_id'].nunique()} speakers and "
-        f"{table['sentence_id'].nunique()} sentences as parts{apart}{kept}{left_out}: {lacks}. {remedy}; fewer fields "
-        "in --by, or speakers alone in --disjoint, allow more."
+        f"--train {config.train} --valid {config.valid} --test {config.test} can't be drawn from {len(table)} "
+        f"utterances ({table['speaker_id'].nunique()} speakers, {table['sentence_id'].nunique()} sentences) as parts"
+        f"{apart}{kept}: {lacks}. {remedy}; fewer fields in --by, or speakers alone in --disjoint, allow more."
     )

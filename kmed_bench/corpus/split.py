@@ -72,7 +72,7 @@ def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
         found = select_parts(table, config)
         part, crossing = found.part, int((found.eligible == UNUSED).sum()) if config.disjoint else 0
         method = f"quotas, disjoint in {' and '.join(config.disjoint)}" if config.disjoint else "quotas"
-        merged = [f"{field}: {value}" for field, value in found.strata.names if "+" in value]
+        merged = [f"{field}: {values}" for field, values in found.strata.merged]
     parts = {name: table[part == i].reset_index(drop=True) for i, name in enumerate(PARTS)}
     surplus = int((part == UNUSED).sum()) - crossing
     details = {

@@ -146,7 +146,7 @@ def _bench_record(
         split=split,
         quality=quality,
         scores=scores,
-        comparisons=tuple(reader.read(bench.info.run_id, "comparisons.json").get("comparisons", ())),
+        comparisons=tuple(read_json_artifact(client, bench, "comparisons.json").get("comparisons", ())),
     )
 
 

@@ -172,6 +172,11 @@ def _explain(uri: str, error: Exception) -> str:
             f"The tracking database {shown} was made by another MLflow release than the {mlflow.__version__} that "
             f"is installed; back it up and run `mlflow db upgrade '{shown}'`, or choose another with tracking.uri."
         )
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"The tracking store {shown} needs the database driver {error.name}, which is not installed; run "
+            f"`pip install {error.name}` (for PostgreSQL: `pip install 'psycopg[binary]'`), or correct tracking.uri."
+        )
     return (
         f"The tracking store {shown} can't be used ({type(error).__name__}: {text}); start it, correct tracking.uri "
         "or MLFLOW_TRACKING_URI, or leave both out for an SQLite file in the working folder."
