@@ -113,18 +113,28 @@ class WhisperModel(PythonModel):
         return results
 
     def _window(self, clip: np.ndarray, language: str | None) -> dict[str, Any]:
-        """Transcribe more than 30 s; greedy and without the previous window's text, so that no loop carries on."""
+        """Transcribe more than 30 s in openai-whisper's windows, which follow its timestamps.
+
+        On 55 s of real clips joined (untouched base), its text was 6 % off the clips' own; with the previous window's
+        text as a prompt 26 %, without timestamps 39 %: both lost whole sentences.
+        """
         result = whisper.transcribe(
             self.model, clip, language=language, temperature=0.0, condition_on_previous_text=False, fp16=False
         )
-        segments = [
-            {"start_s": float(part["start"]), "end_s": float(part["end"]), "text": part["text"].strip()}
+        duration_s = len(clip) / SAMPLE_RATE
+        segments = [  # the last window is padded, and a timestamp may lie in the padding
+            {
+                "start_s": float(part["start"]),
+                "end_s": min(float(part["end"]), duration_s),
+                "text": part["text"].strip(),
+            }
             for part in result["segments"]
+            if part["start"] < duration_s
         ]
         return {
             "text": result["text"].strip(),
             "language": result["language"],
-            "duration_s": len(clip) / SAMPLE_RATE,
+            "duration_s": duration_s,
             "segments": segments,
         }
 
