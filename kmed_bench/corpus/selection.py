@@ -62,8 +62,8 @@ def select_parts(table: pd.DataFrame, config: SplitConfig) -> Selection:
     """
     asked = (config.train, config.valid, config.test)
     sizes, lacks = asked, ""
-    if (excess := sum(asked) - len(table)) > 0:
-        lacks = f"{excess} utterances are lacking in all"
+    if sum(asked) > 2 * len(table):  # hopeless: look for the same proportions
+        lacks = f"{sum(asked) - len(table)} utterances are lacking in all"
         train, valid, test = np.maximum(1, largest_remainder(len(table), asked)).tolist()
         sizes = (train, valid, test)
     found = search_parts(table, config, sizes)
