@@ -252,6 +252,23 @@ def test_errors_name_the_remedy(
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
+def test_an_output_folder_that_cannot_be(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "in", pair() | {"file": b""})
+    with pytest.raises(KmedError, match="can't be made: Not a directory"):
+        ingest([root], root / "file" / "out", DataConfig())
+
+
+def test_an_archive_that_goes_away_meanwhile(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "in", {"a.zip": make_zip(pair())})
+
+    def remove(line: str) -> None:
+        if line.startswith("label"):
+            (root / "a.zip").unlink()
+
+    with pytest.raises(KmedError, match="Reading stopped at .*a.zip: No such file"):
+        ingest([root], tmp_path / "out", DataConfig(), progress=remove)
+
+
 def test_a_path_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "in", pair(OTHER))
     write_tree(root / os.fsdecode("환자".encode("cp949")), pair())

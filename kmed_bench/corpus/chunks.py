@@ -83,6 +83,8 @@ def read_entries(
     ------
     KmedError
         When the system ends a worker process, for want of memory as a rule.
+    OSError
+        When an archive is gone, or the store can't be written.
     """
     parts = list(_cut(containers, entries))
     store.folder.mkdir(parents=True, exist_ok=True)

@@ -61,16 +61,26 @@ def ingest(
     ------
     KmedError
         When a source is missing or holds no labels, when there are labels and no audio, when
-        nothing is usable, or a role is unknown.
+        nothing is usable, a role is unknown, or `out` can't be written.
     """
     _check_roles(config)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KmedError(f"The output folder {out} can't be made: {error.strerror}; choose another.") from None
     say = progress or (lambda _: None)
     listing = list_sources(sources, out)
     labels, audio = listing.labels.table(), listing.audio.table()
     say(f"found {labels.num_rows:,} labels and {audio.num_rows:,} audio files")
     _refuse_without(labels, audio, listing, sources)
     store = ChunkStore(out / KEPT_FOLDER)
-    rows, left_out = _judge(listing, labels, audio, config, store, say)
+    try:
+        rows, left_out = _judge(listing, labels, audio, config, store, say)
+    except OSError as error:  # an archive is gone, the disk is full; a single file's faults are verdicts
+        raise KmedError(
+            f"Reading stopped at {error.filename or store.folder}: {error.strerror or error}. Mend that and start "
+            "again: what was read is kept."
+        ) from None
     manifest = _manifest(rows)
     quality = describe(manifest, rows, config, listing.warnings | _audio_warnings(rows, labels, audio, config))
     quality["roles_left_out"] = dict(sorted(left_out.items()))
@@ -189,7 +199,6 @@ def _manifest(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _write(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality: dict[str, Any]) -> None:
     """Write the three files, `quality.json` last: where it is, the other two belong to it."""
-    out.mkdir(parents=True, exist_ok=True)
     temporary = out / f".manifest.{os.getpid()}"  # not mkstemp: others may read the manifest
     try:
         pq.write_table(pa.Table.from_pandas(manifest, preserve_index=False), temporary, compression="zstd")
