@@ -265,7 +265,7 @@ def test_an_archive_that_goes_away_meanwhile(tmp_path: Path) -> None:
         if line.startswith("label"):
             (root / "a.zip").unlink()
 
-    with pytest.raises(KmedError, match="Reading stopped at .*a.zip: No such file"):
+    with pytest.raises(KmedError, match=r"Reading stopped at .*a\.zip: No such file"):
         ingest([root], tmp_path / "out", DataConfig(), progress=remove)
 
 
