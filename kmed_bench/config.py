@@ -136,8 +136,9 @@ class EvalConfig:
     max_new_tokens: Annotated[int, Field(ge=8, le=224)] = 224
     """openai-whisper's own limit: half of the 448 text positions."""
     min_group_clips: Count = 20
-    min_group_speakers: Count = 3
-    """Groups under either minimum are shown with their n and not ranked."""
+    min_group_speakers: Count = 5
+    """Groups under either minimum are shown with their n and not ranked. With fewer than 6 speakers no
+    difference can reach p < 0.05, and intervals cover less than they say (docs/LOG.md)."""
     bootstrap_draws: Count = 2_000
     bootstrap_seed: Annotated[int, Field(ge=0)] = 208
 

@@ -263,10 +263,9 @@ class Trainer:
             if self.device.type == "cuda"
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         )
+        timed = {f"speed/test_{name}": scores["decode"][name] for name in ("rtfx", "decode_s_p50", "decode_s_p95")}
         return {
-            "speed/test_rtfx": scores["decode"]["rtfx"],
-            "speed/test_decode_s_p50": scores["decode"]["decode_s_p50"],
-            "speed/test_decode_s_p95": scores["decode"]["decode_s_p95"],
+            **{name: value for name, value in timed.items() if value is not None},
             "speed/parameters": sum(p.numel() for p in model.parameters()),
             "speed/checkpoint_bytes": checkpoint.stat().st_size,
             "speed/peak_memory_bytes": memory,

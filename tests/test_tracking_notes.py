@@ -1,5 +1,7 @@
 """Run notes and model cards, as people read them."""
 
+from urllib.parse import parse_qsl
+
 import pandas as pd
 
 from kmed_bench.records import BenchRecord, TrainRecord
@@ -48,17 +50,19 @@ def bench(*trains: TrainRecord, source: str = "none") -> BenchRecord:
 
 
 def test_a_bench_note_has_a_row_for_each_training() -> None:
-    note = notes.describe_bench(bench(DONE, train("small", "FAILED")))
+    note = notes.describe_bench(bench(train("small", "FAILED"), DONE), "7")
     assert "| base | 0 | 40.0 % | **12.3 %** | 10.0 % to 15.0 % | 2 | 20.0 % | finished |" in note
     assert "| small | 0 | – | **–** |  | – | – | failed |" in note
+    assert note.index("| base |") < note.index("| small |")
+    assert f"]({notes.charts_link('7', 'b')})" in note
     assert "Skipped **tiny**: no weights | give them" in note
     assert "Split `abababababab`: train 3, test 1. Shared between parts: 0 speakers, 2 sentences." in note
     assert "say nothing about patients" in note
-    assert "say nothing about patients" not in notes.describe_bench(bench(DONE, source="aihub"))
+    assert "say nothing about patients" not in notes.describe_bench(bench(DONE, source="aihub"), "7")
 
 
 def test_a_bench_that_got_nowhere_says_so() -> None:
-    note = notes.describe_bench(bench())
+    note = notes.describe_bench(bench(), "7")
     assert note.startswith("No training has finished")
     assert "index.html" not in note
 
@@ -100,3 +104,16 @@ def test_a_card_without_scores_says_that_nothing_was_measured() -> None:
     assert "Not measured." in notes.write_card(
         name="m", size="base", params={}, tags={}, metrics={}, scores={}, counts={}
     )
+
+
+def test_the_charts_link_filters_and_sorts() -> None:
+    place, _, query = notes.charts_link("7", "b").partition("?")
+    assert place == "#/experiments/7/runs"
+    assert dict(parse_qsl(query)) == {
+        "workflowType": "machine_learning",
+        "searchFilter": "tags.`kmed.kind` = 'train' and tags.`mlflow.parentRunId` = 'b'",
+        "orderByKey": "metrics.`test/cer`",
+        "orderByAsc": "true",
+        "compareRunsMode": "CHART",
+    }
+    assert set(notes.charts_link("7", "b")).isdisjoint(" ()'`")  # Markdown would end the link there

@@ -8,6 +8,7 @@ which Python keeps the same across versions, so equal input gives equal output e
 """
 
 import dataclasses
+import itertools
 import math
 import random
 
@@ -39,6 +40,8 @@ class Problem:
         Index of each utterance's cell: utterances of one cell serve the same strata.
     member : array (n_cells, n_fields)
         Index of each cell's stratum in each field; one column of zeros where there is no field.
+    value : array (n_cells, n_fields)
+        Likewise for single values, by which speakers are dealt out first; merged ones fare better so.
     needs : array (3, n_strata)
         Utterances that each part needs of each stratum.
     sizes : tuple
@@ -49,6 +52,7 @@ class Problem:
     sentence: Counts
     cell: Counts
     member: Counts
+    value: Counts
     needs: Counts
     sizes: tuple[int, int, int]
 
@@ -145,22 +149,20 @@ def _start(assignment: Assignment) -> None:
     two_sided = not np.array_equal(problem.speaker, problem.sentence)
     # A share a of the speakers and a share a of the sentences leave a * a of the utterances.
     weights = [math.isqrt(size << 20) if two_sided else size << 10 for size in problem.sizes]
-    size = np.bincount(problem.cell, minlength=len(problem.member)).astype(np.int64)
-    total = count_members(problem.member, size)
+    n_cells = len(problem.member)
+    size = np.bincount(problem.cell, minlength=n_cells).astype(np.int64)
+    total = count_members(problem.value, size)
     goal = [[max(1, int(n) * w // sum(weights)) for n in total] for w in weights]
-    rarity = total[problem.member].min(axis=1)[problem.cell]
-    rarest = np.full(len(assignment.of_speaker), len(problem.cell))
-    np.minimum.at(rarest, problem.speaker, rarity)
-    given = [[0] * len(total) for _ in range(N_PARTS)]
-    for speaker in np.argsort(rarest, kind="stable").tolist():
-        rows = [row for _, row in assignment.of_speaker[speaker]]
-        strata = sorted({k for row in rows for k in row})
-        lack = [sum((g[k] - have[k]) * 1000 // g[k] for k in strata) for g, have in zip(goal, given, strict=True)]
+    order, loads = _rank_speakers(problem, total)
+    given = np.zeros((N_PARTS, len(total)), np.int64)
+    for speaker in order:
+        cells, counts = loads[speaker]
+        mine = np.unique(problem.value[cells]).tolist()
+        lack = [sum((g[k] - int(have[k])) * 1000 // g[k] for k in mine) for g, have in zip(goal, given, strict=True)]
         part = lack.index(max(lack))
         assignment.move_speaker(speaker, part)
-        for row in rows:
-            for k in row:
-                given[part][k] += 1
+        for column in problem.value[cells].T:
+            np.add.at(given[part], column, counts)
     # What a part may hold of the utterances that its speakers and sentences share.
     room = [
         max(1, sum(g) * (w if two_sided else sum(weights)) // sum(weights)) for g, w in zip(goal, weights, strict=True)
@@ -174,6 +176,18 @@ def _start(assignment: Assignment) -> None:
         part = worth.index(max(worth))
         assignment.move_sentence(sentence, part)
         used[part] += gain[part]
+
+
+def _rank_speakers(problem: Problem, total: Counts) -> tuple[list[int], list[tuple[Counts, Counts]]]:
+    """Return the speakers, holders of the rarest values first, and the cells and counts of each one's utterances."""
+    n_speakers, n_cells = int(problem.speaker.max()) + 1, len(problem.value)
+    pairs, counts = np.unique(problem.speaker * n_cells + problem.cell, return_counts=True)
+    owner, cells = pairs // n_cells, pairs % n_cells
+    rarest = np.full(n_speakers, len(problem.cell))
+    np.minimum.at(rarest, owner, total[problem.value[cells]].min(axis=1))
+    bounds = np.searchsorted(owner, np.arange(n_speakers + 1))
+    loads = [(cells[a:b], counts[a:b].astype(np.int64)) for a, b in itertools.pairwise(bounds)]
+    return np.argsort(rarest, kind="stable").tolist(), loads
 
 
 def _search(assignment: Assignment, chance: random.Random, effort: int) -> None:

@@ -50,7 +50,8 @@ def count_values(values: pd.Series) -> dict[str, int]:
 def merge_thin(counts: Mapping[str, int], is_thin: Callable[[tuple[str, ...]], bool]) -> dict[str, str]:
     """Return the stratum of each value of a field, named by its values: ``"강원+전라"``.
 
-    While a stratum is thin, the smallest thin one is joined with the smallest other one.
+    While a stratum is thin, the smallest thin one is joined with the largest other one: that one is
+    disturbed least, and no share can then stray further than the thin values' own shares add up to.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def merge_thin(counts: Mapping[str, int], is_thin: Callable[[tuple[str, ...]], b
         thin = next((group for group in groups if is_thin(group[1])), None)
         if thin is None:
             break
-        other = next(group for group in groups if group is not thin)
+        other = next(group for group in reversed(groups) if group is not thin)
         groups = [group for group in groups if group is not thin and group is not other]
         groups.append((thin[0] + other[0], tuple(sorted(thin[1] + other[1]))))
     return {value: "+".join(values) for _, values in groups for value in values}
@@ -100,8 +101,8 @@ class Strata:
         Utterances of the corpus in each cell.
     member : array (n_cells, n_fields)
         Index into names of each cell's stratum in each field.
-    value : array (n_cells, n_all_fields)
-        Likewise for single values, before any were merged, in a row over all fields asked for.
+    value : array (n_cells, n_varying_fields)
+        Likewise for single values, before any were merged, over all fields that have more than one.
     """
 
     fields: tuple[str, ...]
@@ -163,8 +164,9 @@ def build_strata(
         values = [str(v) for v in uniques]
         counts = np.bincount(codes)
         strata = merge_thin(dict(zip(values, counts.tolist(), strict=True)), _thinness(codes, values, holders, sizes))
-        value.append(column + n_values)
-        n_values += len(values)
+        if len(values) > 1:
+            value.append(column + n_values)
+            n_values += len(values)
         merged = sorted(set(strata.values()))
         joined += [(field, name) for name in merged if name not in values]
         if len(merged) > 1:

@@ -140,7 +140,9 @@ def _assign_units(
         member, needs = strata.member, np.array([strata.quotas(size) for size in sizes])
     else:
         member, needs = np.zeros((len(strata.size), 1), np.int64), np.array([[size] for size in sizes])
-    found = assign(Problem(speaker, sentence, strata.cell, member, needs + needs * slack // 100, sizes), seed)
+    value = strata.value if strata.value.shape[1] else member
+    problem = Problem(speaker, sentence, strata.cell, member, value, needs + needs * slack // 100, sizes)
+    found = assign(problem, seed)
     of_speaker, of_sentence = np.array(found.speaker)[speaker], np.array(found.sentence)[sentence]
     return np.where(of_speaker == of_sentence, of_speaker, UNUSED).astype(np.int64), found.cost() == 0
 

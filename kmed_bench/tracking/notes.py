@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, urlencode
 
-from kmed_bench.records import GROUP_FIELDS, BenchRecord, TrainRecord
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from kmed_bench.records import GROUP_FIELDS, SIZES, BenchRecord, TrainRecord
 
 _RECIPE = ("epochs", "batch_size", "lr", "max_len", "weight_decay", "warmup_steps", "grad_clip", "audio_context")
 _SYNTHETIC = (
@@ -14,12 +17,44 @@ _SINGLE_CELLS = 5
 """A card names this many of the worst groups; all of them are in scores.json."""
 
 
-def describe_bench(bench: BenchRecord) -> str:
+def charts_link(experiment_id: str, bench_id: str | None = None) -> str:
+    """Return the fragment of the MLflow UI's address that shows trainings side by side, lowest test CER first.
+
+    Sorted by time, the UI folds children under their parent, which has no metrics, and its charts stay empty.
+
+    Parameters
+    ----------
+    bench_id : str, optional
+        Show this benchmark's trainings alone; None: all of the experiment.
+    """
+    wanted = "tags.`kmed.kind` = 'train'"
+    if bench_id is not None:
+        wanted += f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{bench_id}'"
+    view = {"workflowType": "machine_learning", "searchFilter": wanted, "orderByKey": "metrics.`test/cer`"}
+    view |= {"orderByAsc": "true", "compareRunsMode": "CHART"}
+    return f"#/experiments/{experiment_id}/runs?{urlencode(view, quote_via=quote)}"
+
+
+def describe_experiment(experiment_id: str) -> str:
+    """Return the description of an experiment: what its runs are, and the view that compares them."""
+    return (
+        f"**[Charts of all trainings]({charts_link(experiment_id)})**, lowest test CER first. Each `bench-…` run holds "
+        "its `split`, one `train-…` per size and seed, and its `report`; open it for the headline figures. Step 0 of "
+        "a curve is the untouched model; `train/cer_teacher_forced` is no CER of transcripts, `valid/cer` is.\n"
+    )
+
+
+def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
     """Return the note of a benchmark's run: its sizes, what was skipped, its data, where the report is."""
     lines = ["**Test CER by size** (one row a seed; CER without spaces and punctuation)", ""]
     lines += _table(
         ("size", "seed", "untouched", "fine-tuned", "95 %", "best epoch", "valid CER", "status"),
-        (_train_cells(run) for run in sorted(bench.trains, key=lambda run: (run.size, run.seed))),
+        (
+            _train_cells(run)
+            for run in sorted(
+                bench.trains, key=lambda run: (SIZES.index(run.size) if run.size in SIZES else -1, run.seed)
+            )
+        ),
     )
     if not bench.trains:
         lines = ["No training has finished in this benchmark yet."]
@@ -27,7 +62,8 @@ def describe_bench(bench: BenchRecord) -> str:
         lines += ["", f"Skipped **{size}**: {reason}"]
     lines += ["", _describe_split(bench.split)]
     if any("test/cer" in run.metrics for run in bench.trains):
-        lines += ["", "The report is among the artifacts: `report/index.html`."]
+        charts = charts_link(experiment_id, bench.run_id)
+        lines += ["", f"[Charts of these trainings]({charts}). The report is among the artifacts: `report/index.html`."]
     if is_synthetic(bench.params):
         lines += ["", _SYNTHETIC]
     return "\n".join(lines) + "\n"

@@ -207,7 +207,7 @@ def _note_bench(run: BenchRun) -> None:
     """Describe the benchmark and its trainings for whoever opens their pages, as far as they came."""
     try:
         record = read_bench(run.uri, run.run_id)
-        run.set_note(describe_bench(record))
+        run.set_note(describe_bench(record, run._experiment_id))
         for train in record.trains:
             ChildRun(run._client, train.run_id).set_note(describe_train(train))
     except Exception as error:  # a note neither fails a benchmark nor hides why one failed

@@ -18,9 +18,11 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from kmed_bench.config import TrackingConfig
 from kmed_bench.records import KmedError
+from kmed_bench.tracking.notes import describe_experiment
 
 _SQLITE = "sqlite:///"
 _ANSWER_WITHIN_S = 10.0
@@ -79,7 +81,11 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         folder = re.sub(r"[^\w.-]", "_", name)
         location = None if database is None else (database.parent / "mlruns" / folder).as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            made = str(client.create_experiment(name, artifact_location=location))
+            # Otherwise the UI opens on its pages for language models.
+            client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
+            client.set_experiment_tag(made, MLFLOW_RUN_NOTE, describe_experiment(made))
+            return made
         except MlflowException:
             found = client.get_experiment_by_name(name)  # another process was faster
             if found is None:
