@@ -332,6 +332,19 @@ def test_distances_are_those_of_the_shares() -> None:
     assert near == {"max_deviation": 0.0, "total_variation": 0.0, "chi_square": 0.0, "dof": 1, "p": 1.0}
 
 
+def test_fields_together_need_their_combinations_too() -> None:
+    # Each field alone could be met by speakers whose combinations can not.
+    manifest = block_manifest().assign(
+        dialect=lambda t: t["speaker_id"].str[-1].map(lambda d: "경상" if d in "0358" else "전라")
+    )
+    config = SplitConfig(train=120, valid=20, test=24, by=("dialect", "gender", "age"))
+    split = split_manifest(manifest, config)
+    check(split, manifest, config)
+    for field in config.by:
+        check_quotas(split, manifest, field)
+
+
+@pytest.mark.slow
 @pytest.mark.real_speech
 def test_the_shared_recordings_can_be_split_soundly(real_speech: Path, tmp_path: Path) -> None:
     ingest([real_speech], tmp_path, DataConfig())

@@ -14,7 +14,7 @@ from kmed_bench.records import PARTS, KmedError
 
 DISJOINT = ("speaker", "sentence")
 UNUSED = -1
-_SLACKS = (0, 10, 25)  # per cent of the quotas
+_ATTEMPTS = ((0, False), (0, True), (10, False), (25, False))  # slack in per cent, quotas of combinations
 _SIZES_TRIED = 8
 Sizes = tuple[int, int, int]
 
@@ -92,12 +92,12 @@ def search_parts(table: pd.DataFrame, config: SplitConfig, sizes: Sizes) -> Sele
         return _fill_parts(table, config, sizes, strata, order, None)
     speaker, sentence = _index_units(table, config)
     best = None
-    for slack in _SLACKS:
-        eligible, complete = _assign_units(speaker, sentence, config.seed, sizes, strata, slack)
+    for slack, jointly in _ATTEMPTS if len(strata.fields) > 1 else _ATTEMPTS[:1]:
+        eligible, complete = _assign_units(speaker, sentence, config.seed, sizes, strata, slack, jointly)
         found = _fill_parts(table, config, sizes, strata, order, eligible)
         if best is None or sum(found.fits) > sum(best.fits):
             best = found
-        if not found.lacking or not complete:
+        if not found.lacking or not (complete or slack or jointly):
             break
     assert best is not None
     return best
@@ -129,17 +129,23 @@ def _index_units(table: pd.DataFrame, config: SplitConfig) -> tuple[Counts, Coun
 
 
 def _assign_units(
-    speaker: Counts, sentence: Counts, seed: int, sizes: Sizes, strata: Strata, slack: int
+    speaker: Counts, sentence: Counts, seed: int, sizes: Sizes, strata: Strata, slack: int, jointly: bool
 ) -> tuple[Counts, bool]:
     """Return each utterance's part, UNUSED where speaker and sentence disagree, and whether all needs are met.
 
     Several fields need more than each of their quotas: the combinations must be there, too. So a
-    choice that meets the quotas and still can't be drawn from is searched again with slack per cent more.
+    choice that meets the quotas and still can't be drawn from is searched again, with quotas for the
+    combinations (jointly) or with slack per cent more of each.
     """
     if strata.fields:
         member, needs = strata.member, np.array([strata.quotas(size) for size in sizes])
     else:
         member, needs = np.zeros((len(strata.size), 1), np.int64), np.array([[size] for size in sizes])
+    if jointly:
+        combinations, joint = np.unique(strata.member, axis=0, return_inverse=True)
+        in_each = np.bincount(joint.reshape(-1), weights=strata.size, minlength=len(combinations)).astype(np.int64)
+        member = np.column_stack([member, joint.reshape(-1) + needs.shape[1]])
+        needs = np.column_stack([needs, [largest_remainder(size, in_each) for size in sizes]])
     value = strata.value if strata.value.shape[1] else member
     problem = Problem(speaker, sentence, strata.cell, member, value, needs + needs * slack // 100, sizes)
     found = assign(problem, seed)
