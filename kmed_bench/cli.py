@@ -119,6 +119,7 @@ def _ingest(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> int:
+    from kmed_bench.corpus.frozen import apply_frozen, freeze_split
     from kmed_bench.corpus.split import split_manifest, write_split
     from kmed_bench.records import read_manifest
 
@@ -131,9 +132,14 @@ def _split(args: argparse.Namespace) -> int:
         split__disjoint=args.disjoint,
         split__seed=args.seed,
     )
-    report = write_split(split_manifest(read_manifest(args.manifest), config.split), args.out)
-    shown = ("sha256", "counts", "max_share_deviation", "leakage", "discarded")
-    print(json.dumps({key: report[key] for key in shown}, ensure_ascii=False, indent=2))
+    manifest = read_manifest(args.manifest)
+    split = apply_frozen(args.frozen, manifest) if args.frozen else split_manifest(manifest, config.split)
+    report = write_split(split, args.out)
+    shown = ("label", "sha256", "counts", "max_share_deviation", "leakage", "discarded", "missing", "changed")
+    print(json.dumps({key: report[key] for key in shown if key in report}, ensure_ascii=False, indent=2))
+    if args.freeze:
+        freeze_split(split, args.freeze)
+        print(f"Frozen split (ids and hashes, no text): {args.freeze}")
     return 0
 
 
@@ -269,6 +275,8 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("--by", help="fields whose shares are kept, such as dialect,gender,age")
     split.add_argument("--disjoint", help="speaker,sentence or speaker or none")
     split.add_argument("--seed")
+    split.add_argument("--freeze", type=Path, metavar="FILE", help="also write the split as ids and hashes alone")
+    split.add_argument("--frozen", type=Path, metavar="FILE", help="apply such a file instead of drawing")
 
     train = add("train", _train, "Fine-tune one size on a split.")
     train.add_argument("split", type=Path)

@@ -115,12 +115,15 @@ def test_demo_corpus_ingest_and_split_alone(tmp_path):
     assert quality["labels"] == quality["usable"] + sum(quality["rejected"].values())
     drawn = run(
         "split", "manifest/manifest.parquet", "split", "--train", "40", "--valid", "8", "--test", "8",
-        "--by", "gender", "--disjoint", "speaker,sentence", cwd=tmp_path,
+        "--by", "gender", "--disjoint", "speaker,sentence", "--freeze", "frozen.json", cwd=tmp_path,
     )  # fmt: skip
     assert drawn.returncode == 0, drawn.stderr
     report = json.loads((tmp_path / "split" / "split.json").read_text(encoding="utf-8"))
     assert report["counts"] == {"train": 40, "valid": 8, "test": 8}
     assert report["leakage"] == {"speakers": 0, "sentences": 0, "utterances": 0}
+    again = run("split", "manifest/manifest.parquet", "again", "--frozen", "frozen.json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "again" / "split.json").read_text(encoding="utf-8"))["sha256"] == report["sha256"]
 
 
 def test_doctor_names_what_is_missing(tmp_path):
