@@ -24,6 +24,7 @@ from kmed_bench.corpus.zips import Member, check_member, read_member
 READING_VERSION = "1"
 """Changes whenever reading a file may give something else: results kept by other versions are not used."""
 MAX_LABEL_BYTES = 1 << 20
+_SPARSE_BYTES = 1 << 16
 
 _label_values = operator.attrgetter(*(field.name for field in dataclasses.fields(Label)))
 LABEL_SCHEMA = pa.schema(
@@ -70,7 +71,9 @@ def read_chunk(chunk: Chunk) -> pa.Table:
     rest = zip(table["stem"].to_pylist(), table["refused"].to_pylist(), members, strict=True)
     read_one: Callable[[_Reader, str, str | None, Member], tuple[Any, ...]]
     schema, read_one = (LABEL_SCHEMA, _read_label) if chunk.kind == "label" else (AUDIO_SCHEMA, _read_audio)
-    with _Reader(chunk.container, chunk.kind) as reader:
+    # Heads of large members alone: reading ahead would read the whole archive. Small ones lie close together.
+    sparse = chunk.kind == "audio" and sum(member.packed for member in members) > _SPARSE_BYTES * len(members)
+    with _Reader(chunk.container, decode=chunk.kind == "decode", sparse=sparse) as reader:
         rows = [read_one(reader, stem, refused, member) for stem, refused, member in rest]
     read = zip(*rows, strict=True) if rows else [()] * len(schema)
     return pa.table([pa.array(column, field.type) for column, field in zip(read, schema, strict=True)], schema)
@@ -79,10 +82,10 @@ def read_chunk(chunk: Chunk) -> pa.Table:
 class _Reader:
     """Bytes of a container's files, the first ones or all."""
 
-    def __init__(self, container: Container, kind: str) -> None:
-        self.decode = kind == "decode"
+    def __init__(self, container: Container, *, decode: bool, sparse: bool) -> None:
+        self.decode = decode
         self._folder = container.location
-        self._source = ByteSource(container.spans, sparse_reads=kind == "audio") if container.spans else None
+        self._source = ByteSource(container.spans, sparse_reads=sparse) if container.spans else None
 
     def __enter__(self) -> Self:
         return self
