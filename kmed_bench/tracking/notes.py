@@ -20,7 +20,8 @@ _SINGLE_CELLS = 5
 def charts_link(experiment_id: str, bench_id: str | None = None) -> str:
     """Return the fragment of the MLflow UI's address that shows trainings side by side, lowest test CER first.
 
-    Sorted by time, the UI folds children under their parent, which has no metrics, and its charts stay empty.
+    MLflow's UI opens on its pages for language models, and sorted by time it folds children under their parent,
+    which has no metrics: its charts stay empty. The address says both, model training and another order.
 
     Parameters
     ----------

@@ -82,8 +82,6 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         location = None if database is None else (database.parent / "mlruns" / folder).as_uri()
         try:
             made = str(client.create_experiment(name, artifact_location=location))
-            # Otherwise the UI opens on its pages for language models.
-            client.set_experiment_tag(made, "mlflow.experimentKind", "custom_model_development")
             client.set_experiment_tag(made, MLFLOW_RUN_NOTE, describe_experiment(made))
             return made
         except MlflowException:
