@@ -44,7 +44,18 @@ REJECT_REASONS = (
     "label_too_long",
 )
 
-WARNING_KINDS = ("audio_without_label", "rate_differs", "silent_audio", "archive_piece_missing")
+WARNING_KINDS = (
+    "audio_without_label",
+    "rate_differs",
+    "silent_audio",
+    "archive_piece_missing",
+    "archive_unreadable",
+    "clipped_audio",
+    "duplicate_audio",
+    "format_differs",
+    "length_differs",
+    "metadata_differs",
+)
 
 PARTS = ("train", "valid", "test")
 
