@@ -206,10 +206,15 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _promote(args: argparse.Namespace) -> int:
-    from kmed_bench.tracking.registry import promote
+    from kmed_bench.tracking.promotion import promote, rollback
     from kmed_bench.tracking.store import open_store
 
     open_store(_config(args).tracking)
+    if args.rollback:
+        print(json.dumps(rollback(args.name, reason=args.reason, dry_run=args.dry_run), ensure_ascii=False, indent=2))
+        return 0
+    if args.version is None:
+        raise KmedError(f"Promoting {args.name} needs a version; the MLflow UI's Models page lists them.")
     decision = promote(args.name, args.version, dry_run=args.dry_run, force=args.force, reason=args.reason)
     print(json.dumps(decision, ensure_ascii=False, indent=2))
     return 0 if decision["passed"] or decision["promoted"] else 1
@@ -305,7 +310,8 @@ def _parser() -> argparse.ArgumentParser:
 
     promote = add("promote", _promote, "Make a registered version the champion if the gate holds.")
     promote.add_argument("name")
-    promote.add_argument("version")
+    promote.add_argument("version", nargs="?")
+    promote.add_argument("--rollback", action="store_true", help="give the alias back to the champion before")
     promote.add_argument("--dry-run", action="store_true")
     promote.add_argument("--force", action="store_true", help="needs --reason")
     promote.add_argument("--reason", default="")

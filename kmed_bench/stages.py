@@ -21,6 +21,7 @@ from kmed_bench.progress import Narrator, Tick
 from kmed_bench.records import PARTS, Prediction, write_json, write_predictions
 from kmed_bench.scoring import score_predictions
 from kmed_bench.scoring.measures import count_utterances, rates
+from kmed_bench.tracking.gate import EVIDENCE_NAME, summarise_speakers
 from kmed_bench.tracking.registry import log_model
 from kmed_bench.tracking.runs import ChildRun
 from kmed_bench.training.fit import fit, mean_loss
@@ -224,6 +225,10 @@ class Trainer:
         run.log_metrics(summary)
         for name in ("scores.json", "scores_untouched.json"):
             run.log_file(folder / name)
+        # What a later promotion compares with: error sums by speaker, no ids and no texts.
+        counts = count_utterances(predictions, self.config.eval.policy)
+        evidence = summarise_speakers(counts, split_sha256=self.speech.split.sha256, scoring=scores)
+        run.log_json(evidence, EVIDENCE_NAME)
         if self.config.tracking.log_predictions:
             run.log_file(folder / "predictions.jsonl")
         if self.config.tracking.register:

@@ -15,7 +15,6 @@ from mlflow.exceptions import MlflowException
 from random_whisper import save_random_whisper
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
     pytest.mark.filterwarnings("ignore:unclosed file .*tiktoken:ResourceWarning"),
 ]
 

@@ -24,8 +24,6 @@ from kmed_bench.records import KmedError
 from kmed_bench.tracking import registry, runs
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
     pytest.mark.filterwarnings("ignore:unclosed file .*tiktoken:ResourceWarning"),
 ]

@@ -14,8 +14,6 @@ from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.tracking import gate, registry, runs
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
-
 SHA = "ab" * 32
 NAME = "kmed-whisper-small"
 SENTENCE = "머리가 아프고 열이 나서 왔습니다"

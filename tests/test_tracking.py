@@ -21,7 +21,6 @@ from kmed_bench.tracking import processes, readback, runs, store
 SHA = "ab" * 32
 
 # MLflow's own tables use a loader that SQLAlchemy 2.1 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

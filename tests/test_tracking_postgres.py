@@ -17,10 +17,7 @@ from kmed_bench.tracking import readback, registry, runs
 
 pytest.importorskip("psycopg", reason="psycopg is not installed")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 
 def find_program(name: str) -> str | None:
