@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import socket
 import tempfile
 import urllib.error
 import urllib.request
@@ -19,6 +20,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from kmed_bench.config import TrackingConfig
 from kmed_bench.records import KmedError
@@ -26,6 +29,7 @@ from kmed_bench.tracking.notes import describe_experiment
 
 _SQLITE = "sqlite:///"
 _ANSWER_WITHIN_S = 10.0
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def open_store(config: TrackingConfig) -> str:
@@ -45,6 +49,8 @@ def open_store(config: TrackingConfig) -> str:
         _make_database(database)
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
+    elif uri.startswith(tuple(_DATABASE_PORTS)):
+        _check_database(uri)
     mlflow.set_tracking_uri(uri)
     try:
         with _quiet_migrations():
@@ -165,6 +171,17 @@ def _check_server(uri: str) -> None:
     except urllib.error.HTTPError:
         return  # it answers; rights and paths are for MLflow to judge
     except (OSError, ValueError) as error:
+        raise KmedError(_explain(uri, error)) from error
+
+
+def _check_database(uri: str) -> None:
+    """Knock once, for the same reason: MLflow tries to connect to a database for a minute and a half."""
+    try:
+        address = make_url(uri)
+        port = address.port or _DATABASE_PORTS[address.get_backend_name()]
+        if address.host:  # without one it is a local socket, which answers at once
+            socket.create_connection((address.host, port), timeout=_ANSWER_WITHIN_S).close()
+    except (ArgumentError, KeyError, OSError) as error:
         raise KmedError(_explain(uri, error)) from error
 
 
