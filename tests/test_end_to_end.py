@@ -107,6 +107,7 @@ def test_sizes_out_of_reach_are_named_with_the_remedy(runs, bench):
     skipped = json.loads(runs["bench"].data.tags["kmed.skipped"])
     assert set(skipped) == {"tiny", "small"}
     page = (bench.results / "report" / "index.html").read_text(encoding="utf-8")
+    assert "profile demo" in page  # what `auto` came to
     for size, reason in skipped.items():
         assert f"put it into {bench.folder}" in reason
         assert f"Whisper {size}: no weights" in page

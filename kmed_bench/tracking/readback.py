@@ -135,11 +135,14 @@ def _bench_record(
             trains.append(_train_record(child, histories[run_id]))
             if found := read_json_artifact(client, child, "scores.json"):
                 scores[run_id] = found
+    params, profile = dict(bench.data.params), bench.data.tags.get("kmed.profile")
+    if profile is not None:
+        params["profile"] = profile  # `mlflow run` logs the word that it was given, such as auto
     return BenchRecord(
         run_id=bench.info.run_id,
         name=bench.info.run_name,
         status=bench.info.status,
-        params=dict(bench.data.params),
+        params=params,
         tags=dict(bench.data.tags),
         trains=tuple(trains),
         skipped=json.loads(bench.data.tags.get("kmed.skipped", "{}")),
