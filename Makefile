@@ -6,6 +6,8 @@ BIN := $(CURDIR)/$(VENV)/bin
 
 # Nothing about the work leaves the machine; MLflow reads this before it is imported.
 export MLFLOW_DISABLE_TELEMETRY := true
+# `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
+export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
 .PHONY: run test lint format ui lock clean help
 
