@@ -18,8 +18,9 @@ from kmed_bench.asr.weights import Weights, load_weights, save_weights
 from kmed_bench.config import Config, EvalConfig
 from kmed_bench.corpus.split import Split
 from kmed_bench.progress import Narrator, Tick
-from kmed_bench.records import PARTS, Prediction, write_json, write_predictions
+from kmed_bench.records import GROUP_FIELDS, PARTS, Prediction, write_json, write_predictions
 from kmed_bench.scoring import score_predictions
+from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances, rates
 from kmed_bench.tracking.gate import EVIDENCE_NAME, summarise_speakers
 from kmed_bench.tracking.registry import log_model
@@ -209,7 +210,8 @@ class Trainer:
         folder = checkpoint.parent
         model = load_weights(checkpoint, str(self.device))
         predictions = self.predict(model, "test")
-        scores = score_predictions(predictions, self.config.eval, split_sha256=self.speech.split.sha256)
+        counts = count_utterances(predictions, self.config.eval.policy)
+        scores = score_counts(counts, self.config.eval, split_sha256=self.speech.split.sha256)
         untouched = score_predictions(self._untouched["test"], self.config.eval, split_sha256=self.speech.split.sha256)
         write_predictions(folder / "predictions.jsonl", predictions)
         write_predictions(folder / "predictions_untouched.jsonl", self._untouched["test"])
@@ -226,7 +228,6 @@ class Trainer:
         for name in ("scores.json", "scores_untouched.json"):
             run.log_file(folder / name)
         # What a later promotion compares with: error sums by speaker, no ids and no texts.
-        counts = count_utterances(predictions, self.config.eval.policy)
         evidence = summarise_speakers(counts, split_sha256=self.speech.split.sha256, scoring=scores)
         run.log_json(evidence, EVIDENCE_NAME)
         if self.config.tracking.log_predictions:
@@ -289,7 +290,7 @@ def overall_metrics(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:
 def test_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
     """Return ``test/…`` metrics: overall, and CER by group as ``test/cer/<field>/<ascii value>``."""
     metrics = overall_metrics(scores, "test/")
-    for field in ("dialect", "gender", "age", "role"):
+    for field in GROUP_FIELDS:
         for value, cell in scores["groups"].get(field, {}).items():
             if cell["cer"] is not None:
                 metrics[f"test/cer/{field}/{ascii_value(value)}"] = cell["cer"]

@@ -192,7 +192,7 @@ def _reachable(url: str) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=REACH_TIMEOUT_S):
             return True
-    except (urllib.error.URLError, TimeoutError, OSError):
+    except OSError:  # URLError and TimeoutError are kinds of it
         return False
 
 
