@@ -35,6 +35,7 @@ def _none_word(value: Any) -> Any:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
+Speeds = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], BeforeValidator(_split_commas)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Context = Literal["full", "dynamic"]
@@ -112,12 +113,40 @@ class TrainConfig:
     """Label tokens per utterance; longer labels are left out and counted. Whisper's limit is 448."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """AdamW's default in torch."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning rate after the warm-up: constant as published, or falling to 0 at the last step."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate rises linearly to lr; it stays constant after."""
+    """Optimizer steps over which the learning rate rises linearly to lr."""
     grad_clip: Annotated[float | None, BeforeValidator(_none_word)] = None
     """Largest gradient norm; none: no clipping, as published."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    accumulation: Count = 1
+    """Pieces in which a batch is computed; batch_size stays what an optimizer step sees."""
+    patience: Annotated[int | None, Field(ge=1), BeforeValidator(_none_word)] = None
+    """Epochs without a lower decoded valid CER after which training stops; none: all epochs, as published."""
+    freeze_encoder: bool = False
+    """Train the decoder alone, on encoder output that is computed once."""
+    lora_rank: Annotated[int | None, Field(ge=1, le=256), BeforeValidator(_none_word)] = None
+    """Rank of low-rank adapters on the attention's projections, merged for hand-off; none: all weights."""
+    lora_alpha: Annotated[float, Field(gt=0)] = 16.0
+    """Scale of the adapters: their product is multiplied by lora_alpha / lora_rank."""
+    spec_augment: bool = False
+    """Mask random bands of frequency and time in training (SpecAugment)."""
+    speed_factors: Speeds = ()
+    """Speeds that training draws from for each clip and epoch, such as 0.9,1,1.1; none: as recorded."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice rather than keep them: less memory, about a third more time."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of forward and backward; weights and optimizer stay fp32. auto: bf16 where it is native."""
+    full_window_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of dynamic steps that are computed in the 30 s window all the same."""
+    checkpoint_steps: Count = 500
+    """Optimizer steps between two saves of the training state; each epoch's end saves it too."""
+    keep_checkpoints: Annotated[int, Field(ge=0)] = 0
+    """Checkpoints kept beside the best one and the last training state: the latest others."""
+    out_of_memory: Literal["stop", "halve"] = "stop"
+    """halve: compute the batch in twice as many pieces and go on; batch_size stays the same."""
+    features: Literal["fp32", "fp16"] = "fp32"
+    """Number format of the features on disk."""
     audio_context: Context = "full"
     """Window of training. full: every clip in Whisper's 30 s window; dynamic: the batch's own length."""
 

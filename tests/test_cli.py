@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kmed_bench.cli import ALIASES, main
+from kmed_bench.cli import main
+from kmed_bench.commands.options import ALIASES
 from kmed_bench.config import Config, flatten
 
 

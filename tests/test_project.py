@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kmed_bench.cli import ALIASES, AS_PROFILE, _parser, _read_overrides
+from kmed_bench.cli import _parser, _read_overrides
+from kmed_bench.commands.options import ALIASES, AS_PROFILE
 from kmed_bench.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,0 +1,62 @@
+"""Commands that need a model: `train`, `evaluate`, `weights`."""
+
+import argparse
+from pathlib import Path
+
+from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.scores import print_scores
+from kmed_bench.records import PARTS, SIZES
+
+
+def register(add: Add) -> None:
+    """Add the commands of this module."""
+    train = add("train", _train, "Fine-tune one size on a split.")
+    train.add_argument("split", type=Path)
+    train.add_argument("out", type=Path)
+    train.add_argument("--size", required=True)
+    train.add_argument("--seed")
+
+    evaluate = add("evaluate", _evaluate, "Decode and score a part of a split with any model.")
+    evaluate.add_argument("model", help="a size, a .pt file, models:/NAME@ALIAS or runs:/…")
+    evaluate.add_argument("split", type=Path)
+    evaluate.add_argument("out", type=Path)
+    evaluate.add_argument("--part", choices=PARTS, default="test")
+
+    weights = add("weights", _weights, "Say where each size's weights come from, or fetch one.")
+    weights.add_argument("size", nargs="?")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from kmed_bench.pipeline import train_alone, ui_command
+    from kmed_bench.progress import Narrator
+
+    config = resolve(args, model__sizes=args.size, train__seeds=args.seed, model__skip_unavailable=False)
+    outcome, uri = train_alone(config, args.split, args.out, narrator=Narrator())
+    print(f"Checkpoint: {outcome.checkpoint.resolve()}")
+    print(f"Test CER: {outcome.untouched_test_cer:.4f} untouched, {outcome.test_cer:.4f} fine-tuned")
+    print(f"MLflow UI: {ui_command(uri)}")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from kmed_bench.pipeline import evaluate_model
+    from kmed_bench.progress import Narrator
+
+    scores = evaluate_model(resolve(args), args.model, args.split, args.part, args.out, narrator=Narrator())
+    print_scores(scores)
+    print(f"Scores: {args.out / 'scores.json'}")
+    return 0
+
+
+def _weights(args: argparse.Namespace) -> int:
+    from kmed_bench.asr.weights import WeightsError, find_weights
+
+    missing = 0
+    for size in (args.size,) if args.size else SIZES:
+        try:
+            found = find_weights(size, download=args.size is not None)
+            print(f"{size}: {found.path} ({found.origin}, SHA-256 {found.sha256})")
+        except WeightsError as error:
+            missing += 1
+            print(f"{size}: {error}")
+    return 1 if args.size and missing else 0

@@ -1,0 +1,49 @@
+"""Commands on the tracking store: `report`, `promote`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kmed_bench.commands.options import Add, resolve
+from kmed_bench.records import KmedError
+
+
+def register(add: Add) -> None:
+    """Add the commands of this module."""
+    report = add("report", _report, "Write the HTML report of a tracked benchmark.")
+    report.add_argument("out", type=Path)
+    report.add_argument("--bench", help="run id of the benchmark (default: the latest)")
+
+    promote = add("promote", _promote, "Make a registered version the champion if the gate holds.")
+    promote.add_argument("name")
+    promote.add_argument("version", nargs="?")
+    promote.add_argument("--rollback", action="store_true", help="give the alias back to the champion before")
+    promote.add_argument("--dry-run", action="store_true")
+    promote.add_argument("--force", action="store_true", help="needs --reason")
+    promote.add_argument("--reason", default="")
+
+
+def _report(args: argparse.Namespace) -> int:
+    from kmed_bench.report.page import write_report
+    from kmed_bench.tracking.readback import read_bench
+    from kmed_bench.tracking.store import open_store
+
+    uri = open_store(resolve(args).tracking)
+    record = read_bench(uri, args.bench)
+    print(f"Report: {write_report(record, args.out, comparisons=record.comparisons).resolve()}")
+    return 0
+
+
+def _promote(args: argparse.Namespace) -> int:
+    from kmed_bench.tracking.promotion import promote, rollback
+    from kmed_bench.tracking.store import open_store
+
+    open_store(resolve(args).tracking)
+    if args.rollback:
+        print(json.dumps(rollback(args.name, reason=args.reason, dry_run=args.dry_run), ensure_ascii=False, indent=2))
+        return 0
+    if args.version is None:
+        raise KmedError(f"Promoting {args.name} needs a version; the MLflow UI's Models page lists them.")
+    decision = promote(args.name, args.version, dry_run=args.dry_run, force=args.force, reason=args.reason)
+    print(json.dumps(decision, ensure_ascii=False, indent=2))
+    return 0 if decision["passed"] or decision["promoted"] else 1
