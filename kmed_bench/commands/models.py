@@ -39,7 +39,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from kmed_bench.pipeline import evaluate_model
+    from kmed_bench.evaluation import evaluate_model
     from kmed_bench.progress import Narrator
 
     scores = evaluate_model(resolve(args), args.model, args.split, args.part, args.out, narrator=Narrator())
