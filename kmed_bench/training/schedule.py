@@ -1,0 +1,49 @@
+"""The learning rate over the optimizer's steps: a rise, then level, straight or cosine descent."""
+
+import math
+from collections.abc import Callable
+
+from kmed_bench.config import TrainConfig
+from kmed_bench.records import KmedError
+
+
+def rate_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
+    """Return the factor on ``lr`` as a function of the optimizer step, 0 for the first.
+
+    It rises as (step + 1) / warmup_steps, so that no step is wasted at a rate of 0 and step
+    warmup_steps - 1 has the full rate. From there on it is 1 (constant), (T - step) / (T - W)
+    (linear) or half of 1 + cos(pi (step - W) / (T - W)) (cosine; Loshchilov and Hutter 2017, eq. 5,
+    without restarts), T being total_steps and W warmup_steps: 0 at T, one step after the last one.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        ``schedule`` and ``warmup_steps`` are read.
+    total_steps : int
+        Optimizer steps of the whole training, all epochs together.
+
+    Raises
+    ------
+    KmedError
+        When the warm-up would not end before the training does.
+    """
+    warmup, schedule = config.warmup_steps, config.schedule
+    if warmup >= total_steps:
+        raise KmedError(
+            f"train.warmup_steps is {warmup}, but the whole training has {total_steps} optimizer steps, so that the "
+            f"learning rate would never reach train.lr={config.lr}; set train.warmup_steps to less than {total_steps} "
+            "(a tenth is usual), or train on more utterances or for more epochs."
+        )
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        # Steps after the last one (a scheduler asks for one more than it uses) stay at 0.
+        done = min(1.0, (step - warmup) / (total_steps - warmup))
+        if schedule == "linear":
+            return 1.0 - done
+        if schedule == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * done))
+        return 1.0
+
+    return factor
