@@ -12,12 +12,20 @@ from kmed_bench import __version__
 from kmed_bench.records import BenchRecord, write_text_atomically
 from kmed_bench.report import tables
 from kmed_bench.report.contents import make_frames, make_views, size_costs
+from kmed_bench.report.extra import ExtraSection, PlacedSection, save_sections
 from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style, subset_font
-from kmed_bench.report.views import cell, interval, is_absent, number
+from kmed_bench.report.plots import Plot
+from kmed_bench.report.views import View, cell, interval, is_absent, number
 
 
-def write_report(record: BenchRecord, out: Path, *, comparisons: Sequence[Mapping[str, Any]] = ()) -> Path:
+def write_report(
+    record: BenchRecord,
+    out: Path,
+    *,
+    comparisons: Sequence[Mapping[str, Any]] = (),
+    extra: Sequence[ExtraSection] = (),
+) -> Path:
     """Return the path of ``index.html`` after writing it with its PNG, SVG and CSV files into a folder.
 
     Parameters
@@ -27,6 +35,8 @@ def write_report(record: BenchRecord, out: Path, *, comparisons: Sequence[Mappin
         missing; no figure is estimated.
     comparisons : sequence of mapping
         What ``significance.compare_systems`` returned; empty: the page has no significance table.
+    extra : sequence of ExtraSection
+        Shown at the end, before the provenance.
     """
     out.mkdir(parents=True, exist_ok=True)
     frames = make_frames(record, comparisons)
@@ -37,6 +47,9 @@ def write_report(record: BenchRecord, out: Path, *, comparisons: Sequence[Mappin
         write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False))
     with plot_style():
         plots = save_plots(frames, headline, out)
+    drawn = [plot.name for section in plots.values() for plot in section]
+    sections = save_sections(extra, out, {*frames, *drawn, "index"})
+    views = make_views(frames)
     html = _template().render(
         record=record,
         profile=record.params.get("profile"),
@@ -46,15 +59,39 @@ def write_report(record: BenchRecord, out: Path, *, comparisons: Sequence[Mappin
         headline=headline,
         device=best[0].tags.get("kmed.device") if best else None,
         gap=gaps[0] if gaps else None,
-        views=make_views(frames),
+        views=views,
         plots=plots,
+        sections=sections,
+        contents=list_contents(record, views, plots, sections),
         # Undotted names are what `mlflow run` was given, whole paths included; they stay in the store.
         settings={key: value for key, value in record.params.items() if "." in key or key == "profile"},
-        files=sorted(f"{name}.csv" for name in frames),
+        files=sorted(f"{name}.csv" for name in [*frames, *(view.name for s in sections for view in s.views)]),
     )
     font = subset_font(html)
     write_text_atomically(out / "index.html", html.replace("/*hangul*/", _font_rule(font)))
     return out / "index.html"
+
+
+def list_contents(
+    record: BenchRecord,
+    views: Mapping[str, View],
+    plots: Mapping[str, Sequence[Plot]],
+    sections: Sequence[PlacedSection],
+) -> dict[str, str]:
+    """Return the page's sections in their order, id to title; those without content are not on the page."""
+    own = {
+        "sizes-section": ("Sizes", "sizes" in views),
+        "left-out": ("Left out", "missing" in views),
+        "chance": ("More than chance?", "comparisons" in views),
+        "epochs": ("Loss and CER by epoch", bool(plots["curves"])),
+        "speakers": ("Groups of speakers", "groups" in views),
+        "errors": ("Kinds of errors", "rates" in views),
+        "beside": ("Beside published figures", True),
+        "split": ("Split", bool(record.split)),
+        "data": ("Data quality", "quality" in views),
+    }
+    shown = {identity: title for identity, (title, is_shown) in own.items() if is_shown}
+    return shown | {section.id: section.title for section in sections} | {"origin": "Provenance"}
 
 
 def find_notices(record: BenchRecord) -> list[str]:

@@ -37,12 +37,18 @@ class Plot:
     Attributes
     ----------
     svg : str
-        An ``<svg>`` element for use inside a page: text follows the page's colour, ids are unique.
+        An element for use inside a page. An ``<svg>``: text follows the page's colour, ids are unique.
+    alt : str
+        What it says to those who can't see it; empty: the caption does.
+    formats : tuple of str
+        Endings of the files beside the page.
     """
 
     name: str
     caption: str
     svg: str
+    alt: str = ""
+    formats: tuple[str, ...] = ("png", "svg")
 
 
 def colour_of(size: str) -> str:
@@ -132,15 +138,22 @@ def _label_axes(axes: Axes, quantity: str) -> None:
 
 def save_plot(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
     """Write ``name.png`` and ``name.svg`` into a folder, close the figure and return it for the page."""
+    png, svg = render_figure(figure, name)
+    (folder / f"{name}.png").write_bytes(png)
+    (folder / f"{name}.svg").write_bytes(svg)
+    return Plot(name=name, caption=caption, svg=inline_svg(svg.decode(), name))
+
+
+def render_figure(figure: Figure, name: str) -> tuple[bytes, bytes]:
+    """Return a figure as PNG and as SVG after closing it; equal input and name, equal bytes."""
     box = figure.get_tightbbox().padded(0.08)  # inches; measured once, since "tight" would lay out at each save
-    figure.savefig(folder / f"{name}.png", bbox_inches=box, facecolor="white")
-    target = io.StringIO()
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", bbox_inches=box, facecolor="white")
     metadata = {"Creator": None, "Date": None, "Format": None, "Type": None}
-    with plt.rc_context({"svg.hashsalt": name}):  # equal input, equal file
-        figure.savefig(target, format="svg", bbox_inches=box, transparent=True, metadata=metadata)
+    with plt.rc_context({"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", bbox_inches=box, transparent=True, metadata=metadata)
     plt.close(figure)
-    (folder / f"{name}.svg").write_text(target.getvalue(), encoding="utf-8")
-    return Plot(name=name, caption=caption, svg=inline_svg(target.getvalue(), name))
+    return png.getvalue(), svg.getvalue()
 
 
 def inline_svg(text: str, name: str) -> str:
