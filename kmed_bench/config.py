@@ -4,6 +4,7 @@ Validation is pydantic's (MLflow already depends on it), on plain dataclasses, s
 stays an ordinary Python object for everyone who imports it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from kmed_bench.records import SIZES, KmedError
 
@@ -172,6 +173,99 @@ class EvalConfig:
     bootstrap_seed: Annotated[int, Field(ge=0)] = 208
 
 
+def _number_word(value: Any) -> Any:
+    """YAML 1.1 reads ``2e-5``, which has no dot, as a text."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _read_space(value: Any) -> Any:
+    """Let the command line give a search space as YAML text; ``none`` is the empty one."""
+    if isinstance(value, str):
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"it must be a YAML mapping ({' '.join(str(error).split())})") from None
+    if isinstance(value, str) and value.strip().lower() == "none":
+        return {}
+    if isinstance(value, Mapping):
+        return {key: _read_choices(entry) for key, entry in value.items()}
+    return {} if value is None else value
+
+
+def _read_choices(entry: Any) -> Any:
+    return tuple(_number_word(choice) for choice in entry) if isinstance(entry, (list, tuple)) else entry
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """Values from low to high, both included; whole numbers where low and high are."""
+
+    __pydantic_config__ = _FORBID
+    low: Annotated[int | float, BeforeValidator(_number_word)]
+    high: Annotated[int | float, BeforeValidator(_number_word)]
+    log: bool = False
+    """Draw the logarithm evenly."""
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be under high ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low ({self.low}) must be over 0 where log is true")
+
+
+Choice = bool | int | float | str | None
+Dimension = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[tuple[Choice, ...], Field(min_length=2), Tag("choices")],
+    # Told apart first, so that a fault in one form is not explained as a fault in the other too.
+    Discriminator(lambda entry: "range" if isinstance(entry, (Mapping, Range)) else "choices"),
+]
+
+
+def _default_space() -> dict[str, Range | tuple[Choice, ...]]:
+    return {
+        "train.lr": Range(low=1e-6, high=1e-4, log=True),
+        "train.warmup_steps": Range(low=0, high=500),
+        "train.schedule": ("constant", "linear", "cosine"),
+        "train.weight_decay": Range(low=1e-4, high=0.1, log=True),
+        "train.batch_size": (4, 8, 16),
+        "train.freeze_encoder": (False, True),
+        "train.spec_augment": (False, True),
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """Search for settings of training by decoded valid CER."""
+
+    __pydantic_config__ = _FORBID
+    space: Annotated[dict[str, Dimension], BeforeValidator(_read_space)] = dataclasses.field(
+        default_factory=_default_space
+    )
+    """Setting to a range {low, high, log} or a list of choices; the published value must be among them."""
+    trials: Count = 30
+    """Trials of the study, whatever number of processes shares them; the published settings are the first."""
+    objectives: Annotated[tuple[Literal["cer", "seconds_per_clip"], ...], BeforeValidator(_split_commas)] = ("cer",)
+    """What is minimised: the best decoded valid CER, alone or with the seconds a clip takes to decode."""
+    sampler: Literal["tpe", "gp", "random"] = "tpe"
+    pruner: Literal["median", "successive_halving", "hyperband", "none"] = "median"
+    seed: Annotated[int, Field(ge=0)] = 208
+    """Of the sampler; trial k draws the same whichever process runs it. Training uses train.seeds' first."""
+    startup_trials: Annotated[int, Field(ge=1)] = 5
+    """Trials before tpe and gp learn from others, and before the median pruner may end one."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 1
+    """Epochs that no pruner cuts."""
+    storage: str = "sqlite:///kmed-optuna.db"
+    """sqlite:///PATH, postgresql://…, or journal:PATH for a shared folder; never MLflow's own database."""
+    heartbeat_s: Count = 60
+    """A running trial signs this often; after two silent intervals its process counts as dead."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose process died is run again with the same parameters."""
+    experiment: str = "kmed-hpo"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where MLflow keeps runs and what is registered."""
@@ -198,6 +292,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     tracking: TrackingConfig = TrackingConfig()
+    tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
 
     def __post_init__(self) -> None:
         unknown = [size for size in self.model.sizes if size not in SIZES]
@@ -236,8 +331,27 @@ def load_config(profile: str = "sound", overrides: Mapping[str, Any] | None = No
     KmedError
         For an unknown profile, an unknown key or a value outside its limits.
     """
-    tree: dict[str, Any] = {**_read_profile(profile), "profile": Path(profile).stem}
-    for key, value in (overrides or {}).items():
+    return _build({**_read_profile(profile), "profile": Path(profile).stem}, overrides or {})
+
+
+def adjust(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Return settings with some of them replaced, under the same checks as ``load_config``.
+
+    Parameters
+    ----------
+    overrides : mapping
+        Dotted keys to values, such as ``{"train.lr": 1e-5}``.
+
+    Raises
+    ------
+    KmedError
+        For an unknown key or a value outside its limits.
+    """
+    return _build(dataclasses.asdict(config), overrides)
+
+
+def _build(tree: dict[str, Any], overrides: Mapping[str, Any]) -> Config:
+    for key, value in overrides.items():
         *rooms, leaf = key.split(".")
         node = tree
         for room in rooms:
@@ -281,16 +395,19 @@ def _explain(error: ValidationError) -> str:
 def flatten(config: Config) -> dict[str, Any]:
     """Return dotted keys to values, lists joined by commas, in the tree's order."""
 
-    def walk(prefix: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    def walk(prefix: str, node: Any) -> dict[str, Any]:
         flat: dict[str, Any] = {}
-        for key, value in node.items():
-            if isinstance(value, Mapping):
-                flat |= walk(f"{prefix}{key}.", value)
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name)
+            if dataclasses.is_dataclass(value):
+                flat |= walk(f"{prefix}{field.name}.", value)
+            elif isinstance(value, Mapping):
+                flat[prefix + field.name] = json.dumps(value, default=dataclasses.asdict)
             else:
-                flat[prefix + key] = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else value
+                flat[prefix + field.name] = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else value
         return flat
 
-    return walk("", dataclasses.asdict(config))
+    return walk("", config)
 
 
 def to_yaml(config: Config) -> str:
