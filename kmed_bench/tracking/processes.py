@@ -4,11 +4,16 @@ Each run carries the machine (hashed), the process and the moment that process s
 whoever wrote the run is still there.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
 import platform
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import psutil
 from mlflow.entities import RunStatus
@@ -53,3 +58,20 @@ def end_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
         client.set_tag(run_id, "kmed.ended", "its process was gone; a later run noticed")
         client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
     return gone
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the runs as an interrupt does; by default it would leave them RUNNING for ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import soundfile
-from mlflow.entities import Dataset, Metric, Run
+from mlflow.entities import Run
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -23,9 +22,9 @@ from mlflow.types.schema import Array
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.records import KmedError
+from kmed_bench.tracking.child import ChildRun, datasets_of
 from kmed_bench.tracking.notes import write_card
 from kmed_bench.tracking.promotion import promote, rollback
-from kmed_bench.tracking.runs import ChildRun
 from kmed_bench.tracking.store import read_json_artifact
 
 __all__ = ["ModelVersionInfo", "log_model", "pinned_requirements", "promote", "rollback"]
@@ -111,7 +110,7 @@ def log_model(
             tags=described,
         )
         version = mlflow.register_model(logged.model_uri, name)
-    _link_metrics(client, source, logged.model_id, metrics or {})
+    run.link_model(logged.model_id, metrics or {}, step=0)
     for key, value in described.items():
         client.set_model_version_tag(name, version.version, key, value)
     client.update_model_version(name, version.version, card)
@@ -133,7 +132,7 @@ def _card(
     parent_id = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     parent = client.get_run(parent_id).data if parent_id else run.data
     counts: dict[str, int] = {}
-    for dataset in _datasets(run):
+    for dataset in datasets_of(run):
         profile = json.loads(dataset.profile or "{}")
         counts |= {key.removeprefix("n_"): n for key, n in profile.items() if key.startswith("n_")}
     return write_card(
@@ -145,23 +144,6 @@ def _card(
         scores=read_json_artifact(client, run, "scores.json"),
         counts=counts,
     )
-
-
-def _datasets(run: Run) -> list[Dataset]:
-    return [given.dataset for given in run.inputs.dataset_inputs] if run.inputs else []
-
-
-def _link_metrics(client: MlflowClient, run: Run, model_id: str, metrics: Mapping[str, float]) -> None:
-    """Attach figures to the LoggedModel, and to the data they were measured on where the run names one."""
-    datasets = _datasets(run)
-    named = {"dataset_name": datasets[0].name, "dataset_digest": datasets[0].digest} if datasets else {}
-    now_ms = int(time.time() * 1000)
-    linked = [
-        Metric(key, float(value), now_ms, 0, model_id=model_id, run_id=run.info.run_id, **named)
-        for key, value in metrics.items()
-    ]
-    if linked:
-        client.log_batch(run.info.run_id, metrics=linked)
 
 
 def pinned_requirements() -> list[str]:
