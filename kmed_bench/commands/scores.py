@@ -1,35 +1,157 @@
-"""Commands on predictions, without a model: `score`, `compare`."""
+"""Commands on predictions, without a model: `score`, `compare`, `errors`, `package`."""
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kmed_bench.commands.options import Add, resolve
+from kmed_bench.records import PARTS, KmedError
+
+if TYPE_CHECKING:
+    from kmed_bench.config import EvalConfig
+    from kmed_bench.corpus.split import Split
+    from kmed_bench.records import Prediction
 
 
 def register(add: Add) -> None:
     """Add the commands of this module."""
-    score = add("score", _score, "Score a predictions.jsonl again, without a model.")
-    score.add_argument("predictions", type=Path)
+    score = add("score", _score, "Score any system's predictions, and compare them with a baseline.")
+    _add_predictions(score)
     score.add_argument("out", type=Path)
     score.add_argument("--policy", help="pronunciation or spelling")
+    score.add_argument(
+        "--against", type=Path, metavar="BASELINE", help="a benchmark package, or another predictions.jsonl"
+    )
 
     compare = add("compare", _compare, "Paired difference in CER of two predictions files.")
     compare.add_argument("a", type=Path)
     compare.add_argument("b", type=Path)
 
+    errors = add("errors", _errors, "What goes wrong, clip by clip; the files hold transcripts and stay local.")
+    _add_predictions(errors)
+    errors.add_argument("out", type=Path)
+    errors.add_argument("--policy", help="pronunciation or spelling")
+    errors.add_argument("--name", default="model", help="what the page calls the system")
+
+    package = add("package", _package, "A benchmark package of a baseline: ids, hashes and counts, no text, no audio.")
+    _add_predictions(package)
+    package.add_argument("out", type=Path)
+    package.add_argument("--policy", help="pronunciation or spelling")
+    package.add_argument("--name", default="baseline", help="what the package calls the system")
+
+
+def _add_predictions(parser: argparse.ArgumentParser) -> None:
+    """Add the predictions and where their references come from."""
+    parser.add_argument("predictions", type=Path, help="predictions.jsonl of evaluate, or of any other system")
+    parser.add_argument(
+        "--split", type=Path, help="take references and speakers from it; lines then need utterance_id and hypothesis"
+    )
+    parser.add_argument("--part", choices=PARTS, default="test", help="part of the split (test)")
+    parser.add_argument(
+        "--missing",
+        choices=("refuse", "empty"),
+        default="refuse",
+        help="utterances of the part without a hypothesis: refuse, or count them as empty transcripts",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """Predictions as a command was given them, with the split they belong to."""
+
+    predictions: "list[Prediction]"
+    split: "Split | None"
+    joined: dict[str, Any] | None
+
+    @property
+    def split_sha256(self) -> str | None:
+        return self.split.sha256 if self.split else None
+
+
+def _read(args: argparse.Namespace) -> _Given:
+    """Return the predictions, joined with the split's references where one is given."""
+    from kmed_bench.records import read_predictions
+
+    if args.split is None:
+        if args.missing != "refuse":
+            raise KmedError("--missing empty needs --split: without it nothing says which utterances are missing.")
+        return _Given(read_predictions(args.predictions), None, None)
+    from kmed_bench.corpus.split import read_split
+    from kmed_bench.scoring.foreign import join_references, name_some, read_hypotheses
+
+    split = read_split(args.split)
+    joined = join_references(read_hypotheses(args.predictions), split.parts[args.part], missing=args.missing)
+    if joined.missing:
+        print(f"{len(joined.missing)} utterances without a hypothesis count as empty: {name_some(joined.missing)}")
+    if joined.unknown:
+        print(f"{len(joined.unknown)} utterances are not in {args.part} and left out: {name_some(joined.unknown)}")
+    return _Given(joined.predictions, split, {"part": args.part, **joined.describe()})
+
 
 def _score(args: argparse.Namespace) -> int:
-    from kmed_bench.records import read_predictions, write_json
+    from kmed_bench.records import write_json
     from kmed_bench.scoring import score_predictions
 
-    config = resolve(args, eval__policy=args.policy)
-    scores = score_predictions(read_predictions(args.predictions), config.eval)
+    given = _read(args)
+    config = resolve(args, eval__policy=args.policy).eval
+    compared: list[dict[str, Any]] = []
+    if args.against is None:
+        scores = score_predictions(given.predictions, config, split_sha256=given.split_sha256)
+    else:
+        scores, compared = _score_against(given, args.against, config, args.policy)
+    if given.joined:
+        scores["joined"] = given.joined
     write_json(args.out / "scores.json", scores)
     print_scores(scores)
+    for row in compared:
+        print(_say(row))
     print(f"Scores: {args.out / 'scores.json'}")
+    if compared:
+        write_json(args.out / "comparisons.json", {"comparisons": compared})
+        print(f"Comparisons: {args.out / 'comparisons.json'}")
     return 0
+
+
+def _score_against(
+    given: _Given, baseline: Path, config: "EvalConfig", policy: str | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return scores and one comparison per baseline of a package or of a predictions file."""
+    from kmed_bench.records import read_predictions
+    from kmed_bench.scoring import compare_predictions, score_predictions
+    from kmed_bench.scoring.package import read_package, score_against
+
+    if (baseline / "package.json").is_file():
+        package = read_package(baseline)
+        if policy not in (None, package.policy):
+            raise KmedError(
+                f"{baseline} was scored on the {package.policy} side, and --policy says {policy}; leave it out."
+            )
+        found = score_against(package, given.predictions, config)
+        return found["scores"], found["comparisons"]
+    if baseline.is_dir():
+        baseline = baseline / "predictions.jsonl"
+    if not baseline.is_file():
+        raise KmedError(
+            f"{baseline} does not exist; --against takes the folder of a benchmark package (`kmed-bench package`), or "
+            "a predictions.jsonl of `kmed-bench evaluate`."
+        )
+    comparison = compare_predictions(read_predictions(baseline), given.predictions, config)
+    scores = score_predictions(given.predictions, config, split_sha256=given.split_sha256)
+    return scores, [{"baseline": str(baseline), **comparison, "p_holm": comparison["p_value"]}]
+
+
+def _say(row: dict[str, Any]) -> str:
+    """Return a comparison in a line: by how much the new system differs from a baseline."""
+    if row["delta"] is None:
+        return f"Against {row['baseline']}: no clip can be scored."
+    low, high = row["delta_low"], row["delta_high"]
+    interval = "no interval" if low is None else f"95 % interval {low:+.4f} to {high:+.4f}"
+    return (
+        f"Against {row['baseline']}: CER {row['delta']:+.4f} ({interval}; p {row['p_holm']:.4f}, Holm), from "
+        f"{row['a']:.4f} to {row['b']:.4f} on {row['n_clips']} clips of {row['n_speakers']} speakers"
+    )
 
 
 def print_scores(scores: dict[str, Any]) -> None:
@@ -47,4 +169,34 @@ def _compare(args: argparse.Namespace) -> int:
 
     result = compare_predictions(read_predictions(args.a), read_predictions(args.b), resolve(args).eval)
     print(json.dumps(result, ensure_ascii=False, indent=2))
+    return 0
+
+
+def _errors(args: argparse.Namespace) -> int:
+    from kmed_bench.scoring.analysis_page import NOTICE, write_error_analysis
+
+    given = _read(args)
+    page = write_error_analysis(
+        args.out, given.predictions, resolve(args, eval__policy=args.policy).eval, name=args.name
+    )
+    print(NOTICE)
+    print(f"Errors: {page.resolve()}")
+    return 0
+
+
+def _package(args: argparse.Namespace) -> int:
+    from kmed_bench.scoring.package import write_package
+
+    given = _read(args)
+    config = resolve(args, eval__policy=args.policy).eval
+    # Without a split the utterances and their references alone say what the package is of.
+    report = given.split.report if given.split else {"sha256": None, "counts": {args.part: len(given.predictions)}}
+    head = write_package(args.out, report, args.part, {args.name: given.predictions}, config)
+    if given.split is not None:
+        from kmed_bench.corpus.frozen import freeze_split
+
+        freeze_split(given.split, args.out / "frozen-split.json")
+        print(f"Split: {args.out / 'frozen-split.json'}; `kmed-bench split MANIFEST OUT --frozen FILE` applies it")
+    print(f"Package (no text, no audio): {head}")
+    print(f"Another system is set beside it with: kmed-bench score PREDICTIONS OUT --against {args.out}")
     return 0

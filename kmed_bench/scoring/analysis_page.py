@@ -9,7 +9,7 @@ import jinja2
 import pandas as pd
 
 from kmed_bench.config import EvalConfig
-from kmed_bench.records import Prediction, write_json, write_text_atomically
+from kmed_bench.records import KmedError, Prediction, write_json, write_text_atomically
 from kmed_bench.scoring.alignment import align
 from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
 from kmed_bench.scoring.groups import score_predictions
@@ -42,7 +42,7 @@ def write_error_analysis(
     Raises
     ------
     KmedError
-        When there are no predictions, or an utterance appears twice.
+        When there are no predictions, an utterance appears twice, or the folder is one that others can read.
     """
     scores = score_predictions(predictions, config)
     analysis = analyse_errors(predictions, config.policy)
@@ -53,12 +53,24 @@ def write_error_analysis(
         "confusions_jamo": analysis.jamo,
         "confusions_word": analysis.words,
     }
+    _make_private(folder)
     for stem, table in tables.items():
         write_text_atomically(folder / f"{stem}.csv", "\ufeff" + table.to_csv(index=False, lineterminator="\n"))
     summary = _summarise(analysis, scores, name)
     write_json(folder / "summary.json", summary)
     write_text_atomically(folder / "index.html", _render(analysis, summary))
     return folder / "index.html"
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder for its owner alone; one in use is not closed behind its users' backs."""
+    if folder.exists() and any(folder.iterdir()) and folder.stat().st_mode & 0o077:
+        raise KmedError(
+            f"{folder} holds files and can be opened by others (mode {folder.stat().st_mode & 0o777:o}); an error "
+            f"analysis holds transcripts and needs mode 700: give a new folder, or run `chmod 700 {folder}`."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def _summarise(analysis: ErrorAnalysis, scores: dict[str, Any], name: str) -> dict[str, Any]:
