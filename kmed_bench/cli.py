@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Sequence
 
 from kmed_bench import __version__
-from kmed_bench.commands import data, models, run, scores, tracked
+from kmed_bench.commands import data, history, models, run, scores, tracked
 from kmed_bench.commands.options import ALIASES, Command
 from kmed_bench.config import PROFILES
 from kmed_bench.records import KmedError
 
 # The order in which `kmed-bench --help` lists them.
-_MODULES = (run, data, models, scores, tracked)
+_MODULES = (run, data, models, scores, tracked, history)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KmedError as error:
         print(f"kmed-bench: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("kmed-bench: interrupted; the run is marked KILLED in MLflow.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "interrupted."
+        print(f"kmed-bench: {said} The run is marked KILLED in MLflow.", file=sys.stderr)
         return 130
 
 

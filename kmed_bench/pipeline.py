@@ -17,10 +17,11 @@ from kmed_bench.progress import Narrator
 from kmed_bench.records import KmedError, read_manifest, read_predictions
 from kmed_bench.report.page import write_report
 from kmed_bench.report.significance import compare_sizes
-from kmed_bench.stages import Trainer, TrainOutcome, list_notes, prepare_speech
+from kmed_bench.stages import prepare_speech
 from kmed_bench.tracking.readback import read_bench
 from kmed_bench.tracking.runs import BenchRun, bench_run, lone_run
 from kmed_bench.tracking.store import open_store
+from kmed_bench.trainer import Trainer, TrainOutcome, list_notes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,14 +21,19 @@ class Narrator:
     ----------
     live : bool, optional
         Whether bars may move; None: where standard error is a terminal.
+    quiet : bool
+        Says nothing: for all but one of several processes that do the same.
     """
 
-    def __init__(self, live: bool | None = None) -> None:
-        self._live = sys.stderr.isatty() if live is None else live
+    def __init__(self, live: bool | None = None, *, quiet: bool = False) -> None:
+        self._live = (sys.stderr.isatty() if live is None else live) and not quiet
+        self._quiet = quiet
         self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Print one line, with the time of day in a log."""
+        if self._quiet:
+            return
         if self._live:
             self._console.print(text, markup=False)
         else:

@@ -1,31 +1,26 @@
-"""Stages that need the model and the tracking store: train one size and seed, score a part."""
+"""Stages that need the model: features of a split, epochs with decoded scores, metrics of scores."""
 
 import dataclasses
-import resource
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
 from whisper.model import Whisper
 
 from kmed_bench.asr.batches import Example, build_examples, korean_tokenizer
 from kmed_bench.asr.decode import predict_part
-from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.features import FrameStore, build_frames
-from kmed_bench.asr.weights import Weights, load_weights, save_weights
-from kmed_bench.config import Config, EvalConfig
+from kmed_bench.asr.weights import cache_folder
+from kmed_bench.config import Config, EvalConfig, TrainConfig
 from kmed_bench.corpus.split import Split
 from kmed_bench.progress import Narrator, Tick
-from kmed_bench.records import GROUP_FIELDS, PARTS, Prediction, write_json, write_predictions
-from kmed_bench.scoring import score_predictions
-from kmed_bench.scoring.groups import score_counts
+from kmed_bench.records import GROUP_FIELDS, PARTS, Prediction
 from kmed_bench.scoring.measures import count_utterances, rates
-from kmed_bench.tracking.gate import EVIDENCE_NAME, summarise_speakers
-from kmed_bench.tracking.registry import log_model
-from kmed_bench.tracking.runs import ChildRun
-from kmed_bench.training.fit import fit, mean_loss
+from kmed_bench.training.encoded import EncodedStore, build_encoded
+from kmed_bench.training.fit import EpochResult, fit
+from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.state import StateKeeper
 
 # Metric keys must be ASCII in some tracking backends; these are the romanised values of 208.
 ASCII_VALUES = {
@@ -47,42 +42,188 @@ class Speech:
     ----------
     stores : dict
         Part to frame store.
+    speeds : dict
+        Speed to the training part's frame store at that speed; empty where training keeps to the recordings.
     """
 
     split: Split
     stores: dict[str, FrameStore]
+    speeds: dict[float, FrameStore] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainOutcome:
-    """What a train run left behind."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoredEpoch(EpochResult):
+    """An epoch with the decoded scores of the valid part.
 
-    run_id: str
-    size: str
-    seed: int
-    checkpoint: Path
-    best_epoch: int
-    best_valid_cer: float
-    untouched_test_cer: float
-    test_cer: float
+    Attributes
+    ----------
+    valid_cer, valid_wer : float
+        Of decoded transcripts, as fractions.
+    decode_s : float
+        Seconds of decoding a valid clip, on average.
+    """
+
+    valid_cer: float
+    valid_wer: float
+    decode_s: float
+
+    def metrics(self) -> dict[str, float]:
+        """Return the epoch's metrics under the names of the tracking store."""
+        return {
+            "train/loss": self.train_loss,
+            "train/cer_teacher_forced": self.train_cer_teacher_forced,
+            "valid/loss": self.valid_loss,
+            "valid/cer": self.valid_cer,
+            "valid/wer": self.valid_wer,
+            "time/epoch_s": self.epoch_s,
+        }
 
 
-def prepare_speech(split: Split, cache: Path, narrator: Narrator, parts: Sequence[str] = PARTS) -> Speech:
-    """Return a split with the features of its parts, made or found in the cache folder."""
-    stores = {}
-    for part in parts:
-        with narrator.track(f"Features of {part}") as tick:
-            stores[part] = build_frames(split.parts[part], cache, progress=tick)
-    return Speech(split, stores)
+def prepare_speech(
+    split: Split, cache: Path, narrator: Narrator, parts: Sequence[str] = PARTS, train: TrainConfig | None = None
+) -> Speech:
+    """Return a split with the features of its parts, made or found in the cache folder.
+
+    Parameters
+    ----------
+    train : TrainConfig, optional
+        Training's settings, for the format of the features and the speeds it draws from.
+    """
+    form = train or TrainConfig()
+    budget = int(form.feature_budget_gib * 2**30)
+
+    def build(part: str, speed: float = 1.0) -> FrameStore:
+        label = f"Features of {part}" + (f" at speed {speed:g}" if speed != 1 else "")
+        with narrator.track(label) as tick:
+            return build_frames(split.parts[part], cache, progress=tick)
+
+    stores = {part: build(part) for part in parts}
+    speeds = {speed: build("train", speed) for speed in form.speed_factors} if "train" in parts else {}
+    return Speech(split, stores, speeds)
+
+
+def training_examples(speech: Speech, part: str, config: Config) -> tuple[list[Example], list[str]]:
+    """Return a part's examples, and the ids of those whose label is too long to be learned."""
+    return build_examples(
+        speech.split.parts[part],
+        speech.stores[part],
+        policy=config.eval.policy,
+        max_len=config.train.max_len,
+        tokenizer=korean_tokenizer(),
+    )
+
+
+def train_epochs(
+    model: Whisper,
+    speech: Speech,
+    config: Config,
+    *,
+    seed: int,
+    progress: Callable[[int, int, int], None] | None = None,
+    states: StateKeeper | None = None,
+    parallel: Parallel | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[ScoredEpoch]:
+    """Yield each epoch with decoded valid scores, until the epochs or the patience are used up.
+
+    The model holds the epoch's weights until the next is asked for. Closing the generator ends training.
+
+    Parameters
+    ----------
+    progress : callable
+        Called with (epoch, steps done, steps of the epoch).
+    states : StateKeeper, optional
+        Saves what a resumed training needs. Its account holds the epochs so far under ``epochs``.
+
+    Raises
+    ------
+    KmedError
+        When the loss is not finite, memory runs out or no label can be learned.
+    """
+    parallel = parallel or Parallel()
+    account: dict[str, Any] = states.account if states else {}
+    done: list[dict[str, Any]] = account.setdefault("epochs", [])
+    train, valid = (training_examples(speech, part, config)[0] for part in ("train", "valid"))
+    source: Any = speech.speeds or speech.stores["train"]
+    if encodes_once(config.train):
+        source = _encode_train(model, speech, train, config.train, parallel)
+    results = fit(
+        model,
+        train,
+        source,
+        valid,
+        speech.stores["valid"],
+        config.train,
+        seed=seed,
+        progress=progress,
+        states=states,
+        parallel=parallel,
+        say=say,
+    )
+    if _out_of_patience(done, config.train.patience):
+        return
+    for result in results:
+        started = time.perf_counter()
+        predictions = decode_shared(model, speech, "valid", config.eval, parallel)
+        decode_s = (time.perf_counter() - started) / len(predictions)
+        found = part_rates(predictions, config.eval)
+        scored = ScoredEpoch(
+            **dataclasses.asdict(result), valid_cer=found["cer"], valid_wer=found["wer"], decode_s=decode_s
+        )
+        yield scored
+        # Only now: whoever stopped while this epoch was being recorded goes on from before it.
+        done.append(dataclasses.asdict(scored))
+        if _out_of_patience(done, config.train.patience):
+            return
+
+
+def encodes_once(config: TrainConfig) -> bool:
+    """Tell whether encoder output can be computed once: the encoder is frozen and hears the same each epoch."""
+    varied = config.spec_augment or config.speed_factors or config.lora_rank or config.full_window_share > 0
+    return config.freeze_encoder and not varied
+
+
+def _encode_train(
+    model: Whisper, speech: Speech, train: Sequence[Example], config: TrainConfig, parallel: Parallel
+) -> EncodedStore:
+    with parallel.main_first():
+        return build_encoded(
+            model,
+            speech.stores["train"],
+            [e.utterance_id for e in train],
+            cache_folder() / "encoded",
+            context=config.audio_context,
+            dtype=config.features,
+            budget_bytes=int(config.feature_budget_gib * 2**30),
+        )
+
+
+def _out_of_patience(epochs: Sequence[Mapping[str, Any]], patience: int | None) -> bool:
+    if patience is None or not epochs:
+        return False
+    return bool(epochs[-1]["epoch"] - best_of(epochs)["epoch"] >= patience)
+
+
+def best_of(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the epoch with the lowest decoded valid CER, the first of equals."""
+    return min(epochs, key=lambda row: (row["valid_cer"], row["epoch"]))
 
 
 def decode_part(
     model: Whisper, speech: Speech, part: str, config: EvalConfig, progress: Tick | None = None
 ) -> list[Prediction]:
     """Return a part's decoded transcripts under the settings of evaluation."""
-    return predict_part(
+    return decode_shared(model, speech, part, config, Parallel(), progress)
+
+
+def decode_shared(
+    model: Whisper, speech: Speech, part: str, config: EvalConfig, parallel: Parallel, progress: Tick | None = None
+) -> list[Prediction]:
+    """Return a part's decoded transcripts in its order, the clips dealt to the processes."""
+    rows = speech.split.parts[part]
+    own = predict_part(
         model,
-        speech.split.parts[part],
+        rows.iloc[parallel.rank :: parallel.world],
         speech.stores[part],
         batch_size=config.batch_size,
         context=config.audio_context,
@@ -90,192 +231,14 @@ def decode_part(
         max_new_tokens=config.max_new_tokens,
         progress=progress,
     )
+    decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(own)}
+    return [decoded[name] for name in rows["utterance_id"]]
 
 
-class Trainer:
-    """Trains one size with several seeds; the untouched model is decoded once for all of them.
-
-    Parameters
-    ----------
-    out : Path
-        Folder of this size; each seed gets ``seed<N>/`` in it.
-    """
-
-    def __init__(self, config: Config, weights: Weights, speech: Speech, out: Path, narrator: Narrator) -> None:
-        self.config, self.weights, self.speech, self.out, self.narrator = config, weights, speech, out, narrator
-        self.device = pick_device()
-        self.precision = resolve_precision(config.train.precision, self.device)
-        self._untouched: dict[str, list[Prediction]] = {}
-        self._best_of_seeds = float("inf")
-
-    def describe(self, seed: int) -> dict[str, str]:
-        """Return the tags of a train run."""
-        return {
-            "kmed.size": self.weights.size,
-            "kmed.seed": str(seed),
-            "kmed.split_sha256": self.speech.split.sha256,
-            "kmed.weights_origin": self.weights.origin,
-            "kmed.weights_sha256": self.weights.sha256,
-            "kmed.device": self.device.type,
-            "kmed.machine": describe_machine(self.device),
-            "kmed.train_precision": self.precision,
-            "kmed.train_context": self.config.train.audio_context,
-            "kmed.eval_context": self.config.eval.audio_context,
-            "kmed.transcript_policy": self.config.eval.policy,
-        }
-
-    def train(self, seed: int, run: ChildRun) -> TrainOutcome:
-        """Return the outcome of one seed, everything of it logged to the run."""
-        folder = self.out / f"seed{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        model = load_weights(self.weights.path, str(self.device))
-        examples = self._examples(run)
-        history = [self._score_untouched(model, examples["valid"], run)]
-        best_epoch, best_cer = 0, float("inf")
-        checkpoint = folder / "best.pt"
-        label = f"{self.weights.size}, seed {seed}"
-        with self.narrator.track(f"Training {label}") as tick:
-            results = fit(
-                model,
-                examples["train"],
-                self.speech.stores["train"],
-                examples["valid"],
-                self.speech.stores["valid"],
-                self.config.train,
-                seed=seed,
-                progress=lambda _epoch, step, steps: tick(step, steps),
-            )
-            for result in results:
-                valid = self._rates(self.predict(model, "valid"))
-                row = {
-                    "train/loss": result.train_loss,
-                    "train/cer_teacher_forced": result.train_cer_teacher_forced,
-                    "valid/loss": result.valid_loss,
-                    "valid/cer": valid["cer"],
-                    "valid/wer": valid["wer"],
-                    "time/epoch_s": result.epoch_s,
-                }
-                run.log_epoch(result.epoch, row)
-                history.append({"epoch": result.epoch, **row})
-                if valid["cer"] < best_cer:
-                    best_epoch, best_cer = result.epoch, valid["cer"]
-                    save_weights(model, checkpoint)
-                self.narrator.say(
-                    f"{label}: epoch {result.epoch} of {self.config.train.epochs}, train loss {result.train_loss:.3f}, "
-                    f"valid loss {result.valid_loss:.3f}, valid CER {valid['cer']:.1%}, {result.epoch_s:.0f} s"
-                )
-        pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
-        run.log_file(folder / "history.csv")
-        return self._finish(run, seed, checkpoint, best_epoch, best_cer)
-
-    def predict(self, model: Whisper, part: str) -> list[Prediction]:
-        """Return a part's decoded transcripts."""
-        return decode_part(model, self.speech, part, self.config.eval)
-
-    def _examples(self, run: ChildRun) -> dict[str, list[Example]]:
-        built = {}
-        for part in ("train", "valid"):
-            built[part], too_long = build_examples(
-                self.speech.split.parts[part],
-                self.speech.stores[part],
-                policy=self.config.eval.policy,
-                max_len=self.config.train.max_len,
-                tokenizer=korean_tokenizer(),
-            )
-            run.log_metrics({f"data/{part}_examples": len(built[part]), f"data/{part}_label_too_long": len(too_long)})
-            if too_long:
-                self.narrator.say(
-                    f"{len(too_long)} labels of {part} have more than {self.config.train.max_len} tokens and are left "
-                    "out of its loss (label_too_long)."
-                )
-        return built
-
-    def _score_untouched(self, model: Whisper, valid: list[Example], run: ChildRun) -> dict[str, Any]:
-        """Log the model's scores before training as step 0, test included, and return the history's row."""
-        if not self._untouched:
-            self.narrator.say(f"{self.weights.size}: scoring the untouched model")
-            self._untouched = {part: self.predict(model, part) for part in ("valid", "test")}
-        rates_valid = self._rates(self._untouched["valid"])
-        loss = mean_loss(model, valid, self.speech.stores["valid"], self.config.train, self.precision)
-        row = {"valid/loss": loss, "valid/cer": rates_valid["cer"], "valid/wer": rates_valid["wer"]}
-        run.log_epoch(0, row)
-        return {"epoch": 0, **row}
-
-    def _rates(self, predictions: list[Prediction]) -> dict[str, float]:
-        found = rates(count_utterances(predictions, self.config.eval.policy))
-        return {name: value for name, value in found.items() if value is not None}
-
-    def _finish(self, run: ChildRun, seed: int, checkpoint: Path, best_epoch: int, best_cer: float) -> TrainOutcome:
-        """Score the test part once, with the selected checkpoint, and hand it over."""
-        folder = checkpoint.parent
-        model = load_weights(checkpoint, str(self.device))
-        predictions = self.predict(model, "test")
-        counts = count_utterances(predictions, self.config.eval.policy)
-        scores = score_counts(counts, self.config.eval, split_sha256=self.speech.split.sha256)
-        untouched = score_predictions(self._untouched["test"], self.config.eval, split_sha256=self.speech.split.sha256)
-        write_predictions(folder / "predictions.jsonl", predictions)
-        write_predictions(folder / "predictions_untouched.jsonl", self._untouched["test"])
-        write_json(folder / "scores.json", scores)
-        write_json(folder / "scores_untouched.json", untouched)
-        summary = {
-            "best/epoch": best_epoch,
-            "best/valid_cer": best_cer,
-            **test_metrics(scores),
-            **overall_metrics(untouched, "untouched/test_"),
-            **self._costs(model, checkpoint, scores),
-        }
-        run.log_metrics(summary)
-        for name in ("scores.json", "scores_untouched.json"):
-            run.log_file(folder / name)
-        # What a later promotion compares with: error sums by speaker, no ids and no texts.
-        evidence = summarise_speakers(counts, split_sha256=self.speech.split.sha256, scoring=scores)
-        run.log_json(evidence, EVIDENCE_NAME)
-        if self.config.tracking.log_predictions:
-            run.log_file(folder / "predictions.jsonl")
-        if self.config.tracking.register:
-            self._register(run, seed, checkpoint, summary)
-        return TrainOutcome(
-            run.run_id,
-            self.weights.size,
-            seed,
-            checkpoint,
-            best_epoch,
-            best_cer,
-            untouched["overall"]["cer"],
-            scores["overall"]["cer"],
-        )
-
-    def _register(self, run: ChildRun, seed: int, checkpoint: Path, summary: Mapping[str, float]) -> None:
-        """Register the checkpoint; the seed with the lowest valid CER so far is the challenger."""
-        challenger = summary["best/valid_cer"] < self._best_of_seeds
-        self._best_of_seeds = min(self._best_of_seeds, summary["best/valid_cer"])
-        info = log_model(
-            run,
-            checkpoint,
-            size=self.weights.size,
-            split_sha256=self.speech.split.sha256,
-            metrics={name: value for name, value in summary.items() if name.startswith(("test/cer", "best/"))},
-            tags=self.describe(seed),
-            step=int(summary["best/epoch"]),
-            challenger=challenger,
-        )
-        alias = ", alias challenger" if challenger else ""
-        self.narrator.say(f"Registered {info.name} version {info.version}{alias}.")
-
-    def _costs(self, model: Whisper, checkpoint: Path, scores: Mapping[str, Any]) -> dict[str, float]:
-        """Return what the model takes: seconds, memory, parameters, bytes."""
-        memory = (
-            torch.cuda.max_memory_allocated()
-            if self.device.type == "cuda"
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        )
-        timed = {f"speed/test_{name}": scores["decode"][name] for name in ("rtfx", "decode_s_p50", "decode_s_p95")}
-        return {
-            **{name: value for name, value in timed.items() if value is not None},
-            "speed/parameters": sum(p.numel() for p in model.parameters()),
-            "speed/checkpoint_bytes": checkpoint.stat().st_size,
-            "speed/peak_memory_bytes": memory,
-        }
+def part_rates(predictions: list[Prediction], config: EvalConfig) -> dict[str, float]:
+    """Return the rates of decoded transcripts that are defined."""
+    found = rates(count_utterances(predictions, config.policy))
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def overall_metrics(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:
@@ -301,13 +264,3 @@ def ascii_value(value: str) -> str:
     """Return a group's value as MLflow metric names may hold it."""
     known = ASCII_VALUES.get(value, value)
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in known) or "unknown"
-
-
-def list_notes(outcome: TrainOutcome) -> str:
-    """Return a line on what training changed, in plain words, also when it made things worse."""
-    before, after = outcome.untouched_test_cer, outcome.test_cer
-    verb = "lowered" if after < before else "did not lower"
-    return (
-        f"{outcome.size}, seed {outcome.seed}: fine-tuning {verb} the decoded test CER "
-        f"({before:.1%} untouched, {after:.1%} after epoch {outcome.best_epoch})."
-    )

@@ -1,15 +1,14 @@
 """Training examples and batches: which tokens go in, which are learned, how long a batch is."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import pandas as pd
 import torch
 from whisper.audio import N_FRAMES
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from kmed_bench.asr.features import FrameStore
 from kmed_bench.config import Context
 from kmed_bench.records import KmedError
 from kmed_bench.text.marks import Policy, resolve_marks
@@ -27,6 +26,16 @@ _BATCHES_PER_POOL = 16
 def korean_tokenizer() -> Tokenizer:
     """Return openai-whisper's multilingual tokenizer set to Korean transcription."""
     return get_tokenizer(multilingual=True, num_languages=99, language="ko", task="transcribe")
+
+
+class Frames(Protocol):
+    """Where batches take a clip's log-mel frames from: a frame store, or one epoch's choice among several."""
+
+    def n_frames(self, utterance_id: str) -> int:
+        """Return the frames of a clip, 10 ms each."""
+
+    def window(self, utterance_ids: Sequence[str], n_frames: int) -> torch.Tensor:
+        """Return clips padded with their own silence, shape (batch, 80, n_frames)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Batch:
 
 
 def build_examples(
-    part: pd.DataFrame, store: FrameStore, *, policy: Policy, max_len: int, tokenizer: Tokenizer
+    part: pd.DataFrame, store: Frames, *, policy: Policy, max_len: int, tokenizer: Tokenizer
 ) -> tuple[list[Example], list[str]]:
     """Return the examples of a part, and the ids whose label has more than max_len tokens.
 
@@ -99,10 +108,30 @@ def build_examples(
     return examples, too_long
 
 
-def make_batch(examples: Sequence[Example], store: FrameStore, context: Context, tokenizer: Tokenizer) -> Batch:
-    """Return the tensors of some examples, padded to 30 s (full) or to the longest (dynamic)."""
-    n_frames = N_FRAMES if context == "full" else max(e.n_frames for e in examples)
-    mel = store.window([e.utterance_id for e in examples], n_frames)
+def make_batch(
+    examples: Sequence[Example],
+    frames: Frames,
+    context: Context,
+    tokenizer: Tokenizer,
+    *,
+    among: Sequence[Example] | None = None,
+) -> Batch:
+    """Return the tensors of some examples, padded to 30 s (full) or to the longest (dynamic).
+
+    Parameters
+    ----------
+    among : sequence of Example, optional
+        The batch that the examples are a piece of: its longest clip sets the window, so that pieces
+        compute what the whole would.
+    """
+    n_frames = N_FRAMES if context == "full" else max(frames.n_frames(e.utterance_id) for e in among or examples)
+    mel = frames.window([e.utterance_id for e in examples], n_frames)
+    inputs, targets = label_tensors(examples, tokenizer)
+    return Batch(tuple(examples), mel, inputs, targets)
+
+
+def label_tensors(examples: Sequence[Example], tokenizer: Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the decoder's inputs and targets, shape (batch, n_tokens), as `Batch` describes them."""
     n_tokens = max(len(e.tokens) for e in examples) - 1
     n_prompt = len(tokenizer.sot_sequence_including_notimestamps)
     inputs = torch.full((len(examples), n_tokens), tokenizer.eot)
@@ -111,17 +140,35 @@ def make_batch(examples: Sequence[Example], store: FrameStore, context: Context,
         tokens = torch.tensor(example.tokens)
         inputs[i, : len(tokens) - 1] = tokens[:-1]
         targets[i, n_prompt - 1 : len(tokens) - 1] = tokens[n_prompt:]
-    return Batch(tuple(examples), mel, inputs, targets)
+    return inputs, targets
 
 
-def epoch_order(examples: Sequence[Example], batch_size: int, *, seed: int, epoch: int) -> list[list[Example]]:
-    """Return the batches of an epoch: a shuffle that depends on (seed, epoch) alone, lengths bucketed."""
+def epoch_order(
+    examples: Sequence[Example],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    group: Callable[[Example], int] | None = None,
+) -> list[list[Example]]:
+    """Return the batches of an epoch: a shuffle that depends on (seed, epoch) alone, lengths bucketed.
+
+    Parameters
+    ----------
+    group : callable, optional
+        Batches hold only examples for which it gives the same number, such as the same window.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     shuffled = [examples[i] for i in torch.randperm(len(examples), generator=generator).tolist()]
-    pool = batch_size * _BATCHES_PER_POOL
     batches: list[list[Example]] = []
-    for start in range(0, len(shuffled), pool):
-        batches += chunks(sorted(shuffled[start : start + pool], key=lambda e: e.n_frames), batch_size)
+    if group is None:
+        pool = batch_size * _BATCHES_PER_POOL
+        pools = [sorted(pooled, key=lambda e: e.n_frames) for pooled in chunks(shuffled, pool)]
+    else:
+        kinds = sorted({group(e) for e in examples})
+        pools = [[e for e in shuffled if group(e) == kind] for kind in kinds]
+    for pooled in pools:
+        batches += chunks(pooled, batch_size)
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 

@@ -1,17 +1,20 @@
 """Which device does the work, and in which arithmetic."""
 
 import contextlib
+import os
 import platform
 from typing import Literal
 
 import torch
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def pick_device() -> torch.device:
-    """Return CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return CUDA where there is one, else the CPU; of several GPUs the one that a launcher gave this process."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def describe_machine(device: torch.device) -> str:
@@ -22,12 +25,13 @@ def describe_machine(device: torch.device) -> str:
 
 
 def resolve_precision(wanted: str, device: torch.device) -> Precision:
-    """Return fp32 or bf16 for ``auto``: bf16 where the hardware multiplies it.
+    """Return the precision, for ``auto`` bf16 where the hardware multiplies it and fp32 elsewhere.
 
     Without native bf16 a CPU emulates it, several times slower than fp32 (measured: docs/LOG.md).
     """
-    if wanted in ("fp32", "bf16"):
-        return "bf16" if wanted == "bf16" else "fp32"
+    for known in ("fp32", "bf16", "fp16"):
+        if wanted == known:
+            return known
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
@@ -35,7 +39,7 @@ def resolve_precision(wanted: str, device: torch.device) -> Precision:
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Return the context of a precision: nothing for fp32, bf16 matrix products otherwise."""
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+    """Return the context of a precision: nothing for fp32, 16-bit matrix products otherwise."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)

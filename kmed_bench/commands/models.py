@@ -15,6 +15,7 @@ def register(add: Add) -> None:
     train.add_argument("out", type=Path)
     train.add_argument("--size", required=True)
     train.add_argument("--seed")
+    train.add_argument("--resume", action="store_true", help="go on from the state in OUT, in the same MLflow run")
 
     evaluate = add("evaluate", _evaluate, "Decode and score a part of a split with any model.")
     evaluate.add_argument("model", help="a size, a .pt file, models:/NAME@ALIAS or runs:/…")
@@ -27,11 +28,15 @@ def register(add: Add) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from kmed_bench.pipeline import train_alone, ui_command
+    from kmed_bench.lone_training import train_alone
+    from kmed_bench.pipeline import ui_command
     from kmed_bench.progress import Narrator
 
     config = resolve(args, model__sizes=args.size, train__seeds=args.seed, model__skip_unavailable=False)
-    outcome, uri = train_alone(config, args.split, args.out, narrator=Narrator())
+    trained = train_alone(config, args.split, args.out, narrator=Narrator(), resume=args.resume)
+    if trained is None:  # a further process of a training that another one reports
+        return 0
+    outcome, uri = trained
     print(f"Checkpoint: {outcome.checkpoint.resolve()}")
     print(f"Test CER: {outcome.untouched_test_cer:.4f} untouched, {outcome.test_cer:.4f} fine-tuned")
     print(f"MLflow UI: {ui_command(uri)}")

@@ -1,23 +1,36 @@
 """The training loop: a function that yields one result per epoch and knows nothing of tracking."""
 
+import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from whisper.model import Whisper
-from whisper.tokenizer import Tokenizer
 
-from kmed_bench.asr.batches import IGNORED, Batch, Example, by_length, epoch_order, korean_tokenizer, make_batch
-from kmed_bench.asr.decode import encode
-from kmed_bench.asr.device import Precision, autocast, resolve_precision
+from kmed_bench.asr.batches import Batch, Example, Frames, by_length, epoch_order, korean_tokenizer, label_tensors
+from kmed_bench.asr.batches import make_batch as make_frames_batch
+from kmed_bench.asr.device import Precision, resolve_precision
 from kmed_bench.asr.features import FrameStore
 from kmed_bench.config import TrainConfig
 from kmed_bench.records import KmedError
-from kmed_bench.scoring.errors import token_text_cer
+from kmed_bench.training import adapt, augment
+from kmed_bench.training.encoded import EncodedStore, window_of
+from kmed_bench.training.hearing import SpeedChoice, step_context, step_generator
+from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.schedule import rate_factor
+from kmed_bench.training.state import (
+    Interrupted,
+    Position,
+    StateKeeper,
+    deferred_interrupts,
+    random_states,
+    restore_random_states,
+)
+from kmed_bench.training.step import LossNetwork, MakeBatch, Stepper, Sums
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,67 +57,217 @@ class EpochResult:
     epoch_s: float
 
 
-@dataclasses.dataclass
-class _Sums:
-    """Sums of an epoch; each rate is one division at the end."""
-
-    loss: float = 0.0
-    tokens: int = 0
-    errors: int = 0
-    characters: int = 0
+Stores = Mapping[float, FrameStore]
 
 
 def fit(
     model: Whisper,
     train: Sequence[Example],
-    train_store: FrameStore,
+    train_store: FrameStore | Stores | EncodedStore,
     valid: Sequence[Example],
-    valid_store: FrameStore,
+    valid_store: Frames,
     config: TrainConfig,
     *,
     seed: int,
     progress: Callable[[int, int, int], None] | None = None,
+    states: StateKeeper | None = None,
+    parallel: Parallel | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[EpochResult]:
     """Yield each epoch's result; the model holds that epoch's weights until the next is asked for.
 
     Parameters
     ----------
+    train_store : FrameStore, mapping or EncodedStore
+        The training part's frames; frames by speed where ``speed_factors`` are set; or the output of an
+        encoder that is frozen.
     progress : callable
         Called with (epoch, steps done, steps of the epoch).
+    states : StateKeeper, optional
+        Saves the state every ``checkpoint_steps`` steps and after each epoch; a state it found is gone on
+        from, so that the epochs before it are not yielded again.
+    parallel : Parallel, optional
+        The processes that train together; None: this one alone.
 
     Raises
     ------
     KmedError
-        When the loss is not finite; names the step and the utterances.
+        When the loss is not finite or memory runs out; names the step and the utterances.
+    Interrupted
+        After Ctrl-C or SIGTERM, when the step in progress is done and the state saved.
     """
-    seed_everything(seed)
-    tokenizer, device = korean_tokenizer(), model.device
-    precision = resolve_precision(config.precision, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    )
-    for epoch in range(1, config.epochs + 1):
-        model.train()
-        started = time.perf_counter()
-        sums = _Sums()
-        order = epoch_order(train, config.batch_size, seed=seed, epoch=epoch)
-        for step, examples in enumerate(order, start=1):
-            batch = make_batch(examples, train_store, config.audio_context, tokenizer)
-            _train_step(
-                model, batch, sums, optimizer, config, precision, tokenizer, where=f"epoch {epoch}, step {step}"
-            )
-            schedule.step()
-            if progress:
-                progress(epoch, step, len(order))
-        epoch_s = time.perf_counter() - started
-        yield EpochResult(
-            epoch=epoch,
-            train_loss=sums.loss / sums.tokens,
-            train_cer_teacher_forced=sums.errors / sums.characters,
-            valid_loss=mean_loss(model, valid, valid_store, config, precision),
-            epoch_s=epoch_s,
+    loop = _Loop(model, train, train_store, config, seed, states, parallel or Parallel(), say)
+    start = loop.restore()
+    for epoch in range(start.epoch, config.epochs + 1):
+        loop.train_epoch(epoch, start.step if epoch == start.epoch else 0, progress)
+        try:
+            valid_loss = mean_loss(model, valid, valid_store, config, loop.precision, parallel=loop.parallel)
+            yield loop.result(epoch, valid_loss)
+        except (GeneratorExit, KeyboardInterrupt):
+            # Stopped while validating: the epoch's steps are done and need not be done again.
+            loop.save(Position(epoch, loop.n_steps))
+            raise
+        loop.forget_epoch()
+        loop.save(Position(epoch + 1))
+
+
+class _Loop:
+    """What training holds between two steps, and how that is saved and restored."""
+
+    def __init__(
+        self,
+        model: Whisper,
+        train: Sequence[Example],
+        source: FrameStore | Stores | EncodedStore,
+        config: TrainConfig,
+        seed: int,
+        states: StateKeeper | None,
+        parallel: Parallel,
+        say: Callable[[str], None] | None,
+    ) -> None:
+        seed_everything(seed)
+        self.model, self.train, self.source, self.config, self.seed = model, train, source, config, seed
+        self.states, self.parallel = states, parallel
+        self.precision = resolve_precision(config.precision, model.device)
+        trained = adapt.prepare(model, config)
+        optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        network = LossNetwork(model, self.precision, encoded=isinstance(source, EncodedStore))
+        folder = states.folder if states else None
+        self.stepper = Stepper(
+            model, parallel.wrap(network), optimizer, config, self.precision, parallel, folder=folder, say=say
         )
+        self.n_steps = len(self.order(1)[0])
+        self.rate = rate_factor(config, self.n_steps * config.epochs)
+        self.forget_epoch()
+
+    def forget_epoch(self) -> None:
+        """Begin the sums and the clock of an epoch."""
+        self.sums, self.elapsed_s = Sums(), 0.0
+
+    def order(self, epoch: int) -> tuple[list[list[Example]], Frames | None]:
+        """Return an epoch's batches and where its frames come from (None: from encoder output)."""
+        arrange: dict[str, Any] = {"seed": self.seed, "epoch": epoch}
+        if isinstance(self.source, EncodedStore):
+            group = (lambda e: window_of(e.n_frames)) if self.config.audio_context == "dynamic" else None
+            return epoch_order(self.train, self.config.batch_size, group=group, **arrange), None
+        if isinstance(self.source, Mapping):
+            names = [e.utterance_id for e in self.train]
+            speeds = augment.choose_speeds(names, tuple(self.source), self.seed, epoch)
+            frames: Frames = SpeedChoice(self.source, dict(zip(names, speeds, strict=True)))
+        else:
+            frames = self.source
+        heard = [dataclasses.replace(e, n_frames=frames.n_frames(e.utterance_id)) for e in self.train]
+        return epoch_order(heard, self.config.batch_size, **arrange), frames
+
+    def train_epoch(self, epoch: int, done: int, progress: Callable[[int, int, int], None] | None) -> None:
+        """Take the steps of an epoch that are not done yet."""
+        self.model.train()
+        order, frames = self.order(epoch)
+        checkpointing = self.config.gradient_checkpointing
+        with (
+            deferred_interrupts() as asked,
+            adapt.checkpointed(self.model) if checkpointing else contextlib.nullcontext(),
+        ):
+            for step in range(done + 1, len(order) + 1):
+                started = time.perf_counter()
+                self._step(epoch, step, order[step - 1], frames)
+                self.elapsed_s += time.perf_counter() - started
+                if progress:
+                    progress(epoch, step, len(order))
+                if asked():
+                    self.save(Position(epoch, step))
+                    raise Interrupted(self._saved_at(epoch, step))
+                if step % self.config.checkpoint_steps == 0 and step < len(order):
+                    self.save(Position(epoch, step))
+
+    def _step(self, epoch: int, step: int, examples: list[Example], frames: Frames | None) -> None:
+        lr = self.config.lr * self.rate((epoch - 1) * self.n_steps + step - 1)
+        make = self._maker(epoch, step, examples, frames)
+        self.sums.add(self.stepper.take(examples, make, lr=lr, where=f"epoch {epoch}, step {step}"))
+
+    def _maker(self, epoch: int, step: int, examples: list[Example], frames: Frames | None) -> MakeBatch:
+        tokenizer = korean_tokenizer()
+        if frames is None:
+            assert isinstance(self.source, EncodedStore)
+            store = self.source
+
+            def from_encoded(piece: Sequence[Example]) -> Batch:
+                audio = store.window([e.utterance_id for e in piece])
+                return Batch(tuple(piece), audio, *label_tensors(piece, tokenizer))
+
+            return from_encoded
+        context = step_context(self.config, step_generator(self.seed, epoch, step))
+
+        def from_frames(piece: Sequence[Example]) -> Batch:
+            batch = make_frames_batch(piece, frames, context, tokenizer, among=examples)
+            if not self.config.spec_augment:
+                return batch
+            # A clip's own draws, so that its masks don't depend on the piece it is computed in.
+            masked = [
+                augment.spec_augment(
+                    batch.mel[i : i + 1],
+                    torch.tensor([e.n_frames]),
+                    step_generator(self.seed, epoch, step * 4096 + examples.index(e)),
+                )
+                for i, e in enumerate(piece)
+            ]
+            return dataclasses.replace(batch, mel=torch.cat(masked))
+
+        return from_frames
+
+    def result(self, epoch: int, valid_loss: float) -> EpochResult:
+        """Return the epoch's result over all processes."""
+        sums = self.sums
+        loss, tokens, errors, characters = self.parallel.total(sums.loss, sums.tokens, sums.errors, sums.characters)
+        return EpochResult(
+            epoch=epoch,
+            train_loss=loss / tokens,
+            train_cer_teacher_forced=errors / characters,
+            valid_loss=valid_loss,
+            epoch_s=self.elapsed_s,
+        )
+
+    def save(self, position: Position) -> None:
+        """Save the state, from the process that writes; nothing without a keeper."""
+        if self.states is None or not self.parallel.is_main:
+            return
+        self.states.save(
+            {
+                "position": dataclasses.asdict(position),
+                "sums": dataclasses.asdict(self.sums),
+                "elapsed_s": self.elapsed_s,
+                "model": self.model.state_dict(),
+                "optimizer": self.stepper.optimizer.state_dict(),
+                "scaler": self.stepper.scaler.state_dict(),
+                "pieces": self.stepper.pieces,
+                "random": random_states(),
+            }
+        )
+
+    def restore(self) -> Position:
+        """Return where training stands: at its start, or where the state that was found says."""
+        state = self.states.load() if self.states else None
+        if state is None:
+            return Position()
+        position = Position(**state["position"])
+        if position.step > self.n_steps:
+            raise KmedError(
+                f"The state stands at step {position.step} of an epoch that has {self.n_steps}: the training part "
+                "has changed; leave --resume out to start anew."
+            )
+        self.sums, self.elapsed_s = Sums(**state["sums"]), state["elapsed_s"]
+        self.model.load_state_dict(state["model"])
+        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.scaler.load_state_dict(state["scaler"])
+        self.stepper.pieces = max(self.config.accumulation, state["pieces"])
+        restore_random_states(state["random"])
+        return position
+
+    def _saved_at(self, epoch: int, step: int) -> str:
+        where = f"epoch {epoch}, step {step} of {self.n_steps}"
+        if self.states is None:
+            return f"interrupted at {where}."
+        return f"interrupted at {where}; the state is saved in {self.states.folder}. Continue with --resume."
 
 
 def seed_everything(seed: int) -> None:
@@ -114,66 +277,25 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _train_step(
-    model: Whisper,
-    batch: Batch,
-    sums: _Sums,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    precision: Precision,
-    tokenizer: Tokenizer,
-    *,
-    where: str,
-) -> None:
-    loss_sum, n_tokens, best = _forward(model, batch, precision)
-    if not torch.isfinite(loss_sum):
-        ids = ", ".join(example.utterance_id for example in batch.examples)
-        raise KmedError(
-            f"The loss is {loss_sum.item()} at {where} (utterances {ids}); lower train.lr (now {config.lr}), set "
-            "train.precision=fp32 or train.grad_clip=1.0, and check these recordings."
-        )
-    optimizer.zero_grad(set_to_none=True)
-    (loss_sum / n_tokens).backward()
-    if config.grad_clip is not None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-    optimizer.step()
-    errors, characters = _teacher_forced_errors(batch, best, tokenizer)
-    sums.loss += loss_sum.item()
-    sums.tokens += n_tokens
-    sums.errors += errors
-    sums.characters += characters
-
-
-def _forward(model: Whisper, batch: Batch, precision: Precision) -> tuple[torch.Tensor, int, torch.Tensor]:
-    """Return the summed cross-entropy, the tokens it is summed over, and the most likely tokens."""
-    device = model.device
-    targets = batch.targets.to(device)
-    with autocast(precision, device):
-        logits = model.decoder(batch.inputs.to(device), encode(model, batch.mel.to(device)))
-    # The prompt and the padding have no loss, so that the mean is one over words and end-of-text.
-    learned = targets != IGNORED
-    loss = F.cross_entropy(logits[learned].float(), targets[learned], reduction="sum")
-    return loss, int(learned.sum()), logits.detach().argmax(dim=-1)
-
-
-def _teacher_forced_errors(batch: Batch, best: torch.Tensor, tokenizer: Tokenizer) -> tuple[int, int]:
-    texts = []
-    for row, targets in zip(best.cpu(), batch.targets, strict=True):
-        tokens = row[targets != IGNORED].tolist()
-        texts.append(tokenizer.decode([token for token in tokens if token < tokenizer.eot]))
-    return token_text_cer([example.text for example in batch.examples], texts)
-
-
 @torch.inference_mode()
 def mean_loss(
-    model: Whisper, examples: Sequence[Example], store: FrameStore, config: TrainConfig, precision: Precision
+    model: Whisper,
+    examples: Sequence[Example],
+    store: Frames,
+    config: TrainConfig,
+    precision: Precision,
+    *,
+    parallel: Parallel | None = None,
 ) -> float:
     """Return the cross-entropy in nats per token over examples, in evaluation mode and training's context."""
     model.eval()
-    tokenizer = korean_tokenizer()
+    network, tokenizer = LossNetwork(model, precision), korean_tokenizer()
+    parallel = parallel or Parallel()
     total, n_tokens = 0.0, 0
-    for chosen in by_length(examples, config.batch_size):
-        loss, n, _ = _forward(model, make_batch(chosen, store, config.audio_context, tokenizer), precision)
+    for chosen in parallel.share(by_length(examples, config.batch_size)):
+        batch = make_frames_batch(chosen, store, config.audio_context, tokenizer)
+        loss, _ = network(*(t.to(model.device) for t in (batch.mel, batch.inputs, batch.targets)))
         total += loss.item()
-        n_tokens += n
-    return total / n_tokens
+        n_tokens += sum(len(e.tokens) - len(tokenizer.sot_sequence_including_notimestamps) for e in chosen)
+    total, n = parallel.total(total, n_tokens)
+    return total / n

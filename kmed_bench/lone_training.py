@@ -1,0 +1,72 @@
+"""`train`: one size and seed on a split that exists, alone or by several processes together."""
+
+from pathlib import Path
+
+from kmed_bench.asr.weights import cache_folder
+from kmed_bench.config import Config
+from kmed_bench.corpus.split import read_split
+from kmed_bench.pipeline import code_version, collect_weights
+from kmed_bench.progress import Narrator
+from kmed_bench.records import KmedError
+from kmed_bench.stages import prepare_speech
+from kmed_bench.tracking.runs import lone_run
+from kmed_bench.tracking.store import open_store
+from kmed_bench.trainer import Trainer, TrainOutcome, list_notes, read_account
+from kmed_bench.training.parallel import Parallel
+
+
+def train_alone(
+    config: Config, split_folder: Path, out: Path, *, narrator: Narrator, resume: bool = False
+) -> tuple[TrainOutcome, str] | None:
+    """Fine-tune the one size and seed of a config; return the outcome and the tracking URI.
+
+    Under `accelerate launch` or `torchrun` the processes train together; the first one logs and writes, and the
+    others return None.
+
+    Parameters
+    ----------
+    resume : bool
+        Go on from the state in ``out``, in the MLflow run that began there.
+
+    Raises
+    ------
+    KmedError
+        When the size has no weights, the split can't be read, the store can't be used, or ``resume`` finds a
+        training of other settings.
+    """
+    (size,), seed = config.model.sizes, config.train.seeds[0]
+    parallel = Parallel.from_environment()
+    if not parallel.is_main:
+        narrator = Narrator(quiet=True)
+    with parallel.main_first():
+        weights, _ = collect_weights(config, narrator)
+        split = read_split(split_folder)
+        speech = prepare_speech(split, cache_folder() / "features", narrator, train=config.train)
+    trainer = Trainer(config, weights[size], speech, out, narrator, parallel)
+    if not parallel.is_main:
+        trainer.follow(seed, resume)
+        return None
+    uri = open_store(config.tracking)
+    run_id = _run_to_continue(trainer, seed, narrator) if resume else None
+    name = f"train-{size}-seed{seed}"
+    started = lone_run(
+        config, kind="train", name=name, code_version=code_version(), tags=trainer.describe(seed), run_id=run_id
+    )
+    with started as run:
+        run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context="training")
+        outcome = trainer.train(seed, run, resume)
+    narrator.say(list_notes(outcome))
+    return outcome, uri
+
+
+def _run_to_continue(trainer: Trainer, seed: int, narrator: Narrator) -> str | None:
+    account = read_account(trainer.folder(seed))
+    if not account:
+        narrator.say(f"Nothing to continue in {trainer.folder(seed)}: training starts anew.")
+        return None
+    if account["fingerprint"] != trainer.fingerprint(seed):
+        raise KmedError(
+            f"{trainer.folder(seed)} holds a training with other settings, data, weights or arithmetic; continue it "
+            "with what it was started with, or choose another folder to start anew."
+        )
+    return str(account["run_id"])

@@ -1,0 +1,340 @@
+"""The train stage: one size, several seeds, each logged, resumable, and handed over."""
+
+import dataclasses
+import resource
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from whisper.model import Whisper
+
+from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
+from kmed_bench.asr.weights import Weights, load_weights, save_weights
+from kmed_bench.config import Config
+from kmed_bench.progress import Narrator
+from kmed_bench.records import KmedError, Prediction, read_json, write_json, write_predictions
+from kmed_bench.scoring import score_predictions
+from kmed_bench.scoring.groups import score_counts
+from kmed_bench.scoring.measures import count_utterances
+from kmed_bench.stages import (
+    ScoredEpoch,
+    Speech,
+    best_of,
+    decode_shared,
+    overall_metrics,
+    part_rates,
+    test_metrics,
+    train_epochs,
+    training_examples,
+)
+from kmed_bench.tracking.gate import EVIDENCE_NAME, summarise_speakers
+from kmed_bench.tracking.registry import log_model
+from kmed_bench.tracking.runs import ChildRun
+from kmed_bench.training.fit import mean_loss
+from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.state import STATE_NAME, StateKeeper, fingerprint
+
+ACCOUNT_NAME = "training.json"
+# Weights, two moments of AdamW, and the state before, each written aside before it replaces the last.
+_STATE_COPIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOutcome:
+    """What a train run left behind."""
+
+    run_id: str
+    size: str
+    seed: int
+    checkpoint: Path
+    best_epoch: int
+    best_valid_cer: float
+    untouched_test_cer: float
+    test_cer: float
+
+
+def read_account(folder: Path) -> dict[str, Any]:
+    """Return what a training wrote about itself: ``fingerprint``, ``run_id``, and ``outcome`` once it is done.
+
+    Empty where none was begun in the folder.
+    """
+    path = folder / ACCOUNT_NAME
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+class Trainer:
+    """Trains one size with several seeds; the untouched model is decoded once for all of them.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of this size; each seed gets ``seed<N>/`` in it.
+    parallel : Parallel, optional
+        The processes that train together; those that don't write call `follow`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        weights: Weights,
+        speech: Speech,
+        out: Path,
+        narrator: Narrator,
+        parallel: Parallel | None = None,
+    ) -> None:
+        self.config, self.weights, self.speech, self.out, self.narrator = config, weights, speech, out, narrator
+        self.parallel = parallel or Parallel()
+        self.device = pick_device()
+        self.precision = resolve_precision(config.train.precision, self.device)
+        self._untouched: dict[str, list[Prediction]] = {}
+        self._best_of_seeds = float("inf")
+
+    def describe(self, seed: int) -> dict[str, str]:
+        """Return the tags of a train run."""
+        return {
+            "kmed.size": self.weights.size,
+            "kmed.seed": str(seed),
+            "kmed.split_sha256": self.speech.split.sha256,
+            "kmed.weights_origin": self.weights.origin,
+            "kmed.weights_sha256": self.weights.sha256,
+            "kmed.device": self.device.type,
+            "kmed.processes": str(self.parallel.world),
+            "kmed.machine": describe_machine(self.device),
+            "kmed.train_precision": self.precision,
+            "kmed.train_context": self.config.train.audio_context,
+            "kmed.eval_context": self.config.eval.audio_context,
+            "kmed.transcript_policy": self.config.eval.policy,
+        }
+
+    def folder(self, seed: int) -> Path:
+        """Return where a seed's files lie."""
+        return self.out / f"seed{seed}"
+
+    def fingerprint(self, seed: int) -> str:
+        """Return the digest of what decides a seed's result."""
+        decoding = {key: value for key, value in dataclasses.asdict(self.config.eval).items() if "bootstrap" not in key}
+        return fingerprint(
+            self.config.train,
+            seed=seed,
+            eval=decoding,
+            weights=self.weights.sha256,
+            split=self.speech.split.sha256,
+            precision=self.precision,
+        )
+
+    def train(self, seed: int, run: ChildRun, resume: bool = False) -> TrainOutcome:
+        """Return the outcome of one seed, everything of it logged to the run.
+
+        Parameters
+        ----------
+        resume : bool
+            Go on from the state in the seed's folder, or return its outcome where it was finished.
+
+        Raises
+        ------
+        KmedError
+            When the folder holds an unfinished training and ``resume`` is not asked for, or one of other settings.
+        """
+        folder, account = self.folder(seed), read_account(self.folder(seed))
+        if resume and account.get("outcome") and account["fingerprint"] == self.fingerprint(seed):
+            return TrainOutcome(**{**account["outcome"], "checkpoint": folder / account["outcome"]["checkpoint"]})
+        if not resume and (folder / STATE_NAME).exists():
+            raise KmedError(
+                f"{folder} holds an unfinished training; continue it with --resume, or choose another folder "
+                "(or delete this one) to start anew."
+            )
+        states = StateKeeper(folder, self.fingerprint(seed), resume=resume)
+        started = {"fingerprint": self.fingerprint(seed), "run_id": run.run_id, "outcome": None}
+        write_json(folder / ACCOUNT_NAME, started)
+        model = load_weights(self.weights.path, str(self.device))
+        if not states.resumed:
+            self._check_room(model, folder)
+        self._log_examples(run)
+        untouched = self._score_untouched(model, run)
+        rows = self._epochs(model, seed, run, states, untouched)
+        outcome = self._finish(run, seed, rows)
+        written = dataclasses.asdict(outcome) | {"checkpoint": outcome.checkpoint.name}
+        write_json(folder / ACCOUNT_NAME, {**started, "outcome": written})
+        states.remove()
+        return outcome
+
+    def follow(self, seed: int, resume: bool = False) -> None:
+        """Compute a further process's share of what ``train`` does in the process that writes."""
+        states = StateKeeper(self.folder(seed), self.fingerprint(seed), resume=resume)
+        model = load_weights(self.weights.path, str(self.device))
+        for part in ("valid", "test"):
+            self.predict(model, part)
+        examples = training_examples(self.speech, "valid", self.config)[0]
+        self._valid_loss(model, examples)
+        for _ in train_epochs(model, self.speech, self.config, seed=seed, states=states, parallel=self.parallel):
+            pass
+
+    def predict(self, model: Whisper, part: str) -> list[Prediction]:
+        """Return a part's decoded transcripts, the processes sharing the work."""
+        return decode_shared(model, self.speech, part, self.config.eval, self.parallel)
+
+    def _epochs(
+        self, model: Whisper, seed: int, run: ChildRun, states: StateKeeper, untouched: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Train, log and keep the best weights; return every epoch's row, those before a resume included."""
+        label, epochs = f"{self.weights.size}, seed {seed}", self.config.train.epochs
+        folder = states.folder
+        if states.resumed:
+            self.narrator.say(f"{label}: continued after {len(states.account['epochs'])} whole epochs.")
+        with self.narrator.track(f"Training {label}") as tick:
+            results = train_epochs(
+                model,
+                self.speech,
+                self.config,
+                seed=seed,
+                progress=lambda _epoch, step, steps: tick(step, steps),
+                states=states,
+                parallel=self.parallel,
+                say=self.narrator.say,
+            )
+            for epoch in results:
+                before = states.account["epochs"]
+                if not before or epoch.valid_cer < best_of(before)["valid_cer"]:
+                    save_weights(model, folder / "best.pt")
+                run.log_epoch(epoch.epoch, epoch.metrics())
+                self._write_history([*before, dataclasses.asdict(epoch)], untouched, folder / "history.csv")
+                self.narrator.say(
+                    f"{label}: epoch {epoch.epoch} of {epochs}, train loss {epoch.train_loss:.3f}, "
+                    f"valid loss {epoch.valid_loss:.3f}, valid CER {epoch.valid_cer:.1%}, {epoch.epoch_s:.0f} s"
+                )
+        save_weights(model, folder / "last.pt")
+        run.log_file(folder / "history.csv")
+        return list(states.account["epochs"])
+
+    def _write_history(self, epochs: list[dict[str, Any]], untouched: dict[str, Any], path: Path) -> None:
+        names = {field.name for field in dataclasses.fields(ScoredEpoch)}
+        scored = [ScoredEpoch(**{name: row[name] for name in names}) for row in epochs]
+        rows = [{"epoch": 0, **untouched}, *({"epoch": e.epoch, **e.metrics()} for e in scored)]
+        aside = path.with_suffix(".writing")
+        pd.DataFrame(rows).to_csv(aside, index=False)
+        aside.replace(path)
+
+    def _check_room(self, model: Whisper, folder: Path) -> None:
+        """Refuse to start where the disk can't hold the training's state."""
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        needed = weights * (3 * _STATE_COPIES + 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise KmedError(
+                f"Training {self.weights.size} needs {needed / 2**30:.1f} GiB in {folder} for its state and "
+                f"checkpoints, and {free / 2**30:.1f} GiB are free; make room or choose another --out."
+            )
+
+    def _log_examples(self, run: ChildRun) -> None:
+        for part in ("train", "valid"):
+            built, too_long = training_examples(self.speech, part, self.config)
+            run.log_metrics({f"data/{part}_examples": len(built), f"data/{part}_label_too_long": len(too_long)})
+            if too_long:
+                self.narrator.say(
+                    f"{len(too_long)} labels of {part} have more than {self.config.train.max_len} tokens and are left "
+                    "out of its loss (label_too_long)."
+                )
+
+    def _score_untouched(self, model: Whisper, run: ChildRun) -> dict[str, Any]:
+        """Log the model's scores before training as step 0 and return them; the test part is decoded as well."""
+        if not self._untouched:
+            self.narrator.say(f"{self.weights.size}: scoring the untouched model")
+            self._untouched = {part: self.predict(model, part) for part in ("valid", "test")}
+        found = part_rates(self._untouched["valid"], self.config.eval)
+        loss = self._valid_loss(model, training_examples(self.speech, "valid", self.config)[0])
+        row = {"valid/loss": loss, "valid/cer": found["cer"], "valid/wer": found["wer"]}
+        run.log_epoch(0, row)
+        return row
+
+    def _valid_loss(self, model: Whisper, examples: list[Any]) -> float:
+        store, train = self.speech.stores["valid"], self.config.train
+        loss: float = mean_loss(model, examples, store, train, self.precision, parallel=self.parallel)
+        return loss
+
+    def _finish(self, run: ChildRun, seed: int, rows: list[dict[str, Any]]) -> TrainOutcome:
+        """Score the test part once, with the selected checkpoint, and hand it over."""
+        folder, best = self.folder(seed), best_of(rows)
+        checkpoint = folder / "best.pt"
+        model = load_weights(checkpoint, str(self.device))
+        predictions = decode_shared(model, self.speech, "test", self.config.eval, Parallel())
+        counts = count_utterances(predictions, self.config.eval.policy)
+        sha256 = self.speech.split.sha256
+        scores = score_counts(counts, self.config.eval, split_sha256=sha256)
+        untouched = score_predictions(self._untouched["test"], self.config.eval, split_sha256=sha256)
+        write_predictions(folder / "predictions.jsonl", predictions)
+        write_predictions(folder / "predictions_untouched.jsonl", self._untouched["test"])
+        write_json(folder / "scores.json", scores)
+        write_json(folder / "scores_untouched.json", untouched)
+        summary = {
+            "best/epoch": best["epoch"],
+            "best/valid_cer": best["valid_cer"],
+            **test_metrics(scores),
+            **overall_metrics(untouched, "untouched/test_"),
+            **self._costs(model, checkpoint, scores),
+        }
+        run.log_metrics(summary)
+        for name in ("scores.json", "scores_untouched.json"):
+            run.log_file(folder / name)
+        # What a later promotion compares with: error sums by speaker, no ids and no texts.
+        evidence = summarise_speakers(counts, split_sha256=sha256, scoring=scores)
+        run.log_json(evidence, EVIDENCE_NAME)
+        if self.config.tracking.log_predictions:
+            run.log_file(folder / "predictions.jsonl")
+        if self.config.tracking.register:
+            self._register(run, seed, checkpoint, summary)
+        return TrainOutcome(
+            run.run_id,
+            self.weights.size,
+            seed,
+            checkpoint,
+            best["epoch"],
+            best["valid_cer"],
+            untouched["overall"]["cer"],
+            scores["overall"]["cer"],
+        )
+
+    def _register(self, run: ChildRun, seed: int, checkpoint: Path, summary: Mapping[str, float]) -> None:
+        """Register the checkpoint; the seed with the lowest valid CER so far is the challenger."""
+        challenger = summary["best/valid_cer"] < self._best_of_seeds
+        self._best_of_seeds = min(self._best_of_seeds, summary["best/valid_cer"])
+        info = log_model(
+            run,
+            checkpoint,
+            size=self.weights.size,
+            split_sha256=self.speech.split.sha256,
+            metrics={name: value for name, value in summary.items() if name.startswith(("test/cer", "best/"))},
+            tags=self.describe(seed),
+            step=int(summary["best/epoch"]),
+            challenger=challenger,
+        )
+        alias = ", alias challenger" if challenger else ""
+        self.narrator.say(f"Registered {info.name} version {info.version}{alias}.")
+
+    def _costs(self, model: Whisper, checkpoint: Path, scores: Mapping[str, Any]) -> dict[str, float]:
+        """Return what the model takes: seconds, memory, parameters, bytes."""
+        memory = (
+            torch.cuda.max_memory_allocated()
+            if self.device.type == "cuda"
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        )
+        timed = {f"speed/test_{name}": scores["decode"][name] for name in ("rtfx", "decode_s_p50", "decode_s_p95")}
+        return {
+            **{name: value for name, value in timed.items() if value is not None},
+            "speed/parameters": sum(p.numel() for p in model.parameters()),
+            "speed/checkpoint_bytes": checkpoint.stat().st_size,
+            "speed/peak_memory_bytes": memory,
+        }
+
+
+def list_notes(outcome: TrainOutcome) -> str:
+    """Return a line on what training changed, in plain words, also when it made things worse."""
+    before, after = outcome.untouched_test_cer, outcome.test_cer
+    verb = "lowered" if after < before else "did not lower"
+    return (
+        f"{outcome.size}, seed {outcome.seed}: fine-tuning {verb} the decoded test CER "
+        f"({before:.1%} untouched, {after:.1%} after epoch {outcome.best_epoch})."
+    )

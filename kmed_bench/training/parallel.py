@@ -1,0 +1,81 @@
+"""Data-parallel training: what each process computes, and how they agree, on top of accelerate.
+
+`accelerate launch` or `torchrun` starts the processes. A batch stays what an optimizer step sees: its
+clips are dealt to the processes, so that any number of them computes the same step.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+# Validation of a large part, or one process's features, may keep the others waiting.
+_PATIENCE = datetime.timedelta(hours=6)
+
+
+class Parallel:
+    """The processes of one training; a lone process is rank 0 of 1.
+
+    Attributes
+    ----------
+    rank, world : int
+        This process's number and how many there are. Rank 0 writes: checkpoints, MLflow, the terminal.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.world = 0, 1
+        self._engine: Any = None
+
+    @classmethod
+    def from_environment(cls) -> "Parallel":
+        """Return the processes that a launcher started, or this one alone."""
+        found = cls()
+        found.rank, found.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if found.world > 1:
+            from accelerate import Accelerator, InitProcessGroupKwargs
+
+            waiting = InitProcessGroupKwargs(timeout=_PATIENCE)
+            found._engine = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[waiting])
+        return found
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Return this process's part of some items: every world-th."""
+        return list(items[self.rank :: self.world])
+
+    def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Return the network whose backward averages gradients over the processes."""
+        return network if self._engine is None else self._engine.prepare_model(network)
+
+    def synchronised(self, network: torch.nn.Module, now: bool) -> contextlib.AbstractContextManager[None]:
+        """Exchange gradients in this backward, or not yet: only the last piece of a batch does."""
+        return contextlib.nullcontext() if now or self._engine is None else self._engine.no_sync(network)
+
+    def total(self, *values: float) -> list[float]:
+        """Return each value's sum over the processes."""
+        if self._engine is None:
+            return list(values)
+        summed = self._engine.reduce(torch.tensor(values, dtype=torch.float64), reduction="sum")
+        return [float(value) for value in summed]
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """Return the items of all processes, in the order of ranks."""
+        if self._engine is None:
+            return list(items)
+        from accelerate.utils import gather_object
+
+        gathered: list[T] = gather_object(list(items))
+        return gathered
+
+    def main_first(self) -> contextlib.AbstractContextManager[None]:
+        """Let rank 0 do what follows before the others, such as writing a cache that they then find."""
+        return contextlib.nullcontext() if self._engine is None else self._engine.main_process_first()

@@ -1,0 +1,194 @@
+"""The training state on disk: written whole or not at all, the last good one kept until the next is."""
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from kmed_bench.config import TrainConfig, digest
+from kmed_bench.records import KmedError
+
+STATE_NAME = "state.pt"
+_PREVIOUS_NAME = "state.previous.pt"
+_VERSION = 1
+
+# Settings that may change between stop and resume: they decide how, not what, is computed.
+_FREE = ("seeds", "checkpoint_steps", "keep_checkpoints", "out_of_memory", "accumulation")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop and has saved its state; the text says where and how to go on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where training stands: ``step`` steps of ``epoch`` are done, ``step`` 0 being its start."""
+
+    epoch: int = 1
+    step: int = 0
+
+
+class StateKeeper:
+    """Saves and loads the state of one training in its folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``state.pt`` lies; the state before it is kept as ``state.previous.pt``.
+    fingerprint : str
+        Of all that decides the result (`fingerprint`); another one's state is refused.
+    resume : bool
+        Whether an existing state is taken up; otherwise training starts anew.
+
+    Attributes
+    ----------
+    account : dict
+        What the caller of the loop keeps with the state: plain values, such as the history so far.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, *, resume: bool) -> None:
+        self.folder = folder
+        self.account: dict[str, Any] = {}
+        self._fingerprint = fingerprint
+        self._found = self._read() if resume else None
+        if self._found is not None:
+            self.account = self._found.pop("account")
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a state was found to go on from."""
+        return self._found is not None
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the loop's part of the state that was found, or None."""
+        return self._found
+
+    def save(self, loop: Mapping[str, Any]) -> None:
+        """Write the loop's state and the account beside it.
+
+        Raises
+        ------
+        KmedError
+            When the disk is full; the last good state stays.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target, previous = self.folder / STATE_NAME, self.folder / _PREVIOUS_NAME
+        aside = self.folder / f".{STATE_NAME}.writing"
+        whole = {"version": _VERSION, "fingerprint": self._fingerprint, "account": self.account, **loop}
+        try:
+            with aside.open("wb") as stream:
+                torch.save(whole, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except (OSError, RuntimeError) as error:
+            aside.unlink(missing_ok=True)
+            raise KmedError(
+                f"The training state can't be written to {self.folder} ({error}); make room there and continue with "
+                "--resume: the last good state is kept."
+            ) from None
+        if target.exists():
+            target.replace(previous)
+        aside.replace(target)
+        sync_folder(self.folder)
+
+    def remove(self) -> None:
+        """Delete the state of a training that is done."""
+        for name in (STATE_NAME, _PREVIOUS_NAME, f".{STATE_NAME}.writing"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        for name in (STATE_NAME, _PREVIOUS_NAME):
+            path = self.folder / name
+            if not path.is_file():
+                continue
+            try:
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+                continue  # damaged on the disk: the one before it is whole
+            if state.get("version") != _VERSION or state.get("fingerprint") != self._fingerprint:
+                raise KmedError(
+                    f"{path} is the state of a training with other settings, data or weights (fingerprint "
+                    f"{state.get('fingerprint')}, asked for {self._fingerprint}); resume with the settings it was "
+                    "started with, or leave --resume out to start anew."
+                )
+            return state
+        return None
+
+
+def fingerprint(config: TrainConfig, **more: Any) -> str:
+    """Return a digest of what decides a training's result.
+
+    Parameters
+    ----------
+    **more
+        Everything beside the settings: seed, size, hashes of the weights and of the split.
+    """
+    free = (*_FREE, "epochs") if config.schedule == "constant" else _FREE
+    fixed = {key: value for key, value in dataclasses.asdict(config).items() if key not in free}
+    return digest({"train": fixed, **more})
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of Python's, NumPy's and torch's generators as plain values and tensors."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Put the generators where ``random_states`` found them."""
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+@contextlib.contextmanager
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether Ctrl-C or SIGTERM has come; a second one interrupts at once.
+
+    An interrupt in the middle of an optimizer step would leave half of the weights stepped.
+    """
+    asked = False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    watched = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, note) for number in watched}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in the folder outlast a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,233 @@
+"""One optimizer step: a batch in pieces, its loss summed, faults stopped before they reach the weights."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from whisper.model import Whisper
+from whisper.tokenizer import Tokenizer
+
+from kmed_bench.asr.batches import IGNORED, Batch, Example, chunks, korean_tokenizer
+from kmed_bench.asr.decode import encode
+from kmed_bench.asr.device import Precision, autocast
+from kmed_bench.config import TrainConfig
+from kmed_bench.records import KmedError
+from kmed_bench.scoring.errors import token_text_cer
+from kmed_bench.training.parallel import Parallel
+
+FAULTY_BATCH_NAME = "faulty-batch.pt"
+# What fp16's loss scale falls under only when every step overflows: the model, not the scale, is at fault.
+_SMALLEST_SCALE = 1.0
+
+MakeBatch = Callable[[Sequence[Example]], Batch]
+
+
+@dataclasses.dataclass
+class Sums:
+    """Sums of an epoch; each rate is one division at the end."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    errors: int = 0
+    characters: int = 0
+
+    def add(self, other: "Sums") -> None:
+        """Add another's sums to these."""
+        self.loss += other.loss
+        self.tokens += other.tokens
+        self.errors += other.errors
+        self.characters += other.characters
+
+
+class LossNetwork(torch.nn.Module):
+    """Whisper with its loss as one module, which is what data-parallel engines wrap.
+
+    Parameters
+    ----------
+    encoded : bool
+        Whether it is given encoder output instead of log-mel frames.
+    """
+
+    def __init__(self, model: Whisper, precision: Precision, *, encoded: bool = False) -> None:
+        super().__init__()
+        self.model, self.precision, self.encoded = model, precision, encoded
+
+    def forward(
+        self, audio: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the cross-entropy summed over the learned tokens (nats), and the most likely token at each position.
+
+        Parameters
+        ----------
+        audio : torch.Tensor
+            Log-mel frames (batch, 80, n_frames), or encoder output (batch, n_positions, n_state).
+        inputs, targets : torch.Tensor
+            Shape (batch, n_tokens), as in `Batch`.
+        """
+        with autocast(self.precision, self.model.device):
+            features = audio if self.encoded else encode(self.model, audio)
+            logits = self.model.decoder(inputs, features)
+        # The prompt and the padding have no loss, so that the mean is one over words and end-of-text.
+        learned = targets != IGNORED
+        loss = F.cross_entropy(logits[learned].float(), targets[learned], reduction="sum")
+        return loss, logits.detach().argmax(dim=-1)
+
+
+class Stepper:
+    """Takes the optimizer steps of a training.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A `LossNetwork`, wrapped by ``parallel`` where several processes train.
+    folder : Path, optional
+        Where a faulty batch is kept for inspection; it is speech, so it is never logged.
+    say : callable, optional
+        Told in one line when the batch is computed in smaller pieces than asked.
+
+    Attributes
+    ----------
+    pieces : int
+        In how many pieces a process computes its share of a batch.
+    """
+
+    def __init__(
+        self,
+        model: Whisper,
+        network: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+        precision: Precision,
+        parallel: Parallel,
+        *,
+        folder: Path | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.model, self.network, self.optimizer, self.config = model, network, optimizer, config
+        self.parallel, self.folder, self.say = parallel, folder, say
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
+        self.pieces = config.accumulation
+        self._tokenizer = korean_tokenizer()
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+
+    def take(self, examples: Sequence[Example], make: MakeBatch, *, lr: float, where: str) -> Sums:
+        """Take one step on a batch and return this process's sums.
+
+        Parameters
+        ----------
+        make : callable
+            Turns some of the examples into tensors, in the window of all of them.
+        where : str
+            What an error calls the step.
+
+        Raises
+        ------
+        KmedError
+            When the loss or its gradient is not finite, or memory runs out.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        while True:
+            try:
+                sums = self._backward(examples, make)
+                break
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._make_room(error, examples, where)
+        self.scaler.unscale_(self.optimizer)
+        norm = self._clip()
+        self._check(sums, norm, examples, make, where)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return sums
+
+    def _backward(self, examples: Sequence[Example], make: MakeBatch) -> Sums:
+        """Leave the gradient of the batch's mean loss on the parameters; return this process's sums."""
+        self.optimizer.zero_grad(set_to_none=True)
+        n_tokens = sum(_learned(e, self._tokenizer) for e in examples)
+        # A process without a clip in a last, short batch computes one for nothing: the others wait for its gradient.
+        own = self.parallel.share(examples)
+        weight = float(self.parallel.world) / n_tokens if own else 0.0
+        sums = Sums()
+        pieces = list(chunks(own or list(examples[:1]), math.ceil(max(len(own), 1) / self.pieces)))
+        for i, piece in enumerate(pieces):
+            batch = make(piece)
+            with self.parallel.synchronised(self.network, i + 1 == len(pieces)):
+                loss, best = self._forward(batch)
+                # Engines average gradients over processes; the weight makes that the mean over all tokens.
+                self.scaler.scale(loss * weight).backward()
+            if own:
+                errors, characters = _teacher_forced_errors(batch, best, self._tokenizer)
+                sums.add(Sums(loss.item(), int((batch.targets != IGNORED).sum()), errors, characters))
+        return sums
+
+    def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        device = self.model.device
+        loss, best = self.network(batch.mel.to(device), batch.inputs.to(device), batch.targets.to(device))
+        return loss, best
+
+    def _clip(self) -> float:
+        """Return the gradient's norm, after which it is at most the limit where there is one."""
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
+        if self.config.grad_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._trained, self.config.grad_clip, norm)
+        return float(norm)
+
+    def _check(self, sums: Sums, norm: float, examples: Sequence[Example], make: MakeBatch, where: str) -> None:
+        overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= _SMALLEST_SCALE
+        # fp16 leaves out steps whose scaled gradient overflows, and lowers the scale: that is no fault.
+        if math.isfinite(sums.loss) and (math.isfinite(norm) or overflow):
+            return
+        own = self.parallel.share(examples) or list(examples[:1])
+        kept = ""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / FAULTY_BATCH_NAME
+            batch = make(own)
+            names = [e.utterance_id for e in own]
+            torch.save({"utterance_ids": names, "audio": batch.mel, "inputs": batch.inputs, "where": where}, path)
+            kept = f" The batch is kept in {path}, on this machine alone."
+        raise KmedError(
+            f"The loss is {sums.loss} and its gradient's norm {norm} at {where} (utterances "
+            f"{', '.join(e.utterance_id for e in own)}). Lower train.lr (now {self.config.lr}), set "
+            f"train.grad_clip=1.0 or train.precision=fp32, and check these recordings.{kept}"
+        )
+
+    def _make_room(self, error: RuntimeError, examples: Sequence[Example], where: str) -> None:
+        """Double the pieces after a lack of memory where that is wanted; raise otherwise, and for other errors."""
+        if not _is_out_of_memory(error):
+            raise error
+        share = len(self.parallel.share(examples))
+        if self.config.out_of_memory == "halve" and self.pieces < share:
+            self.pieces *= 2
+            self.optimizer.zero_grad(set_to_none=True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if self.say:
+                self.say(f"Out of memory at {where}: each batch is computed in {self.pieces} pieces from here on.")
+            return
+        raise KmedError(
+            f"Memory ran out at {where}, with {math.ceil(share / self.pieces)} clips at once. Set "
+            f"train.accumulation={self.pieces * 2} (the batch of {self.config.batch_size} stays, in more pieces), "
+            "train.gradient_checkpointing=true, train.audio_context=dynamic or train.out_of_memory=halve."
+        ) from None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # On the CPU torch has no type of its own for it.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _learned(example: Example, tokenizer: Tokenizer) -> int:
+    """Return how many tokens of an example have a loss: all after the prompt."""
+    return len(example.tokens) - len(tokenizer.sot_sequence_including_notimestamps)
+
+
+def _teacher_forced_errors(batch: Batch, best: torch.Tensor, tokenizer: Tokenizer) -> tuple[int, int]:
+    texts = []
+    for row, targets in zip(best.cpu(), batch.targets, strict=True):
+        tokens = row[targets != IGNORED].tolist()
+        texts.append(tokenizer.decode([token for token in tokens if token < tokenizer.eot]))
+    return token_text_cer([example.text for example in batch.examples], texts)
