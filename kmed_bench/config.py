@@ -148,6 +148,8 @@ class TrainConfig:
     """halve: compute the batch in twice as many pieces and go on; batch_size stays the same."""
     features: Literal["fp32", "fp16"] = "fp32"
     """Number format of the features on disk."""
+    feature_budget_gib: Annotated[float, Field(gt=0)] = 64.0
+    """Disk that the cache of features may take, in GiB."""
     audio_context: Context = "full"
     """Window of training. full: every clip in Whisper's 30 s window; dynamic: the batch's own length."""
 
@@ -165,6 +167,11 @@ class EvalConfig:
     """Window of decoding; full is what every Whisper runtime uses."""
     max_new_tokens: Annotated[int, Field(ge=8, le=224)] = 224
     """openai-whisper's own limit: half of the 448 text positions."""
+    beam_size: Annotated[int, Field(ge=1, le=32)] = 1
+    """Hypotheses that decoding follows at a time; 1 is greedy."""
+    repetition_guard: Annotated[int | None, Field(ge=2, le=224), BeforeValidator(_none_word)] = None
+    """Length of token n-grams that a transcript may hold only once, which ends loops; none: no guard, as Whisper.
+    A Hangul syllable is one to three tokens, so that 8 lets short answers repeat."""
     min_group_clips: Count = 20
     min_group_speakers: Count = 5
     """Groups under either minimum are shown with their n and not ranked. With fewer than 6 speakers no
@@ -276,6 +283,9 @@ class TrackingConfig:
     experiment: str = "kmed-bench"
     register: bool = True
     """Register the best checkpoint of each size as kmed-whisper-<size>, alias challenger."""
+    log_checkpoints: bool = True
+    """Store the best epoch's weights and the latest train.keep_checkpoints others as LoggedModels; superseded ones are
+    deleted. On one file system they are links; elsewhere each takes 151 MB (tiny), 290 MB (base) or 967 MB (small)."""
     log_predictions: bool = False
     """Transcripts are patient speech: they reach MLflow only when asked for."""
 

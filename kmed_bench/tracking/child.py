@@ -47,6 +47,11 @@ class ChildRun:
         self._reopened = reopened
         self._read: set[str] = set()
 
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client for the store that holds the run."""
+        return self._client
+
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log an epoch's metrics at step ``epoch`` in one call; 0 is the untouched model.
 

@@ -105,7 +105,12 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
 
 def artifact_folder(run: Run) -> Path | None:
     """Return where a run's artifacts lie on this machine's disk; None where a server or a bucket keeps them."""
-    place = urlparse(run.info.artifact_uri)
+    return local_folder(run.info.artifact_uri)
+
+
+def local_folder(uri: str) -> Path | None:
+    """Return an artifact location's folder on this machine's disk; None where a server or a bucket keeps it."""
+    place = urlparse(uri)
     return Path(url2pathname(place.path)) if place.scheme in ("", "file") else None
 
 
