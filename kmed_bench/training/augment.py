@@ -1,7 +1,7 @@
 """Training data varied anew in each epoch: masked bands of frequency and time, changed speeds.
 
-What a clip gets depends on (seed, epoch, utterance id) alone: not on its batch, nor on the pieces in
-which a batch is computed, the processes that share it or the step at which a run was resumed.
+Nothing here keeps or moves a random state: the caller's generator, or seed and epoch, say what is drawn, so
+that a resumed run draws the same.
 """
 
 import hashlib
@@ -19,23 +19,21 @@ _MAX_FRAMES = 100
 _MAX_SHARE_OF_TIME = 0.2
 
 
-def spec_augment(
-    mel: torch.Tensor, n_frames: Sequence[int], utterance_ids: Sequence[str], *, seed: int, epoch: int
-) -> torch.Tensor:
+def spec_augment(mel: torch.Tensor, n_frames: Sequence[int] | torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return clips with one random band of mel channels and one of time set to the clip's mean.
 
     The mean of the clip's own frames is what the paper's value of 0 is in its features, which are
     normalised to mean 0; the window's silence would look like a pause in speech that is not one. The
-    padding beyond a clip's own frames stays as it is.
+    padding beyond a clip's own frames stays as it is. The window makes no difference to what is drawn.
 
     Parameters
     ----------
     mel : torch.Tensor
         Log-mel in a window, shape (batch, 80, frames), on the CPU; it is not changed.
-    n_frames : sequence of int
-        Each clip's own frames.
-    utterance_ids : sequence of str
-        Each clip's name, as a part of its random numbers' seed.
+    n_frames : sequence of int, or torch.Tensor
+        Each clip's own frames, shape (batch,).
+    generator : torch.Generator
+        One of the CPU; all that is drawn follows from its state.
 
     Raises
     ------
@@ -45,10 +43,11 @@ def spec_augment(
     if mel.device.type != "cpu":
         raise ValueError(f"mel lies on {mel.device}; mask it on the CPU, before it goes to the device.")
     masked = mel.clone()
+    seeds = torch.randint(2**63 - 1, (len(mel),), generator=generator).tolist()
     # torchaudio draws from the global generator; it gets its state back, so that nothing else moves.
     with torch.random.fork_rng(devices=[]):
-        for clip, frames, name in zip(masked, n_frames, utterance_ids, strict=True):
-            torch.default_generator.manual_seed(_draw("mask", seed, epoch, name))
+        for clip, frames, seed in zip(masked, map(int, n_frames), seeds, strict=True):
+            torch.default_generator.manual_seed(seed)
             # Contiguous, so that the order of summation, and the mean's last bit, is the same in any window.
             own = clip[None, :, :frames].contiguous()
             mean = float(own.mean())
@@ -57,14 +56,16 @@ def spec_augment(
     return masked
 
 
-def choose_speeds(utterance_ids: Sequence[str], factors: Sequence[float], *, seed: int, epoch: int) -> list[float]:
-    """Return each clip's speed in an epoch, all factors being equally likely; 1 where there are none."""
+def choose_speeds(utterance_ids: Sequence[str], factors: Sequence[float], seed: int, epoch: int) -> list[float]:
+    """Return each clip's speed in an epoch, all factors being equally likely; 1 where there are none.
+
+    A clip's speed follows from (seed, epoch, utterance id) alone, not from the clips beside it.
+    """
     if not factors:
         return [1.0] * len(utterance_ids)
-    return [factors[_draw("speed", seed, epoch, name) % len(factors)] for name in utterance_ids]
+    return [factors[_draw(f"{seed}\n{epoch}\n{name}") % len(factors)] for name in utterance_ids]
 
 
-def _draw(purpose: str, seed: int, epoch: int, utterance_id: str) -> int:
-    """Return a uniform number of 0 to 2**63 - 1 that the arguments determine on every machine."""
-    content = f"{purpose}\n{seed}\n{epoch}\n{utterance_id}".encode()
-    return int.from_bytes(hashlib.sha256(content).digest()[:8]) >> 1
+def _draw(name: str) -> int:
+    """Return a uniform number of 0 to 2**64 - 1 that the name determines on every machine."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
