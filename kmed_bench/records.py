@@ -253,3 +253,37 @@ class BenchRecord:
     quality: dict[str, Any]
     scores: dict[str, dict[str, Any]]
     comparisons: tuple[dict[str, Any], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportedRecord:
+    """One repetition of an original benchmark's log, as imported into the store.
+
+    Its figures are teacher-forced and over the training data: shown beside ours, never compared with decoded CER.
+
+    Attributes
+    ----------
+    version : int
+        The repetition's number in the log; no seed.
+    sha256 : str
+        Of the log's content; equal for the versions of one log.
+    file : str
+        The log's file name.
+    params : dict
+        The log's ``mata_data``, paths reduced to their last name.
+    time_s : float or None
+        Seconds that the log states for the repetition.
+    history : pandas.DataFrame
+        Columns ``metric``, ``step`` (epoch, 1 for the first), ``value``; CER as fractions. The metrics are
+        ``train/loss``, ``train/cer_teacher_forced``, ``imported/valid_loss``, ``imported/valid_cer_teacher_forced``.
+    """
+
+    run_id: str
+    name: str
+    size: str
+    version: int
+    sha256: str
+    file: str
+    params: dict[str, str]
+    time_s: float | None
+    history: pd.DataFrame

@@ -1,0 +1,56 @@
+"""The original benchmark's log format, in and out: `import-log`, `history`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from kmed_bench.commands.options import Add, resolve
+from kmed_bench.records import KmedError
+
+
+def register(add: Add) -> None:
+    """Add the commands of this module."""
+    imported = add("import-log", _import_log, "Put logs of the original benchmark into MLflow, labelled as such.")
+    imported.add_argument("file", type=Path, nargs="+", help="a logging_*.json; each is imported whole or not at all")
+
+    history = add("history", _history, "Write a benchmark's curves as logging_<size>.json for the original's plots.")
+    history.add_argument("out", type=Path)
+    history.add_argument("--bench", help="run id of the benchmark (default: the latest)")
+
+
+def _import_log(args: argparse.Namespace) -> int:
+    from kmed_bench.tracking.imported import import_log
+    from kmed_bench.tracking.store import open_store
+
+    config = resolve(args).tracking
+    uri = open_store(config)
+    failed = 0
+    for path in args.file:
+        try:
+            outcome = import_log(uri, path, config.experiment)
+        except KmedError as error:
+            failed += 1
+            print(f"Not imported: {error}", file=sys.stderr)
+            continue
+        print(f"{path}: {len(outcome.made)} runs made, {len(outcome.known)} were there ({config.experiment})")
+        for version, reason in outcome.left_out.items():
+            print(f"Left out version {version}: {reason}")
+    if failed:
+        print(f"{failed} of {len(args.file)} logs were not imported.", file=sys.stderr)
+    return 0 if not failed else 2 if failed == len(args.file) else 1
+
+
+def _history(args: argparse.Namespace) -> int:
+    from kmed_bench.tracking.original_log import write_original_log
+    from kmed_bench.tracking.readback import read_bench
+    from kmed_bench.tracking.store import open_store
+
+    bench = read_bench(open_store(resolve(args).tracking), args.bench)
+    files, left_out = write_original_log(bench, args.out)
+    for size, path in files.items():
+        print(f"{size}: {path}")
+    for name, reason in left_out.items():
+        print(f"Left out of {name}: {reason}")
+    if not files:
+        raise KmedError(f"Benchmark {bench.name} ({bench.run_id}) has no finished epoch; nothing was written.")
+    return 1 if left_out else 0
