@@ -1,0 +1,270 @@
+"""A tuning study in the report: a section for the bench's page, and a page of its own."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench import __version__
+from kmed_bench.records import write_text_atomically
+from kmed_bench.report import page
+from kmed_bench.report.extra import ExtraFigure, ExtraSection, save_sections
+from kmed_bench.report.fonts import subset_font
+from kmed_bench.report.views import Column, View, format_value
+
+STATES = ("complete", "pruned", "failed", "lost", "running", "waiting")
+"""lost: its process died or was interrupted; another trial repeats it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyTrial:
+    """One trial.
+
+    Attributes
+    ----------
+    state : str
+        One of ``STATES``.
+    cer : float or None
+        Lowest decoded valid CER of its epochs; None where no epoch was finished.
+    seconds_per_clip : float or None
+        Decoding time of a valid clip at the best epoch; None where it was not an objective.
+    reason : str
+        Why it failed; empty otherwise.
+    """
+
+    number: int
+    state: str
+    params: Mapping[str, Any]
+    cer: float | None
+    seconds_per_clip: float | None
+    epochs: int
+    is_published: bool
+    retry_of: int | None
+    reason: str
+    run_id: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """The best trial's settings against the published ones, both trained anew with the same seeds.
+
+    Attributes
+    ----------
+    published, best : tuple of float
+        Valid CER by seed.
+    delta, low, high : float
+        Mean of best minus published over seeds, with its 95 % interval (Student's t, paired by seed).
+    """
+
+    seeds: tuple[int, ...]
+    published: tuple[float, ...]
+    best: tuple[float, ...]
+    delta: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be said: ``better`` or ``worse`` only where the interval leaves 0 out."""
+        if self.high < 0:
+            return "better"
+        return "worse" if self.low > 0 else "not shown to be better"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A study as its storage holds it, without Optuna's types."""
+
+    name: str
+    size: str
+    sampler: str
+    pruner: str
+    objectives: tuple[str, ...]
+    epochs: int
+    n_trials: int
+    trials: tuple[StudyTrial, ...]
+    synthetic: bool
+    confirmation: Confirmation | None = None
+
+    def slots(self) -> list[StudyTrial]:
+        """Return the trials that count, without those that another repeats."""
+        return [trial for trial in self.trials if trial.state != "lost"]
+
+    def best(self) -> StudyTrial | None:
+        """Return the complete trial with the lowest CER, the first of equals; None where none is complete."""
+        complete = [trial for trial in self.trials if trial.state == "complete" and trial.cer is not None]
+        return min(complete, key=lambda trial: (trial.cer, trial.number), default=None)
+
+    def published(self) -> StudyTrial | None:
+        """Return the trial of the published settings; None where it is not complete."""
+        found = [trial for trial in self.trials if trial.is_published and trial.state == "complete"]
+        return found[0] if found else None
+
+    def saved_epochs(self) -> float:
+        """Return the share of the epochs of pruned and complete trials that pruning saved."""
+        ended = [trial for trial in self.trials if trial.state in ("complete", "pruned")]
+        planned = self.epochs * len(ended)
+        # Patience may end a complete trial early; that is no merit of the pruner.
+        unspent = sum(self.epochs - trial.epochs for trial in ended if trial.state == "pruned")
+        return unspent / planned if planned else 0.0
+
+
+def study_section(record: StudyRecord, figures: Sequence[ExtraFigure]) -> ExtraSection:
+    """Return the study for a report: what was searched, what came of it, and whether that is more than chance."""
+    return ExtraSection(
+        title=f"Tuning of {record.size}",
+        lead="\n\n".join([_say_counts(record), _say_best(record), _say_confirmed(record)]),
+        figures=figures,
+        tables=[_trial_view(record), _setting_view(record)],
+    )
+
+
+def _say_counts(record: StudyRecord) -> str:
+    states = [trial.state for trial in record.trials]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
+    pruned = f"Pruning ({record.pruner}) saved {record.saved_epochs():.0%} of the epochs of finished trials."
+    if len(record.objectives) > 1:
+        pruned = "With two objectives no trial is pruned: Optuna compares unfinished trials by one value alone."
+    return (
+        f"Study {record.name}: {len(record.slots())} of {record.n_trials} trials drawn ({counts}), {record.sampler} "
+        f"sampler, {record.epochs} epochs each. {pruned} Trials are compared by the lowest decoded CER of the valid "
+        "part; no trial sees the test part."
+    )
+
+
+def _say_best(record: StudyRecord) -> str:
+    best, published = record.best(), record.published()
+    if best is None or best.cer is None:
+        return "No trial is complete, so there is no best one."
+    said = f"Lowest valid CER: {_percent(best.cer)}, trial {best.number}"
+    if published is None or published.cer is None:
+        return f"{said}. The published settings have no complete trial to compare with."
+    if best.number == published.number:
+        return f"{said}, which is the published settings: the search found nothing better."
+    return (
+        f"{said}; the published settings came to {_percent(published.cer)}. The best of many trials looks better than "
+        "it is, because chance helped to choose it."
+    )
+
+
+def _say_confirmed(record: StudyRecord) -> str:
+    found = record.confirmation
+    if found is None:
+        return "Whether the best trial is better than the published settings was not tested on other seeds."
+    shift = f"{format_value(found.delta, 'points')} ({format_value(found.low, 'points')} to "
+    shift += f"{format_value(found.high, 'points')})"
+    return (
+        f"Trained anew with seeds {', '.join(map(str, found.seeds))}, best minus published in valid CER, mean and 95 % "
+        f"interval over seeds: {shift}. The best settings are {found.verdict}."
+    )
+
+
+def _percent(value: float) -> str:
+    return format_value(value, "percent")
+
+
+def _trial_view(record: StudyRecord) -> View:
+    names = list(dict.fromkeys(name for trial in record.trials for name in trial.params))
+    best = record.best()
+    rows = [
+        {
+            "number": trial.number,
+            "state": trial.state,
+            "cer": trial.cer,
+            "seconds_per_clip": trial.seconds_per_clip,
+            "epochs": trial.epochs,
+            **{name: _short(trial.params.get(name)) for name in names},
+            "note": _note(trial),
+            "run_id": trial.run_id,
+            "is_best": best is not None and trial.number == best.number,
+            "is_lost": trial.state == "lost",
+        }
+        for trial in record.trials
+    ]
+    seconds = [Column(key="seconds_per_clip", label="decoding of a clip", kind="seconds")]
+    return View(
+        name="trials",
+        caption="Trials in order. In bold: the lowest valid CER. In grey: lost with their process, and repeated.",
+        columns=[
+            Column(key="number", label="trial", kind="count"),
+            Column(key="state", label="state"),
+            Column(key="cer", label="valid CER", kind="percent"),
+            *(seconds if len(record.objectives) > 1 else []),
+            Column(key="epochs", label="epochs", kind="count"),
+            *(Column(key=name, label=name.removeprefix("train.").replace("_", " ")) for name in names),
+            Column(key="note", label="note"),
+        ],
+        rows=pd.DataFrame(rows),
+        strong="is_best",
+        weak="is_lost",
+    )
+
+
+def _note(trial: StudyTrial) -> str:
+    notes = ["published settings"] if trial.is_published else []
+    notes += [f"repeats trial {trial.retry_of}"] if trial.retry_of is not None else []
+    return "; ".join([*notes, *([trial.reason] if trial.reason else [])])
+
+
+def _setting_view(record: StudyRecord) -> View:
+    best, published = record.best(), record.published()
+    rows = [
+        {"setting": name, "published": _short(published.params.get(name)) if published else "–", "best": _short(value)}
+        for name, value in (best.params.items() if best else ())
+    ]
+    return View(
+        name="settings",
+        caption="The best trial's settings beside the published ones.",
+        columns=[Column(key=key, label=key) for key in ("setting", "published", "best")],
+        rows=pd.DataFrame(rows),
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_BODY = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{{ record.name }}: tuning Whisper {{ record.size }}</title>
+{{ style | safe_svg }}
+</head>
+<body>
+<header><h1>{{ section.title }}</h1><p class="soft">{{ record.name }}</p></header>
+<main>
+{% if record.synthetic %}
+<p class="notice" role="note">Demo corpus: synthetic speech says nothing about patients.</p>
+{% endif %}
+{% for text in section.paragraphs %}<p>{{ text }}</p>
+{% endfor %}
+{% for plot in section.plots %}{{ figure(plot) }}{% endfor %}
+{% for view in section.views %}{{ table(view) }}{% endfor %}
+</main>
+<footer class="soft"><p>kmed-bench {{ version }}</p></footer>
+</body>
+</html>
+"""
+
+
+def write_study(record: StudyRecord, figures: Sequence[ExtraFigure], out: Path) -> Path:
+    """Return the path of the study's own self-contained ``index.html``, written with its pictures and tables."""
+    out.mkdir(parents=True, exist_ok=True)
+    (section,) = save_sections([study_section(record, figures)], out, {"index"})
+    # The bench page's own macros and style, so that both look alike.
+    source = (resources.files("kmed_bench.report") / "page.html").read_text(encoding="utf-8")
+    macros, _, rest = source.partition("<!doctype html>")
+    style = rest[rest.index("<style>") : rest.index("</style>") + len("</style>")]
+    template = page._template().environment.from_string(macros + _BODY)
+    html = template.render(record=record, section=section, style=style, version=__version__)
+    html = html.replace("/*hangul*/", page._font_rule(subset_font(html)))
+    write_text_atomically(out / "index.html", html)
+    return out / "index.html"

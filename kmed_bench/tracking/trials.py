@@ -1,0 +1,116 @@
+"""A study and its trials in MLflow: one parent run however many processes join, no trial left RUNNING."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import mlflow
+from mlflow.entities import Run, RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from kmed_bench.config import Config, adjust, flatten, to_yaml
+from kmed_bench.tracking.child import ending
+from kmed_bench.tracking.processes import terminable
+from kmed_bench.tracking.runs import BenchRun, ChildRun, shareable
+from kmed_bench.tracking.store import experiment_id, without_password
+
+__all__ = ["close_lost", "end_study", "open_study_run", "read_trial_runs", "study_process", "trial_params"]
+
+_RUNNING = RunStatus.to_string(RunStatus.RUNNING)
+_FAILED = RunStatus.to_string(RunStatus.FAILED)
+
+
+def open_study_run(
+    config: Config, uri: str, *, name: str, known: str | None, tags: Mapping[str, str]
+) -> tuple[BenchRun, bool]:
+    """Return the parent run of a study, RUNNING, and whether it was made just now.
+
+    It belongs to no process, so that it outlives whichever made it: nothing of MLflow's active run is touched.
+
+    Parameters
+    ----------
+    known : str, optional
+        Its id where the study has one already; a run that is gone from the store is replaced.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    if known is not None:
+        with contextlib.suppress(MlflowException):
+            found = client.get_run(known)
+            if found.info.lifecycle_stage == "active":
+                if found.info.status != _RUNNING:
+                    client.update_run(known, status=_RUNNING)
+                return BenchRun(client, known, found.info.experiment_id), False
+    experiment = experiment_id(client, uri, config.tune.experiment)
+    made = client.create_run(experiment, run_name=f"hpo-{name}", tags={"kmed.kind": "study", "kmed.study": name})
+    run = BenchRun(client, made.info.run_id, experiment)
+    shown = _without_secrets(config)
+    run.set_tags(tags)
+    run.log_params(flatten(shown))
+    client.log_text(run.run_id, to_yaml(shown), "config.yaml")
+    return run, True
+
+
+def trial_params(config: Config) -> dict[str, Any]:
+    """Return what a trial's run logs as params: everything but the search itself, which its parent holds."""
+    return {key: value for key, value in flatten(_without_secrets(config)).items() if not key.startswith("tune.")}
+
+
+def _without_secrets(config: Config) -> Config:
+    return adjust(shareable(config), {"tune.storage": without_password(config.tune.storage)})
+
+
+def end_study(run: BenchRun, *, complete: bool) -> None:
+    """End the parent: FINISHED, or KILLED when trials are left and nobody works on them."""
+    status = RunStatus.FINISHED if complete else RunStatus.KILLED
+    MlflowClient(tracking_uri=run.uri).set_terminated(run.run_id, RunStatus.to_string(status))
+
+
+def close_lost(uri: str, run_id: str, reason: str) -> None:
+    """Mark a trial's run FAILED because its process is gone or was interrupted, whatever it says now."""
+    client = MlflowClient(tracking_uri=uri)
+    with contextlib.suppress(MlflowException):  # someone may have deleted it
+        client.set_tag(run_id, "kmed.ended", reason)
+        client.set_terminated(run_id, _FAILED)
+
+
+def link_retry(uri: str, lost: str, retry: ChildRun) -> None:
+    """Let a lost trial's run and the run that repeats it name one another."""
+    retry.set_tags({"kmed.retry_of": lost})
+    with contextlib.suppress(MlflowException):
+        MlflowClient(tracking_uri=uri).set_tag(lost, "kmed.retried_as", retry.run_id)
+
+
+def read_trial_runs(uri: str, parent: str, kind: str = "trial") -> list[Run]:
+    """Return the runs of a study's trials, oldest first."""
+    client = MlflowClient(tracking_uri=uri)
+    wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}' and tags.`kmed.kind` = '{kind}'"
+    experiment = client.get_run(parent).info.experiment_id
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], wanted, max_results=1_000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda run: int(run.info.start_time))
+
+
+@contextlib.contextmanager
+def study_process(parent: BenchRun) -> Iterator[None]:
+    """Work on a study: SIGTERM interrupts, and the run that ``mlflow run`` made for this process points to the study.
+
+    That run can't be the study's parent: MLflow ends it with this process, while others may still work.
+    """
+    with terminable():
+        if not os.environ.get("MLFLOW_RUN_ID"):
+            yield
+            return
+        started = mlflow.start_run()
+        own = ChildRun(MlflowClient(tracking_uri=parent.uri), started.info.run_id)
+        with ending(own):
+            own.set_tags({"kmed.kind": "worker", "kmed.study_run_id": parent.run_id})
+            own.set_note(f"Worked on a tuning study; its trials are under run `{parent.run_id}`.\n")
+            yield
