@@ -84,6 +84,19 @@ def test_confusions_are_counted_by_syllable_jamo_and_word() -> None:
     }
 
 
+def test_missed_terms_are_counted() -> None:
+    lines = [
+        ("s", "두통하고 두통약", "두통하고 두부약"),
+        ("s", "두통이 있어요", "구통이 있어요"),
+        ("s", "설사", "설사"),
+    ]
+    terms = analyse_errors(predictions(lines), "pronunciation").terms
+    assert [tuple(row) for row in terms.itertuples(index=False)] == [
+        ("drug", "두통약", 1, 1),
+        ("symptom", "두통", 2, 1),
+    ]
+
+
 def test_clips_are_worst_first_and_inventions_are_named() -> None:
     analysis = analyse_errors(predictions(LINES), "pronunciation")
     assert tuple(analysis.clips.columns) == CLIP_COLUMNS
@@ -207,6 +220,7 @@ def test_files_say_that_they_are_private_and_agree(tmp_path: Path) -> None:
         "confusions_syllable.csv",
         "confusions_jamo.csv",
         "confusions_word.csv",
+        "missed_terms.csv",
     }
     assert tables["clips.csv"]["errors"].sum() == tables["confusions_syllable.csv"]["n"].sum() == 19
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kmed_bench.records import KmedError, Prediction
 from kmed_bench.scoring.errors import cer, count_errors, count_word_errors, impose_spacing, token_text_cer
 from kmed_bench.scoring.hallucinations import find_signs
-from kmed_bench.scoring.measures import COUNT_COLUMNS, RATES, count_utterances, rates
+from kmed_bench.scoring.measures import COUNT_COLUMNS, RATES, TERM_COLUMNS, count_utterances, rates
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.text.normalise import normalise
 from kmed_bench.text.numbers import canonical_numbers
@@ -202,6 +202,8 @@ EDGES: list[tuple[str, str, dict[str, tuple[int, int]]]] = [
         "체온이 38.5℃ 하루 3번",
         {"cer": (7, 13), "cer_number": (0, 12), "number_exact": (2, 2)},
     ),
+    ("두세 번 왔어요", "2~3번 왔어요", {"cer": (2, 6), "cer_number": (0, 7), "number_exact": (1, 1)}),
+    ("2~3번 왔어요", "23번 왔어요", {"cer": (0, 6), "cer_number": (1, 7), "number_exact": (0, 1)}),
     ("이십 일 먹었어요", "21 먹었어요", {"cer": (3, 7), "number_exact": (0, 0)}),  # 21, or 20 days: left alone
     ("5mg씩 두 번, 또 두 번", "5ml씩 두 번", {"number_exact": (1, 3)}),
     ("혈압약을 먹고 두통이 왔어요", "혈압약 먹고 두턴이 왔어요", {"term_recall": (1, 2)}),
@@ -336,5 +338,5 @@ def test_signs_of_invention(reference: str, hypothesis: str, duration_s: float, 
 
 def test_every_rate_has_its_columns() -> None:
     table = count_utterances(predictions([("가", "나")]), "spelling")
-    assert set(itertools.chain(*RATES.values())) == set(COUNT_COLUMNS) <= set(table.columns)
+    assert set(itertools.chain(*RATES.values(), *TERM_COLUMNS.values())) == set(COUNT_COLUMNS) <= set(table.columns)
     assert "가" not in table.astype(str).to_numpy()

@@ -93,6 +93,30 @@ def test_overall_interval_is_that_of_the_speakers(predictions: list[Prediction])
     assert (overall["cer_low"], overall["cer_high"]) == interval
 
 
+def test_terms_are_counted_by_category(predictions: list[Prediction]) -> None:
+    spoken = ("두통이 있어요", "두통하고 설사", "아스피린 오백 밀리그램", "안녕하세요")
+    heard = ("두통이 있어요", "구통하고 설사", "아스피링 500ml", "안녕하세요")
+    given = [
+        Prediction(**{**vars(p), "reference": spoken[i % 4], "hypothesis": heard[i % 4] if i % 3 else spoken[i % 4]})
+        for i, p in enumerate(predictions[:400])
+    ]
+    scores = score_predictions(given, CONFIG)
+    terms = scores["terms"]
+    assert (terms["symptom"]["n_terms"], terms["drug"]["n_terms"], terms["unit"]["n_terms"]) == (300, 100, 100)
+    missed = [sum(i % 4 == kind and i % 3 != 0 for i in range(400)) for kind in (1, 2)]
+    assert [terms[name]["n_missed"] for name in ("symptom", "drug", "unit")] == [missed[0], missed[1], missed[1]]
+    assert terms["symptom"]["recall"] == 1 - missed[0] / 300
+    assert 0 <= terms["drug"]["recall_low"] < terms["drug"]["recall"] < terms["drug"]["recall_high"] <= 1
+    assert terms["body"] == {
+        "n_terms": 0,
+        "n_found": 0,
+        "n_missed": 0,
+        **dict.fromkeys(("recall", "recall_low", "recall_high")),
+    }
+    said, found = (sum(row[key] for row in terms.values()) for key in ("n_terms", "n_found"))
+    assert scores["overall"]["term_recall"] == found / said
+
+
 def test_elderly_gap_leaves_unknown_ages_out(predictions: list[Prediction]) -> None:
     scores = score_predictions(predictions, CONFIG)
     gap, ages = scores["elderly_gap"], scores["groups"]["age"]

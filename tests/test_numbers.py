@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.text.normalise import normalise
-from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers
+from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers, keep_ranges
 from kmed_bench.text.terms import load_terms
 
 DATA = Path(__file__).parent / "data"
@@ -26,7 +26,7 @@ FREE = [row[0] for row in rows("number_free.tsv")]
 
 
 def scored(text: str) -> str:
-    return normalise(canonical_numbers(text))
+    return normalise(keep_ranges(canonical_numbers(text)))
 
 
 def spell(n: int) -> str:
@@ -87,6 +87,24 @@ def test_words_stay_words(text: str) -> None:
 def test_sentences(text: str, form: str, numbers: list[str]) -> None:
     assert canonical_numbers(text) == form
     assert find_numbers(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        ("이삼 일", "이십삼 일"),
+        ("두세 번", "스물세 번"),
+        ("2~3번", "23번"),
+        ("2～3번", "23번"),
+        ("36.5~37.5도", "36.537.5도"),
+        ("이삼십 분", "2030분"),
+        ("10~5", "105"),
+    ],
+)
+def test_a_range_is_no_longer_number(said: str, other: str) -> None:
+    assert scored(said) != scored(other)
+    assert len(scored(said)) <= len(scored(other)) + 1
+    assert normalise(scored(said)) == scored(said)
 
 
 def test_terms_are_no_numbers() -> None:

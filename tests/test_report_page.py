@@ -142,8 +142,19 @@ def test_groups_rates_costs_and_gap_equal_the_record(bench: BenchRecord, html: s
         costs = next(row for row in shown["costs"][1:] if row["size"] == [size])
         assert costs["audio seconds decoded per second"] == [repr(run.metrics["speed/test_rtfx"])]
         assert costs["parameters"] == [repr(run.metrics["speed/parameters"])]
+        terms = {row["category"][0]: row for row in shown["terms"][1:]}
+        assert list(terms) == ["symptom", "drug"]  # no unit was said
+        assert terms["symptom"][f"{size}, found"] == ["0.9", "0.87", "0.92"]
+        assert terms["drug"][f"{size}, missed"] == [repr(float(scores["terms"]["drug"]["n_missed"]))]
         gap = next(row for row in shown["elderly"][1:] if row["size"] == [size])
         assert gap["gap"] == [repr(scores["elderly_gap"][f"cer_gap{end}"]) for end in ("", "_low", "_high")]
+
+
+def test_merged_strata_are_named_with_their_rule(html: str) -> None:
+    (row,) = Page(html).tables["split_merged"][1:]
+    assert (row["field"], row["values"]) == (["dialect"], ["강원 + 경기/서울"])
+    assert row["corpus"] == row["test"] == [repr(0.0011 + 0.4279)]
+    assert "share of the smallest part is under one utterance" in html
 
 
 def test_comparisons_equal_what_was_given(html: str) -> None:
@@ -170,6 +181,7 @@ def test_no_number_on_the_page_is_from_elsewhere(bench: BenchRecord, html: str) 
     known = set(numbers_of([bench.split, bench.quality, bench.scores, [run.metrics for run in bench.trains]]))
     known |= set(numbers_of(COMPARISONS))
     published = pd.read_csv(resources.files("kmed_bench.report") / "published.csv")
+    known.add(sum(bench.split["shares"]["dialect"][value]["corpus"] for value in ("강원", "경기/서울")))
     known |= set(published["cer"]) | set(published["cer_high"].dropna())
     for run in bench.trains:
         history = run.history.pivot(index="step", columns="metric", values="value")

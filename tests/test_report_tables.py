@@ -123,6 +123,14 @@ def make_scores(run: TrainRecord) -> dict[str, Any]:
             "elderly": score(1.4 * cer, 390, 15),
             "rest": score(0.8 * cer, 609, 26),
         },
+        "terms": {
+            "symptom": {"n_terms": 400, "n_found": 360, "n_missed": 40, "recall": 0.9}
+            | {"recall_low": 0.87, "recall_high": 0.92},
+            "drug": {"n_terms": 30, "n_found": 21, "n_missed": 9, "recall": 0.7}
+            | {"recall_low": None, "recall_high": None},
+            "unit": {"n_terms": 0, "n_found": 0, "n_missed": 0}
+            | dict.fromkeys(("recall", "recall_low", "recall_high")),
+        },
         "n_excluded": {"reference_empty": 2, "reference_masked": 0},
         "interval": {"method": "speaker-blocked bootstrap-t", "level": 0.95},
         "transcript_policy": "pronunciation",
@@ -163,6 +171,7 @@ def make_bench(
                 "dialect": {name: {part: shares[part][name] for part in shares} for name in DIALECTS},
                 "gender": {"Female": {"corpus": 0.53, "train": 0.53, "valid": 0.531, "test": 0.532}},
             },
+            "merged_strata": ["dialect: 강원+경기/서울"],
             "max_share_deviation": 0.002,
             "leakage": {"speakers": 0, "sentences": 0, "utterances": 0},
             "parts": {

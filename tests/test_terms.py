@@ -5,13 +5,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmed_bench.corpus.demo import read_sentences
-from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, find_terms, load_terms, term_hits
+from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, find_terms, load_terms, match_terms
 
 NAMES = [term.name for term in load_terms()]
 
 
 def names(text: str) -> list[str]:
     return [term.name for term in find_terms(text)]
+
+
+def term_hits(reference: str, hypothesis: str) -> tuple[int, int]:
+    """How many terms a reference has, and how many of them the hypothesis has too."""
+    matched = match_terms(reference, hypothesis)
+    return sum(n for _, n, _ in matched), sum(found for _, _, found in matched)
 
 
 def test_lexicon_is_what_is_promised() -> None:

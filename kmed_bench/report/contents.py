@@ -34,6 +34,7 @@ def make_frames(record: BenchRecord, comparisons: Sequence[Mapping[str, Any]]) -
         "history": tables.history_table(record),
         "costs": score_tables.costs_table(record),
         "rates": score_tables.rates_table(record),
+        "terms": score_tables.terms_table(record),
         "groups": score_tables.groups_table(record),
         "elderly": score_tables.elderly_table(record),
         "comparisons": score_tables.comparisons_table(comparisons),
@@ -41,6 +42,7 @@ def make_frames(record: BenchRecord, comparisons: Sequence[Mapping[str, Any]]) -
         "missing": tables.missing_table(record),
         "split_parts": data_tables.parts_table(record.split),
         "split_shares": data_tables.shares_table(record.split),
+        "split_merged": data_tables.merged_table(record.split),
         "split_distance": data_tables.distance_table(record.split),
         "quality": data_tables.quality_table(record.quality),
         "quality_fields": data_tables.fields_table(record.quality),
@@ -84,6 +86,7 @@ def _score_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
     rates = score_tables.rates_of_sizes(frames["rates"], chosen_runs(frames))
     compared = frames["comparisons"]
     runs = frames["runs"]
+    sizes = list(frames["sizes"]["size"]) if chosen_runs(frames) else []
     hidden = len(runs) - MAX_RUNS_SHOWN
     return [
         View(
@@ -128,6 +131,26 @@ def _score_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
                 ),
             ],
             rows=rates,
+        ),
+        View(
+            name="terms",
+            caption="Medical terms of the test part that the chosen runs found, by category of the lexicon; 95 % "
+            "intervals in brackets.",
+            columns=[
+                Column(key="category", label="category"),
+                Column(key="n_terms", label="terms", kind="count"),
+                *(
+                    column
+                    for size in sizes
+                    for column in (
+                        Column(
+                            key=size, label=f"{size}, found", kind="percent", low=f"{size}_low", high=f"{size}_high"
+                        ),
+                        Column(key=f"{size}_missed", label=f"{size}, missed", kind="count"),
+                    )
+                ),
+            ],
+            rows=score_tables.terms_of_sizes(frames["terms"], chosen_runs(frames)),
         ),
         View(
             name="published",
@@ -214,6 +237,13 @@ def _data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
         ),
         "split_parts": ("The parts.", [*texts("part"), *counts("utterances", "speakers", "sentences", "hours")]),
         "split_shares": ("Share of each value in the corpus and in the parts.", [*texts("field", "value"), *shares]),
+        "split_merged": (
+            "Rare values taken together, with the share of all of them. The rule: a value is rare when its share of "
+            "the smallest part is under one utterance, or its speakers or sentences are under three or too few to "
+            "supply every part; the rarest is joined with its field's commonest value until none is rare, and the "
+            "quota holds for what was joined. A field that is joined whole sets no quota.",
+            [*texts("field", "values"), *shares],
+        ),
         "split_distance": ("Distance of each part's shares from the corpus's.", [*texts("field", "part"), *distance]),
         "quality": ("What ingest counted; labels = usable + rejected.", [*texts("kind", "name"), *counts("n")]),
         "quality_fields": ("Usable utterances by field.", [*texts("field", "value"), *counts("n", "hours")]),

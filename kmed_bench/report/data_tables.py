@@ -42,6 +42,22 @@ def distance_table(split: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["field", "part", *columns])
 
 
+def merged_table(split: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the values of a field that the split took together, with their share of the corpus and its parts.
+
+    ``merged_strata`` of split.json lists them as ``dialect: 강원+경상``.
+    """
+    columns = ("corpus", *PARTS)
+    rows = []
+    for entry in split.get("merged_strata", []):
+        field, _, joined = str(entry).partition(": ")
+        shares = split.get("shares", {}).get(field, {})
+        known = [shares[value] for value in joined.split("+") if value in shares]
+        sums = {name: math.fsum(row.get(name, math.nan) for row in known) if known else math.nan for name in columns}
+        rows.append({"field": field, "values": joined.replace("+", " + "), **sums})
+    return pd.DataFrame(rows, columns=["field", "values", *columns])
+
+
 def quality_table(quality: Mapping[str, Any]) -> pd.DataFrame:
     """Return the ingest's counts: kind (total, rejected, warning), name, n."""
     rows = [

@@ -113,6 +113,31 @@ def elderly_table(bench: BenchRecord) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def terms_table(bench: BenchRecord) -> pd.DataFrame:
+    """Return one row per run and category of medical terms: said, found, missed, and the share found."""
+    columns = ["n_terms", "n_found", "n_missed", "recall", "recall_low", "recall_high"]
+    rows = [
+        {"run_id": run.run_id, "size": run.size, "seed": run.seed, "category": category}
+        | {name: _number(row.get(name)) for name in columns}
+        for run in ordered_trains(bench)
+        for category, row in bench.scores.get(run.run_id, {}).get("terms", {}).items()
+    ]
+    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "category", *columns])
+
+
+def terms_of_sizes(terms: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
+    """Return one row per category with terms: how many were said, and each chosen run's share and misses."""
+    chosen = terms[terms["run_id"].isin(run_ids) & (terms["n_terms"] > 0)]
+    rows = []
+    for category, cells in chosen.groupby("category", sort=False):
+        row = {"category": category, "n_terms": cells.iloc[0]["n_terms"]}
+        for cell in cells.to_dict("records"):
+            row |= {f"{cell['size']}{end}": cell[f"recall{end}"] for end in ("", "_low", "_high")}
+            row[f"{cell['size']}_missed"] = cell["n_missed"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def rates_table(bench: BenchRecord) -> pd.DataFrame:
     """Return every rate on the test part: run_id, size, seed, state (untouched, fine-tuned), measure, value."""
     rows = []

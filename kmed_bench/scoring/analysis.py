@@ -17,6 +17,7 @@ from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
+from kmed_bench.text.terms import match_terms
 
 CLIP_COLUMNS = (
     "utterance_id",
@@ -48,6 +49,8 @@ class ErrorAnalysis:
     syllables, jamo, words : pandas.DataFrame
         Confusions with their counts ``n``, most frequent first. An empty hypothesis is a deletion, an empty
         reference an insertion. Jamo have a ``place``: onset, nucleus or coda of a substituted syllable.
+    terms : pandas.DataFrame
+        Medical terms that were missed at least once: category, term, ``n`` times said, ``missed`` times not found.
     """
 
     clips: pd.DataFrame
@@ -55,6 +58,7 @@ class ErrorAnalysis:
     syllables: pd.DataFrame
     jamo: pd.DataFrame
     words: pd.DataFrame
+    terms: pd.DataFrame
 
     @property
     def hallucinations(self) -> pd.DataFrame:
@@ -91,6 +95,7 @@ def analyse_errors(predictions: Sequence[Prediction], policy: Policy) -> ErrorAn
         syllables=_tally(pairs, ["reference", "hypothesis"]),
         jamo=_tally([row for pair in pairs for row in _jamo_pairs(*pair)], ["place", "reference", "hypothesis"]),
         words=_tally(list(_word_pairs(references, hypotheses, runs)), ["reference", "hypothesis"]),
+        terms=_missed_terms(references, hypotheses),
     )
 
 
@@ -136,6 +141,18 @@ def _word_pairs(
             heard = words[1][chunk.hyp_start_idx : chunk.hyp_end_idx]
             if chunk.type != "equal":
                 yield from itertools.zip_longest(said, heard, fillvalue="")
+
+
+def _missed_terms(references: list[str], hypotheses: list[str]) -> pd.DataFrame:
+    """Return the terms that were missed, most often missed first."""
+    rows = [
+        (term.category, term.name, n, n - found)
+        for pair in zip(references, hypotheses, strict=True)
+        for term, n, found in match_terms(*pair)
+    ]
+    table = pd.DataFrame(rows, columns=["category", "term", "n", "missed"])
+    counted = table.groupby(["category", "term"], sort=True, as_index=False).sum()
+    return counted[counted["missed"] > 0].sort_values("missed", ascending=False, kind="stable", ignore_index=True)
 
 
 def _tally(rows: Sequence[tuple[str, ...]], columns: list[str]) -> pd.DataFrame:

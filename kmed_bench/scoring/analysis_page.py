@@ -31,7 +31,7 @@ def write_error_analysis(
     """Return the path of ``index.html``, written with the tables it shows a part of.
 
     Also written: ``clips.csv``, ``edits.csv``, ``confusions_syllable.csv``, ``confusions_jamo.csv``,
-    ``confusions_word.csv`` (UTF-8 with a byte-order mark, so that spreadsheets show Hangul) and
+    ``confusions_word.csv``, ``missed_terms.csv`` (UTF-8 with a byte-order mark, so that spreadsheets show Hangul) and
     ``summary.json``. All of them hold private transcripts; nothing leaves the folder.
 
     Parameters
@@ -52,6 +52,7 @@ def write_error_analysis(
         "confusions_syllable": analysis.syllables,
         "confusions_jamo": analysis.jamo,
         "confusions_word": analysis.words,
+        "missed_terms": analysis.terms,
     }
     _make_private(folder)
     for stem, table in tables.items():
@@ -85,6 +86,7 @@ def _summarise(analysis: ErrorAnalysis, scores: dict[str, Any], name: str) -> di
         "notice": NOTICE,
         "name": name,
         "overall": scores["overall"],
+        "terms": scores["terms"],
         "n_excluded": scores["n_excluded"],
         **{key: int(value) for key, value in sizes.items()},
         "n_perfect_clips": int((clips["errors"] == 0).sum()),
@@ -111,6 +113,8 @@ def _render(analysis: ErrorAnalysis, summary: dict[str, Any]) -> str:
         shown=_SHOWN,
         worst=_rows(wrong.head(_SHOWN)),
         invented=_rows(analysis.hallucinations.head(_SHOWN)),
+        terms=analysis.terms.head(_SHOWN).to_dict("records"),
+        by_category=summary["terms"],
         confusions={
             "Syllables": analysis.syllables.head(_SHOWN).to_dict("records"),
             "Jamo": analysis.jamo.head(_SHOWN).to_dict("records"),

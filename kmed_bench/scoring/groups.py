@@ -11,7 +11,7 @@ import pandas as pd
 from kmed_bench.config import EvalConfig
 from kmed_bench.records import GROUP_FIELDS, KmedError, Prediction
 from kmed_bench.scoring.bootstrap import LEVEL, METHOD, SpeakerSums, gap_interval, rate_interval, sum_by_speaker
-from kmed_bench.scoring.measures import EXCLUSIONS, count_utterances, rates, versions
+from kmed_bench.scoring.measures import EXCLUSIONS, TERM_COLUMNS, count_utterances, rates, versions
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
@@ -27,7 +27,8 @@ def score_predictions(
     ``overall`` and each cell of ``groups`` have every rate of ``measures.RATES`` (None where its denominator is
     zero), ``cer_low`` and ``cer_high`` (95 %, speaker-blocked; None where no interval can be had), ``n_clips``,
     ``n_speakers`` and ``below_minimum``. Group fields are ``dialect``, ``gender``, ``age``, ``role`` and their
-    pairs such as ``dialect_gender``, whose values are joined likewise.
+    pairs such as ``dialect_gender``, whose values are joined likewise. ``terms`` has what ``recall_by_category``
+    returns.
 
     Parameters
     ----------
@@ -57,6 +58,7 @@ def score_counts(counts: pd.DataFrame, config: EvalConfig, *, split_sha256: str 
         "overall": _score_cell(scored, config),
         "groups": groups,
         "elderly_gap": elderly_gap(scored, config),
+        "terms": recall_by_category(scored, config),
         "decode": _time(counts),
         "n_predictions": len(counts),
         "n_excluded": {reason: int((counts["excluded"] == reason).sum()) for reason in EXCLUSIONS},
@@ -113,6 +115,31 @@ def elderly_gap(scored: pd.DataFrame, config: EvalConfig) -> Scores:
         "n_unknown_age": int((~known).sum()),
         **{name: {key: cell[key] for key in _SIDE_KEYS} for name, cell in cells.items()},
     }
+
+
+def recall_by_category(scored: pd.DataFrame, config: EvalConfig) -> Scores:
+    """Return for each category of medical terms how many were said, found and missed, and the share found.
+
+    ``recall_low`` and ``recall_high`` are the 95 % interval of the share missed, taken from 1; None where no
+    interval can be had.
+    """
+    found = {}
+    for category, (top, bottom) in TERM_COLUMNS.items():
+        said, missed = scored[bottom], scored[bottom] - scored[top]
+        n_said, n_missed = int(said.sum()), int(missed.sum())
+        interval = None
+        if n_said:
+            sums = sum_by_speaker(scored["speaker_id"], missed, said)
+            interval = rate_interval(sums, draws=config.bootstrap_draws, seed=config.bootstrap_seed)
+        found[category] = {
+            "n_terms": n_said,
+            "n_found": n_said - n_missed,
+            "n_missed": n_missed,
+            "recall": 1 - n_missed / n_said if n_said else None,
+            "recall_low": interval and max(0.0, 1 - interval[1]),
+            "recall_high": interval and 1 - interval[0],
+        }
+    return found
 
 
 _SIDE_KEYS = ("cer", "cer_low", "cer_high", "n_clips", "n_speakers")

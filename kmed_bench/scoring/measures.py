@@ -25,8 +25,8 @@ from kmed_bench.scoring.errors import (
 from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.text.marks import MARKS_VERSION, Policy, is_masked, resolve_marks
 from kmed_bench.text.normalise import NORMALISER_VERSION, normalise
-from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers
-from kmed_bench.text.terms import TERMS_VERSION, term_hits
+from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers, keep_ranges
+from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, match_terms
 
 RATES: dict[str, tuple[str, str]] = {
     "cer": ("cer_errors", "cer_length"),
@@ -50,7 +50,9 @@ EXCLUSIONS = ("reference_empty", "reference_masked")
 
 ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
 TIME_COLUMNS = ("duration_s", "decode_s")
-COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in RATES.values() for column in pair))
+TERM_COLUMNS = {name: (f"terms_found_{name}", f"terms_{name}") for name in CATEGORIES}
+"""Category of medical terms to (found, said) columns; their sums over the categories are those of all terms."""
+COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in (*RATES.values(), *TERM_COLUMNS.values()) for column in pair))
 
 
 def versions() -> dict[str, str]:
@@ -125,9 +127,8 @@ def _count(references: list[str], hypotheses: list[str], durations_s: list[float
     raw = [_nfc(t) for t in references], [_nfc(t) for t in hypotheses]
     jamo = [_nfd(t) for t in plain[0]], [_nfd(t) for t in plain[1]]
     canonical = [canonical_numbers(t) for t in references], [canonical_numbers(t) for t in hypotheses]
-    numbered = [normalise(t) for t in canonical[0]], [normalise(t) for t in canonical[1]]
+    numbered = [normalise(keep_ranges(t)) for t in canonical[0]], [normalise(keep_ranges(t)) for t in canonical[1]]
     spoken, found = _match_numbers(*canonical)
-    terms = np.array([term_hits(*row) for row in zip(references, hypotheses, strict=True)], np.int64).reshape(-1, 2)
     aligned = align_characters(*plain)
     characters = count_edits(aligned, [len(text) for text in plain[0]])
     respaced = [impose_spacing(*row) for row in zip(*spaced, aligned, strict=True)]
@@ -137,8 +138,7 @@ def _count(references: list[str], hypotheses: list[str], durations_s: list[float
         "wer_respaced_errors": count_word_errors(spaced[0], respaced).errors,
         "numbers": spoken,
         "numbers_found": found,
-        "terms": terms[:, 0],
-        "terms_found": terms[:, 1],
+        **_count_terms(references, hypotheses),
         "clips": np.ones(len(references), dtype=np.int64),
         "empty": np.array([not text for text in plain[1]], dtype=np.int64),
         "hallucinated": np.array([bool(find_signs(*row)) for row in zip(*plain, durations_s, strict=True)], np.int64),
@@ -163,6 +163,20 @@ def _match_numbers(references: list[str], hypotheses: list[str]) -> tuple[Counts
     heard = [Counter(find_numbers(text)) for text in hypotheses]
     found = [(r & h).total() for r, h in zip(spoken, heard, strict=True)]
     return np.array([r.total() for r in spoken], dtype=np.int64), np.array(found, dtype=np.int64)
+
+
+def _count_terms(references: list[str], hypotheses: list[str]) -> dict[str, Counts]:
+    """Return how many medical terms each reference has and its hypothesis too, in all and by category."""
+    said, found = np.zeros((2, len(CATEGORIES), len(references)), dtype=np.int64)
+    for place, row in enumerate(zip(references, hypotheses, strict=True)):
+        for term, n_said, n_found in match_terms(*row):
+            category = CATEGORIES.index(term.category)
+            said[category, place] += n_said
+            found[category, place] += n_found
+    columns = {"terms": said.sum(axis=0), "terms_found": found.sum(axis=0)}
+    for category, (top, bottom) in enumerate(TERM_COLUMNS.values()):
+        columns |= {top: found[category], bottom: said[category]}
+    return columns
 
 
 def _nfc(text: str) -> str:

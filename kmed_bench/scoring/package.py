@@ -26,7 +26,7 @@ from kmed_bench.scoring.measures import COUNT_COLUMNS, ID_COLUMNS, TIME_COLUMNS,
 from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
 
-FORMAT = 1
+FORMAT = 2
 COLUMNS = (*ID_COLUMNS, *TIME_COLUMNS, "excluded", *COUNT_COLUMNS)
 _SPLIT_KEYS = ("sha256", "counts", "shares", "max_share_deviation", "leakage", "discarded")
 """What of split.json is published; anything else, a path for instance, stays at home."""

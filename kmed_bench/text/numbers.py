@@ -27,8 +27,8 @@ from kmed_bench.text.number_words import (
 )
 from kmed_bench.text.numerals import sino_readings
 
-NUMBERS_VERSION = "1"
-"""Changes whenever ``canonical_numbers`` or ``find_numbers`` may give another result for some text."""
+NUMBERS_VERSION = "2"
+"""Changes whenever a function of this module may give another result for some text; 2: 2~3 is told from 23."""
 
 # A number word starts a word, or follows another number or one of these.
 _OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|영하|영상|섭씨|\d)$")
@@ -37,7 +37,8 @@ _START = re.compile(rf"[\dA-Za-z{FIRST}]")
 _PHONE = re.compile(r"(?<!\d)(0\d{1,2})[-. ](\d{3,4})[-. ](\d{4})(?!\d)|(?<!\d)(1[56]\d\d)-(\d{4})(?!\d)")
 _CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?![\d:])분?")
 _DATE = re.compile(r"(\d{4})([-./]) ?(0?[1-9]|1[0-2])\2 ?(0?[1-9]|[12]\d|3[01])(?!\d)\.?")
-_INTERVAL = re.compile(r"(\d{1,4}) ?[~∼〜-] ?(\d{1,4})(?![\d-])")
+_INTERVAL = re.compile(r"(\d{1,4}) ?[~∼〜～-] ?(\d{1,4})(?![\d-])")
+_BETWEEN = re.compile(r"(?<=\d)[~∼〜～](?=\d)")
 
 
 def canonical_numbers(text: str) -> str:
@@ -57,6 +58,19 @@ def canonical_numbers(text: str) -> str:
     '체온은 38.5도, 하루 3번 500mg씩 드세요.'
     """
     return _settle(text)[0]
+
+
+def keep_ranges(text: str) -> str:
+    """Return a text of ``canonical_numbers`` with a sign between a range's ends that normalisation keeps.
+
+    The normaliser drops ``~`` as it drops all such signs, and 2~3 would become 23; a minus between digits stays.
+
+    Examples
+    --------
+    >>> keep_ranges("2~3번")
+    '2−3번'
+    """
+    return _BETWEEN.sub("−", text)
 
 
 def find_numbers(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from kmed_bench.text.counters import TAIL
 from kmed_bench.text.normalise import normalise
 
 TERMS_VERSION = "1"
-"""Changes with the lexicon and whenever ``find_terms`` or ``term_hits`` may give another result for some text."""
+"""Changes with the lexicon and whenever ``find_terms`` or ``match_terms`` may give another result for some text."""
 
 CATEGORIES = ("symptom", "drug", "body", "department", "test", "unit")
 
@@ -144,11 +144,11 @@ def _ends_well(text: str, end: int) -> bool:
     )
 
 
-def term_hits(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Return how many medical terms a reference has, and how many of them the hypothesis has too.
+def match_terms(reference: str, hypothesis: str) -> list[tuple[Term, int, int]]:
+    """Return each medical term of a reference, how often it is said there, and how often the hypothesis has it too.
 
-    Their quotient over a corpus is ``term_recall``. A term counts as often as the reference says it. In the
-    hypothesis its letters suffice, wherever its spaces are.
+    Over a corpus the sum of the third over that of the second is ``term_recall``.
+    In the hypothesis a term's letters suffice, wherever its spaces are; more than the reference says don't count.
 
     Parameters
     ----------
@@ -157,15 +157,15 @@ def term_hits(reference: str, hypothesis: str) -> tuple[int, int]:
     """
     wanted = Counter(find_terms(reference))
     if not wanted:
-        return 0, 0
+        return []
     said = Counter(find_terms(hypothesis))
     letters = normalise(hypothesis)
-    found = 0
+    matched = []
     for term, n_wanted in wanted.items():
         spelled = sum(
             letters.count(stem)
             for stem in (spelling.removesuffix("-") for spelling in term.spellings)
             if len(stem) > 1 and not stem.isascii()
         )
-        found += min(n_wanted, max(said[term], spelled))
-    return wanted.total(), found
+        matched.append((term, n_wanted, min(n_wanted, max(said[term], spelled))))
+    return matched
