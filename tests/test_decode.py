@@ -3,11 +3,10 @@ import torch
 import whisper
 
 from kmed_bench.asr.batches import korean_tokenizer
-from kmed_bench.asr.decode import decode_clips, decode_greedy, encode, predict_part, suppressed_tokens
+from kmed_bench.asr.decode import decode_clips, decode_greedy, encode, predict_part
 from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.weights import find_weights, load_weights
-from kmed_bench.corpus.manifest import ingest
-from kmed_bench.records import read_manifest
+from kmed_bench.asr.rules import suppressed_tokens
+from kmed_bench.asr.weights import load_weights
 
 OPTIONS = whisper.DecodingOptions(language="ko", without_timestamps=True, fp16=False)
 
@@ -35,7 +34,8 @@ def test_tokens_equal_openai_whispers(tiny):
     expected = [r.tokens for r in whisper.decode(tiny, mel, OPTIONS)]
     with torch.inference_mode():
         found = decode_greedy(tiny, encode(tiny, mel), korean_tokenizer(), max_new_tokens=224)
-    assert found == expected
+    assert [w.tokens for w in found] == expected
+    assert not any(w.guarded for w in found)
 
 
 def test_clips_that_end_early_leave_the_others_alone(tiny):
@@ -73,20 +73,3 @@ def test_the_longest_clips_come_first(tiny, store, tone_part):
     lengths = [store.n_frames(clip.utterance_id) for clip in clips]
     assert lengths == sorted(lengths, reverse=True)
     assert len(lengths) == len(names)
-
-
-@pytest.mark.slow
-@pytest.mark.real_speech
-def test_real_clips_read_as_openai_whisper_reads_them(real_speech, tmp_path):
-    """The untouched base model, 30 s window, fp32: text for text."""
-    from kmed_bench.config import DataConfig
-
-    ingest([real_speech], tmp_path / "manifest", DataConfig())
-    part = read_manifest(tmp_path / "manifest" / "manifest.parquet").iloc[::25]
-    assert len(part) > 10
-    model = load_weights(find_weights("base").path)
-    store = build_frames(part, tmp_path / "cache")
-    predictions = predict_part(model, part, store, batch_size=8, context="full", precision="fp32", max_new_tokens=224)
-    for prediction in predictions:
-        expected = whisper.decode(model, store.window([prediction.utterance_id], 3000)[0], OPTIONS).text
-        assert prediction.hypothesis == expected, prediction.utterance_id

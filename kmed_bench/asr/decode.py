@@ -1,27 +1,28 @@
-"""Batched greedy decoding with a key-value cache; the same text as openai-whisper's ``decode``.
-
-openai-whisper re-concatenates its cache at every token and keeps finished clips in the batch.
-Here the cross-attention keys are made once, the cache is written in place, and finished clips
-leave the batch.
-"""
+"""Decoding of whole parts in batches; the same text as openai-whisper's ``decode``, greedy or with beams."""
 
 import dataclasses
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from whisper.audio import N_FRAMES
-from whisper.model import MultiHeadAttention, Whisper
+from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
 
 from kmed_bench.asr.batches import chunks, korean_tokenizer
+from kmed_bench.asr.beam import decode_beam
+from kmed_bench.asr.cache import DecoderCache, fill_gaps, next_logits
 from kmed_bench.asr.device import Precision, autocast
 from kmed_bench.asr.features import FrameStore
+from kmed_bench.asr.rules import TokenRules, Written, suppressed_tokens
 from kmed_bench.config import Context
 from kmed_bench.records import Prediction
+
+__all__ = ["Decoded", "decode_clips", "decode_greedy", "encode", "predict_part", "suppressed_tokens"]
 
 
 def encode(model: Whisper, mel: torch.Tensor) -> torch.Tensor:
@@ -38,115 +39,50 @@ def encode(model: Whisper, mel: torch.Tensor) -> torch.Tensor:
     return encoder.ln_post(x)
 
 
-def suppressed_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return what openai-whisper's default options never write, and what they never start with."""
-    never = {
-        *tokenizer.non_speech_tokens,
-        tokenizer.transcribe,
-        tokenizer.translate,
-        tokenizer.sot,
-        tokenizer.sot_prev,
-        tokenizer.sot_lm,
-    }
-    if tokenizer.no_speech is not None:
-        never.add(tokenizer.no_speech)
-    return sorted(never), [*tokenizer.encode(" "), tokenizer.eot]
-
-
 @torch.inference_mode()
 def decode_greedy(
-    model: Whisper, audio_features: torch.Tensor, tokenizer: Tokenizer, *, max_new_tokens: int
-) -> list[list[int]]:
-    """Return the most likely token at each step, without the end-of-text token, for each clip.
+    model: Whisper,
+    audio_features: torch.Tensor,
+    tokenizer: Tokenizer,
+    *,
+    max_new_tokens: int,
+    repetition_guard: int | None = None,
+) -> list[Written]:
+    """Return the most likely token at each step for each clip.
 
     Parameters
     ----------
     audio_features : torch.Tensor
         Encoder output, shape (batch, n_audio_ctx, n_state).
     max_new_tokens : int
-        Where decoding stops; openai-whisper stops at 224.
+        Where decoding stops; openai-whisper stops at half of the text positions, which is 224.
+    repetition_guard : int, optional
+        See ``TokenRules``.
     """
-    never, never_first = suppressed_tokens(tokenizer)
+    rules = TokenRules(tokenizer, repetition_guard=repetition_guard)
     prompt = torch.tensor(tokenizer.sot_sequence_including_notimestamps, device=audio_features.device)
-    cache = _Cache(model, audio_features, len(prompt) + max_new_tokens)
+    max_new_tokens = min(max_new_tokens, model.dims.n_text_ctx // 2)
+    cache = DecoderCache(model, audio_features, len(prompt) + max_new_tokens)
     texts: list[list[int]] = [[] for _ in audio_features]
-    active = list(range(len(texts)))
-    tokens = prompt.expand(len(texts), -1)
-    for step in range(max_new_tokens):
-        logits = _next_logits(model, tokens, cache)
-        logits[:, never] = -torch.inf
-        if step == 0:
-            logits[:, never_first] = -torch.inf
-        best = logits.argmax(dim=-1)
-        keep = best != tokenizer.eot
-        for row, token in zip(active, best.tolist(), strict=True):
+    guarded = [False] * len(texts)
+    active, tokens = list(range(len(texts))), prompt.expand(len(texts), -1)
+    for _ in range(max_new_tokens):
+        logits = next_logits(model, tokens, cache)
+        hits = rules.apply(logits, [texts[clip] for clip in active])
+        best = logits.argmax(dim=-1).tolist()
+        for clip, token, hit in zip(active, best, hits, strict=True):
+            guarded[clip] |= hit
             if token != tokenizer.eot:
-                texts[row].append(token)
-        if not keep.all():
-            cache.keep(keep)
-            active = [row for row, on in zip(active, keep.tolist(), strict=True) if on]
-            best = best[keep]
+                texts[clip].append(token)
+        alive = [token != tokenizer.eot for token in best]
+        if not all(alive):
+            order = fill_gaps(alive)
+            cache.keep(order)
+            active, best = [active[slot] for slot in order], [best[slot] for slot in order]
         if not active:
             break
-        tokens = best[:, None]
-    return texts
-
-
-class _Cache:
-    """Keys and values of a batch: cross-attention's made once, self-attention's filled in place."""
-
-    def __init__(self, model: Whisper, audio_features: torch.Tensor, n_tokens: int) -> None:
-        n_batch, dtype = len(audio_features), audio_features.dtype
-        self.length = 0
-        self.dtype = dtype
-        self.cross, self.own = [], []
-        n_tokens = min(n_tokens, model.dims.n_text_ctx)
-        for block in model.decoder.blocks:
-            attention = block.cross_attn
-            self.cross.append(
-                [_heads(linear(audio_features), attention.n_head) for linear in (attention.key, attention.value)]
-            )
-            shape = (n_batch, attention.n_head, n_tokens, model.dims.n_text_state // attention.n_head)
-            # Keys and values come out of the linear layers in their type (bf16 under autocast).
-            like = self.cross[-1][0]
-            self.own.append([like.new_empty(shape), like.new_empty(shape)])
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Drop the clips that have ended."""
-        self.cross = [[tensor[rows] for tensor in pair] for pair in self.cross]
-        self.own = [[tensor[rows] for tensor in pair] for pair in self.own]
-
-
-def _heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
-    """Reshape (batch, length, n_state) to (batch, n_head, length, n_state / n_head)."""
-    return x.unflatten(-1, (n_head, -1)).transpose(1, 2)
-
-
-def _attend(
-    attention: MultiHeadAttention, x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool
-) -> torch.Tensor:
-    queries = _heads(attention.query(x), attention.n_head)
-    mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
-    return attention.out(mixed.transpose(1, 2).flatten(start_dim=2))
-
-
-def _next_logits(model: Whisper, tokens: torch.Tensor, cache: _Cache) -> torch.Tensor:
-    """Run the decoder on new tokens, shape (batch, n_new); return the last one's logits (batch, n_vocab)."""
-    decoder, start = model.decoder, cache.length
-    end = start + tokens.shape[1]
-    x = decoder.token_embedding(tokens) + decoder.positional_embedding[start:end]
-    x = x.to(cache.dtype)
-    for block, cross, own in zip(decoder.blocks, cache.cross, cache.own, strict=True):
-        normed = block.attn_ln(x)
-        for store, linear in zip(own, (block.attn.key, block.attn.value), strict=True):
-            store[:, :, start:end] = _heads(linear(normed), block.attn.n_head)
-        # Only the prompt has several new tokens, and it stands at the start.
-        x = x + _attend(block.attn, normed, own[0][:, :, :end], own[1][:, :, :end], causal=tokens.shape[1] > 1)
-        x = x + _attend(block.cross_attn, block.cross_attn_ln(x), cross[0], cross[1], causal=False)
-        x = x + block.mlp(block.mlp_ln(x))
-    cache.length = end
-    last = decoder.ln(x[:, -1])
-    return F.linear(last, decoder.token_embedding.weight.to(last.dtype)).float()
+        tokens = torch.tensor(best, device=prompt.device)[:, None]
+    return [Written(text, hit) for text, hit in zip(texts, guarded, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,11 +93,14 @@ class Decoded:
     ----------
     decode_s : float
         Its share of the batch's time, encoder included.
+    guarded : bool
+        Whether the repetition guard took away a token that the search would have considered.
     """
 
     utterance_id: str
     text: str
     decode_s: float
+    guarded: bool = False
 
 
 def decode_clips(
@@ -173,21 +112,33 @@ def decode_clips(
     context: Context,
     precision: Precision,
     max_new_tokens: int,
+    beam_size: int = 1,
+    repetition_guard: int | None = None,
 ) -> Iterator[Decoded]:
-    """Yield each clip's transcript, clips of like length together, the longest first."""
+    """Yield each clip's transcript, clips of like length together, the longest first.
+
+    Parameters
+    ----------
+    beam_size : int
+        Hypotheses followed at a time; 1 is greedy.
+    repetition_guard : int, optional
+        See ``TokenRules``.
+    """
     tokenizer = korean_tokenizer()
     ordered = sorted(utterance_ids, key=lambda name: (-store.n_frames(name), name))
     device = model.device
+    limits = {"max_new_tokens": max_new_tokens, "repetition_guard": repetition_guard}
+    search = partial(decode_greedy, **limits) if beam_size == 1 else partial(decode_beam, beam_size=beam_size, **limits)
     for names in chunks(ordered, batch_size):
         started = time.perf_counter()
         n_frames = N_FRAMES if context == "full" else store.n_frames(names[0])
         mel = store.window(names, n_frames).to(device)
         with torch.inference_mode(), autocast(precision, device):
             features = encode(model, mel)
-            tokens = decode_greedy(model, features, tokenizer, max_new_tokens=max_new_tokens)
+            written = search(model, features, tokenizer)
         seconds = (time.perf_counter() - started) / len(names)
-        for name, clip in zip(names, tokens, strict=True):
-            yield Decoded(name, tokenizer.decode(clip).strip(), seconds)
+        for name, clip in zip(names, written, strict=True):
+            yield Decoded(name, tokenizer.decode(clip.tokens).strip(), seconds, clip.guarded)
 
 
 def predict_part(
@@ -199,9 +150,20 @@ def predict_part(
     context: Context,
     precision: Precision,
     max_new_tokens: int,
+    beam_size: int = 1,
+    repetition_guard: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    on_guarded: Callable[[str], None] | None = None,
 ) -> list[Prediction]:
-    """Return a part's predictions in the part's order, references raw."""
+    """Return a part's predictions in the part's order, references raw.
+
+    Parameters
+    ----------
+    progress : callable
+        Called with (clips done, clips in all).
+    on_guarded : callable
+        Called with the utterance id of each clip in which the repetition guard changed what the search saw.
+    """
     was_training = model.training
     model.eval()
     decoded: dict[str, Decoded] = {}
@@ -214,9 +176,13 @@ def predict_part(
         context=context,
         precision=precision,
         max_new_tokens=max_new_tokens,
+        beam_size=beam_size,
+        repetition_guard=repetition_guard,
     )
     for done, clip in enumerate(clips, start=1):
         decoded[clip.utterance_id] = clip
+        if clip.guarded and on_guarded:
+            on_guarded(clip.utterance_id)
         if progress:
             progress(done, len(names))
     model.train(was_training)
