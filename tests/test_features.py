@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torchaudio
 import whisper
 from whisper.audio import N_FRAMES
 
 from kmed_bench.asr import features
-from kmed_bench.asr.features import build_frames, decode_audio, log_mel, pad_value
+from kmed_bench.asr.features import build_frames, change_speed, decode_audio, log_mel, pad_value
 from kmed_bench.records import KmedError
 
 
@@ -87,7 +88,68 @@ def test_a_store_is_found_again_and_follows_its_content(tone_part, tmp_path, mon
         build_frames(tone_part, tmp_path)
         with pytest.raises(AssertionError, match="computed again"):
             build_frames(tone_part.head(3), tmp_path)
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [".locks"]
+
+
+def test_fp16_is_half_the_size_and_nearly_the_same(tone_part, tmp_path):
+    exact, half = (build_frames(tone_part, tmp_path, dtype=dtype) for dtype in ("fp32", "fp16"))
+    assert exact.key != half.key
+    names = tone_part["utterance_id"].tolist()
+    assert [half.n_frames(name) for name in names] == [exact.n_frames(name) for name in names]
+    windows = [store.window(names, N_FRAMES) for store in (exact, half)]
+    assert windows[1].dtype == torch.float32
+    error = (windows[0] - windows[1]).abs()
+    # Half of fp16's step: 2**-10 from 1 to 2, twice that from 2 to 4.
+    assert error.max() <= 2**-10
+    assert error[windows[0] < 2].max() <= 2**-11
+    assert error.max() > 0
+    # A pure tone's quiet channels are at the clip's floor, and so is the padding: no edge between them.
+    floor = windows[1].amin(dim=(1, 2))
+    assert torch.equal(windows[1][:, 0, -1], floor)
+    sizes = [sum(f.stat().st_size for f in tmp_path.rglob(name)) for name in ("frames.f32", "frames.f16")]
+    assert sizes[0] == 2 * sizes[1]
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.1, 1.15])
+def test_speed_changes_length_and_pitch(speed):
+    tone = np.sin(2 * np.pi * 1_000 * np.arange(32_000) / 16_000).astype(np.float32)
+    changed = change_speed(tone, speed)
+    assert len(changed) == pytest.approx(32_000 / speed, abs=1)
+    # Bins are 16,000 / n Hz wide.
+    assert np.abs(np.fft.rfft(changed)).argmax() * 16_000 / len(changed) == pytest.approx(1_000 * speed, abs=1)
+    assert np.abs(changed[1_000:-1_000]).max() == pytest.approx(1, abs=0.01)
+
+
+def test_speed_is_torchaudios_where_its_rate_is_whole():
+    samples = noise(16_000)
+    theirs, _ = torchaudio.functional.speed(torch.from_numpy(samples), 16_000, 0.9)
+    assert np.array_equal(change_speed(samples, 0.9), theirs.numpy())
+
+
+def test_a_store_at_a_speed_holds_the_frames_of_the_faster_clip(tone_part, tmp_path):
+    plain, fast = build_frames(tone_part, tmp_path), build_frames(tone_part, tmp_path, speed=1.1)
+    for name, path in zip(tone_part["utterance_id"], tone_part["audio"], strict=True):
+        expected = log_mel(change_speed(decode_audio(Path(path).read_bytes(), name), 1.1))
+        assert fast.n_frames(name) == len(expected) < plain.n_frames(name)
+        assert np.array_equal(fast.window([name], len(expected))[0].T.numpy(), expected)
+
+
+def test_a_clip_is_not_slowed_beyond_the_window(tone_part, tmp_path):
+    part = tone_part.assign(duration_s=[28.0] * 3 + [1.0] * 9)
+    with pytest.raises(KmedError, match=r"3 clips would last longer .* 0\.9 .*28\.0 s .* max_duration_s to 27\.0"):
+        build_frames(part, tmp_path, speed=0.9)
+
+
+def test_the_budget_is_said_before_work(tone_part, tmp_path):
+    first = build_frames(tone_part.head(2), tmp_path)
+    taken = sum(f.stat().st_size for f in (tmp_path / first.key).iterdir())
+    needed = int((tone_part["duration_s"].sum() + 12) * 100 * 80 * 4)
+    with pytest.raises(KmedError, match=r"The features of 12 clips need .* raise train\.feature_budget_gib") as error:
+        build_frames(tone_part, tmp_path, budget_bytes=taken + needed - 1)
+    assert f"longest unused first: {first.key}" in str(error.value)
+    build_frames(tone_part, tmp_path, budget_bytes=taken + needed)
+    # What was made is found again whatever the budget is.
+    build_frames(tone_part, tmp_path, budget_bytes=1)
 
 
 def test_missing_audio_is_named(tone_part, tmp_path):
