@@ -13,6 +13,7 @@ def register(add: Add) -> None:
     report = add("report", _report, "Write the HTML report of a tracked benchmark.")
     report.add_argument("out", type=Path)
     report.add_argument("--bench", help="run id of the benchmark (default: the latest)")
+    report.add_argument("--imported", action="store_true", help="show imported logs of the original beside it")
 
     promote = add("promote", _promote, "Make a registered version the champion if the gate holds.")
     promote.add_argument("name")
@@ -24,13 +25,20 @@ def register(add: Add) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from kmed_bench.report.imported import imported_section
     from kmed_bench.report.page import write_report
+    from kmed_bench.tracking.imported import read_imported
     from kmed_bench.tracking.readback import read_bench
     from kmed_bench.tracking.store import open_store
 
     uri = open_store(resolve(args).tracking)
     record = read_bench(uri, args.bench)
-    print(f"Report: {write_report(record, args.out, comparisons=record.comparisons).resolve()}")
+    imported = read_imported(uri) if args.imported else []
+    if args.imported and not imported:
+        raise KmedError("The tracking store holds no imported log; bring one in with `kmed-bench import-log FILE`.")
+    extra = [imported_section(imported, record)] if imported else []
+    page = write_report(record, args.out, comparisons=record.comparisons, extra=extra)
+    print(f"Report: {page.resolve()}")
     return 0
 
 
