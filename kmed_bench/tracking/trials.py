@@ -13,11 +13,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, adjust, flatten, to_yaml
 from kmed_bench.tracking.child import ending
-from kmed_bench.tracking.processes import terminable
+from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, terminable
 from kmed_bench.tracking.runs import BenchRun, ChildRun, shareable
 from kmed_bench.tracking.store import experiment_id, without_password
-
-__all__ = ["close_lost", "end_study", "open_study_run", "read_trial_runs", "study_process", "trial_params"]
 
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 _FAILED = RunStatus.to_string(RunStatus.FAILED)
@@ -74,6 +72,14 @@ def close_lost(uri: str, run_id: str, reason: str) -> None:
     with contextlib.suppress(MlflowException):  # someone may have deleted it
         client.set_tag(run_id, "kmed.ended", reason)
         client.set_terminated(run_id, _FAILED)
+
+
+def close_orphans(uri: str, parent: str) -> None:
+    """Mark runs of a study FAILED that died before their trial knew of them."""
+    for kind in ("trial", "confirm"):
+        for run in read_trial_runs(uri, parent, kind):
+            if run.info.status == _RUNNING and is_gone(run.data.tags.get(PROCESS_TAG, "")):
+                close_lost(uri, run.info.run_id, "its process was gone")
 
 
 def link_retry(uri: str, lost: str, retry: ChildRun) -> None:

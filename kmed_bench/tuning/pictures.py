@@ -27,7 +27,8 @@ def draw_study(study: optuna.Study) -> list[ExtraFigure]:
     target: dict[str, Any] = {"target_name": "valid CER"}
     if len(study.directions) > 1:
         target["target"] = _cer
-    with plot_style(), plt.rc_context(), warnings.catch_warnings():
+    # Optuna's axes are logarithmic and its texts Latin; the Korean font has no sign for powers below zero.
+    with plot_style(), plt.rc_context({"font.family": ["DejaVu Sans"]}), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna's name for its matplotlib plots since 2.2
         made = [
             _draw(
@@ -41,7 +42,7 @@ def draw_study(study: optuna.Study) -> list[ExtraFigure]:
                 _draw(
                     lambda: draw.plot_param_importances(study, **target),
                     "tuning-importance",
-                    "How much of the differences in valid CER each setting explains (PED-ANOVA); few trials say little.",
+                    "How much of the spread of valid CER each setting explains (PED-ANOVA). Few trials say little.",
                 )
             )
             made.append(

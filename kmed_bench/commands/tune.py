@@ -1,0 +1,54 @@
+"""`tune`: search for better settings of training than the published ones."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from kmed_bench.commands.options import AS_PROFILE, Add, resolve
+from kmed_bench.records import KmedError
+
+
+def register(add: Add) -> None:
+    """Add the commands of this module."""
+    tune = add("tune", _tune, "Search settings of training by decoded valid CER; run it again, anywhere, to join.")
+    tune.add_argument("split", type=Path)
+    tune.add_argument("--size", required=True)
+    tune.add_argument("--trials", help="of the whole study, whatever number of processes shares them (tune.trials)")
+    tune.add_argument("--out", type=Path, default=Path("kmed-output/tune"), help="folder for results")
+    tune.add_argument("--study", help="its name (default: made of the size and the settings)")
+    tune.add_argument("--confirm", default="", metavar="SEEDS", help="seeds on which best and published are compared")
+
+
+def _tune(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("optuna") is None:
+        raise KmedError("`tune` needs Optuna, which is not installed; run `pip install 'kmed-bench[tune]'`.")
+    from kmed_bench.asr.weights import find_weights
+    from kmed_bench.pipeline import code_version, ui_command
+    from kmed_bench.progress import Narrator
+    from kmed_bench.tuning.search import tune
+
+    config = resolve(args, model__sizes=args.size, tune__trials=args.trials, model__skip_unavailable="false")
+    outcome = tune(
+        config,
+        find_weights(config.model.sizes[0], config.model.weights),
+        args.split,
+        args.out,
+        name=None if args.study in (None, "", AS_PROFILE) else args.study,
+        confirm=_seeds(args.confirm),
+        code_version=code_version(),
+        narrator=Narrator(),
+    )
+    best = outcome.record.best()
+    if best is not None and best.cer is not None:
+        print(f"Lowest valid CER: {best.cer:.4f} (trial {best.number})")
+        print(f"Profile: {outcome.profile}")
+    print(f"Report: {outcome.report.resolve()}")
+    print(f"MLflow UI: {ui_command(outcome.tracking_uri)}")
+    return 0 if best is not None else 1
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    words = [] if text.strip().lower() in ("", "none") else [word.strip() for word in text.split(",")]
+    if not all(word.isdigit() for word in words):
+        raise KmedError(f"--confirm is {text!r}; give whole numbers separated by commas, such as 1,2,3.")
+    return tuple(int(word) for word in words)

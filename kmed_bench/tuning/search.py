@@ -1,0 +1,344 @@
+"""`tune`: a study of one size that any number of processes join by the same command."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial
+
+from kmed_bench.asr.device import describe_machine, pick_device
+from kmed_bench.asr.weights import Weights, cache_folder, load_weights
+from kmed_bench.config import Config, adjust, digest, to_yaml
+from kmed_bench.corpus.split import Split, read_split
+from kmed_bench.progress import Narrator
+from kmed_bench.records import KmedError, write_text_atomically
+from kmed_bench.report.study import StudyRecord, study_section, write_study
+from kmed_bench.stages import ScoredEpoch, Speech, prepare_speech, train_epochs
+from kmed_bench.tracking import trials as tracked
+from kmed_bench.tracking.processes import this_process
+from kmed_bench.tracking.runs import BenchRun, ChildRun
+from kmed_bench.tracking.store import open_store
+from kmed_bench.tuning.hooks import report_epochs
+from kmed_bench.tuning.pictures import draw_study
+from kmed_bench.tuning.queue import ERROR, PROCESS, PUBLISHED, RUN, StudyQueue, retry_history
+from kmed_bench.tuning.record import EPOCHS, read_study
+from kmed_bench.tuning.space import check_space, suggest
+from kmed_bench.tuning.storage import StudyLock, check_storage, quiet_optuna
+
+_PARENT = "kmed.mlflow_run"
+# What ends a trial and not the study: settings that diverge, don't fit together or don't fit into memory.
+_TRIAL_ERRORS = (KmedError, RuntimeError)
+_REASON_CHARS = 1_000
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyOutcome:
+    """What a study left behind.
+
+    Attributes
+    ----------
+    profile : Path or None
+        ``best.yaml``; None where no trial is complete.
+    """
+
+    record: StudyRecord
+    report: Path
+    profile: Path | None
+    run_id: str
+    tracking_uri: str
+
+
+def describe_setup(config: Config, weights: Weights, split: Split) -> dict[str, Any]:
+    """Return what makes trials comparable; how many, where they are kept and who runs them is free."""
+    tune = dataclasses.asdict(config.tune)
+    for free in ("trials", "storage", "heartbeat_s", "retries", "experiment"):
+        del tune[free]
+    train = {key: value for key, value in dataclasses.asdict(config.train).items() if key != "seeds"}
+    fixed = {key: value for key, value in train.items() if f"train.{key}" not in config.tune.space}
+    return {
+        "size": weights.size,
+        "weights": weights.sha256,
+        "split": split.sha256,
+        "seed": config.train.seeds[0],
+        "train": digest(fixed),
+        "eval": digest(config.eval),
+        "tune": digest(tune),
+    }
+
+
+class Search:
+    """One process's part in a study.
+
+    Raises
+    ------
+    KmedError
+        Before any training: for a faulty space, a split, storage or store that can't be used, or
+        a study of this name that was made with other settings.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        weights: Weights,
+        split_folder: Path,
+        *,
+        name: str | None,
+        code_version: str,
+        narrator: Narrator,
+    ) -> None:
+        check_space(config)
+        self.config, self.weights, self.narrator = config, weights, narrator
+        self.split = read_split(split_folder)
+        self.uri = open_store(config.tracking)
+        check_storage(config.tune.storage, self.uri)
+        self.device = pick_device()
+        setup = describe_setup(config, self.weights, self.split)
+        self.name = name or f"{weights.size}-{digest(setup)[:8]}"
+        self._speeches: dict[tuple[float, ...], Speech] = {}
+        self._tags = {
+            "kmed.study": self.name,
+            "kmed.size": weights.size,
+            "kmed.seed": str(config.train.seeds[0]),
+            "kmed.split_sha256": self.split.sha256,
+            "kmed.weights_origin": self.weights.origin,
+            "kmed.weights_sha256": self.weights.sha256,
+            "kmed.code_version": code_version,
+            "kmed.profile": config.profile,
+        }
+        self.queue = StudyQueue(config, self.name, setup=setup, on_lost=self._close_lost)
+        self.parent = self._join()
+
+    def _join(self) -> BenchRun:
+        with self.queue.lock():
+            known = self.queue.study.user_attrs.get(_PARENT)
+            parent, is_new = tracked.open_study_run(self.config, self.uri, name=self.name, known=known, tags=self._tags)
+            if is_new:
+                self.queue.study.set_user_attr(_PARENT, parent.run_id)
+                parent.log_dataset(
+                    sha256=self.split.sha256, counts=self.split.report["counts"], context="tuning", part="valid"
+                )
+        return parent
+
+    def run(self) -> None:
+        """Work on the study until no trial is left, here or elsewhere.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            When interrupted or terminated; the trial waits again by then.
+        """
+        if len(self.config.tune.objectives) > 1 and self.config.tune.pruner != "none":
+            self.narrator.say("With two objectives Optuna can't prune: every trial trains all its epochs.")
+        self._say_start()
+        try:
+            self.queue.work(self._objective, _TRIAL_ERRORS)
+        except KeyboardInterrupt:
+            self.leave()
+            self.narrator.say(
+                f"Study {self.name}: this trial is interrupted and waits to be run again; the same command goes on."
+            )
+            raise
+
+    def _say_start(self) -> None:
+        record = self.record()
+        ended = sum(trial.state in ("complete", "pruned", "failed") for trial in record.slots())
+        self.narrator.say(
+            f"Study {self.name}: {ended} of {record.n_trials} trials are done; {self.config.tune.sampler} sampler, "
+            f"pruner {self.config.tune.pruner}, searched: {', '.join(self.config.tune.space)}. Run the same command anywhere "
+            "to share the rest."
+        )
+
+    def record(self) -> StudyRecord:
+        """Return the study as it stands."""
+        return read_study(self.queue.study, self.config, self.weights.size)
+
+    def leave(self) -> None:
+        """End the study's run unless another process works on a trial."""
+        with self.queue.lock():
+            tracked.close_orphans(self.uri, self.parent.run_id)
+            complete = self.queue.is_complete()
+            if complete or not self.queue.is_running():
+                tracked.end_study(self.parent, complete=complete)
+
+    def _close_lost(self, trial: FrozenTrial) -> None:
+        run_id = trial.user_attrs.get(RUN)
+        if run_id:
+            tracked.close_lost(self.uri, run_id, "its process died or was interrupted; the trial was queued again")
+        self.narrator.say(f"Trial {trial.number} was lost with its process after {_epochs(trial)} epochs.")
+
+    def _objective(self, trial: optuna.Trial, lock: StudyLock) -> float | tuple[float, ...]:
+        try:
+            chosen = suggest(trial, self.config)
+            trial.set_user_attr(RUN, "")  # a retry has its predecessor's
+            trial.set_user_attr(EPOCHS, 0)
+            trial.set_user_attr(PROCESS, this_process())
+            lock.release()
+            return self._train(trial, chosen)
+        except optuna.TrialPruned as pruned:
+            self.narrator.say(f"Trial {trial.number} {pruned}; {_say(trial.params)}")
+            raise
+        except UpdateFinishedTrialError:
+            self.narrator.say(f"Trial {trial.number} was given to another process: this one was silent for too long.")
+            raise
+        except Exception as error:
+            trial.set_user_attr(ERROR, str(error)[:_REASON_CHARS])
+            self.narrator.say(f"Trial {trial.number} failed: {error}")
+            raise
+
+    def _train(self, trial: optuna.Trial, chosen: dict[str, Any]) -> float | tuple[float, ...]:
+        config = adjust(self.config, chosen)
+        with self.parent.child("trial", f"trial-{trial.number:03d}") as run:
+            trial.set_user_attr(RUN, run.run_id)
+            self._describe(run, trial, config)
+            with _telling_ends(run):
+                best = self.train(run, config, config.train.seeds[0], trial=trial)
+        self.narrator.say(f"Trial {trial.number}: valid CER {best.valid_cer:.2%} at epoch {best.epoch}; {_say(chosen)}")
+        return (best.valid_cer, best.decode_s) if len(config.tune.objectives) > 1 else best.valid_cer
+
+    def _describe(self, run: ChildRun, trial: optuna.Trial, config: Config) -> None:
+        run.set_tags({**self._tags, "kmed.trial": trial.number, "kmed.machine": describe_machine(self.device)})
+        run.log_params(tracked.trial_params(config))
+        if trial.user_attrs.get(PUBLISHED):
+            run.set_tags({"kmed.published": "true"})
+        frozen = self.queue.trials()
+        lost = [frozen[number].user_attrs.get(RUN) for number in retry_history(frozen[trial.number])]
+        for run_id in [run_id for run_id in lost if run_id][-1:]:
+            tracked.link_retry(self.uri, run_id, run)
+
+    def train(self, run: ChildRun, config: Config, seed: int, trial: optuna.Trial | None = None) -> ScoredEpoch:
+        """Train once, log each epoch, and return the best one; with a trial, report to it and let it prune.
+
+        Raises
+        ------
+        KmedError
+            When training can't go on.
+        optuna.TrialPruned
+            When the trial is given up.
+        """
+        model = load_weights(self.weights.path, str(self.device))
+        epochs = train_epochs(model, self.speech(config), config, seed=seed)
+        if trial is not None and len(config.tune.objectives) == 1:
+            # The published settings are what the others are measured against, so they are never cut.
+            spared = 1 if trial.user_attrs.get(PUBLISHED) else config.train.epochs
+            epochs = report_epochs(trial, epochs, spare_epoch=spared)
+        best: ScoredEpoch | None = None
+        try:
+            for scored in epochs:
+                run.log_epoch(scored.epoch, scored.metrics())
+                if trial is not None:
+                    trial.set_user_attr(EPOCHS, scored.epoch)
+                if best is None or scored.valid_cer < best.valid_cer:
+                    best = scored
+        finally:
+            if best is not None:
+                found = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer}
+                run.log_metrics({**found, "speed/valid_decode_s": best.decode_s})
+        if best is None:
+            raise KmedError(f"Training of {self.name} came to no epoch; train.epochs is {config.train.epochs}.")
+        return best
+
+    def speech(self, config: Config) -> Speech:
+        """Return the features of train and valid; the test part is not even opened."""
+        speeds = config.train.speed_factors
+        if speeds not in self._speeches:
+            self._speeches[speeds] = prepare_speech(
+                self.split, cache_folder() / "features", self.narrator, parts=("train", "valid"), train=config.train
+            )
+        return self._speeches[speeds]
+
+    def write(self, out: Path) -> StudyOutcome:
+        """Return what the study came to, after writing its page and, where there is a best trial, ``best.yaml``."""
+        with self.queue.lock():
+            record = self.record()
+            report = write_study(record, draw_study(self.queue.study), out)
+            profile = self._write_profile(record, out / "best.yaml")
+            for path in (report, *([profile] if profile else [])):
+                self.parent.log_file(path, "report")
+            self.parent.set_note(study_section(record, ()).lead + "\n")
+        return StudyOutcome(record, report, profile, self.parent.run_id, self.uri)
+
+    def _write_profile(self, record: StudyRecord, path: Path) -> Path | None:
+        best = record.best()
+        if best is None:
+            return None
+        # Where studies and runs are kept belongs to a machine, not to a recipe.
+        tree = yaml.safe_load(to_yaml(adjust(self.config, best.params)))
+        kept = {key: value for key, value in tree.items() if key not in ("tune", "tracking")}
+        head = f"# kmed-bench run --profile {path.name}\n# Trial {best.number} of study {record.name}.\n"
+        write_text_atomically(path, head + yaml.safe_dump(kept, allow_unicode=True, sort_keys=False))
+        return path
+
+
+@contextlib.contextmanager
+def _telling_ends(run: ChildRun) -> Iterator[None]:
+    """Let MLflow's states tell what Optuna's tell: KILLED is pruned, FAILED is every other early end."""
+    try:
+        yield
+    except optuna.TrialPruned as pruned:
+        run.ends_as = "KILLED"
+        run.set_tags({"kmed.pruned": "true", "kmed.ended": str(pruned)})
+        raise
+    except KeyboardInterrupt:
+        run.ends_as = "FAILED"
+        run.set_tags({"kmed.ended": "interrupted; the trial was queued again"})
+        raise
+    except Exception as error:
+        run.set_tags({"kmed.ended": str(error)})
+        raise
+
+
+def _epochs(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs.get(EPOCHS, 0))
+
+
+def _say(chosen: dict[str, Any]) -> str:
+    shown = {name.removeprefix("train."): value for name, value in chosen.items()}
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()
+    )
+
+
+def tune(
+    config: Config,
+    weights: Weights,
+    split_folder: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    confirm: tuple[int, ...] = (),
+    code_version: str,
+    narrator: Narrator,
+) -> StudyOutcome:
+    """Run or join a study and return what it came to; everything is written under ``out``.
+
+    Parameters
+    ----------
+    name : str, optional
+        Of the study; None: made of the size and of what makes its trials comparable, so that the same command
+        goes on with the same study.
+    confirm : tuple of int
+        Seeds with which the published and the best settings are trained anew and compared.
+
+    Raises
+    ------
+    KmedError
+        Before any training; see `Search` and `confirm.check_seeds`.
+    """
+    from kmed_bench.tuning.confirm import check_seeds, confirm_best
+
+    check_seeds(config, confirm)
+    with quiet_optuna():
+        search = Search(config, weights, split_folder, name=name, code_version=code_version, narrator=narrator)
+        with tracked.study_process(search.parent):
+            search.run()
+            try:
+                if confirm:
+                    confirm_best(search, confirm)
+                return search.write(out)
+            finally:
+                search.leave()
