@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from kmed_bench import __version__
@@ -19,9 +20,10 @@ from kmed_bench.report.page import write_report
 from kmed_bench.report.significance import compare_sizes
 from kmed_bench.stages import prepare_speech
 from kmed_bench.tracking.readback import read_bench
-from kmed_bench.tracking.runs import BenchRun, bench_run, lone_run
+from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench, bench_hash, check_ended, find_bench
+from kmed_bench.tracking.runs import BenchRun, bench_run
 from kmed_bench.tracking.store import open_store
-from kmed_bench.trainer import Trainer, TrainOutcome, list_notes
+from kmed_bench.trainer import ACCOUNT_NAME, Trainer, TrainOutcome, list_notes, read_account
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,23 +44,31 @@ class BenchOutcome:
     failed: dict[str, str]
 
 
-def run_benchmark(config: Config, out: Path, *, narrator: Narrator) -> BenchOutcome:
-    """Return the outcome of a benchmark; everything it makes lies in a new folder under out.
+def run_benchmark(config: Config, out: Path, *, narrator: Narrator, resume: bool = False) -> BenchOutcome:
+    """Return the outcome of a benchmark; everything it makes lies in one folder under out.
+
+    Parameters
+    ----------
+    resume : bool
+        Continue the latest unfinished benchmark of the same settings, in its run and its folder: trainings that are
+        done are not run again. Where the store has none, a new one starts.
 
     Raises
     ------
     KmedError
-        Before any work when no size has weights, the source is missing or the store can't be used;
-        later when the corpus can't be split as asked.
+        Before any work when no size has weights, the source is missing, the store can't be used, or the benchmark to
+        continue is at work or has lost its folder; later when the corpus can't be split as asked.
     """
     weights, skipped = collect_weights(config, narrator)
     check_source(config)
     uri = open_store(config.tracking)
-    with bench_run(config, code_version=code_version()) as bench:
-        folder = out / f"bench-{config.profile}-{bench.run_id[:8]}"
+    earlier = _earlier_bench(config, uri, out, narrator, resume)
+    tags, run_id = {HASH_TAG: bench_hash(config)}, earlier.run_id if earlier else None
+    with bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench:
+        folder = results_folder(out, config.profile, bench.run_id)
         bench.log_skipped(skipped)
-        split = _make_split(config, folder, out, bench, narrator)
-        speech = prepare_speech(split, cache_folder() / "features", narrator)
+        split = _make_split(config, folder, out, bench, earlier, narrator)
+        speech = prepare_speech(split, cache_folder() / "features", narrator, train=config.train)
         trained: list[TrainOutcome] = []
         failed: dict[str, str] = {}
         for size, found in weights.items():
@@ -66,43 +76,87 @@ def run_benchmark(config: Config, out: Path, *, narrator: Narrator) -> BenchOutc
             for seed in config.train.seeds:
                 name = f"train-{size}-seed{seed}"
                 try:
-                    with bench.child("train", name, tags=trainer.describe(seed)) as run:
-                        run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context="training")
-                        trained.append(trainer.train(seed, run))
-                except (KmedError, RuntimeError) as error:
-                    # One failing size or seed does not take the others' hours with it.
-                    failed[name] = str(error)
-                    narrator.say(f"{name} failed: {error}")
+                    trained.append(_train(trainer, seed, name, bench, earlier))
+                except Exception as error:  # one failing size or seed does not take the others' hours with it
+                    failed[name] = str(error) if isinstance(error, KmedError) else f"{type(error).__name__}: {error}"
+                    narrator.say(f"{name} failed: {failed[name]}")
+                    if not isinstance(error, KmedError):
+                        narrator.say(traceback.format_exc())
         _compare(trained, config, bench)
-        report = _make_report(uri, bench, folder, narrator)
-        for outcome in trained:
-            narrator.say(list_notes(outcome))
         if failed:
             bench.ends_as = "FAILED"
             bench.set_tags({"kmed.failed": ", ".join(sorted(failed))})
+        report = _make_report(uri, bench, folder, earlier, narrator)
+        for outcome in trained:
+            narrator.say(list_notes(outcome))
     return BenchOutcome(bench.run_id, report, uri, tuple(trained), skipped, failed)
 
 
-def train_alone(config: Config, split_folder: Path, out: Path, *, narrator: Narrator) -> tuple[TrainOutcome, str]:
-    """Fine-tune the one size and seed of a config; return the outcome and the tracking URI.
+def results_folder(out: Path, profile: str, run_id: str) -> Path:
+    """Return where a benchmark's results lie: its name says which run it is, so that it is found again."""
+    return out / f"bench-{profile}-{run_id[:8]}"
+
+
+def _earlier_bench(config: Config, uri: str, out: Path, narrator: Narrator, resume: bool) -> EarlierBench | None:
+    """Return the benchmark to continue; without ``resume`` None, after a word on one that could be continued."""
+    found = find_bench(config, uri)
+    if found is None:
+        if resume:
+            narrator.say("The store holds no benchmark of these settings to continue: a new one starts.")
+        return None
+    done = f"{found.name} ({found.n_finished} of {len(config.model.sizes) * len(config.train.seeds)} trainings done)"
+    if not resume:
+        if found.status not in ("FINISHED", "RUNNING"):
+            narrator.say(
+                f"An unfinished benchmark of the same settings is in the store: {done}. This is a new one; to continue "
+                "that one, stop and give --resume (with mlflow run: -P resume=true)."
+            )
+        return None
+    check_ended(found, uri)
+    folder = results_folder(out, found.profile, found.run_id)
+    if found.n_finished and not folder.is_dir():
+        raise KmedError(
+            f"The results of {found.name} should be in {folder}, which does not exist; give the --out that it was "
+            "started with, put the folder back, or leave --resume out to start anew."
+        )
+    narrator.say(f"Continuing {done} in {folder}")
+    if found.code_version != code_version():
+        narrator.say(f"It was begun by version {found.code_version}; this is {code_version()}.")
+    return found
+
+
+def _train(trainer: Trainer, seed: int, name: str, bench: BenchRun, earlier: EarlierBench | None) -> TrainOutcome:
+    """Return a training's outcome: found where it is done, continued where it was begun, else run."""
+    split, config = trainer.speech.split, trainer.config.train
+    decisive = digest({"training": trainer.fingerprint(seed), "size": trainer.weights.size, "epochs": config.epochs})
+    before = earlier.trains.get(decisive) if earlier else None
+    if before and before.status == FINISHED:
+        trainer.narrator.say(f"{name}: done before, not run again.")
+        return _read_outcome(trainer.folder(seed))
+    if before:
+        trainer.narrator.say(f"{name}: was begun before ({before.status.lower()}) and is continued.")
+    tags = {**trainer.describe(seed), HASH_TAG: decisive}
+    with bench.child("train", name, tags=tags, run_id=before.run_id if before else None) as run:
+        run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context="training")
+        return trainer.train(seed, run, resume=earlier is not None)
+
+
+def _read_outcome(folder: Path) -> TrainOutcome:
+    """Return what a training that is done left in its folder.
 
     Raises
     ------
     KmedError
-        When the size has no weights, the split can't be read or the store can't be used.
+        When files of it are gone.
     """
-    (size,), seed = config.model.sizes, config.train.seeds[0]
-    weights, _ = collect_weights(config, narrator)
-    split = read_split(split_folder)
-    uri = open_store(config.tracking)
-    speech = prepare_speech(split, cache_folder() / "features", narrator)
-    trainer = Trainer(config, weights[size], speech, out, narrator)
-    name = f"train-{size}-seed{seed}"
-    with lone_run(config, kind="train", name=name, code_version=code_version(), tags=trainer.describe(seed)) as run:
-        run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context="training")
-        outcome = trainer.train(seed, run)
-    narrator.say(list_notes(outcome))
-    return outcome, uri
+    outcome = read_account(folder).get("outcome")
+    missing = [name for name in ("predictions.jsonl", "predictions_untouched.jsonl") if not (folder / name).is_file()]
+    if not outcome or missing:
+        raise KmedError(
+            f"The store says that the training in {folder} is done, but {', '.join(missing) or ACCOUNT_NAME} is not "
+            "there; put the folder back, or leave --resume out to start anew."
+        )
+    return TrainOutcome(**{**outcome, "checkpoint": folder / outcome["checkpoint"]})
 
 
 def collect_weights(config: Config, narrator: Narrator) -> tuple[dict[str, Weights], dict[str, str]]:
@@ -178,29 +232,52 @@ def demo_corpus(config: Config, out: Path, narrator: Narrator) -> Path:
     return folder
 
 
-def _make_split(config: Config, folder: Path, out: Path, bench: BenchRun, narrator: Narrator) -> Split:
+def _make_split(
+    config: Config, folder: Path, out: Path, bench: BenchRun, earlier: EarlierBench | None, narrator: Narrator
+) -> Split:
     """Ingest and split within the `split` child run, whose artifacts are the two accounts."""
+    before, known = (earlier.stages.get("split"), earlier.split_sha256) if earlier else (None, "")
+    if before and before.status == FINISHED and (whole := _whole_split(folder / "split")) and whole.sha256 == known:
+        narrator.say("The split is whole and stays.")
+        return whole
     source = Path(config.data.source) if config.data.source else demo_corpus(config, out, narrator)
-    with bench.child("split", f"split-{config.profile}") as run:
-        narrator.say(f"Reading {source}")
-        quality = ingest([source], folder / "manifest", config.data, progress=narrator.say)
-        narrator.say(
-            f"{quality['labels']} labels: {quality['usable']} usable, {sum(quality['rejected'].values())} rejected "
-            f"({', '.join(f'{reason} {n}' for reason, n in quality['rejected'].items() if n) or 'none'})."
-        )
-        split = split_manifest(read_manifest(folder / "manifest" / "manifest.parquet"), config.split)
-        report = write_split(split, folder / "split")
+    with bench.child("split", f"split-{config.profile}", run_id=before.run_id if before else None) as run:
+        split = _split_source(source, folder, config, narrator)
+        if known not in ("", split.sha256):
+            raise KmedError(
+                f"{source} gives the split {split.sha256[:12]} now and gave {known[:12]} when the benchmark began; its "
+                "trainings can't be continued. Put the recordings back, or leave --resume out to start anew."
+            )
         run.set_tags({"kmed.split_sha256": split.sha256})
         bench.set_tags({"kmed.split_sha256": split.sha256})
-        run.log_dataset(sha256=split.sha256, counts=report["counts"], context="split")
+        run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context="split")
         for name in ("manifest/quality.json", "split/split.json"):
             run.log_file(folder / name)
+    return split
+
+
+def _whole_split(folder: Path) -> Split | None:
+    try:
+        return read_split(folder)
+    except KmedError:
+        return None  # killed while it was written; it is made anew
+
+
+def _split_source(source: Path, folder: Path, config: Config, narrator: Narrator) -> Split:
+    narrator.say(f"Reading {source}")
+    quality = ingest([source], folder / "manifest", config.data, progress=narrator.say)
+    narrator.say(
+        f"{quality['labels']} labels: {quality['usable']} usable, {sum(quality['rejected'].values())} rejected "
+        f"({', '.join(f'{reason} {n}' for reason, n in quality['rejected'].items() if n) or 'none'})."
+    )
+    split = split_manifest(read_manifest(folder / "manifest" / "manifest.parquet"), config.split)
+    report = write_split(split, folder / "split")
     counts, leakage = report["counts"], report["leakage"]
     narrator.say(
         f"Split {counts['train']}/{counts['valid']}/{counts['test']}, left out {report['discarded']}; shared "
         f"by parts: {leakage['speakers']} speakers, {leakage['sentences']} sentences."
     )
-    return split
+    return dataclasses.replace(split, report=report)
 
 
 def _compare(trained: list[TrainOutcome], config: Config, bench: BenchRun) -> None:
@@ -220,8 +297,9 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: BenchRun) -> No
         bench.log_json({"comparisons": compare_sizes(chosen, config.eval)}, "comparisons.json")
 
 
-def _make_report(uri: str, bench: BenchRun, folder: Path, narrator: Narrator) -> Path:
-    with bench.child("report", "report"):
+def _make_report(uri: str, bench: BenchRun, folder: Path, earlier: EarlierBench | None, narrator: Narrator) -> Path:
+    before = earlier.stages.get("report") if earlier else None
+    with bench.child("report", "report", run_id=before.run_id if before else None):
         started = time.perf_counter()
         record = read_bench(uri, bench.run_id)
         page = write_report(record, folder / "report", comparisons=record.comparisons)

@@ -164,3 +164,28 @@ def test_a_missing_checkpoint_is_refused(config: Config, tmp_path: Path) -> None
         runs.bench_run(config, code_version="x") as bench,
     ):
         registry.log_model(bench, tmp_path / "none.pt", size="tiny")
+
+
+def test_a_continued_training_registers_its_checkpoint_once(checkpoint: Path, config: Config) -> None:
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    given = {"test/cer": 0.25, "best/valid_cer": 0.2}
+    with runs.bench_run(config, code_version="x") as bench:
+        with bench.child("train", "t") as child:
+            child.log_metrics(given)
+            first = registry.log_model(child, checkpoint, size="small", split_sha256=SHA, metrics=given, step=3)
+        with bench.child("train", "t", run_id=child.run_id) as again:
+            again.log_metrics(given)
+            second = registry.log_model(again, checkpoint, size="small", split_sha256=SHA, metrics=given, step=3)
+        assert second == first
+        assert len(client.search_model_versions("name = 'kmed-whisper-small'")) == 1
+        assert len(client.get_metric_history(child.run_id, "test/cer")) == 1
+        with bench.child("train", "t2") as worse:
+            seed = registry.log_model(worse, checkpoint, size="small", metrics={**given, "best/valid_cer": 0.3})
+        challenger = client.get_model_version_by_alias("kmed-whisper-small", "challenger")
+        assert (seed.version, str(challenger.version)) == ("2", first.version)
+        with bench.child("train", "t3") as better:
+            seed = registry.log_model(better, checkpoint, size="small", metrics={**given, "best/valid_cer": 0.1})
+        assert str(client.get_model_version_by_alias("kmed-whisper-small", "challenger").version) == seed.version
+    with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as other:
+        seed = registry.log_model(other, checkpoint, size="small", metrics={**given, "best/valid_cer": 0.9})
+    assert str(client.get_model_version_by_alias("kmed-whisper-small", "challenger").version) == seed.version

@@ -1,6 +1,10 @@
 """`run`, the whole benchmark, and `doctor`."""
 
 import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from kmed_bench.commands.options import AS_PROFILE, Add, resolve
@@ -10,6 +14,11 @@ def register(add: Add) -> None:
     """Add the commands of this module."""
     run = add("run", _run, "All of it: weights, corpus, split, training, report.", profile="auto")
     run.add_argument("--out", type=Path, default=Path("kmed-output"), help="folder for results (kmed-output)")
+    run.add_argument(
+        "--resume", nargs="?",
+        type=str.lower, const="true", default="false", choices=("true", "false"),
+        help="continue the latest unfinished benchmark of the same settings",
+    )  # fmt: skip
     add("doctor", _doctor, "What is there, what is missing, and the remedy.")
 
 
@@ -24,14 +33,32 @@ def _run(args: argparse.Namespace) -> int:
     if "model.sizes" in chosen:
         # A size named by the user is not skipped in silence.
         args.overrides.setdefault("model.skip_unavailable", "false")
-    outcome = run_benchmark(resolve(args), Path(args.out), narrator=Narrator())
+    config = resolve(args)
+    try:
+        outcome = run_benchmark(config, Path(args.out), narrator=Narrator(), resume=args.resume == "true")
+    except KeyboardInterrupt as interrupt:
+        print(f"kmed-bench: interrupted{f' ({interrupt})' if str(interrupt) else ''}.", file=sys.stderr)
+        print(f"Continue with: {_continuing(sys.argv)}", file=sys.stderr)
+        return 130
     for size, reason in outcome.skipped.items():
         print(f"Skipped {size}: {reason}")
     for name, reason in outcome.failed.items():
         print(f"Failed {name}: {reason}")
     print(f"Report: {outcome.report.resolve()}")
     print(f"MLflow UI: {ui_command(outcome.tracking_uri)}")
+    if outcome.failed:
+        print(f"Try the failed ones again with: {_continuing(sys.argv)}")
     return 1 if outcome.failed else 0
+
+
+def _continuing(words: Sequence[str]) -> str:
+    """Return the command that continues this one, ready to paste."""
+    kept = [
+        word
+        for before, word in pairwise(words)
+        if word != "--resume" and not (before == "--resume" and word in ("true", "false"))
+    ]
+    return f"{shlex.join(['kmed-bench', *kept, '--resume'])} (with mlflow run: the same, and -P resume=true)"
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -173,7 +173,7 @@ def _delete(client: MlflowClient, model: LoggedModel) -> None:
     A store that can't delete files (some buckets grant no such right) keeps them, with a warning.
     """
     try:
-        get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri).delete_artifacts()
+        get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri).delete_artifacts()  # type: ignore[no-untyped-call]
     except (MlflowException, NotImplementedError, OSError) as error:
         logging.getLogger(__name__).warning("The files of checkpoint %s stay in the store: %s", model.name, error)
     client.delete_logged_model(model.model_id)

@@ -182,6 +182,10 @@ class ChildRun:
             source=json.dumps({"tags": {"corpus": name}}),
             profile=json.dumps({"num_rows": n_clips, **{f"n_{key}": value for key, value in counts.items()}}),
         )
+        if self._reopened and (dataset.name, dataset.digest) in {
+            (known.name, known.digest) for known in datasets_of(self._client.get_run(self.run_id))
+        }:
+            return
         tags = [InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, context), InputTag("kmed.split_sha256", sha256)]
         self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
 

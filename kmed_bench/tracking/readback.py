@@ -45,11 +45,11 @@ def read_bench(uri: str, run_id: str | None = None) -> BenchRecord:
 def read_benches(uri: str, experiment: str | None = None) -> list[BenchRecord]:
     """Return all benchmarks of the store, or of one experiment, the latest first; empty when there is none."""
     client = MlflowClient(tracking_uri=uri)
-    return _read_records(client, _search(client, "tags.`kmed.kind` = 'bench'", experiment=experiment))
+    return _read_records(client, search_runs(client, "tags.`kmed.kind` = 'bench'", experiment=experiment))
 
 
 def _latest_bench(client: MlflowClient, uri: str) -> Run:
-    found = _search(client, "tags.`kmed.kind` = 'bench'", limit=1)
+    found = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=1)
     if not found:
         raise KmedError(
             f"The tracking store {without_password(uri)} holds no benchmark; make one with `kmed-bench run`, or name "
@@ -62,7 +62,9 @@ def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
     try:
         run = client.get_run(run_id)
     except MlflowException:
-        known = [f"{r.info.run_id} ({r.info.run_name})" for r in _search(client, "tags.`kmed.kind` = 'bench'", limit=3)]
+        known = [
+            f"{r.info.run_id} ({r.info.run_name})" for r in search_runs(client, "tags.`kmed.kind` = 'bench'", limit=3)
+        ]
         raise KmedError(
             f"Run {run_id!r} is not in the tracking store {without_password(uri)}; its latest benchmarks are: "
             f"{', '.join(known) or 'none'}."
@@ -75,7 +77,9 @@ def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
     return run
 
 
-def _search(client: MlflowClient, query: str, *, experiment: str | None = None, limit: int | None = None) -> list[Run]:
+def search_runs(
+    client: MlflowClient, query: str, *, experiment: str | None = None, limit: int | None = None
+) -> list[Run]:
     """Return the active runs that match, the latest first."""
     experiments = [e.experiment_id for e in client.search_experiments() if experiment in (None, e.name)]
     if not experiments:
@@ -113,7 +117,7 @@ def _children(client: MlflowClient, benches: Sequence[Run]) -> dict[str, list[Ru
     else:
         query = "tags.`kmed.kind` != 'bench'"
     grouped: dict[str, list[Run]] = defaultdict(list)
-    for run in reversed(_search(client, query)):
+    for run in reversed(search_runs(client, query)):
         grouped[run.data.tags.get(MLFLOW_PARENT_RUN_ID, "")].append(run)
     return grouped
 

@@ -14,7 +14,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import soundfile
-from mlflow.entities import Run
+from mlflow.entities import LoggedModelStatus, Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -22,6 +23,7 @@ from mlflow.types.schema import Array
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.records import KmedError
+from kmed_bench.tracking.checkpoints import sha256_of
 from kmed_bench.tracking.child import ChildRun, datasets_of
 from kmed_bench.tracking.notes import write_card
 from kmed_bench.tracking.promotion import promote, rollback
@@ -30,6 +32,7 @@ from kmed_bench.tracking.store import read_json_artifact
 __all__ = ["ModelVersionInfo", "log_model", "pinned_requirements", "promote", "rollback"]
 
 PREFIX = "kmed-whisper-"
+_CHOSEN_BY = "best/valid_cer"
 _REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "numpy", "pandas")
 # A server's operator changes these with MLFLOW_PYFUNC_INFERENCE_CONFIG, as JSON.
 LIMITS = {"max_audio_mib": 256.0, "max_audio_minutes": 240.0}
@@ -80,7 +83,7 @@ def log_model(
     step : int
         The epoch that the checkpoint is of.
     challenger : bool
-        False for a seed that an earlier one of the same benchmark beats.
+        False for a seed that an earlier one of the same benchmark beats; one that the store knows of is heeded also.
 
     Raises
     ------
@@ -94,7 +97,30 @@ def log_model(
     source = client.get_run(run.run_id)
     described = {"kmed.size": size, "kmed.language": language, "kmed.split_sha256": split_sha256, **(tags or {})}
     described |= {f"kmed.{key}".replace("/", "."): repr(float(value)) for key, value in (metrics or {}).items()}
+    described["kmed.checkpoint_sha256"] = sha256_of(checkpoint)
     card = _card(client, source, name, size, described, metrics or {})
+    model_id = _logged_before(client, source, name, described["kmed.checkpoint_sha256"])
+    if model_id is None:
+        model_id = _log_model(run, checkpoint, name, language, step, described, card)
+    version = _register(client, name, run.run_id, model_id)
+    run.link_model(model_id, metrics or {}, step=0)
+    for key, value in described.items():
+        client.set_model_version_tag(name, version.version, key, value)
+    client.update_model_version(name, version.version, card)
+    if challenger and not _beaten_by_sibling(client, name, source, metrics or {}):
+        client.set_registered_model_alias(name, "challenger", version.version)
+    return ModelVersionInfo(
+        name=name,
+        version=str(version.version),
+        uri=f"models:/{name}/{version.version}",
+        model_id=model_id,
+        run_id=run.run_id,
+    )
+
+
+def _log_model(
+    run: ChildRun, checkpoint: Path, name: str, language: str, step: int, tags: dict[str, str], card: str
+) -> str:
     with _within(run), _quiet(), tempfile.TemporaryDirectory() as folder:
         card_file = Path(folder) / "MODEL_CARD.md"
         card_file.write_text(card, encoding="utf-8")
@@ -107,22 +133,44 @@ def log_model(
             input_example=_example(),
             pip_requirements=pinned_requirements(),
             step=step,
-            tags=described,
+            tags=tags,
         )
-        version = mlflow.register_model(logged.model_uri, name)
-    run.link_model(logged.model_id, metrics or {}, step=0)
-    for key, value in described.items():
-        client.set_model_version_tag(name, version.version, key, value)
-    client.update_model_version(name, version.version, card)
-    if challenger:
-        client.set_registered_model_alias(name, "challenger", version.version)
-    return ModelVersionInfo(
-        name=name,
-        version=str(version.version),
-        uri=f"models:/{name}/{version.version}",
-        model_id=logged.model_id,
-        run_id=run.run_id,
-    )
+    return str(logged.model_id)
+
+
+def _logged_before(client: MlflowClient, run: Run, name: str, sha256: str) -> str | None:
+    """Return the model that the run made of this checkpoint before it was interrupted; None where there is none."""
+    query = f"source_run_id = '{run.info.run_id}' AND name = '{name}'"
+    found = client.search_logged_models([run.info.experiment_id], query)
+    whole = [model for model in found if model.status == LoggedModelStatus.READY]
+    same = [model for model in whole if model.tags.get("kmed.checkpoint_sha256") == sha256]
+    return str(same[0].model_id) if same else None
+
+
+def _register(client: MlflowClient, name: str, run_id: str, model_id: str) -> ModelVersion:
+    """Return the version of a logged model, made where it has none yet."""
+    source = f"models:/{model_id}"
+    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        if version.source == source:
+            return version
+    with _quiet():
+        return mlflow.register_model(source, name)
+
+
+def _beaten_by_sibling(client: MlflowClient, name: str, run: Run, metrics: Mapping[str, float]) -> bool:
+    """Tell whether the challenger is of another seed of the same benchmark, with a lower valid CER.
+
+    A benchmark that was stopped and continued has seeds that this process never saw.
+    """
+    bench, cer = run.data.tags.get(MLFLOW_PARENT_RUN_ID), metrics.get(_CHOSEN_BY)
+    aliases = client.get_registered_model(name).aliases
+    if bench is None or cer is None or "challenger" not in aliases:
+        return False
+    sibling = client.get_model_version(name, str(aliases["challenger"]))
+    theirs = sibling.tags.get(f"kmed.{_CHOSEN_BY}".replace("/", "."))
+    if theirs is None or sibling.run_id in (None, run.info.run_id):
+        return False
+    return client.get_run(sibling.run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == bench and float(theirs) <= cer
 
 
 def _card(

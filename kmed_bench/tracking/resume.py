@@ -1,0 +1,117 @@
+"""Benchmarks that can be continued: found in the store by what decides their results, not by their paths."""
+
+import dataclasses
+from pathlib import PurePath
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from kmed_bench.config import Config, digest
+from kmed_bench.records import KmedError
+from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
+from kmed_bench.tracking.readback import search_runs
+
+HASH_TAG = "kmed.config_hash"
+FINISHED = "FINISHED"
+
+# Settings that say how or where, not what, is computed: a benchmark may be continued with others.
+_FREE = {
+    "data": ("source", "workers"),
+    "model": ("weights", "skip_unavailable"),
+    "train": ("checkpoint_steps", "keep_checkpoints", "out_of_memory", "accumulation", "feature_budget_gib"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlierRun:
+    """A child of an earlier benchmark."""
+
+    run_id: str
+    status: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlierBench:
+    """A benchmark of the same settings that the store holds.
+
+    Attributes
+    ----------
+    code_version, split_sha256 : str
+        As its run was tagged; empty where it did not come so far.
+    trains : dict
+        `HASH_TAG` of a training to its run.
+    stages : dict
+        ``split`` and ``report`` to their runs.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    profile: str
+    code_version: str
+    split_sha256: str
+    trains: dict[str, EarlierRun]
+    stages: dict[str, EarlierRun]
+
+    @property
+    def n_finished(self) -> int:
+        """Count the trainings that are done."""
+        return sum(run.status == FINISHED for run in self.trains.values())
+
+
+def bench_hash(config: Config) -> str:
+    """Return the digest of all settings that decide a benchmark's results: no paths, nothing of tracking."""
+    decisive: dict[str, Any] = {}
+    for group in ("data", "split", "model", "train", "eval"):
+        fields = dataclasses.asdict(getattr(config, group))
+        decisive[group] = {name: value for name, value in fields.items() if name not in _FREE.get(group, ())}
+    source = config.data.source
+    return digest(decisive | {"source": PurePath(source).name if source else None})
+
+
+def find_bench(config: Config, uri: str) -> EarlierBench | None:
+    """Return the latest unfinished benchmark of the same settings, else the latest finished one, else None."""
+    client = MlflowClient(tracking_uri=uri)
+    found = search_runs(client, f"tags.`kmed.kind` = 'bench' and tags.`{HASH_TAG}` = '{bench_hash(config)}'")
+    chosen = next((run for run in found if run.info.status != FINISHED), found[0] if found else None)
+    return None if chosen is None else _describe(client, chosen)
+
+
+def check_ended(bench: EarlierBench, uri: str) -> None:
+    """Raise KmedError when a benchmark may still be at work, here or on another machine."""
+    if bench.status != "RUNNING":
+        return
+    process = MlflowClient(tracking_uri=uri).get_run(bench.run_id).data.tags.get(PROCESS_TAG, "")
+    if not is_gone(process):
+        raise KmedError(
+            f"{bench.name} ({bench.run_id}) is marked RUNNING, and its process is at work or is one of another machine "
+            "or container, which can't be asked. Wait for it; if it is gone, mark it with `python -c \"import mlflow; "
+            f"mlflow.MlflowClient('STORE').set_terminated('{bench.run_id}', 'KILLED')\"` and continue again."
+        )
+
+
+def _describe(client: MlflowClient, run: Run) -> EarlierBench:
+    trains: dict[str, EarlierRun] = {}
+    stages: dict[str, EarlierRun] = {}
+    children = search_runs(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.info.run_id}'")
+    for child in reversed(children):  # the latest of several wins, unless one is finished
+        kind, known = (
+            child.data.tags.get("kmed.kind", ""),
+            EarlierRun(run_id=child.info.run_id, status=child.info.status),
+        )
+        place, key = (trains, child.data.tags.get(HASH_TAG, "")) if kind == "train" else (stages, kind)
+        if key and not (key in place and place[key].status == FINISHED):
+            place[key] = known
+    tags = run.data.tags
+    return EarlierBench(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        profile=tags.get("kmed.profile", ""),
+        code_version=tags.get("kmed.code_version", ""),
+        split_sha256=tags.get("kmed.split_sha256", ""),
+        trains=trains,
+        stages=stages,
+    )
