@@ -136,7 +136,7 @@ def test_a_store_at_a_speed_holds_the_frames_of_the_faster_clip(tone_part, tmp_p
 
 def test_a_clip_is_not_slowed_beyond_the_window(tone_part, tmp_path):
     part = tone_part.assign(duration_s=[28.0] * 3 + [1.0] * 9)
-    with pytest.raises(KmedError, match=r"3 clips would last longer .* 0\.9 .*28\.0 s .* max_duration_s to 27\.0"):
+    with pytest.raises(KmedError, match=r"3 clips would last longer .* 0\.9 .*28\.0 s .*max_duration_s to 27\.0"):
         build_frames(part, tmp_path, speed=0.9)
 
 
