@@ -39,6 +39,7 @@ def decode_beam(
     beam_size: int,
     patience: float = 1.0,
     repetition_guard: int | None = None,
+    bias: torch.Tensor | None = None,
 ) -> list[Written]:
     """Return the most likely text that the search found for each clip.
 
@@ -55,11 +56,13 @@ def decode_beam(
         A Call for Clarity in Beam Search).
     repetition_guard : int, optional
         See ``TokenRules``.
+    bias : torch.Tensor, optional
+        See ``DecoderCache``.
     """
     rules = TokenRules(tokenizer, repetition_guard=repetition_guard, n_candidates=beam_size + 1)
     prompt = torch.tensor(tokenizer.sot_sequence_including_notimestamps, device=audio_features.device)
     max_new_tokens = min(max_new_tokens, model.dims.n_text_ctx // 2)
-    cache = DecoderCache(model, audio_features, len(prompt) + max_new_tokens)
+    cache = DecoderCache(model, audio_features, len(prompt) + max_new_tokens, bias)
     clips = [_Clip(row, [()], [0.0]) for row in range(len(audio_features))]
     active, tokens = clips, prompt.expand(len(clips), -1)
     for _ in range(max_new_tokens):

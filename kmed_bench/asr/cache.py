@@ -21,6 +21,8 @@ class DecoderCache:
         Encoder output, shape (n_clips, n_audio_ctx, n_state).
     n_tokens : int
         Most tokens that a hypothesis will have, prompt included.
+    bias : torch.Tensor, optional
+        What cross-attention adds to the logits of each position, shape (n_audio_ctx,).
 
     Attributes
     ----------
@@ -30,15 +32,19 @@ class DecoderCache:
         Tokens seen so far.
     """
 
-    def __init__(self, model: Whisper, audio_features: torch.Tensor, n_tokens: int) -> None:
-        self.width, self.length = 1, 0
+    def __init__(
+        self, model: Whisper, audio_features: torch.Tensor, n_tokens: int, bias: torch.Tensor | None = None
+    ) -> None:
+        self.width, self.length, self.bias = 1, 0, bias
         self.dtype = audio_features.dtype
         self.cross: list[list[torch.Tensor]] = []
         self.own: list[list[torch.Tensor]] = []
         n_tokens = min(n_tokens, model.dims.n_text_ctx)
         for block in model.decoder.blocks:
             attention = block.cross_attn
-            pair = [_heads(linear(audio_features), attention.n_head) for linear in (attention.key, attention.value)]
+            pair = [
+                split_heads(linear(audio_features), attention.n_head) for linear in (attention.key, attention.value)
+            ]
             self.cross.append(pair)
             shape = (len(audio_features), attention.n_head, n_tokens, pair[0].shape[-1])
             # Keys and values come out of the linear layers in their type (bf16 under autocast).
@@ -84,26 +90,40 @@ def next_logits(model: Whisper, tokens: torch.Tensor, cache: DecoderCache) -> to
     for block, cross, own in zip(decoder.blocks, cache.cross, cache.own, strict=True):
         normed = block.attn_ln(x)
         for store, linear in zip(own, (block.attn.key, block.attn.value), strict=True):
-            store[:, :, start:end] = _heads(linear(normed), block.attn.n_head)
+            store[:, :, start:end] = split_heads(linear(normed), block.attn.n_head)
         # Only the prompt has several new tokens, and it stands at the start.
-        x = x + _attend(block.attn, normed, own[0][:, :, :end], own[1][:, :, :end], causal=tokens.shape[1] > 1)
+        x = x + attend(block.attn, normed, own[0][:, :, :end], own[1][:, :, :end], causal=tokens.shape[1] > 1)
         # A clip's hypotheses ask the same keys, as if they were one longer text.
         asking = block.cross_attn_ln(x).unflatten(0, (-1, cache.width)).flatten(1, 2)
-        x = x + _attend(block.cross_attn, asking, cross[0], cross[1], causal=False).reshape(x.shape)
+        x = x + attend(block.cross_attn, asking, cross[0], cross[1], bias=cache.bias).reshape(x.shape)
         x = x + block.mlp(block.mlp_ln(x))
     cache.length = end
     last = decoder.ln(x[:, -1])
     return F.linear(last, decoder.token_embedding.weight.to(last.dtype)).float()
 
 
-def _heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
+def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
     """Reshape (batch, length, n_state) to (batch, n_head, length, n_state / n_head)."""
     return x.unflatten(-1, (n_head, -1)).transpose(1, 2)
 
 
-def _attend(
-    attention: MultiHeadAttention, x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, causal: bool
+def attend(
+    attention: MultiHeadAttention,
+    x: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    *,
+    causal: bool = False,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    queries = _heads(attention.query(x), attention.n_head)
-    mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=causal)
+    """Return what the positions of x, shape (batch, length, n_state), take from keys and values.
+
+    Parameters
+    ----------
+    bias : torch.Tensor, optional
+        Added to the logits of each key, shape (n_keys,).
+    """
+    queries = split_heads(attention.query(x), attention.n_head)
+    mask = None if bias is None else bias.to(queries.dtype)[None, None, None]
+    mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
     return attention.out(mixed.transpose(1, 2).flatten(start_dim=2))

@@ -13,13 +13,13 @@ from whisper.audio import N_FRAMES
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
 
-from kmed_bench.asr.batches import chunks, korean_tokenizer
+from kmed_bench.asr.batches import Frames, chunks, korean_tokenizer
 from kmed_bench.asr.beam import decode_beam
 from kmed_bench.asr.cache import DecoderCache, fill_gaps, next_logits
 from kmed_bench.asr.device import Precision, autocast
-from kmed_bench.asr.features import FrameStore
 from kmed_bench.asr.rules import TokenRules, Written, suppressed_tokens
-from kmed_bench.config import Context
+from kmed_bench.asr.thin import encode_thinned
+from kmed_bench.config import DecodingContext
 from kmed_bench.records import Prediction
 
 __all__ = ["Decoded", "decode_clips", "decode_greedy", "encode", "predict_part", "suppressed_tokens"]
@@ -47,6 +47,7 @@ def decode_greedy(
     *,
     max_new_tokens: int,
     repetition_guard: int | None = None,
+    bias: torch.Tensor | None = None,
 ) -> list[Written]:
     """Return the most likely token at each step for each clip.
 
@@ -58,11 +59,13 @@ def decode_greedy(
         Where decoding stops; openai-whisper stops at half of the text positions, which is 224.
     repetition_guard : int, optional
         See ``TokenRules``.
+    bias : torch.Tensor, optional
+        See ``DecoderCache``.
     """
     rules = TokenRules(tokenizer, repetition_guard=repetition_guard)
     prompt = torch.tensor(tokenizer.sot_sequence_including_notimestamps, device=audio_features.device)
     max_new_tokens = min(max_new_tokens, model.dims.n_text_ctx // 2)
-    cache = DecoderCache(model, audio_features, len(prompt) + max_new_tokens)
+    cache = DecoderCache(model, audio_features, len(prompt) + max_new_tokens, bias)
     texts: list[list[int]] = [[] for _ in audio_features]
     guarded = [False] * len(texts)
     active, tokens = list(range(len(texts))), prompt.expand(len(texts), -1)
@@ -105,11 +108,11 @@ class Decoded:
 
 def decode_clips(
     model: Whisper,
-    store: FrameStore,
+    store: Frames,
     utterance_ids: Sequence[str],
     *,
     batch_size: int,
-    context: Context,
+    context: DecodingContext,
     precision: Precision,
     max_new_tokens: int,
     beam_size: int = 1,
@@ -119,6 +122,9 @@ def decode_clips(
 
     Parameters
     ----------
+    context : str
+        What the encoder computes: ``full``, the 30 s window; ``dynamic``, the batch's own length; ``thinned``,
+        the window with its silence thinned out (``encode_thinned``).
     beam_size : int
         Hypotheses followed at a time; 1 is greedy.
     repetition_guard : int, optional
@@ -131,11 +137,14 @@ def decode_clips(
     search = partial(decode_greedy, **limits) if beam_size == 1 else partial(decode_beam, beam_size=beam_size, **limits)
     for names in chunks(ordered, batch_size):
         started = time.perf_counter()
-        n_frames = N_FRAMES if context == "full" else store.n_frames(names[0])
-        mel = store.window(names, n_frames).to(device)
+        n_frames = store.n_frames(names[0])
+        mel = store.window(names, n_frames if context == "dynamic" else N_FRAMES).to(device)
         with torch.inference_mode(), autocast(precision, device):
-            features = encode(model, mel)
-            written = search(model, features, tokenizer)
+            if context == "thinned":
+                features, bias = encode_thinned(model, mel, n_frames)
+            else:
+                features, bias = encode(model, mel), None
+            written = search(model, features, tokenizer, bias=bias)
         seconds = (time.perf_counter() - started) / len(names)
         for name, clip in zip(names, written, strict=True):
             yield Decoded(name, tokenizer.decode(clip.tokens).strip(), seconds, clip.guarded)
@@ -144,10 +153,10 @@ def decode_clips(
 def predict_part(
     model: Whisper,
     part: pd.DataFrame,
-    store: FrameStore,
+    store: Frames,
     *,
     batch_size: int,
-    context: Context,
+    context: DecodingContext,
     precision: Precision,
     max_new_tokens: int,
     beam_size: int = 1,

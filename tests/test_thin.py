@@ -1,0 +1,74 @@
+import math
+
+import pytest
+import torch
+
+from kmed_bench.asr.cache import attend, split_heads
+from kmed_bench.asr.decode import decode_clips, encode
+from kmed_bench.asr.features import build_frames
+from kmed_bench.asr.thin import GROUP, MARGIN, encode_thinned, thin_positions
+from kmed_bench.asr.weights import load_weights
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_checkpoint):
+    return load_weights(tiny_checkpoint)
+
+
+@pytest.mark.parametrize("n_whole", [1, 250, 1493, 1499, 1500, 1600])
+def test_every_position_is_stood_for_once(n_whole):
+    chosen, counts = thin_positions(1500, n_whole)
+    assert sum(counts) == 1500
+    assert chosen == sorted(set(chosen))
+    assert chosen[: min(n_whole, 1500)] == list(range(min(n_whole, 1500)))
+    assert all(count in (1, GROUP) for count in counts[:-1])
+    starts = [sum(counts[:i]) for i in range(len(counts))]
+    assert all(s <= c < s + n for s, c, n in zip(starts, chosen, counts, strict=True))
+
+
+def test_a_key_that_counts_n_times_is_n_keys(tiny):
+    attention = tiny.encoder.blocks[0].attn
+    torch.manual_seed(0)
+    x, keys, values = torch.randn(2, 5, 64), torch.randn(2, 2, 3, 32), torch.randn(2, 2, 3, 32)
+    counts = torch.tensor([1, 8, 3])
+    with torch.inference_mode():
+        found = attend(attention, x, keys, values, bias=counts.log())
+        repeated = [t.repeat_interleave(counts, dim=2) for t in (keys, values)]
+        torch.testing.assert_close(found, attend(attention, x, *repeated), atol=1e-5, rtol=1e-5)
+
+
+def test_a_clip_that_fills_the_window_is_encoded_whole(tiny):
+    mel = torch.randn(2, 80, 3000)
+    with torch.inference_mode():
+        features, bias = encode_thinned(tiny, mel, 3000)
+        torch.testing.assert_close(features, encode(tiny, mel), atol=1e-5, rtol=1e-5)
+    assert bias.tolist() == [0.0] * 1500
+
+
+def test_silence_is_thinned_and_the_clip_is_not(tiny):
+    """What a constant silence would add is kept: the clip's own positions come out nearly as in the full window."""
+    torch.manual_seed(1)
+    mel = torch.full((1, 80, 3000), -1.5)
+    mel[:, :, :200] = torch.randn(80, 200)
+    with torch.inference_mode():
+        features, bias = encode_thinned(tiny, mel, 200)
+        whole = encode(tiny, mel)
+    n_whole = 100 + MARGIN
+    assert features.shape == (1, n_whole + math.ceil((1500 - n_whole) / GROUP), 64)
+    assert bias[:n_whole].tolist() == [0.0] * n_whole
+    assert bias[n_whole].item() == pytest.approx(math.log(GROUP))
+    distance = (features[:, :n_whole] - whole[:, :n_whole]).abs().max()
+    cut = encode(tiny, mel[:, :, : 2 * n_whole])
+    assert distance < 0.2 * (cut - whole[:, :n_whole]).abs().max()
+
+
+def test_split_heads_keeps_every_number():
+    x = torch.arange(24.0).reshape(1, 3, 8)
+    assert split_heads(x, 2)[0, 1, 2].tolist() == x[0, 2, 4:].tolist()
+
+
+def test_decoding_takes_it_as_a_context(tiny, tone_part, tmp_path):
+    store = build_frames(tone_part, tmp_path)
+    names = tone_part["utterance_id"].tolist()
+    clips = list(decode_clips(tiny, store, names, batch_size=5, context="thinned", precision="fp32", max_new_tokens=8))
+    assert sorted(clip.utterance_id for clip in clips) == sorted(names)
