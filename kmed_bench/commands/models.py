@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from kmed_bench.commands.options import Add, resolve
-from kmed_bench.commands.scores import print_scores
+from kmed_bench.commands.scores import print_scores, say_comparison
 from kmed_bench.records import PARTS, SIZES
 
 
@@ -18,10 +18,18 @@ def register(add: Add) -> None:
     train.add_argument("--resume", action="store_true", help="go on from the state in OUT, in the same MLflow run")
 
     evaluate = add("evaluate", _evaluate, "Decode and score a part of a split with any model.")
-    evaluate.add_argument("model", help="a size, a .pt file, models:/NAME@ALIAS or runs:/…")
+    evaluate.add_argument(
+        "model", help="a size, a .pt file, a Hugging Face or CTranslate2 folder, models:/NAME@ALIAS or runs:/…"
+    )
     evaluate.add_argument("split", type=Path)
     evaluate.add_argument("out", type=Path)
     evaluate.add_argument("--part", choices=PARTS, default="test")
+    evaluate.add_argument(
+        "--against",
+        type=Path,
+        metavar="BASELINE",
+        help="also compare clip by clip: a predictions.jsonl, the scores.json beside it, or a benchmark package",
+    )
 
     weights = add("weights", _weights, "Say where each size's weights come from, or fetch one.")
     weights.add_argument("size", nargs="?")
@@ -47,8 +55,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     from kmed_bench.evaluation import evaluate_model
     from kmed_bench.progress import Narrator
 
-    scores = evaluate_model(resolve(args), args.model, args.split, args.part, args.out, narrator=Narrator())
+    scores = evaluate_model(
+        resolve(args), args.model, args.split, args.part, args.out, narrator=Narrator(), against=args.against
+    )
     print_scores(scores)
+    for row in scores.get("comparisons", ()):
+        print(say_comparison(row))
     print(f"Scores: {args.out / 'scores.json'}")
     return 0
 

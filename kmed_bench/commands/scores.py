@@ -106,7 +106,7 @@ def _score(args: argparse.Namespace) -> int:
     write_json(args.out / "scores.json", scores)
     print_scores(scores)
     for row in compared:
-        print(_say(row))
+        print(say_comparison(row))
     print(f"Scores: {args.out / 'scores.json'}")
     if compared:
         write_json(args.out / "comparisons.json", {"comparisons": compared})
@@ -142,7 +142,7 @@ def _score_against(
     return scores, [{"baseline": str(baseline), **comparison, "p_holm": comparison["p_value"]}]
 
 
-def _say(row: dict[str, Any]) -> str:
+def say_comparison(row: dict[str, Any]) -> str:
     """Return a comparison in a line: by how much the new system differs from a baseline."""
     if row["delta"] is None:
         return f"Against {row['baseline']}: no clip can be scored."

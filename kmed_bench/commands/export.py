@@ -1,0 +1,80 @@
+"""`export`: a model in another runtime's format, its CER measured again there."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kmed_bench.commands.options import Add, resolve
+from kmed_bench.records import PARTS, KmedError
+
+if TYPE_CHECKING:
+    from whisper.model import Whisper
+
+    from kmed_bench.asr.export import Trial
+    from kmed_bench.config import EvalConfig
+
+
+def register(add: Add) -> None:
+    """Add the commands of this module."""
+    export = add("export", _export, "A model for another runtime, refused where its CER drifts.")
+    export.add_argument("model", help="a size, a .pt file, a Hugging Face folder, models:/NAME@ALIAS or runs:/…")
+    export.add_argument("out", type=Path, help="a folder that is not there yet")
+    export.add_argument("--format", required=True, choices=("openai", "hf", "ct2"))
+    export.add_argument("--quantization", choices=("float32", "int8"), default="float32", help="int8 for ct2 (float32)")
+    export.add_argument("--split", type=Path, help="measure the drift on it; without a split it is not measured")
+    export.add_argument("--part", choices=PARTS, default="test", help="part of the split (test)")
+    export.add_argument("--limit-clips", type=int, metavar="N", help="measure on N clips, evenly spaced over the part")
+    export.add_argument(
+        "--max-drift", type=float, metavar="X", help="largest difference in CER (0.002; with int8 0.01)"
+    )
+
+
+def _export(args: argparse.Namespace) -> int:
+    from kmed_bench.asr.export import check_request, export_model
+    from kmed_bench.evaluation import load_model
+    from kmed_bench.progress import Narrator
+
+    config, narrator = resolve(args), Narrator()
+    check_request(args.out, args.format, args.quantization, args.max_drift)
+    if args.limit_clips is not None and args.limit_clips < 1:
+        raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
+    model = load_model(config, args.model)
+    trial = None if args.split is None else _make_trial(args, model, config.eval, narrator)
+    with narrator.track("Decoding the exported model") as tick:
+        account = export_model(
+            model,
+            args.out,
+            args.format,
+            config.eval,
+            quantization=args.quantization,
+            trial=trial,
+            max_drift=args.max_drift,
+            # A path may name a user or a patient; its last part is enough to know the model again.
+            about={"model": Path(args.model).name if Path(args.model).exists() else args.model},
+            progress=tick,
+        )
+    print(_say_drift(account["drift"]))
+    print(f"Export: {args.out} ({args.format}, {args.quantization})")
+    return 0
+
+
+def _make_trial(args: argparse.Namespace, model: "Whisper", config: "EvalConfig", narrator: Any) -> "Trial":
+    from kmed_bench.asr.export import Trial, decode_original, spread_clips
+    from kmed_bench.corpus.split import read_split
+
+    split = read_split(args.split)
+    rows = spread_clips(split.parts[args.part], args.limit_clips)
+    with narrator.track("Decoding the original") as tick:
+        originals = decode_original(model, rows, config, progress=tick)
+    return Trial(part=rows, originals=originals, about={"part": args.part, "split_sha256": split.sha256})
+
+
+def _say_drift(drift: dict[str, Any] | None) -> str:
+    """Return the drift in a line, or that it was not measured."""
+    if drift is None:
+        return "Drift: not measured, since no split was given (--split SPLIT); the files were opened by their runtime."
+    return (
+        f"Drift: {drift['drift']:+.4f} (CER {drift['cer_original']:.4f} by our own decoding, "
+        f"{drift['cer_exported']:.4f} exported; bound {drift['bound']:g}); {drift['n_differing']} of "
+        f"{drift['n_clips']} transcripts differ, {drift['n_differing_normalised']} after normalisation"
+    )
