@@ -7,6 +7,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -109,10 +110,17 @@ def load_weights(path: Path, device: str = "cpu") -> Whisper:
     return model.to(device).eval()
 
 
-def save_weights(model: Whisper, path: Path) -> None:
-    """Write ``{"dims", "model_state_dict"}`` atomically; plain ``whisper.load_model(path)`` reads it."""
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    _write_checkpoint(path, dataclasses.asdict(model.dims), state)
+def save_weights(model: Whisper, path: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write ``{"dims", "model_state_dict"}`` atomically; plain ``whisper.load_model(path)`` reads it.
+
+    Parameters
+    ----------
+    state : mapping, optional
+        What to write for the model's own state where that has adapters: ``training.adapt.merged_state(model)``.
+    """
+    tensors = model.state_dict() if state is None else state
+    kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    _write_checkpoint(path, dataclasses.asdict(model.dims), kept)
 
 
 def _write_checkpoint(path: Path, dims: dict[str, int], state: dict[str, torch.Tensor]) -> None:
