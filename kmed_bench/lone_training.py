@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kmed_bench.asr.weights import cache_folder
+from kmed_bench.asr.weights import Weights, cache_folder
 from kmed_bench.config import Config
 from kmed_bench.corpus.split import read_split
 from kmed_bench.pipeline import code_version, collect_weights
@@ -34,25 +34,43 @@ def train_alone(
         When the size has no weights, the split can't be read, the store can't be used, or ``resume`` finds a
         training of other settings.
     """
-    (size,), seed = config.model.sizes, config.train.seeds[0]
+    (size,) = config.model.sizes
     parallel = Parallel.from_environment()
     if not parallel.is_main:
         narrator = Narrator(quiet=True)
     with parallel.main_first():
         weights, _ = collect_weights(config, narrator)
+    return train_from(weights[size], config, split_folder, out, narrator=narrator, resume=resume, parallel=parallel)
+
+
+def train_from(
+    weights: Weights,
+    config: Config,
+    split_folder: Path,
+    out: Path,
+    *,
+    narrator: Narrator,
+    resume: bool = False,
+    parallel: Parallel | None = None,
+) -> tuple[TrainOutcome, str] | None:
+    """Do what `train_alone` does, from weights that are at hand."""
+    parallel, seed = parallel or Parallel(), config.train.seeds[0]
+    with parallel.main_first():
         split = read_split(split_folder)
         speech = prepare_speech(split, cache_folder() / "features", narrator, train=config.train)
-    trainer = Trainer(config, weights[size], speech, out, narrator, parallel)
+    trainer = Trainer(config, weights, speech, out, narrator, parallel)
     if not parallel.is_main:
         trainer.follow(seed, resume)
         return None
     uri = open_store(config.tracking)
     run_id = _run_to_continue(trainer, seed, narrator) if resume else None
-    name = f"train-{size}-seed{seed}"
+    name = f"train-{weights.size}-seed{seed}"
     started = lone_run(
         config, kind="train", name=name, code_version=code_version(), tags=trainer.describe(seed), run_id=run_id
     )
     with started as run:
+        if run_id is None:
+            trainer.begin(seed, run)  # first of all, so that a training killed at once is found again
         run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context="training")
         outcome = trainer.train(seed, run, resume)
     narrator.say(list_notes(outcome))

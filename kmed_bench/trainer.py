@@ -147,8 +147,7 @@ class Trainer:
                 "(or delete this one) to start anew."
             )
         states = StateKeeper(folder, self.fingerprint(seed), resume=resume)
-        started = {"fingerprint": self.fingerprint(seed), "run_id": run.run_id, "outcome": None}
-        write_json(folder / ACCOUNT_NAME, started)
+        started = self.begin(seed, run)
         model = load_weights(self.weights.path, str(self.device))
         if not states.resumed:
             self._check_room(model, folder)
@@ -160,6 +159,12 @@ class Trainer:
         write_json(folder / ACCOUNT_NAME, {**started, "outcome": written})
         states.remove()
         return outcome
+
+    def begin(self, seed: int, run: ChildRun) -> dict[str, Any]:
+        """Note in the seed's folder which run its training belongs to; return the note."""
+        started = {"fingerprint": self.fingerprint(seed), "run_id": run.run_id, "outcome": None}
+        write_json(self.folder(seed) / ACCOUNT_NAME, started)
+        return started
 
     def follow(self, seed: int, resume: bool = False) -> None:
         """Compute a further process's share of what ``train`` does in the process that writes."""

@@ -1,0 +1,100 @@
+"""A small training that can kill itself with SIGKILL at any moment, forked from a server that has torch loaded."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kmed_bench.progress import Narrator
+from kmed_bench.records import KmedError
+
+# What a training is made of: each call of these, and each return, is a moment at which it can be killed.
+STEP = {"take", "_backward", "_clip", "_check"}
+WRITE = {"save", "save_weights", "fsync", "replace", "write_json", "_write_history"}
+VALIDATE = {"mean_loss", "decode_shared", "predict_part"}
+TRACK = {"log_batch", "log_epoch", "log_artifact", "log_text", "_finish"}
+KINDS = {"step": STEP, "write": WRITE, "validate": VALIDATE, "track": TRACK, "any": STEP | WRITE | VALIDATE | TRACK}
+
+
+class Moments:
+    """Counts the moments of a kind in a training and kills the process at one of them."""
+
+    def __init__(self, kill_at: int | None, among: set[str]) -> None:
+        self.kill_at, self.among, self.passed = kill_at, among, list[str]()
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
+        name = frame.f_code.co_name if event in ("call", "return") else getattr(argument, "__name__", "")
+        if name not in self.among:
+            return
+        self.passed.append(name)
+        if len(self.passed) == self.kill_at:
+            Path("killed-in").write_text(f"{event} {name}")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Stopper(Narrator):
+    """Says nothing; sends this process a signal when training's progress comes to the second step of epoch 2."""
+
+    def __init__(self, number: int | None) -> None:
+        super().__init__(quiet=True)
+        self.number, self.ticks = number, 0
+
+    @contextmanager
+    def track(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        def tick(_done: int, _total: int) -> None:
+            self.ticks += 1
+            if self.number and label.startswith("Training") and self.ticks == 6:
+                os.kill(os.getpid(), self.number)
+
+        self.ticks = 0
+        yield tick
+
+
+def settings(store: Path, **more: Any) -> dict[str, Any]:
+    """Return the overrides of a training that takes seconds."""
+    return {
+        "model.sizes": "base",
+        "train.epochs": 3,
+        "train.batch_size": 2,
+        "train.lr": 1e-3,
+        "train.audio_context": "dynamic",
+        "train.precision": "fp32",
+        "train.checkpoint_steps": 2,
+        "train.spec_augment": True,
+        "eval.audio_context": "dynamic",
+        "eval.max_new_tokens": 8,
+        "eval.bootstrap_draws": 100,
+        "tracking.uri": f"sqlite:///{store}",
+        "tracking.register": False,
+    } | more
+
+
+def train(
+    folder: Path,
+    split: Path,
+    checkpoint: Path,
+    overrides: dict[str, Any],
+    kill_at: int | None,
+    kind: str,
+    stop_with: int | None,
+) -> None:
+    """Train, or go on training, in a folder; leave the moments passed in ``moments``."""
+    from kmed_bench.asr.weights import Weights
+    from kmed_bench.config import load_config
+    from kmed_bench.lone_training import train_from
+
+    os.chdir(folder)
+    weights = Weights("base", checkpoint, "path", "0" * 64)
+    moments = Moments(kill_at, KINDS[kind])
+    sys.setprofile(moments)
+    config = load_config("sound", overrides)
+    try:
+        train_from(weights, config, split, folder / "out", narrator=Stopper(stop_with), resume=True)
+    except (KeyboardInterrupt, KmedError) as said:
+        (folder / "said").write_text(str(said))
+        sys.exit(130 if isinstance(said, KeyboardInterrupt) else 2)
+    sys.setprofile(None)
+    (folder / "moments").write_text("\n".join(moments.passed))
