@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_bench import Place, check_whole
 
 from kmed_bench.config import load_config
 from kmed_bench.records import KmedError
@@ -80,3 +82,13 @@ def test_a_benchmark_in_postgresql(
     assert readback.read_benches(database)[0].run_id == bench.run_id
     with pytest.raises(KmedError, match="not in the registry"):
         registry.promote("kmed-whisper-base", 1)
+
+
+def test_the_whole_run_in_postgresql(database: str, tmp_path: Path) -> None:
+    place = Place(tmp_path, database)
+    killed = place.killed("_finish:2", "SIGKILL")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = place.run("--resume")
+    assert done.returncode == 0, done.stderr
+    check_whole(place)
+    assert "secret" not in done.stderr

@@ -1,6 +1,7 @@
 """The same runs against a tracking server on loopback, artifacts through the server."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import pytest
 import requests
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from random_whisper import save_random_whisper
+from small_bench import Place, check_whole
 
 from kmed_bench.config import load_config
-from kmed_bench.tracking import readback, registry, runs
+from kmed_bench.tracking import checkpoints, readback, registry, runs
+from kmed_bench.tracking.fetch import fetch_checkpoint
 
 pytestmark = [
     pytest.mark.slow,
@@ -125,3 +129,39 @@ def test_failures_end_their_runs_there_too(server: str, monkeypatch: pytest.Monk
         raise KeyboardInterrupt
     client = MlflowClient(tracking_uri=server)
     assert [client.get_run(run.run_id).info.status for run in (bench, child)] == ["KILLED", "KILLED"]
+
+
+def test_the_whole_run_through_a_server(server: str, tmp_path: Path) -> None:
+    place = Place(tmp_path, server)
+    killed = place.killed("_finish:2", "SIGKILL")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = place.run("--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"MLflow UI: {server}" in done.stdout
+    check_whole(place)
+    assert not list(tmp_path.glob("ml*"))  # no store of its own
+
+
+def test_checkpoints_through_a_server(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = load_config("demo", {"tracking.uri": server})
+    with runs.bench_run(config, code_version="x") as bench, bench.child("train", "train-tiny-seed0") as train:
+        train.log_dataset(sha256=SHA, counts={"train": 3}, context="training")
+        for epoch, cer in enumerate((0.5, 0.4, 0.45), start=1):
+            path = tmp_path / "best.pt"
+            path.write_bytes(bytes([epoch]) * 1_000)
+            train.log_epoch(epoch, {"valid/cer": cer})
+            checkpoints.log_checkpoint(
+                train, path, epoch=epoch, metrics={"valid/cer": cer}, split_sha256=SHA, best=epoch <= 2
+            )
+        first = checkpoints.search_checkpoints(train.run_id)[0]
+        location = train.client.get_logged_model(first.model_id).artifact_location
+        assert location.startswith("mlflow-artifacts:")
+        assert [one.epoch for one in checkpoints.keep_checkpoints(train, 1)] == [1]
+        kept = checkpoints.search_checkpoints(train.run_id)
+        assert [(one.epoch, one.best, one.metrics) for one in kept] == [
+            (2, True, {"valid/cer": 0.4}),
+            (3, False, {"valid/cer": 0.45}),
+        ]
+        assert get_artifact_repository(location, tracking_uri=server).list_artifacts() == []
+    assert fetch_checkpoint(f"models:/{kept[0].model_id}", tmp_path / "fetched").read_bytes() == b"\x02" * 1_000
