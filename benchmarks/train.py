@@ -1,0 +1,293 @@
+"""Fine-tuning beside the original's recipe and transformers' trainer: clips per second, memory, and what they learn.
+
+    python benchmarks/train.py [--quick] [--json FILE]      clips per second, share of the matmul peak
+    python benchmarks/train.py --memory [--json FILE]       peak memory of tiny, base and small
+    python benchmarks/train.py --quality [--json FILE]      decoded test CER after equal epochs (hours)
+
+Whisper base on the shared recordings (KMED_REAL_SPEECH, or ../shared/data/korean-speech), batch 4, the same batches
+for all. Needs librosa, transformers and accelerate. The competitors (peers_train.py) are threads of one process that
+take turns (turns.py), a block of steps each; ratios are of blocks over the same clips. Ours is ``fit`` itself, `full`
+in the 30 s window and `dynamic` in the batch's own. Features are made before for ours and for transformers, as both
+advise; the original makes them in each step, which is its recipe.
+
+The peak is what a large square matrix product reaches in the same turns, in training's precision. The operations of a
+batch of B clips, T encoder positions and N tokens, model width d, L layers a side, V tokens, in multiply-adds:
+
+- convolutions B (2T 240 d + T 3 d²); the first needs no gradient of its input, so it counts twice, all else 3 times
+- an encoder layer B (12 T d² + 2 T² d): four projections, two of four times the width, scores and weighted sum
+- a decoder layer B (14 N d² + 2 T d² + N² d + 2 N T d): self-attention (causal: half), cross-attention, two wide ones
+- logits B N d V
+
+Forward and the two products of backward make 3; a multiply-add is two operations. Padding is computed, so it counts.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from turns import Turns
+from whisper.model import ModelDimensions
+
+from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer
+from kmed_bench.asr.device import describe_machine, resolve_precision
+from kmed_bench.asr.features import FrameStore, build_frames
+from kmed_bench.asr.weights import find_weights, load_weights
+from kmed_bench.config import DataConfig, TrainConfig
+from kmed_bench.corpus.manifest import ingest
+from kmed_bench.records import read_manifest
+from kmed_bench.training.fit import fit
+from kmed_bench.training.step import LossNetwork
+
+CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
+CPU = torch.device("cpu")
+SEED = 0
+PEAK_SIDE, PRODUCTS_A_STEP = 2048, 4
+TARGETS = {"original over full": 2.2, "original over dynamic": 10, "transformers over full": 1.2}
+TARGETS |= {"transformers over dynamic": 4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """The shared recordings, ready for every competitor.
+
+    Attributes
+    ----------
+    batches : list
+        The first batches of ``fit``'s first epoch, in its order.
+    paths : dict
+        Utterance of these batches to its wave file.
+    """
+
+    examples: list[Example]
+    batches: list[list[Example]]
+    store: FrameStore
+    paths: dict[str, Path]
+
+
+def speech_folder() -> Path:
+    """Return the shared recordings' folder, found as the tests find it."""
+    named = os.environ.get("KMED_REAL_SPEECH")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data" / "korean-speech"
+    if not (folder / "Training").is_dir():
+        raise SystemExit(f"No recordings in {folder}; set KMED_REAL_SPEECH to a download's folder.")
+    return folder
+
+
+def prepare(folder: Path, n_steps: int) -> Material:
+    """Return the recordings' features and, for the peers, wave files of the first steps' at the rate of 208."""
+    from peers_train import write_recordings
+
+    ingest([speech_folder()], folder / "manifest", DataConfig())
+    part = read_manifest(folder / "manifest" / "manifest.parquet")
+    store = build_frames(part, folder / "features")
+    examples, _ = build_examples(
+        part, store, policy="pronunciation", max_len=CONFIG.max_len, tokenizer=korean_tokenizer()
+    )
+    whole = examples[: len(examples) - len(examples) % CONFIG.batch_size]
+    batches = epoch_order(whole, CONFIG.batch_size, seed=SEED, epoch=1)[:n_steps]
+    if len(batches) < n_steps:
+        raise SystemExit(f"{len(whole)} recordings are too few for {n_steps} steps of {CONFIG.batch_size}.")
+    used = {example.utterance_id for batch in batches for example in batch}
+    paths = write_recordings(part[part["utterance_id"].isin(used)], folder / "wav")
+    return Material(whole, batches, store, paths)
+
+
+def multiply_adds(dims: ModelDimensions, n_clips: int, n_positions: int, n_tokens: int) -> int:
+    """Return the multiply-adds of a training step, by the formula above."""
+    d, t, n = dims.n_audio_state, n_positions, n_tokens
+    first = 2 * t * 3 * dims.n_mels * d  # its output has 2 T positions, and its kernel 3 taps
+    encoder = 3 * t * d * d + dims.n_audio_layer * (12 * t * d * d + 2 * t * t * d)
+    decoder = dims.n_text_layer * (14 * n * d * d + 2 * t * d * d + n * n * d + 2 * n * t * d)
+    total: int = n_clips * (2 * first + 3 * (encoder + decoder + n * d * dims.n_vocab))
+    return total
+
+
+def operations(batch: Sequence[Example], dims: ModelDimensions, context: str) -> int:
+    """Return the floating-point operations of our training step on a batch."""
+    n_positions = dims.n_audio_ctx if context == "full" else max(e.n_frames for e in batch) // 2
+    return 2 * multiply_adds(dims, len(batch), n_positions, max(len(e.tokens) for e in batch) - 1)
+
+
+class Stopwatch:
+    """Seconds of our measured steps in forward, backward and optimizer, by competitor."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.seconds: dict[str, float] = {}
+        self._turns = turns
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch the three calls while the competitors run."""
+        calls = ((LossNetwork, "forward"), (torch.Tensor, "backward"), (torch.optim.AdamW, "step"))
+        with contextlib.ExitStack() as stack:
+            for owner, name in calls:
+                stack.enter_context(mock.patch.object(owner, name, self._timed(getattr(owner, name))))
+            yield
+
+    def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                if self._turns.is_measuring():
+                    name = threading.current_thread().name
+                    self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+        return timed
+
+
+def measure_speed(material: Material, turns: Turns, weights: Path) -> dict[str, Any]:
+    """Return the figures of all competitors, which start from the same checkpoint."""
+    from peers_train import prepare_transformers, train_original, train_transformers
+
+    precision = resolve_precision("auto", CPU)
+    rows = prepare_transformers([e for batch in material.batches for e in batch], material.paths)
+
+    def ours(context: str) -> Callable[[Callable[[], None]], None]:
+        def work(pace: Callable[[], None]) -> None:
+            config = dataclasses.replace(CONFIG, audio_context=context)  # type: ignore[arg-type]
+            model, examples, store = load_weights(weights), material.examples, material.store
+            for _ in fit(
+                model, examples, store, examples[:1], store, config, seed=SEED, progress=lambda *_counts: pace()
+            ):
+                pass
+
+        return work
+
+    def peak(pace: Callable[[], None]) -> None:
+        a = torch.randn(PEAK_SIDE, PEAK_SIDE, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+        while True:
+            for _ in range(PRODUCTS_A_STEP):
+                a @ a
+            pace()
+
+    watch = Stopwatch(turns)
+    with watch.watching():
+        turns.run(
+            {
+                "full": ours("full"),
+                "dynamic": ours("dynamic"),
+                "original": lambda pace: train_original(
+                    load_weights(weights), material.batches, material.paths, lr=CONFIG.lr, max_len=80, pace=pace
+                ),
+                "transformers": lambda pace: train_transformers(
+                    load_weights(weights), material.batches, rows, lr=CONFIG.lr, bf16=precision == "bf16", pace=pace
+                ),
+                "peak": peak,
+            }
+        )
+    return summarise(material.batches, load_weights(weights).dims, turns, watch)
+
+
+def summarise(
+    batches: Sequence[Sequence[Example]], dims: ModelDimensions, turns: Turns, watch: Stopwatch
+) -> dict[str, Any]:
+    """Return rates, shares and ratios of the measured blocks."""
+    clips = turns.block * CONFIG.batch_size
+    seconds = turns.seconds
+    products = turns.block * PRODUCTS_A_STEP
+    peak = [2 * PEAK_SIDE**3 * products / s for s in seconds["peak"]]
+
+    def rate(name: str) -> dict[str, Any]:
+        return {"clips_per_s": clips * len(seconds[name]) / sum(seconds[name]), "block_s": seconds[name]}
+
+    def own(context: str) -> dict[str, Any]:
+        first = turns.warm_up
+        blocks = [batches[first + i * turns.block :][: turns.block] for i in range(turns.blocks)]
+        done = [sum(operations(batch, dims, context) for batch in block) for block in blocks]
+        shares = [n / s / top for n, s, top in zip(done, seconds[context], peak, strict=True)]
+        return {
+            **rate(context),
+            "share_of_matmul_peak": {"median": statistics.median(shares), "low": min(shares), "high": max(shares)},
+            "share_outside_forward_backward_optimizer": 1 - watch.seconds[context] / sum(seconds[context]),
+        }
+
+    ratios = {}
+    for peer in ("original", "transformers"):
+        for context in ("full", "dynamic"):
+            each = [theirs / ours for theirs, ours in zip(seconds[peer], seconds[context], strict=True)]
+            spread = {"median": statistics.median(each), "low": min(each), "high": max(each)}
+            ratios[f"{peer} over {context}"] = {**spread, "target": TARGETS[f"{peer} over {context}"]}
+    return {
+        "matmul_peak_gflops": [top / 1e9 for top in peak],
+        "ours": {context: own(context) for context in ("full", "dynamic")},
+        "peers": {name: rate(name) for name in ("original", "transformers")},
+        "ratios": ratios,
+    }
+
+
+def describe() -> dict[str, Any]:
+    """Return the machine, the versions and the precisions of the result."""
+    names = ("torch", "torchaudio", "openai-whisper", "transformers", "accelerate", "librosa", "soxr", "numpy")
+    installed = {d.metadata["Name"].lower() for d in importlib.metadata.distributions()}
+    precision = resolve_precision("auto", CPU)
+    return {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "system": platform.platform(),
+            "torch": describe_machine(CPU),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in names if name in installed},
+        },
+        "precision": {"ours": precision, "original": "fp32", "transformers": precision},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="3 blocks of 2 steps instead of 6 of 4")
+    parser.add_argument("--json", type=Path, help="where the result is written")
+    parser.add_argument("--block", type=int, help="steps of a turn (4; --quick: 2)")
+    parser.add_argument("--blocks", type=int, help="measured turns of each (6; --quick: 3)")
+    parser.add_argument("--weights", type=Path, help="another checkpoint than base's, such as one to try this with")
+    parser.add_argument("--memory", action="store_true", help="peak memory of each size instead")
+    parser.add_argument("--quality", action="store_true", help="decoded test CER instead; hours")
+    parser.add_argument("--epochs", type=int, default=2, help="of --quality (2)")
+    parser.add_argument("--seeds", default="0,1,2", help="of --quality (0,1,2)")
+    parser.add_argument("--parts", default="200,40,40", help="train, valid and test clips of --quality (200,40,40)")
+    parser.add_argument("--lr", type=float, default=CONFIG.lr, help="of --quality, the same for all (2e-5)")
+    args = parser.parse_args()
+    weights = args.weights or find_weights("base").path
+    if args.memory:
+        from train_memory import measure_memory
+
+        found = measure_memory(CONFIG)
+    elif args.quality:
+        from train_quality import measure_quality
+
+        config = dataclasses.replace(CONFIG, epochs=args.epochs, lr=args.lr)
+        parts, seeds = ([int(n) for n in given.split(",")] for given in (args.parts, args.seeds))
+        found = measure_quality(speech_folder(), config, seeds, parts, weights)
+    else:
+        block, blocks = args.block or (2 if args.quick else 4), args.blocks or (3 if args.quick else 6)
+        names = ("full", "dynamic", "original", "transformers", "peak")
+        turns = Turns(names, warm_up=block, block=block, blocks=blocks)
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure_speed(prepare(Path(folder), block * (blocks + 1)), turns, weights)
+        found["settings"] = {"batch_size": CONFIG.batch_size, "block": block, "blocks": blocks, "warm_up": block}
+    text = json.dumps({**describe(), **found}, indent=2)
+    print(text)
+    if args.json:
+        args.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

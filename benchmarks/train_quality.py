@@ -1,0 +1,153 @@
+"""What the same number of epochs teaches: decoded test CER of ours, of the original's recipe and of transformers'."""
+
+import dataclasses
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from peers_train import prepare_transformers, train_original, train_transformers, write_recordings
+from whisper.model import Whisper
+
+from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer
+from kmed_bench.asr.decode import predict_part
+from kmed_bench.asr.device import resolve_precision
+from kmed_bench.asr.features import build_frames
+from kmed_bench.asr.weights import load_weights
+from kmed_bench.config import Context, DataConfig, EvalConfig, SplitConfig, TrainConfig
+from kmed_bench.corpus.manifest import ingest
+from kmed_bench.corpus.split import split_manifest
+from kmed_bench.records import read_manifest
+from kmed_bench.scoring.measures import count_utterances, rates
+from kmed_bench.training.fit import fit, seed_everything
+
+SCORING = EvalConfig()
+Train = Callable[[Whisper, int], None]
+
+
+class Comparison:
+    """One split of the shared recordings, no speaker and no sentence in two parts, and its competitors.
+
+    Parameters
+    ----------
+    parts : sequence of int
+        Clips of train, valid and test.
+    """
+
+    def __init__(self, source: Path, config: TrainConfig, parts: Sequence[int], folder: Path) -> None:
+        self.config = config
+        ingest([source], folder / "manifest", DataConfig())
+        train, valid, test = parts
+        wanted = SplitConfig(train=train, valid=valid, test=test, by=("gender",), tolerance=0.1)
+        self.split = split_manifest(read_manifest(folder / "manifest" / "manifest.parquet"), wanted)
+        self.stores = {name: build_frames(part, folder / "features") for name, part in self.split.parts.items()}
+        self.train, self.valid = self._examples("train"), self._examples("valid")
+        self.paths = write_recordings(self.split.parts["train"], folder / "wav")
+        self.rows = prepare_transformers(self.train, self.paths)
+
+    def _examples(self, part: str) -> list[Example]:
+        made, _ = build_examples(
+            self.split.parts[part],
+            self.stores[part],
+            policy=SCORING.policy,
+            max_len=self.config.max_len,
+            tokenizer=korean_tokenizer(),
+        )
+        # transformers' trainer cuts its batches itself, so none may be short.
+        return made[: len(made) - len(made) % self.config.batch_size]
+
+    def competitors(self) -> dict[str, Train]:
+        """Return the ways to train, each given a model and a seed."""
+        return {
+            "full": lambda model, seed: self._ours(model, seed, "full"),
+            "dynamic": lambda model, seed: self._ours(model, seed, "dynamic"),
+            "original": lambda model, seed: train_original(
+                model,
+                self._batches(seed),
+                self.paths,
+                lr=self.config.lr,
+                max_len=self.config.max_len,
+                pace=lambda: None,
+            ),
+            "transformers": lambda model, seed: train_transformers(
+                model,
+                self._batches(seed),
+                self.rows,
+                lr=self.config.lr,
+                bf16=resolve_precision("auto", model.device) == "bf16",
+                pace=lambda: None,
+            ),
+        }
+
+    def _ours(self, model: Whisper, seed: int, context: Context) -> None:
+        config = dataclasses.replace(self.config, audio_context=context)
+        for _ in fit(model, self.train, self.stores["train"], self.valid, self.stores["valid"], config, seed=seed):
+            pass
+
+    def _batches(self, seed: int) -> list[list[Example]]:
+        orders = (
+            epoch_order(self.train, self.config.batch_size, seed=seed, epoch=epoch)
+            for epoch in range(1, self.config.epochs + 1)
+        )
+        return [batch for order in orders for batch in order]
+
+    def test_cer(self, model: Whisper) -> float:
+        """Return the CER of the test part's transcripts, decoded greedily in the 30 s window, fp32."""
+        predictions = predict_part(
+            model.eval(),
+            self.split.parts["test"],
+            self.stores["test"],
+            batch_size=SCORING.batch_size,
+            context="full",
+            precision="fp32",
+            max_new_tokens=SCORING.max_new_tokens,
+        )
+        cer = rates(count_utterances(predictions, SCORING.policy))["cer"]
+        assert cer is not None
+        return cer
+
+
+def measure_quality(
+    source: Path, config: TrainConfig, seeds: Sequence[int], parts: Sequence[int], weights: Path
+) -> dict[str, Any]:
+    """Return each competitor's decoded test CER by seed, with its spread, and the seconds of training."""
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = Comparison(source, config, parts, Path(folder))
+        untouched = comparison.test_cer(load_weights(weights))
+        print(f"untouched: {untouched:.4f}", file=sys.stderr, flush=True)
+        runs: dict[str, dict[str, list[float]]] = {}
+        for seed in seeds:
+            for name, train in comparison.competitors().items():
+                model = load_weights(weights)
+                seed_everything(seed)
+                started = time.perf_counter()
+                train(model, seed)
+                found = runs.setdefault(name, {"test_cer": [], "train_s": []})
+                found["train_s"].append(time.perf_counter() - started)
+                found["test_cer"].append(comparison.test_cer(model))
+                # Hours may pass before the end; what is known is said at once.
+                print(f"{name}, seed {seed}: {found['test_cer'][-1]:.4f}", file=sys.stderr, flush=True)
+        counts = {name: len(part) for name, part in comparison.split.parts.items()}
+    results = {name: {**found, **_spread(found["test_cer"])} for name, found in runs.items()}
+    peers = ("original", "transformers")
+    return {
+        "ours": {name: found for name, found in results.items() if name not in peers},
+        "peers": {name: results[name] for name in peers},
+        "ratios": {},
+        "untouched_test_cer": untouched,
+        "settings": {
+            "epochs": config.epochs,
+            "lr": config.lr,
+            "seeds": list(seeds),
+            "clips": counts,
+            "train_examples": len(comparison.train),
+            "leakage": comparison.split.report["leakage"],
+        },
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": statistics.fmean(values), "low": min(values), "high": max(values)}
