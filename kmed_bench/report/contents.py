@@ -46,6 +46,8 @@ def make_frames(record: BenchRecord, comparisons: Sequence[Mapping[str, Any]]) -
         "split_distance": data_tables.distance_table(record.split),
         "quality": data_tables.quality_table(record.quality),
         "quality_fields": data_tables.fields_table(record.quality),
+        "quality_pairs": data_tables.pairs_table(record.quality),
+        "quality_examples": data_tables.examples_table(record.quality),
         "quality_histograms": data_tables.histogram_table(record.quality),
         "provenance": tables.provenance_table(record),
     }
@@ -247,6 +249,14 @@ def _data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
         "split_distance": ("Distance of each part's shares from the corpus's.", [*texts("field", "part"), *distance]),
         "quality": ("What ingest counted; labels = usable + rejected.", [*texts("kind", "name"), *counts("n")]),
         "quality_fields": ("Usable utterances by field.", [*texts("field", "value"), *counts("n", "hours")]),
+        "quality_pairs": (
+            "Usable utterances by pairs of fields.",
+            [*texts("fields", "first", "second"), *counts("n", "hours")],
+        ),
+        "quality_examples": (
+            "Examples of what was rejected or warned of; rejects.csv of the ingest has all rejects with their details.",
+            [*texts("kind", "name"), Column(key="utterance_id", label="utterance")],
+        ),
         "provenance": ("What the figures rest on.", texts("name", "value")),
     }
     return [View(name=name, caption=says, columns=shown, rows=frames[name]) for name, (says, shown) in layout.items()]

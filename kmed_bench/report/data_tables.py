@@ -81,6 +81,28 @@ def fields_table(quality: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["field", "value", "n", "hours"])
 
 
+def pairs_table(quality: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the usable utterances and hours of each pair of fields' values."""
+    rows = [
+        {"fields": fields.replace(",", ", "), "first": first, "second": second, "n": cell["n"], "hours": cell["hours"]}
+        for fields, values in quality.get("pairs", {}).items()
+        for first, cells in values.items()
+        for second, cell in cells.items()
+    ]
+    return pd.DataFrame(rows, columns=["fields", "first", "second", "n", "hours"])
+
+
+def examples_table(quality: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the utterances that ingest names as examples: kind (rejected, warning), name of the reason, id."""
+    rows = [
+        {"kind": kind, "name": name, "utterance_id": utterance}
+        for kind, key in (("rejected", "reject_examples"), ("warning", "warning_examples"))
+        for name, ids in quality.get(key, {}).items()
+        for utterance in ids
+    ]
+    return pd.DataFrame(rows, columns=["kind", "name", "utterance_id"])
+
+
 def histogram_table(quality: Mapping[str, Any]) -> pd.DataFrame:
     """Return the ingest's histograms: measure, low and high edge (NaN: open), n."""
     rows = []

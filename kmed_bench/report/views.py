@@ -57,6 +57,11 @@ class View:
         intervals = sum(column.low is not None for column in self.columns)
         return len(self.columns) + max(0, texts - 2) + intervals > 6
 
+    def table(self) -> pd.DataFrame:
+        """Return the table as people read it: labels as columns, each cell as on the page."""
+        rows = [{column.label: cell(row, column).striptags() for column in self.columns} for row in self.records()]
+        return pd.DataFrame(rows, columns=[column.label for column in self.columns])
+
     def records(self) -> list[dict[str, Any]]:
         """Return the rows as dictionaries."""
         return [{str(key): value for key, value in row.items()} for row in self.rows.to_dict("records")]
