@@ -75,4 +75,7 @@ def _varies(trials: Sequence[FrozenTrial]) -> bool:
 def _draw(plot: Callable[[], Any], name: str, caption: str) -> ExtraFigure:
     axes = plot()
     figure = axes.figure if hasattr(axes, "figure") else axes[0].figure
+    # Optuna lays out at each drawing; the box that is cut out must be measured after the last one.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     return draw_figure(figure, name, alt=caption, caption=caption)

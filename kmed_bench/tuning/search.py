@@ -149,8 +149,8 @@ class Search:
         ended = sum(trial.state in ("complete", "pruned", "failed") for trial in record.slots())
         self.narrator.say(
             f"Study {self.name}: {ended} of {record.n_trials} trials are done; {self.config.tune.sampler} sampler, "
-            f"pruner {self.config.tune.pruner}, searched: {', '.join(self.config.tune.space)}. Run the same command anywhere "
-            "to share the rest."
+            f"pruner {self.config.tune.pruner}, searched: {', '.join(self.config.tune.space)}. Run the same "
+            "command anywhere to share the rest."
         )
 
     def record(self) -> StudyRecord:

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,6 +122,8 @@ def _open_database(config: TuneConfig) -> RDBStorage:
     path = sqlite_file(config.storage)
     url = config.storage if path is None else f"sqlite:///{path}"
     arguments: dict[str, Any] = {} if path is None else {"connect_args": {"timeout": _BUSY_S}}
+    if path is not None and not path.exists():
+        _make_database(path)
     storage = RDBStorage(
         url,
         engine_kwargs=arguments,
@@ -129,6 +133,16 @@ def _open_database(config: TuneConfig) -> RDBStorage:
     if path is not None:
         _begin_immediately(storage.engine)
     return storage
+
+
+def _make_database(path: Path) -> None:
+    """Build the tables aside and link them into place: onlookers such as a dashboard never see half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        fresh = Path(folder) / path.name
+        RDBStorage(f"sqlite:///{fresh}").engine.dispose()
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
 
 
 def _begin_immediately(engine: sqlalchemy.Engine) -> None:
