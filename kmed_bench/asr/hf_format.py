@@ -5,6 +5,7 @@ openai-whisper's package.
 """
 
 import base64
+import functools
 import gzip
 import itertools
 import shutil
@@ -216,7 +217,7 @@ def build_processor(dims: ModelDimensions) -> "WhisperProcessor":
     """Return transformers' tokenizer and feature extractor, from openai-whisper's vocabulary and constants."""
     transformers = import_transformers()
     codec = korean_tokenizer().encoding
-    vocabulary, merges = _byte_pairs({token: codec.encode_single_token(token) for token in codec.token_byte_values()})
+    vocabulary, merges = _byte_pairs()
     tokenizer = transformers.WhisperTokenizer(
         vocab=vocabulary,
         merges=merges,
@@ -237,13 +238,16 @@ def build_processor(dims: ModelDimensions) -> "WhisperProcessor":
     return transformers.WhisperProcessor(feature_extractor=extractor, tokenizer=tokenizer)
 
 
-def _byte_pairs(ranks: dict[bytes, int]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return the vocabulary and merges of a byte-pair tokenizer from tiktoken's ranks.
+@functools.cache
+def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return the vocabulary and merges of a byte-pair tokenizer from the ranks of openai-whisper's tiktoken file.
 
     A token's last merge is what its own bytes come to when only merges of lower rank are allowed.
     """
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+    codec = korean_tokenizer().encoding
+    ranks = {token: codec.encode_single_token(token) for token in codec.token_byte_values()}
     letters = bytes_to_unicode()
 
     def spell(token: bytes) -> str:

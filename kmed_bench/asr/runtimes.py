@@ -177,7 +177,10 @@ class TransformersRuntime(Runtime):
             ) from None
         self._model.to(self._device).eval()
         self.batch_size = config.batch_size
-        self.parameters = sum(p.numel() for p in self._model.parameters() if p.requires_grad)
+        # transformers keeps the encoder's fixed positions as a parameter; they were not learned.
+        self.parameters = sum(
+            p.numel() for name, p in self._model.named_parameters() if "encoder.embed_positions" not in name
+        )
         self.model_bytes = sum(
             f.stat().st_size for pattern in ("*.safetensors", "pytorch_model*.bin") for f in folder.glob(pattern)
         )
