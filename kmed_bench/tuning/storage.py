@@ -61,9 +61,11 @@ class StudyLock:
 
 def _lock_database(url: str) -> Callable[[], None]:
     """Take PostgreSQL's advisory lock, which ends with its connection, also when the process dies."""
-    engine = sqlalchemy.create_engine(url, poolclass=NullPool)
     key = int.from_bytes(hashlib.sha256(b"kmed-bench study").digest()[:7])
-    connection = engine.connect()
+    try:
+        connection = sqlalchemy.create_engine(url, poolclass=NullPool).connect()
+    except Exception as error:  # drivers raise their own types
+        raise _unusable(url, error) from error
     connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
     return connection.close
 
@@ -111,11 +113,15 @@ def open_storage(config: TuneConfig) -> BaseStorage:
             warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna calls heartbeats that
             return _open_database(config)
     except Exception as error:  # drivers and Optuna each raise their own types here
-        text = " ".join(str(error).split()).replace(url, without_password(url))[:400]
-        raise KmedError(
-            f"The Optuna storage {without_password(url)} can't be used ({type(error).__name__}: {text}); start it, or "
-            "choose another with tune.storage."
-        ) from error
+        raise _unusable(url, error) from error
+
+
+def _unusable(url: str, error: Exception) -> KmedError:
+    text = " ".join(str(error).split()).replace(url, without_password(url))[:400]
+    return KmedError(
+        f"The Optuna storage {without_password(url)} can't be used ({type(error).__name__}: {text}); start it, or "
+        "choose another with tune.storage."
+    )
 
 
 def _open_database(config: TuneConfig) -> RDBStorage:
