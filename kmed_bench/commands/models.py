@@ -62,6 +62,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     for row in scores.get("comparisons", ()):
         print(say_comparison(row))
     print(f"Scores: {args.out / 'scores.json'}")
+    if args.against:
+        print(f"Comparisons: {args.out / 'comparisons.json'}")
     return 0
 
 
