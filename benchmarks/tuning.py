@@ -28,7 +28,7 @@ from kmed_bench.corpus.split import split_manifest, write_split
 from kmed_bench.pipeline import demo_corpus
 from kmed_bench.progress import Narrator
 from kmed_bench.records import read_manifest
-from kmed_bench.tuning.search import tune
+from kmed_bench.tuning.tune import tune
 
 
 def settings(folder: Path, *, quick: bool, seed: int, pruner: str) -> Config:
@@ -105,7 +105,7 @@ def main() -> None:
             "torch": torch.__version__,
             "optuna": importlib.metadata.version("optuna"),
         },
-        "settings": dataclasses.asdict(settings(Path("."), quick=args.quick, seed=0, pruner=args.pruner).tune),
+        "settings": dataclasses.asdict(settings(Path(), quick=args.quick, seed=0, pruner=args.pruner).tune),
         "ours": {"studies": ours, "no_worse": all(row["best_cer"] <= row["published_cer"] for row in ours)},
         "peers": {"none": {"studies": peer}},
         "epochs_saved": [1 - a["epochs"] / b["epochs"] for a, b in zip(ours, peer, strict=True)],

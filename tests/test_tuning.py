@@ -22,7 +22,7 @@ from kmed_bench.config import Range, SplitConfig, flatten, load_config, to_yaml
 from kmed_bench.corpus.split import read_split, split_manifest, write_split
 from kmed_bench.progress import Narrator
 from kmed_bench.records import KmedError
-from kmed_bench.report.study import Confirmation, StudyRecord, StudyTrial, study_section, write_study
+from kmed_bench.report.study import Confirmation, StudyRecord, StudyTrial, read_section, study_section, write_study
 from kmed_bench.stages import prepare_speech
 from kmed_bench.tracking.processes import this_process
 from kmed_bench.tuning.choosers import make_pruner, make_sampler
@@ -30,9 +30,10 @@ from kmed_bench.tuning.confirm import check_seeds, compare_seeds
 from kmed_bench.tuning.hooks import report_epochs
 from kmed_bench.tuning.queue import ERROR, PROCESS, StudyQueue
 from kmed_bench.tuning.record import read_study
-from kmed_bench.tuning.search import Search, tune
+from kmed_bench.tuning.search import Search
 from kmed_bench.tuning.space import check_space, distributions, find_published, suggest
 from kmed_bench.tuning.storage import check_storage
+from kmed_bench.tuning.tune import tune
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = (
@@ -313,6 +314,12 @@ def test_a_record_counts_what_counts(tmp_path):
     assert "synthetic speech says nothing about patients" in page
     assert not re.search(r'(src|href)="(https?:)?//', page)
     assert len((tmp_path / "trials.csv").read_text().splitlines()) == 7
+    again = read_section(tmp_path)
+    assert again.lead == lead
+    assert again.tables[0].rows.equals(study_section(record, ()).tables[0].rows)
+    (tmp_path / "study.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(KmedError, match="is not the account of a study"):
+        read_section(tmp_path)
 
 
 def test_two_objectives_are_said_not_to_prune():
@@ -339,6 +346,9 @@ def test_a_study_saves_epochs_and_is_no_worse_than_published(place, capsys):
     assert best.train.lr == record.best().params["train.lr"]
     assert (best.model.sizes, best.train.epochs, best.profile) == (("tiny",), 8, "best")
     assert best.tracking == load_config("demo").tracking
+    section = read_section(place / "out")
+    assert section.title == "Tuning of tiny"
+    assert len(section.figures) == 3
     names = {path.name for path in (place / "out").iterdir()}
     assert {"index.html", "best.yaml", "trials.csv", "tuning-history.png", "tuning-importance.svg"} <= names
     page = outcome.report.read_text(encoding="utf-8")

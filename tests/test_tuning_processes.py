@@ -129,7 +129,7 @@ def test_twelve_trials_in_two_processes(place: Path, start: Callable[..., subpro
 
 
 def test_a_killed_process_loses_no_trial(place: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
-    settings = {"train__epochs": "12", "tune__pruner": "none", "tune__trials": "3"}
+    settings = {"train__epochs": "8", "tune__pruner": "none", "tune__trials": "3"}
     victim, survivor = start(**settings), start(**settings)
     lost = wait_for_trial(place, victim.pid)
     victim.send_signal(signal.SIGKILL)
@@ -151,7 +151,7 @@ def test_a_killed_process_loses_no_trial(place: Path, start: Callable[..., subpr
 
 
 def test_an_interrupted_study_goes_on(place: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
-    settings = {"train__epochs": "8", "tune__pruner": "none", "tune__trials": "2"}
+    settings = {"train__epochs": "6", "tune__pruner": "none", "tune__trials": "2"}
     first = start(**settings)
     begun = wait_for_trial(place, first.pid)
     first.send_signal(signal.SIGTERM)

@@ -7,7 +7,7 @@ from pathlib import Path
 from kmed_bench.asr.weights import Weights
 from kmed_bench.config import Config, load_config
 from kmed_bench.progress import Narrator
-from kmed_bench.tuning.search import tune
+from kmed_bench.tuning.tune import tune
 
 SETTINGS = {
     "model.sizes": "tiny",

@@ -25,7 +25,7 @@ def _tune(args: argparse.Namespace) -> int:
     from kmed_bench.asr.weights import find_weights
     from kmed_bench.pipeline import code_version, ui_command
     from kmed_bench.progress import Narrator
-    from kmed_bench.tuning.search import tune
+    from kmed_bench.tuning.tune import tune
 
     config = resolve(args, model__sizes=args.size, tune__trials=args.trials, model__skip_unavailable="false")
     outcome = tune(

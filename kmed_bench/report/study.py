@@ -9,11 +9,13 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench import __version__
-from kmed_bench.records import write_text_atomically
+from kmed_bench.records import KmedError, read_json, write_json, write_text_atomically
 from kmed_bench.report import page
 from kmed_bench.report.extra import ExtraFigure, ExtraSection, save_sections
 from kmed_bench.report.fonts import subset_font
 from kmed_bench.report.views import Column, View, format_value
+
+STUDY_NAME = "study.json"
 
 STATES = ("complete", "pruned", "failed", "lost", "running", "waiting")
 """lost: its process died or was interrupted; another trial repeats it."""
@@ -256,8 +258,13 @@ _BODY = """<!doctype html>
 
 
 def write_study(record: StudyRecord, figures: Sequence[ExtraFigure], out: Path) -> Path:
-    """Return the path of the study's own self-contained ``index.html``, written with its pictures and tables."""
+    """Return the path of the study's own self-contained ``index.html``, written with its pictures and tables.
+
+    ``study.json`` beside it holds all that `read_section` needs for another page.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    captions = [{"name": figure.name, "alt": figure.alt, "caption": figure.caption} for figure in figures]
+    write_json(out / STUDY_NAME, {"study": dataclasses.asdict(record), "figures": captions})
     (section,) = save_sections([study_section(record, figures)], out, {"index"})
     # The bench page's own macros and style, so that both look alike.
     source = (resources.files("kmed_bench.report") / "page.html").read_text(encoding="utf-8")
@@ -268,3 +275,34 @@ def write_study(record: StudyRecord, figures: Sequence[ExtraFigure], out: Path) 
     html = html.replace("/*hangul*/", page._font_rule(subset_font(html)))
     write_text_atomically(out / "index.html", html)
     return out / "index.html"
+
+
+def read_section(folder: Path) -> ExtraSection:
+    """Return the section of a study that `write_study` wrote into a folder, for the report of a bench.
+
+    Raises
+    ------
+    KmedError
+        When the folder has no study.
+    """
+    found = read_json(folder / STUDY_NAME)
+    try:
+        study = found["study"]
+        trials = tuple(StudyTrial(**trial) for trial in study.pop("trials"))
+        confirmation = study.pop("confirmation")
+        if confirmation is not None:
+            by_seed: dict[str, Any] = {key: tuple(confirmation.pop(key)) for key in ("seeds", "published", "best")}
+            confirmation = Confirmation(**by_seed, **confirmation)
+        objectives = tuple(study.pop("objectives"))
+        record = StudyRecord(**study, objectives=objectives, trials=trials, confirmation=confirmation)
+        figures = [ExtraFigure(**figure, **_read_picture(folder, figure["name"])) for figure in found["figures"]]
+    except (KeyError, TypeError, OSError) as error:
+        raise KmedError(
+            f"{folder / STUDY_NAME} is not the account of a study ({error}); run the same `kmed-bench tune` again, "
+            "which writes it anew."
+        ) from None
+    return study_section(record, figures)
+
+
+def _read_picture(folder: Path, name: str) -> dict[str, Any]:
+    return {ending: (folder / f"{name}.{ending}").read_bytes() for ending in ("png", "svg")}

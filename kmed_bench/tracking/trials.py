@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import mlflow
@@ -57,7 +58,15 @@ def trial_params(config: Config) -> dict[str, Any]:
 
 
 def _without_secrets(config: Config) -> Config:
-    return adjust(shareable(config), {"tune.storage": without_password(config.tune.storage)})
+    return adjust(shareable(config), {"tune.storage": _shareable_storage(config.tune.storage)})
+
+
+def _shareable_storage(url: str) -> str:
+    """Return a storage with its folder and its password left out."""
+    for prefix in ("sqlite:///", "journal:"):
+        if url.startswith(prefix):
+            return prefix + PurePath(url).name
+    return without_password(url)
 
 
 def end_study(run: BenchRun, *, complete: bool) -> None:

@@ -1,4 +1,4 @@
-"""`tune`: a study of one size that any number of processes join by the same command."""
+"""One process's part in a study: it takes trials, trains them, and tells Optuna and MLflow the same."""
 
 import contextlib
 import dataclasses
@@ -7,50 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 from kmed_bench.asr.device import describe_machine, pick_device
 from kmed_bench.asr.weights import Weights, cache_folder, load_weights
-from kmed_bench.config import Config, adjust, digest, to_yaml
+from kmed_bench.config import Config, adjust, digest
 from kmed_bench.corpus.split import Split, read_split
 from kmed_bench.progress import Narrator
-from kmed_bench.records import KmedError, write_text_atomically
-from kmed_bench.report.study import StudyRecord, study_section, write_study
+from kmed_bench.records import KmedError
+from kmed_bench.report.study import StudyRecord
 from kmed_bench.stages import ScoredEpoch, Speech, prepare_speech, train_epochs
 from kmed_bench.tracking import trials as tracked
 from kmed_bench.tracking.processes import this_process
 from kmed_bench.tracking.runs import BenchRun, ChildRun
 from kmed_bench.tracking.store import open_store
 from kmed_bench.tuning.hooks import report_epochs
-from kmed_bench.tuning.pictures import draw_study
 from kmed_bench.tuning.queue import ERROR, PROCESS, PUBLISHED, RUN, StudyQueue, retry_history
 from kmed_bench.tuning.record import EPOCHS, read_study
 from kmed_bench.tuning.space import check_space, suggest
-from kmed_bench.tuning.storage import StudyLock, check_storage, quiet_optuna
+from kmed_bench.tuning.storage import StudyLock, check_storage
 
 _PARENT = "kmed.mlflow_run"
 # What ends a trial and not the study: settings that diverge, don't fit together or don't fit into memory.
 _TRIAL_ERRORS = (KmedError, RuntimeError)
 _REASON_CHARS = 1_000
-
-
-@dataclasses.dataclass(frozen=True)
-class StudyOutcome:
-    """What a study left behind.
-
-    Attributes
-    ----------
-    profile : Path or None
-        ``best.yaml``; None where no trial is complete.
-    """
-
-    record: StudyRecord
-    report: Path
-    profile: Path | None
-    run_id: str
-    tracking_uri: str
 
 
 def describe_setup(config: Config, weights: Weights, split: Split) -> dict[str, Any]:
@@ -138,7 +119,6 @@ class Search:
         try:
             self.queue.work(self._objective, _TRIAL_ERRORS)
         except KeyboardInterrupt:
-            self.leave()
             self.narrator.say(
                 f"Study {self.name}: this trial is interrupted and waits to be run again; the same command goes on."
             )
@@ -251,28 +231,6 @@ class Search:
             )
         return self._speeches[speeds]
 
-    def write(self, out: Path) -> StudyOutcome:
-        """Return what the study came to, after writing its page and, where there is a best trial, ``best.yaml``."""
-        with self.queue.lock():
-            record = self.record()
-            report = write_study(record, draw_study(self.queue.study), out)
-            profile = self._write_profile(record, out / "best.yaml")
-            for path in (report, *([profile] if profile else [])):
-                self.parent.log_file(path, "report")
-            self.parent.set_note(study_section(record, ()).lead + "\n")
-        return StudyOutcome(record, report, profile, self.parent.run_id, self.uri)
-
-    def _write_profile(self, record: StudyRecord, path: Path) -> Path | None:
-        best = record.best()
-        if best is None:
-            return None
-        # Where studies and runs are kept belongs to a machine, not to a recipe.
-        tree = yaml.safe_load(to_yaml(adjust(self.config, best.params)))
-        kept = {key: value for key, value in tree.items() if key not in ("tune", "tracking")}
-        head = f"# kmed-bench run --profile {path.name}\n# Trial {best.number} of study {record.name}.\n"
-        write_text_atomically(path, head + yaml.safe_dump(kept, allow_unicode=True, sort_keys=False))
-        return path
-
 
 @contextlib.contextmanager
 def _telling_ends(run: ChildRun) -> Iterator[None]:
@@ -301,44 +259,3 @@ def _say(chosen: dict[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()
     )
-
-
-def tune(
-    config: Config,
-    weights: Weights,
-    split_folder: Path,
-    out: Path,
-    *,
-    name: str | None = None,
-    confirm: tuple[int, ...] = (),
-    code_version: str,
-    narrator: Narrator,
-) -> StudyOutcome:
-    """Run or join a study and return what it came to; everything is written under ``out``.
-
-    Parameters
-    ----------
-    name : str, optional
-        Of the study; None: made of the size and of what makes its trials comparable, so that the same command
-        goes on with the same study.
-    confirm : tuple of int
-        Seeds with which the published and the best settings are trained anew and compared.
-
-    Raises
-    ------
-    KmedError
-        Before any training; see `Search` and `confirm.check_seeds`.
-    """
-    from kmed_bench.tuning.confirm import check_seeds, confirm_best
-
-    check_seeds(config, confirm)
-    with quiet_optuna():
-        search = Search(config, weights, split_folder, name=name, code_version=code_version, narrator=narrator)
-        with tracked.study_process(search.parent):
-            search.run()
-            try:
-                if confirm:
-                    confirm_best(search, confirm)
-                return search.write(out)
-            finally:
-                search.leave()

@@ -1,0 +1,97 @@
+"""`tune`: a study of one size that any number of processes join by the same command."""
+
+import dataclasses
+from pathlib import Path
+
+import yaml
+
+from kmed_bench.asr.weights import Weights
+from kmed_bench.config import Config, adjust, to_yaml
+from kmed_bench.progress import Narrator
+from kmed_bench.records import write_text_atomically
+from kmed_bench.report.study import STUDY_NAME, StudyRecord, study_section, write_study
+from kmed_bench.tracking import trials as tracked
+from kmed_bench.tuning.confirm import check_seeds, confirm_best
+from kmed_bench.tuning.pictures import draw_study
+from kmed_bench.tuning.search import Search
+from kmed_bench.tuning.storage import quiet_optuna
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyOutcome:
+    """What a study left behind.
+
+    Attributes
+    ----------
+    profile : Path or None
+        ``best.yaml``; None where no trial is complete.
+    """
+
+    record: StudyRecord
+    report: Path
+    profile: Path | None
+    run_id: str
+    tracking_uri: str
+
+
+def tune(
+    config: Config,
+    weights: Weights,
+    split_folder: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    confirm: tuple[int, ...] = (),
+    code_version: str,
+    narrator: Narrator,
+) -> StudyOutcome:
+    """Run or join a study and return what it came to; everything is written under ``out``.
+
+    Parameters
+    ----------
+    name : str, optional
+        Of the study; None: made of the size and of what makes its trials comparable, so that the same command
+        goes on with the same study.
+    confirm : tuple of int
+        Seeds with which the published and the best settings are trained anew and compared.
+
+    Raises
+    ------
+    KmedError
+        Before any training; see `Search` and `confirm.check_seeds`.
+    """
+    check_seeds(config, confirm)
+    with quiet_optuna():
+        search = Search(config, weights, split_folder, name=name, code_version=code_version, narrator=narrator)
+        with tracked.study_process(search.parent):
+            try:
+                search.run()
+                if confirm:
+                    confirm_best(search, confirm)
+                return write_outcome(search, out)
+            finally:
+                search.leave()
+
+
+def write_outcome(search: Search, out: Path) -> StudyOutcome:
+    """Return what the study came to, after writing its page and, where there is a best trial, ``best.yaml``."""
+    with search.queue.lock():  # several processes may end at once and write to one folder
+        record = search.record()
+        report = write_study(record, draw_study(search.queue.study), out)
+        profile = _write_profile(search.config, record, out / "best.yaml")
+        for path in (report, out / STUDY_NAME, *([profile] if profile else [])):
+            search.parent.log_file(path, "report")
+        search.parent.set_note(study_section(record, ()).lead + "\n")
+    return StudyOutcome(record, report, profile, search.parent.run_id, search.uri)
+
+
+def _write_profile(config: Config, record: StudyRecord, path: Path) -> Path | None:
+    best = record.best()
+    if best is None:
+        return None
+    # Where studies and runs are kept belongs to a machine, not to a recipe.
+    tree = yaml.safe_load(to_yaml(adjust(config, best.params)))
+    kept = {key: value for key, value in tree.items() if key not in ("tune", "tracking")}
+    head = f"# kmed-bench run --profile {path.name}\n# Trial {best.number} of study {record.name}.\n"
+    write_text_atomically(path, head + yaml.safe_dump(kept, allow_unicode=True, sort_keys=False))
+    return path
