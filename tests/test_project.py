@@ -13,7 +13,19 @@ from kmed_bench.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
-ENTRIES = {"main", "ingest", "split", "train", "evaluate", "report", "promote", "import-log", "history"}
+ENTRIES = {
+    "main",
+    "ingest",
+    "split",
+    "train",
+    "evaluate",
+    "export",
+    "report",
+    "promote",
+    "import-log",
+    "history",
+    "tune",
+}
 
 
 def test_entry_points_are_the_contracts():

@@ -117,11 +117,13 @@ def read_hf_folder(folder: Path) -> Whisper:
         When transformers is missing, the folder can't be read or holds another vocabulary than the multilingual one.
     """
     transformers = import_transformers()
+    from safetensors import SafetensorError  # transformers brings it
+
     try:
         network: WhisperForConditionalGeneration = transformers.WhisperForConditionalGeneration.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise KmedError(f"{folder} can't be read as a Hugging Face Whisper model ({error}).") from None
     config = network.config
     _check_vocabulary(config.vocab_size)

@@ -153,6 +153,19 @@ def open_folder(folder: Path, config: EvalConfig) -> Runtime:
     return OpenAIRuntime(next(folder.glob("*.pt")), config)
 
 
+def _check_processor(folder: Path) -> None:
+    """Raise KmedError when the tokenizer or the features' settings are missing.
+
+    Without its files transformers makes a tokenizer that knows no word, and says nothing.
+    """
+    for names in (("tokenizer.json", "vocab.json"), ("preprocessor_config.json", "processor_config.json")):
+        if not any((folder / name).is_file() for name in names):
+            raise KmedError(
+                f"{folder} has neither {names[0]} nor {names[1]}; a whole Hugging Face folder holds the model, its "
+                "tokenizer and its feature extractor: save the processor there too (`processor.save_pretrained`)."
+            )
+
+
 class TransformersRuntime(Runtime):
     """transformers' Whisper: batched ``generate``, greedy, fp32."""
 
@@ -160,6 +173,9 @@ class TransformersRuntime(Runtime):
 
     def __init__(self, folder: Path, config: EvalConfig) -> None:
         transformers = import_transformers()
+        from safetensors import SafetensorError  # transformers brings it
+
+        _check_processor(folder)
         self.version = transformers.__version__
         self._logging = transformers.utils.logging
         self._device = pick_device()
@@ -169,11 +185,10 @@ class TransformersRuntime(Runtime):
                 self._model = transformers.WhisperForConditionalGeneration.from_pretrained(
                     folder, local_files_only=True, dtype=torch.float32
                 )
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise KmedError(
-                f"{folder} can't be opened by transformers {self.version} ({str(error).partition(chr(10))[0]}); a "
-                "whole folder holds the model, its tokenizer and its feature extractor: save the processor there too "
-                "(`processor.save_pretrained`)."
+                f"{folder} can't be opened by transformers {self.version} ({str(error).partition(chr(10))[0]}); save "
+                "the model there again."
             ) from None
         self._model.to(self._device).eval()
         self.batch_size = config.batch_size
@@ -199,7 +214,9 @@ class TransformersRuntime(Runtime):
     def _prepare(self, config: EvalConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the options of ``generate`` and their account; mend what old fine-tunings left behind."""
         generation = self._model.generation_config
-        multilingual = self._model.config.vocab_size >= N_VOCAB_MULTILINGUAL
+        large = self._model.config.vocab_size >= N_VOCAB_MULTILINGUAL
+        multilingual = getattr(generation, "is_multilingual", None)
+        multilingual = large if multilingual is None else multilingual  # an outdated config does not say
         limit = min(config.max_new_tokens, self._model.config.max_target_positions // 2)
         told: dict[str, Any] = {"max_new_tokens": limit, "language": None}
         # Forced ids of another language or task would win over what is asked for here.

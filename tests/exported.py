@@ -1,0 +1,33 @@
+"""Clips and decodings that the tests of export, runtimes and evaluation share."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from kmed_bench.asr.export import FORMATS, export_model
+from kmed_bench.asr.weights import load_weights
+from kmed_bench.config import EvalConfig
+from kmed_bench.corpus.split import build_split, sort_manifest, write_split
+from kmed_bench.records import PARTS
+
+_made: dict[Path, dict[str, Path]] = {}
+
+
+def export_all(checkpoint: Path) -> dict[str, Path]:
+    """Return a folder of a checkpoint in each format, made once a test session beside the checkpoint."""
+    if checkpoint not in _made:
+        model, beside = load_weights(checkpoint), checkpoint.parent
+        for fmt in FORMATS:
+            export_model(model, beside / fmt, fmt, EvalConfig())
+        _made[checkpoint] = {fmt: beside / fmt for fmt in FORMATS}
+    return _made[checkpoint]
+
+
+def write_thirds(part: pd.DataFrame, out: Path) -> Path:
+    """Write a split whose three parts are thirds of these rows, and return its folder."""
+    table = sort_manifest(part)
+    n = len(table) // 3
+    parts = {name: table.iloc[i * n : (i + 1) * n].reset_index(drop=True) for i, name in enumerate(PARTS)}
+    config = {"train": n, "valid": n, "test": n, "by": ("gender",), "disjoint": (), "seed": 0, "tolerance": 0.005}
+    write_split(build_split(table, parts, config, {"method": "thirds"}), out)
+    return out
