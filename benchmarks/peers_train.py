@@ -34,7 +34,7 @@ Pace = Callable[[], None]
 def write_recordings(part: pd.DataFrame, folder: Path) -> dict[str, Path]:
     """Write a part's recordings as the original reads them, wave files at 48 kHz; return them by utterance."""
     folder.mkdir(parents=True)
-    paths = {}
+    paths: dict[str, Path] = {}
     with AudioReader() as reader:
         for name, place in zip(part["utterance_id"], part["audio"], strict=True):
             samples = torch.from_numpy(decode_audio(reader.read(place), name))
