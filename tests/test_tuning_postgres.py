@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 from test_tracking_postgres import database  # noqa: F401 (a fixture: a server of its own)
@@ -52,13 +51,17 @@ def test_three_processes_start_a_study_at_once(database: str, tmp_path: Path) ->
     for process in started:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
-    study = optuna.load_study(study_name="shared", storage=database)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 8
-    assert len({trial.params["train.lr"] for trial in study.trials}) == 8
-    assert study.trials[0].params == {"train.lr": 2e-5}
+    config = settings(tmp_path, tune__storage=database, tune__trials="8")
+    queue = StudyQueue(config, "shared", setup={"a": 1}, on_lost=lambda trial: None)
+    trials = queue.trials()
+    queue.close()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
+    assert len({trial.params["train.lr"] for trial in trials}) == 8
+    assert trials[0].params == {"train.lr": 2e-5}
     config = settings(tmp_path, tune__storage=database, tune__trials="10")
     queue = StudyQueue(config, "shared", setup={"a": 1}, on_lost=lambda trial: None)
     assert [trial.state.name for trial in queue.trials()][8:] == ["WAITING"] * 2
+    queue.close()
 
 
 def test_a_server_out_of_reach_is_named_without_its_password(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
-from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from kmed_bench.config import Config
@@ -54,8 +54,9 @@ class StudyQueue:
         self._url = config.tune.storage
         self._told: set[int] = set()
         with self.lock():
+            self._storage = open_storage(config.tune)
             self.study = optuna.create_study(
-                storage=open_storage(config.tune),
+                storage=self._storage,
                 study_name=name,
                 directions=directions(config.tune),
                 pruner=make_pruner(config),
@@ -63,6 +64,12 @@ class StudyQueue:
             )
             self._check_setup(name, setup)
             self._top_up()
+
+    def close(self) -> None:
+        """Close the connections to the storage."""
+        if isinstance(self._storage, RDBStorage):
+            self._storage.remove_session()
+            self._storage.engine.dispose()
 
     def lock(self) -> StudyLock:
         """Return the lock that every change of the queue needs."""

@@ -71,6 +71,7 @@ def tune(
                 return write_outcome(search, out)
             finally:
                 search.leave()
+                search.queue.close()
 
 
 def write_outcome(search: Search, out: Path) -> StudyOutcome:
