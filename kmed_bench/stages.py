@@ -95,7 +95,9 @@ def prepare_speech(
     def build(part: str, speed: float = 1.0) -> FrameStore:
         label = f"Features of {part}" + (f" at speed {speed:g}" if speed != 1 else "")
         with narrator.track(label) as tick:
-            return build_frames(split.parts[part], cache, progress=tick)
+            return build_frames(
+                split.parts[part], cache, dtype=form.features, speed=speed, budget_bytes=budget, progress=tick
+            )
 
     stores = {part: build(part) for part in parts}
     speeds = {speed: build("train", speed) for speed in form.speed_factors} if "train" in parts else {}
@@ -191,7 +193,7 @@ def _encode_train(
             model,
             speech.stores["train"],
             [e.utterance_id for e in train],
-            cache_folder() / "encoded",
+            cache_folder() / "features",
             context=config.audio_context,
             dtype=config.features,
             budget_bytes=int(config.feature_budget_gib * 2**30),
@@ -229,6 +231,8 @@ def decode_shared(
         context=config.audio_context,
         precision=config.precision,
         max_new_tokens=config.max_new_tokens,
+        beam_size=config.beam_size,
+        repetition_guard=config.repetition_guard,
         progress=progress,
     )
     decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(own)}

@@ -30,9 +30,11 @@ from kmed_bench.stages import (
     train_epochs,
     training_examples,
 )
+from kmed_bench.tracking.checkpoints import keep_checkpoints, log_checkpoint
 from kmed_bench.tracking.gate import EVIDENCE_NAME, summarise_speakers
 from kmed_bench.tracking.registry import log_model
 from kmed_bench.tracking.runs import ChildRun
+from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.fit import mean_loss
 from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.state import STATE_NAME, StateKeeper, fingerprint
@@ -201,23 +203,50 @@ class Trainer:
                 say=self.narrator.say,
             )
             for epoch in results:
-                before = states.account["epochs"]
-                if not before or epoch.valid_cer < best_of(before)["valid_cer"]:
-                    save_weights(model, folder / "best.pt")
+                rows = [*states.account["epochs"], dataclasses.asdict(epoch)]
                 run.log_epoch(epoch.epoch, epoch.metrics())
-                self._write_history([*before, dataclasses.asdict(epoch)], untouched, folder / "history.csv")
+                self._keep_weights(model, rows, run, folder)
+                self._write_history(rows, untouched, folder / "history.csv")
                 self.narrator.say(
                     f"{label}: epoch {epoch.epoch} of {epochs}, train loss {epoch.train_loss:.3f}, "
                     f"valid loss {epoch.valid_loss:.3f}, valid CER {epoch.valid_cer:.1%}, {epoch.epoch_s:.0f} s"
                 )
-        save_weights(model, folder / "last.pt")
+        save_weights(model, folder / "last.pt", merged_state(model))
         run.log_file(folder / "history.csv")
         return list(states.account["epochs"])
 
+    def _keep_weights(self, model: Whisper, rows: list[dict[str, Any]], run: ChildRun, folder: Path) -> None:
+        """Write the last epoch's weights where they are wanted, and delete superseded ones, here and in the store.
+
+        ``best.pt`` is the best epoch's; ``epochNN.pt`` are the latest ``train.keep_checkpoints`` others. Each step
+        can be done again after a crash.
+        """
+        keep, epoch, best = self.config.train.keep_checkpoints, rows[-1]["epoch"], best_of(rows)["epoch"]
+        if epoch != best and not keep:
+            return
+        path = folder / f"epoch{epoch:02d}.pt"
+        save_weights(model, path, merged_state(model))
+        if epoch == best:
+            link = folder / ".best.pt.link"
+            link.unlink(missing_ok=True)
+            try:
+                link.hardlink_to(path)
+            except OSError:  # a file system without links
+                shutil.copyfile(path, link)
+            link.replace(folder / "best.pt")
+        if self.config.tracking.log_checkpoints:
+            metrics = {name: value for name, value in _scored(rows[-1]).metrics().items() if "/cer" in name}
+            sha256 = self.speech.split.sha256
+            log_checkpoint(run, path, epoch=epoch, metrics=metrics, split_sha256=sha256, best=epoch == best)
+            keep_checkpoints(run, keep)
+        others = [row["epoch"] for row in rows if row["epoch"] != best]
+        kept = {f"epoch{one:02d}.pt" for one in (best, *others[-keep:])} if keep else set()
+        for file in folder.glob("epoch*.pt"):
+            if file.name not in kept:
+                file.unlink()
+
     def _write_history(self, epochs: list[dict[str, Any]], untouched: dict[str, Any], path: Path) -> None:
-        names = {field.name for field in dataclasses.fields(ScoredEpoch)}
-        scored = [ScoredEpoch(**{name: row[name] for name in names}) for row in epochs]
-        rows = [{"epoch": 0, **untouched}, *({"epoch": e.epoch, **e.metrics()} for e in scored)]
+        rows = [{"epoch": 0, **untouched}, *({"epoch": e["epoch"], **_scored(e).metrics()} for e in epochs)]
         aside = path.with_suffix(".writing")
         pd.DataFrame(rows).to_csv(aside, index=False)
         aside.replace(path)
@@ -343,3 +372,7 @@ def list_notes(outcome: TrainOutcome) -> str:
         f"{outcome.size}, seed {outcome.seed}: fine-tuning {verb} the decoded test CER "
         f"({before:.1%} untouched, {after:.1%} after epoch {outcome.best_epoch})."
     )
+
+
+def _scored(row: Mapping[str, Any]) -> ScoredEpoch:
+    return ScoredEpoch(**row)

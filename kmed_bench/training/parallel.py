@@ -54,7 +54,12 @@ class Parallel:
 
     def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
         """Return the network whose backward averages gradients over the processes."""
-        return network if self._engine is None else self._engine.prepare_model(network)
+        if self._engine is None:
+            return network
+        # Whisper's table of alignment heads is sparse, which process groups can't send; no process changes it.
+        sparse = [name for name, buffer in network.named_buffers() if buffer.is_sparse]
+        torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, sparse)
+        return self._engine.prepare_model(network)
 
     def synchronised(self, network: torch.nn.Module, now: bool) -> contextlib.AbstractContextManager[None]:
         """Exchange gradients in this backward, or not yet: only the last piece of a batch does."""

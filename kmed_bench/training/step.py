@@ -134,7 +134,7 @@ class Stepper:
             try:
                 sums = self._backward(examples, make)
                 break
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except (RuntimeError, MemoryError) as error:
                 self._make_room(error, examples, where)
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
@@ -195,7 +195,7 @@ class Stepper:
             f"train.grad_clip=1.0 or train.precision=fp32, and check these recordings.{kept}"
         )
 
-    def _make_room(self, error: RuntimeError, examples: Sequence[Example], where: str) -> None:
+    def _make_room(self, error: Exception, examples: Sequence[Example], where: str) -> None:
         """Double the pieces after a lack of memory where that is wanted; raise otherwise, and for other errors."""
         if not _is_out_of_memory(error):
             raise error
@@ -215,9 +215,11 @@ class Stepper:
         ) from None
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # On the CPU torch has no type of its own for it.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _is_out_of_memory(error: Exception) -> bool:
+    # On the CPU torch has no type of its own for it; its kernels' library only says that it can't make one.
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "could not create a primitive"))
 
 
 def _learned(example: Example, tokenizer: Tokenizer) -> int:

@@ -1,0 +1,243 @@
+"""Every option of training, against what it must be equal to."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from kmed_bench.asr.batches import build_examples, korean_tokenizer
+from kmed_bench.asr.features import build_frames
+from kmed_bench.asr.weights import load_weights
+from kmed_bench.config import TrainConfig
+from kmed_bench.records import KmedError
+from kmed_bench.training.encoded import build_encoded
+from kmed_bench.training.fit import fit, mean_loss
+from kmed_bench.training.state import StateKeeper
+from kmed_bench.training.step import FAULTY_BATCH_NAME
+
+CONFIG = TrainConfig(epochs=2, batch_size=4, lr=1e-3, precision="fp32", audio_context="dynamic")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def store(tone_part, cache):
+    return build_frames(tone_part, cache)
+
+
+@pytest.fixture(scope="module")
+def examples(tone_part, store):
+    return build_examples(tone_part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]
+
+
+@pytest.fixture(scope="module")
+def train(tiny_checkpoint, examples, store):
+    def run(source=None, seed=0, **options):
+        model = load_weights(tiny_checkpoint)
+        config = dataclasses.replace(CONFIG, **options)
+        results = list(fit(model, examples[:9], source or store, examples[9:], store, config, seed=seed))
+        return model, results
+
+    return run
+
+
+def assert_close(ours, theirs, tolerance):
+    (model, results), (other, expected) = ours, theirs
+    for one, two in zip(results, expected, strict=True):
+        assert one.train_loss == pytest.approx(two.train_loss, abs=tolerance)
+        assert one.valid_loss == pytest.approx(two.valid_loss, abs=tolerance)
+        assert one.train_cer_teacher_forced == pytest.approx(two.train_cer_teacher_forced, abs=1e-9)
+    worst = max((a - b).abs().max().item() for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert worst < tolerance
+
+
+def test_golden_losses(train):
+    """A change of these is a change of what training computes, and needs a reason in the log."""
+    _, dynamic = train()
+    _, full = train(audio_context="full")
+    assert [r.train_loss for r in dynamic] == pytest.approx(GOLDEN["dynamic"], abs=1e-4)
+    assert [r.train_loss for r in full] == pytest.approx(GOLDEN["full"], abs=1e-4)
+
+
+GOLDEN = {"dynamic": [10.616778, 9.923893], "full": [10.620794, 9.878736]}
+
+
+@pytest.mark.parametrize("pieces", [2, 4])
+def test_a_batch_in_pieces_is_the_batch(train, pieces):
+    assert_close(train(accumulation=pieces), train(), 2e-5)
+
+
+def test_recomputed_activations_change_nothing(train):
+    assert_close(train(gradient_checkpointing=True), train(), 1e-6)
+
+
+def test_dynamic_is_full_on_a_clip_of_30_s(tmp_path, tone_part, tiny_checkpoint):
+    path = tmp_path / "PA_0001-0001.wav"
+    rng = np.random.default_rng(0)
+    soundfile.write(path, 0.1 * rng.standard_normal(30 * 16_000), 16_000)
+    row = {**tone_part.iloc[0].to_dict(), "utterance_id": path.stem, "audio": str(path), "duration_s": 30.0}
+    part = tone_part.iloc[:0].copy()
+    part.loc[0] = row
+    store = build_frames(part, tmp_path / "cache")
+    chosen = build_examples(part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]
+    model = load_weights(tiny_checkpoint)
+    losses = [
+        mean_loss(model, chosen, store, dataclasses.replace(CONFIG, audio_context=context), "fp32")
+        for context in ("dynamic", "full")
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("context", ["full", "dynamic"])
+def test_a_frozen_encoder_is_encoded_once(train, tiny_checkpoint, examples, store, cache, context):
+    """Training on stored encoder output is training with a frozen encoder, and leaves the encoder alone."""
+    start = load_weights(tiny_checkpoint)
+    names = [e.utterance_id for e in examples[:9]]
+    encoded = build_encoded(start, store, names, cache, context=context)
+    model, results = train(encoded, freeze_encoder=True, audio_context=context)
+    for name, value in start.encoder.state_dict().items():
+        assert torch.equal(model.encoder.state_dict()[name], value)
+    assert results[1].train_loss < results[0].train_loss
+    if context == "full":  # the order of batches is the same, so that all else is too
+        assert_close((model, results), train(freeze_encoder=True, audio_context="full"), 1e-5)
+
+
+def test_adapters_train_few_weights(train, tiny_checkpoint):
+    model, results = train(lora_rank=4, lr=1e-2)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert 0 < trained < 0.01 * sum(p.numel() for p in model.parameters())
+    assert results[1].train_loss < results[0].train_loss
+
+
+def test_masks_and_speeds_depend_on_the_seed_alone(train, tone_part, cache, store):
+    speeds = {
+        1.0: store,
+        0.9: build_frames(tone_part, cache, speed=0.9),
+        1.1: build_frames(tone_part, cache, speed=1.1),
+    }
+    plain, _ = train()
+    for options in ({"spec_augment": True}, {"source": speeds}, {"full_window_share": 0.5}):
+        first, second = train(**options), train(**options)
+        assert_close(first, second, 1e-9)
+        assert_close(train(accumulation=2, **options), first, 2e-5)
+        moved = max((a - b).abs().max().item() for a, b in zip(first[0].parameters(), plain.parameters(), strict=True))
+        assert moved > 1e-4
+
+
+def test_a_share_of_full_windows_has_its_ends(train):
+    """Valid loss stays in training's own context, so that only training is compared."""
+    (mixed, results), (full, expected) = train(full_window_share=1.0), train(audio_context="full")
+    assert [r.train_loss for r in results] == [r.train_loss for r in expected]
+    assert all(torch.equal(a, b) for a, b in zip(mixed.parameters(), full.parameters(), strict=True))
+
+
+def test_schedules_reach_the_optimizer(train):
+    """With a linear descent the weights move less than with a level rate, and with a cosine's otherwise."""
+    runs = {schedule: train(schedule=schedule)[0] for schedule in ("constant", "linear", "cosine")}
+    states = [torch.cat([p.detach().flatten() for p in model.parameters()]) for model in runs.values()]
+    assert len({float(s.double().sum()) for s in states}) == 3
+
+
+def test_clipping_bounds_the_step_and_names_no_fault(train):
+    _, results = train(grad_clip=1e-6, lr=1e-3)
+    assert [r.epoch for r in results] == [1, 2]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_close(train, precision):
+    """fp16 runs with a loss scaler; its first steps may be left out while the scale comes down."""
+    _, half = train(precision=precision)
+    _, whole = train()
+    assert half[0].train_loss == pytest.approx(whole[0].train_loss, rel=0.1)
+    assert half[1].train_loss < half[0].train_loss
+
+
+def test_a_faulty_batch_is_kept_on_this_machine(tiny_checkpoint, examples, store, tmp_path):
+    model = load_weights(tiny_checkpoint)
+    with torch.no_grad():
+        model.decoder.ln.weight[0] = float("nan")
+    states = StateKeeper(tmp_path, "f", resume=False)
+    with pytest.raises(KmedError, match=r"The loss is nan .* at epoch 1, step 1 .*kept in") as caught:
+        list(fit(model, examples[:8], store, examples[8:], store, CONFIG, seed=0, states=states))
+    kept = torch.load(tmp_path / FAULTY_BATCH_NAME, weights_only=True)
+    assert len(kept["utterance_ids"]) == 4
+    assert all(name in str(caught.value) for name in kept["utterance_ids"])
+    assert kept["audio"].shape[:2] == (4, 80)
+
+
+MEMORY_SCRIPT = """
+import resource, sys, dataclasses, torch
+sys.path.insert(0, {tests!r})
+from test_fit_options import CONFIG, load_weights, build_examples, korean_tokenizer, build_frames, fit, KmedError
+import pandas as pd
+from pathlib import Path
+part = pd.read_parquet({table!r})
+store = build_frames(part, Path({cache!r}))
+examples = build_examples(part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]
+model = load_weights(Path({checkpoint!r}))
+config = dataclasses.replace(CONFIG, batch_size=8, epochs=1, audio_context="full", out_of_memory={choice!r})
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {room}, resource.getrlimit(resource.RLIMIT_AS)[1]))
+try:
+    results = list(fit(model, examples[:8], store, examples[8:10], store, config, seed=0, say=print))
+    print("loss", results[0].train_loss)
+except KmedError as error:
+    print("error", error)
+"""
+
+
+@pytest.mark.slow
+def test_lack_of_memory_names_the_remedy_or_halves(tone_part, cache, store, tiny_checkpoint, tmp_path):
+    """A real limit on the process's memory: the batch of eight does not fit, smaller pieces do."""
+    table = tmp_path / "part.parquet"
+    tone_part.to_parquet(table)
+    given = {"tests": str(Path(__file__).parent), "table": str(table), "cache": str(cache)}
+    given["checkpoint"] = str(tiny_checkpoint)
+
+    def run(choice, room):
+        code = MEMORY_SCRIPT.format(choice=choice, room=room, **given)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+        )
+        return done.stdout + done.stderr[-500:]
+
+    unlimited = run("stop", 2**40)
+    assert "loss" in unlimited, unlimited
+    room = 80 * 2**20
+    assert "Set train.accumulation=2 (the batch of 8 stays" in run("stop", room)
+    halved = run("halve", room)
+    assert "each batch is computed in" in halved, halved
+    assert "loss" in halved, halved
+    assert float(halved.split("loss")[1]) == pytest.approx(float(unlimited.split("loss")[1]), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one(tone_part, cache, store, tiny_checkpoint, train, tmp_path):
+    table, out = tmp_path / "part.parquet", tmp_path / "result.pt"
+    tone_part.to_parquet(table)
+    worker = Path(__file__).with_name("data_parallel_worker.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
+    words = [str(worker), str(tiny_checkpoint), str(table), str(cache), str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, "--master-port=29511", *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    together = torch.load(out, weights_only=True)
+    assert together["world"] == 2
+    alone, results = train()
+    for one, two in zip(together["results"], results, strict=True):
+        for key in ("train_loss", "valid_loss", "train_cer_teacher_forced"):
+            assert one[key] == pytest.approx(getattr(two, key), abs=2e-5)
+    for name, value in alone.state_dict().items():
+        assert (together["model"][name] - value).abs().max() < 2e-5, name
