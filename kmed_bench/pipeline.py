@@ -21,7 +21,7 @@ from kmed_bench.report.significance import compare_sizes
 from kmed_bench.stages import prepare_speech
 from kmed_bench.tracking.readback import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench, bench_hash, check_ended, find_bench
-from kmed_bench.tracking.runs import BenchRun, bench_run
+from kmed_bench.tracking.runs import BenchRun, ChildRun, bench_run
 from kmed_bench.tracking.store import open_store
 from kmed_bench.trainer import ACCOUNT_NAME, Trainer, TrainOutcome, list_notes, read_account
 
@@ -137,8 +137,14 @@ def _train(trainer: Trainer, seed: int, name: str, bench: BenchRun, earlier: Ear
         trainer.narrator.say(f"{name}: was begun before ({before.status.lower()}) and is continued.")
     tags = {**trainer.describe(seed), HASH_TAG: decisive}
     with bench.child("train", name, tags=tags, run_id=before.run_id if before else None) as run:
-        run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context="training")
+        _log_data(run, split, trainer.config, "training")
         return trainer.train(seed, run, resume=earlier is not None)
+
+
+def _log_data(run: ChildRun, split: Split, config: Config, context: str) -> None:
+    """Link a run to its data; generated speech is not called by the recordings' name."""
+    name = "AI Hub 208" if config.data.source else "demo corpus (synthetic)"
+    run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context=context, name=name)
 
 
 def _read_outcome(folder: Path) -> TrainOutcome:
@@ -250,7 +256,7 @@ def _make_split(
             )
         run.set_tags({"kmed.split_sha256": split.sha256})
         bench.set_tags({"kmed.split_sha256": split.sha256})
-        run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context="split")
+        _log_data(run, split, config, "split")
         for name in ("manifest/quality.json", "split/split.json"):
             run.log_file(folder / name)
     return split

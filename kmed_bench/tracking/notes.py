@@ -41,7 +41,8 @@ def describe_experiment(experiment_id: str) -> str:
     return (
         f"**[Charts of all trainings]({charts_link(experiment_id)})**, lowest test CER first. Each `bench-…` run holds "
         "its `split`, one `train-…` per size and seed, and its `report`; open it for the headline figures. Step 0 of "
-        "a curve is the untouched model; `train/cer_teacher_forced` is no CER of transcripts, `valid/cer` is.\n"
+        "a curve is the untouched model; type `cer$|loss$` into the charts' search for the curves alone. "
+        "`train/cer_teacher_forced` is no CER of transcripts, `valid/cer` is.\n"
     )
 
 

@@ -25,6 +25,8 @@ from kmed_bench.tracking.store import experiment_id, open_store, without_passwor
 __all__ = ["BenchRun", "ChildRun", "bench_run", "lone_run", "open_store"]
 
 _ENDS = ("kmed.ended", "kmed.failed")
+# MLflow would log the whole path of the program, which may carry a person's name.
+_SOURCE = {mlflow_tags.MLFLOW_SOURCE_NAME: "kmed-bench"}
 
 
 class BenchRun(ChildRun):
@@ -59,7 +61,11 @@ class BenchRun(ChildRun):
         given = {"kmed.kind": kind, PROCESS_TAG: this_process()}
         if run_id is None:
             started = mlflow.start_run(
-                run_name=name, nested=True, parent_run_id=self.run_id, experiment_id=self._experiment_id, tags=given
+                run_name=name,
+                nested=True,
+                parent_run_id=self.run_id,
+                experiment_id=self._experiment_id,
+                tags=given | _SOURCE,
             )
         else:
             started = _reopen(self._client, run_id, given)
@@ -191,7 +197,7 @@ def _adopt_or_start(client: MlflowClient, uri: str, name: str, experiment: str) 
     """Return the run that ``mlflow run`` made for this process, or a new one."""
     if os.environ.get("MLFLOW_RUN_ID"):
         return mlflow.start_run()  # it has its experiment; naming one as well would be refused
-    return mlflow.start_run(run_name=name, experiment_id=experiment_id(client, uri, experiment))
+    return mlflow.start_run(run_name=name, experiment_id=experiment_id(client, uri, experiment), tags=dict(_SOURCE))
 
 
 def _is_drawn(run_name: str | None) -> bool:
