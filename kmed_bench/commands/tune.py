@@ -1,7 +1,6 @@
 """`tune`: search for better settings of training than the published ones."""
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 from kmed_bench.commands.options import AS_PROFILE, Add, resolve
@@ -20,12 +19,15 @@ def register(add: Add) -> None:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    if importlib.util.find_spec("optuna") is None:
-        raise KmedError("`tune` needs Optuna, which is not installed; run `pip install 'kmed-bench[tune]'`.")
+    try:
+        from kmed_bench.tuning.tune import tune
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise KmedError("`tune` needs Optuna, which is not installed; run `pip install 'kmed-bench[tune]'`.") from None
     from kmed_bench.asr.weights import find_weights
     from kmed_bench.pipeline import code_version, ui_command
     from kmed_bench.progress import Narrator
-    from kmed_bench.tuning.tune import tune
 
     config = resolve(args, model__sizes=args.size, tune__trials=args.trials, model__skip_unavailable="false")
     outcome = tune(
