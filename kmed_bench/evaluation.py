@@ -209,7 +209,6 @@ def _decode_own(network: Whisper, rows: pd.DataFrame, config: Config, narrator: 
     with narrator.track("Features") as tick:
         budget = int(config.train.feature_budget_gib * _GIB)
         store = build_frames(rows, cache_folder() / "features", budget_bytes=budget, progress=tick)
-    guarded: list[str] = []
 
     def decode(part: pd.DataFrame, tick: Callable[[int, int], None] | None) -> list[Prediction]:
         return predict_part(
@@ -223,14 +222,14 @@ def _decode_own(network: Whisper, rows: pd.DataFrame, config: Config, narrator: 
             beam_size=settings.beam_size,
             repetition_guard=settings.repetition_guard,
             progress=tick,
-            on_guarded=guarded.append if tick else None,
         )
 
     decode(rows.nlargest(settings.batch_size, "duration_s"), None)
     with narrator.track("Decoding") as tick:
         predictions = decode(rows, tick)
     if settings.repetition_guard is not None:
-        narrator.say(f"The repetition guard changed the search in {len(guarded)} of {len(rows)} clips.")
+        guarded = sum(prediction.guarded for prediction in predictions)
+        narrator.say(f"The repetition guard changed the search in {guarded} of {len(rows)} clips.")
     return predictions
 
 

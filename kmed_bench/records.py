@@ -80,6 +80,8 @@ class Prediction:
         Length of the audio in seconds.
     decode_s : float
         Seconds spent on this clip; in a batch, the batch's time divided by its clips.
+    guarded : bool
+        Whether a repetition guard changed what the search saw; other systems' files need not say.
     """
 
     utterance_id: str
@@ -94,6 +96,7 @@ class Prediction:
     dialect: str
     region: str
     role: str
+    guarded: bool = False
 
 
 def _umask() -> int:
@@ -161,7 +164,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 def _parse_predictions(path: Path) -> Iterator[Prediction]:
     if not path.is_file():
         raise KmedError(f"Predictions {path} do not exist; give the predictions.jsonl that `evaluate` wrote.")
-    names = {field.name for field in dataclasses.fields(Prediction)}
+    names = {field.name for field in dataclasses.fields(Prediction)} - {"guarded"}
     seen: set[str] = set()
     with path.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, start=1):
@@ -169,7 +172,8 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
                 continue
             try:
                 row = json.loads(line)
-                prediction = Prediction(**{name: row[name] for name in names})
+                given = {name: row[name] for name in names}
+                prediction = Prediction(**given, guarded=bool(row.get("guarded", False)))
             except json.JSONDecodeError as error:
                 raise KmedError(f"{path}, line {number} is not JSON: {error}.") from None
             except (KeyError, TypeError) as error:

@@ -36,6 +36,7 @@ from kmed_bench.tracking.registry import log_model
 from kmed_bench.tracking.runs import ChildRun
 from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.fit import mean_loss
+from kmed_bench.training.original import original_losses
 from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.state import STATE_NAME, StateKeeper, fingerprint
 
@@ -204,7 +205,7 @@ class Trainer:
             )
             for epoch in results:
                 rows = [*states.account["epochs"], dataclasses.asdict(epoch)]
-                run.log_epoch(epoch.epoch, epoch.metrics())
+                run.log_epoch(epoch.epoch, {**epoch.metrics(), **self._original_figures(model)})
                 self._keep_weights(model, rows, run, folder)
                 self._write_history(rows, untouched, folder / "history.csv")
                 self.narrator.say(
@@ -214,6 +215,17 @@ class Trainer:
         save_weights(model, folder / "last.pt", merged_state(model))
         run.log_file(folder / "history.csv")
         return list(states.account["epochs"])
+
+    def _original_figures(self, model: Whisper) -> dict[str, float]:
+        """Return what the original benchmark called its validation, under names that say what it is.
+
+        Only its own profile has them: they are another pass over the training part.
+        """
+        if self.config.profile != "original":
+            return {}
+        examples = training_examples(self.speech, "train", self.config)[0]
+        loss, cer = original_losses(model, examples, self.speech.stores["train"], self.config.train)
+        return {"original/valid_loss": loss, "original/valid_cer_teacher_forced": cer}
 
     def _keep_weights(self, model: Whisper, rows: list[dict[str, Any]], run: ChildRun, folder: Path) -> None:
         """Write the last epoch's weights where they are wanted, and delete superseded ones, here and in the store.
@@ -308,6 +320,7 @@ class Trainer:
             "best/valid_cer": best["valid_cer"],
             **test_metrics(scores),
             **overall_metrics(untouched, "untouched/test_"),
+            "decode/guarded_clips": sum(prediction.guarded for prediction in predictions),
             **self._costs(model, checkpoint, scores),
         }
         run.log_metrics(summary)

@@ -162,7 +162,6 @@ def predict_part(
     beam_size: int = 1,
     repetition_guard: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    on_guarded: Callable[[str], None] | None = None,
 ) -> list[Prediction]:
     """Return a part's predictions in the part's order, references raw.
 
@@ -170,8 +169,6 @@ def predict_part(
     ----------
     progress : callable
         Called with (clips done, clips in all).
-    on_guarded : callable
-        Called with the utterance id of each clip in which the repetition guard changed what the search saw.
     """
     was_training = model.training
     model.eval()
@@ -190,8 +187,6 @@ def predict_part(
     )
     for done, clip in enumerate(clips, start=1):
         decoded[clip.utterance_id] = clip
-        if clip.guarded and on_guarded:
-            on_guarded(clip.utterance_id)
         if progress:
             progress(done, len(names))
     model.train(was_training)
@@ -207,4 +202,5 @@ def _prediction(row: Mapping[Hashable, Any], clip: Decoded) -> Prediction:
         hypothesis=clip.text,
         duration_s=float(row["duration_s"]),
         decode_s=clip.decode_s,
+        guarded=clip.guarded,
     )

@@ -19,7 +19,7 @@ _BULK_RUNS = 500  # under the 999 variables that older SQLite allows in one quer
 _BULK_POINTS = 10_000_000
 _HISTORY_COLUMNS = ("metric", "step", "value")
 # Metrics whose step is an epoch; all others are final figures, of which the run's last value is the whole story.
-_EPOCH_METRICS = ("train/", "valid/", "time/")
+_EPOCH_METRICS = ("train/", "valid/", "time/", "original/")
 
 
 def read_bench(uri: str, run_id: str | None = None) -> BenchRecord:
