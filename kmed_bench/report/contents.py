@@ -240,10 +240,7 @@ def _data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
         "split_parts": ("The parts.", [*texts("part"), *counts("utterances", "speakers", "sentences", "hours")]),
         "split_shares": ("Share of each value in the corpus and in the parts.", [*texts("field", "value"), *shares]),
         "split_merged": (
-            "Rare values taken together, with the share of all of them. The rule: a value is rare when its share of "
-            "the smallest part is under one utterance, or its speakers or sentences are under three or too few to "
-            "supply every part; the rarest is joined with its field's commonest value until none is rare, and the "
-            "quota holds for what was joined. A field that is joined whole sets no quota.",
+            "Rare values taken together, with the share of all of them.",
             [*texts("field", "values"), *shares],
         ),
         "split_distance": ("Distance of each part's shares from the corpus's.", [*texts("field", "part"), *distance]),

@@ -137,6 +137,7 @@ def _view(imported: Sequence[ImportedRecord]) -> View:
     columns = [
         Column(key="name", label="imported run"),
         Column(key="file", label="log"),
+        Column(key="version", label="repetition", kind="count"),
         Column(key="epochs", label="epochs", kind="count"),
         Column(key="train_cer_teacher_forced", label="last train CER, teacher-forced", kind="percent"),
         Column(
@@ -146,7 +147,7 @@ def _view(imported: Sequence[ImportedRecord]) -> View:
         ),
         Column(key="time_s", label="time in the log", kind="seconds"),
     ]
-    caption = "Imported repetitions; in grey, for none of these figures is a recognition rate."
+    caption = "In grey: none of these figures is a recognition rate."
     return View(
         name="imported", caption=caption, columns=columns, rows=pd.DataFrame(rows).assign(weak=True), weak="weak"
     )
