@@ -126,9 +126,11 @@ def join_references(hypotheses: Mapping[str, Hypothesis], part: pd.DataFrame, *,
 
 
 def _predict(row: Mapping[Any, Any], hypothesis: Hypothesis) -> Prediction:
-    shared = ("utterance_id", "speaker_id", "sentence_id", *GROUP_FIELDS, "region")
+    shared: dict[str, Any] = {
+        name: str(row[name]) for name in ("utterance_id", "speaker_id", "sentence_id", *GROUP_FIELDS, "region")
+    }
     return Prediction(
-        **{name: str(row[name]) for name in shared},
+        **shared,
         reference=row["text"],
         hypothesis=hypothesis.text,
         duration_s=float(row["duration_s"]),
