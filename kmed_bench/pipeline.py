@@ -19,11 +19,12 @@ from kmed_bench.records import KmedError, read_manifest, read_predictions
 from kmed_bench.report.page import write_report
 from kmed_bench.report.significance import compare_sizes
 from kmed_bench.stages import prepare_speech
+from kmed_bench.tracking.original_log import write_original_log
 from kmed_bench.tracking.readback import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench, bench_hash, check_ended, find_bench
 from kmed_bench.tracking.runs import BenchRun, ChildRun, bench_run
 from kmed_bench.tracking.store import open_store
-from kmed_bench.trainer import ACCOUNT_NAME, Trainer, TrainOutcome, list_notes, read_account
+from kmed_bench.trainer import ACCOUNT_NAME, Trainer, TrainOutcome, list_notes, read_outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,8 @@ def run_benchmark(config: Config, out: Path, *, narrator: Narrator, resume: bool
             bench.ends_as = "FAILED"
             bench.set_tags({"kmed.failed": ", ".join(sorted(failed))})
         report = _make_report(uri, bench, folder, earlier, narrator)
+        if config.profile == "original":
+            _write_original_logs(uri, bench, folder, narrator)
         for outcome in trained:
             narrator.say(list_notes(outcome))
     return BenchOutcome(bench.run_id, report, uri, tuple(trained), skipped, failed)
@@ -155,14 +158,14 @@ def _read_outcome(folder: Path) -> TrainOutcome:
     KmedError
         When files of it are gone.
     """
-    outcome = read_account(folder).get("outcome")
+    outcome = read_outcome(folder)
     missing = [name for name in ("predictions.jsonl", "predictions_untouched.jsonl") if not (folder / name).is_file()]
-    if not outcome or missing:
+    if outcome is None or missing:
         raise KmedError(
             f"The store says that the training in {folder} is done, but {', '.join(missing) or ACCOUNT_NAME} is not "
             "there; put the folder back, or leave --resume out to start anew."
         )
-    return TrainOutcome(**{**outcome, "checkpoint": folder / outcome["checkpoint"]})
+    return outcome
 
 
 def collect_weights(config: Config, narrator: Narrator) -> tuple[dict[str, Weights], dict[str, str]]:
@@ -301,6 +304,16 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: BenchRun) -> No
         )
     if chosen:
         bench.log_json({"comparisons": compare_sizes(chosen, config.eval)}, "comparisons.json")
+
+
+def _write_original_logs(uri: str, bench: BenchRun, folder: Path, narrator: Narrator) -> None:
+    """Write each size's curves in the original benchmark's format, which its plotting code reads."""
+    files, left_out = write_original_log(read_bench(uri, bench.run_id), folder)
+    for path in files.values():
+        bench.log_file(path)
+        narrator.say(f"The original's format: {path}")
+    for name, reason in left_out.items():
+        narrator.say(f"Not in the original's format: {name} ({reason})")
 
 
 def _make_report(uri: str, bench: BenchRun, folder: Path, earlier: EarlierBench | None, narrator: Narrator) -> Path:

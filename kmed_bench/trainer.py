@@ -1,38 +1,30 @@
 """The train stage: one size, several seeds, each logged, resumable, and handed over."""
 
 import dataclasses
-import resource
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from whisper.model import Whisper
 
 from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.weights import Weights, load_weights, save_weights
 from kmed_bench.config import Config
+from kmed_bench.handover import register, score_test
 from kmed_bench.progress import Narrator
-from kmed_bench.records import KmedError, Prediction, read_json, write_json, write_predictions
-from kmed_bench.scoring import score_predictions
-from kmed_bench.scoring.groups import score_counts
-from kmed_bench.scoring.measures import count_utterances
+from kmed_bench.records import KmedError, Prediction, read_json, write_json
 from kmed_bench.stages import (
     ScoredEpoch,
     Speech,
     best_of,
     decode_shared,
-    overall_metrics,
     part_rates,
-    test_metrics,
     train_epochs,
     training_examples,
 )
 from kmed_bench.tracking.checkpoints import keep_checkpoints, log_checkpoint
-from kmed_bench.tracking.gate import EVIDENCE_NAME, summarise_speakers
-from kmed_bench.tracking.registry import log_model
 from kmed_bench.tracking.runs import ChildRun
 from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.fit import mean_loss
@@ -66,6 +58,12 @@ def read_account(folder: Path) -> dict[str, Any]:
     """
     path = folder / ACCOUNT_NAME
     return dict(read_json(path)) if path.is_file() else {}
+
+
+def read_outcome(folder: Path) -> TrainOutcome | None:
+    """Return the outcome of a training that was finished in the folder, or None."""
+    outcome = read_account(folder).get("outcome")
+    return TrainOutcome(**{**outcome, "checkpoint": folder / outcome["checkpoint"]}) if outcome else None
 
 
 class Trainer:
@@ -142,8 +140,9 @@ class Trainer:
             When the folder holds an unfinished training and ``resume`` is not asked for, or one of other settings.
         """
         folder, account = self.folder(seed), read_account(self.folder(seed))
-        if resume and account.get("outcome") and account["fingerprint"] == self.fingerprint(seed):
-            return TrainOutcome(**{**account["outcome"], "checkpoint": folder / account["outcome"]["checkpoint"]})
+        done = read_outcome(folder)
+        if resume and done is not None and account["fingerprint"] == self.fingerprint(seed):
+            return done
         if not resume and (folder / STATE_NAME).exists():
             raise KmedError(
                 f"{folder} holds an unfinished training; continue it with --resume, or choose another folder "
@@ -157,7 +156,7 @@ class Trainer:
         self._log_examples(run)
         untouched = self._score_untouched(model, run)
         rows = self._epochs(model, seed, run, states, untouched)
-        outcome = self._finish(run, seed, rows)
+        outcome = self._finish(run, seed, best_of(rows))
         written = dataclasses.asdict(outcome) | {"checkpoint": outcome.checkpoint.name}
         write_json(folder / ACCOUNT_NAME, {**started, "outcome": written})
         states.remove()
@@ -301,38 +300,19 @@ class Trainer:
         loss: float = mean_loss(model, examples, store, train, self.precision, parallel=self.parallel)
         return loss
 
-    def _finish(self, run: ChildRun, seed: int, rows: list[dict[str, Any]]) -> TrainOutcome:
+    def _finish(self, run: ChildRun, seed: int, best: Mapping[str, Any]) -> TrainOutcome:
         """Score the test part once, with the selected checkpoint, and hand it over."""
-        folder, best = self.folder(seed), best_of(rows)
-        checkpoint = folder / "best.pt"
-        model = load_weights(checkpoint, str(self.device))
-        predictions = decode_shared(model, self.speech, "test", self.config.eval, Parallel())
-        counts = count_utterances(predictions, self.config.eval.policy)
-        sha256 = self.speech.split.sha256
-        scores = score_counts(counts, self.config.eval, split_sha256=sha256)
-        untouched = score_predictions(self._untouched["test"], self.config.eval, split_sha256=sha256)
-        write_predictions(folder / "predictions.jsonl", predictions)
-        write_predictions(folder / "predictions_untouched.jsonl", self._untouched["test"])
-        write_json(folder / "scores.json", scores)
-        write_json(folder / "scores_untouched.json", untouched)
-        summary = {
-            "best/epoch": best["epoch"],
-            "best/valid_cer": best["valid_cer"],
-            **test_metrics(scores),
-            **overall_metrics(untouched, "untouched/test_"),
-            "decode/guarded_clips": sum(prediction.guarded for prediction in predictions),
-            **self._costs(model, checkpoint, scores),
-        }
-        run.log_metrics(summary)
-        for name in ("scores.json", "scores_untouched.json"):
-            run.log_file(folder / name)
-        # What a later promotion compares with: error sums by speaker, no ids and no texts.
-        evidence = summarise_speakers(counts, split_sha256=sha256, scoring=scores)
-        run.log_json(evidence, EVIDENCE_NAME)
-        if self.config.tracking.log_predictions:
-            run.log_file(folder / "predictions.jsonl")
+        checkpoint = self.folder(seed) / "best.pt"
+        scored = score_test(run, checkpoint, self.config, self.speech, self._untouched["test"], self.device)
+        metrics = {"best/epoch": best["epoch"], "best/valid_cer": best["valid_cer"], **scored.metrics}
+        run.log_metrics(metrics)
         if self.config.tracking.register:
-            self._register(run, seed, checkpoint, summary)
+            challenger = best["valid_cer"] < self._best_of_seeds
+            self._best_of_seeds = min(self._best_of_seeds, best["valid_cer"])
+            info = register(
+                run, checkpoint, metrics, size=self.weights.size, tags=self.describe(seed), challenger=challenger
+            )
+            self.narrator.say(f"Registered {info.name} version {info.version}.")
         return TrainOutcome(
             run.run_id,
             self.weights.size,
@@ -340,41 +320,9 @@ class Trainer:
             checkpoint,
             best["epoch"],
             best["valid_cer"],
-            untouched["overall"]["cer"],
-            scores["overall"]["cer"],
+            scored.untouched_cer,
+            scored.cer,
         )
-
-    def _register(self, run: ChildRun, seed: int, checkpoint: Path, summary: Mapping[str, float]) -> None:
-        """Register the checkpoint; the seed with the lowest valid CER so far is the challenger."""
-        challenger = summary["best/valid_cer"] < self._best_of_seeds
-        self._best_of_seeds = min(self._best_of_seeds, summary["best/valid_cer"])
-        info = log_model(
-            run,
-            checkpoint,
-            size=self.weights.size,
-            split_sha256=self.speech.split.sha256,
-            metrics={name: value for name, value in summary.items() if name.startswith(("test/cer", "best/"))},
-            tags=self.describe(seed),
-            step=int(summary["best/epoch"]),
-            challenger=challenger,
-        )
-        alias = ", alias challenger" if challenger else ""
-        self.narrator.say(f"Registered {info.name} version {info.version}{alias}.")
-
-    def _costs(self, model: Whisper, checkpoint: Path, scores: Mapping[str, Any]) -> dict[str, float]:
-        """Return what the model takes: seconds, memory, parameters, bytes."""
-        memory = (
-            torch.cuda.max_memory_allocated()
-            if self.device.type == "cuda"
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        )
-        timed = {f"speed/test_{name}": scores["decode"][name] for name in ("rtfx", "decode_s_p50", "decode_s_p95")}
-        return {
-            **{name: value for name, value in timed.items() if value is not None},
-            "speed/parameters": sum(p.numel() for p in model.parameters()),
-            "speed/checkpoint_bytes": checkpoint.stat().st_size,
-            "speed/peak_memory_bytes": memory,
-        }
 
 
 def list_notes(outcome: TrainOutcome) -> str:

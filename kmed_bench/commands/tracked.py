@@ -14,6 +14,7 @@ def register(add: Add) -> None:
     report.add_argument("out", type=Path)
     report.add_argument("--bench", help="run id of the benchmark (default: the latest)")
     report.add_argument("--imported", action="store_true", help="show imported logs of the original beside it")
+    report.add_argument("--study", type=Path, metavar="FOLDER", help="show a study that `tune` wrote there")
 
     promote = add("promote", _promote, "Make a registered version the champion if the gate holds.")
     promote.add_argument("name")
@@ -27,6 +28,7 @@ def register(add: Add) -> None:
 def _report(args: argparse.Namespace) -> int:
     from kmed_bench.report.imported import imported_section
     from kmed_bench.report.page import write_report
+    from kmed_bench.report.study import read_section
     from kmed_bench.tracking.imported import read_imported
     from kmed_bench.tracking.readback import read_bench
     from kmed_bench.tracking.store import open_store
@@ -37,6 +39,8 @@ def _report(args: argparse.Namespace) -> int:
     if args.imported and not imported:
         raise KmedError("The tracking store holds no imported log; bring one in with `kmed-bench import-log FILE`.")
     extra = [imported_section(imported, record)] if imported else []
+    if args.study:
+        extra.append(read_section(args.study))
     page = write_report(record, args.out, comparisons=record.comparisons, extra=extra)
     print(f"Report: {page.resolve()}")
     return 0

@@ -223,9 +223,12 @@ def shareable(config: Config) -> Config:
         data=dataclasses.replace(data, source=data.source and PurePath(data.source).name),
         model=dataclasses.replace(model, weights=model.weights and PurePath(model.weights).name),
         tracking=dataclasses.replace(tracking, uri=tracking.uri and _shareable_uri(tracking.uri)),
+        tune=dataclasses.replace(config.tune, storage=_shareable_uri(config.tune.storage)),
     )
 
 
 def _shareable_uri(uri: str) -> str:
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}:///{PurePath(rest).name}" if scheme == "sqlite" else without_password(uri)
+    for prefix in ("sqlite:///", "journal:"):
+        if uri.startswith(prefix):
+            return prefix + PurePath(uri).name
+    return without_password(uri)

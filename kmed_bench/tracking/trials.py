@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
 from typing import Any
 
 import mlflow
@@ -12,11 +11,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from kmed_bench.config import Config, adjust, flatten, to_yaml
+from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.tracking.child import ending
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, terminable
 from kmed_bench.tracking.runs import BenchRun, ChildRun, shareable
-from kmed_bench.tracking.store import experiment_id, without_password
+from kmed_bench.tracking.store import experiment_id
 
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 _FAILED = RunStatus.to_string(RunStatus.FAILED)
@@ -45,7 +44,7 @@ def open_study_run(
     experiment = experiment_id(client, uri, config.tune.experiment)
     made = client.create_run(experiment, run_name=f"hpo-{name}", tags={"kmed.kind": "study", "kmed.study": name})
     run = BenchRun(client, made.info.run_id, experiment)
-    shown = _without_secrets(config)
+    shown = shareable(config)
     run.set_tags(tags)
     run.log_params(flatten(shown))
     client.log_text(run.run_id, to_yaml(shown), "config.yaml")
@@ -54,19 +53,7 @@ def open_study_run(
 
 def trial_params(config: Config) -> dict[str, Any]:
     """Return what a trial's run logs as params: everything but the search itself, which its parent holds."""
-    return {key: value for key, value in flatten(_without_secrets(config)).items() if not key.startswith("tune.")}
-
-
-def _without_secrets(config: Config) -> Config:
-    return adjust(shareable(config), {"tune.storage": _shareable_storage(config.tune.storage)})
-
-
-def _shareable_storage(url: str) -> str:
-    """Return a storage with its folder and its password left out."""
-    for prefix in ("sqlite:///", "journal:"):
-        if url.startswith(prefix):
-            return prefix + PurePath(url).name
-    return without_password(url)
+    return {key: value for key, value in flatten(shareable(config)).items() if not key.startswith("tune.")}
 
 
 def end_study(run: BenchRun, *, complete: bool) -> None:
