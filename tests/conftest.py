@@ -1,6 +1,7 @@
 """Fixtures that every test module shares."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("real_speech"):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stand in a folder of the tests' own: what MLflow or a command writes by default does not land in the checkout."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("standing"))
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,9 @@ from kmed_bench.config import Config, flatten
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would, on a machine with nothing cached and no download site."""
-    env = {**os.environ, "KMED_CACHE": str(cwd / "cache"), "XDG_CACHE_HOME": str(cwd / "xdg"), **environment}
+    # Tests that opened a store in this process left its address in the environment.
+    known = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
+    env = {**known, "KMED_CACHE": str(cwd / "cache"), "XDG_CACHE_HOME": str(cwd / "xdg"), **environment}
     command = [sys.executable, "-m", "kmed_bench", *arguments]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
 

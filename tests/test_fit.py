@@ -81,7 +81,9 @@ def test_warm_up_starts_small(tiny_checkpoint, examples, store):
 
 def test_a_loss_that_is_not_finite_names_step_and_clips(tiny_checkpoint, examples, store):
     wild = TrainConfig(**{**vars(CONFIG), "lr": 1e30})
-    with pytest.raises(KmedError, match=r"The loss is (nan|inf) and its gradient's norm .+ at epoch \d+, step \d+ \(utterances PA_"):
+    with pytest.raises(
+        KmedError, match=r"The loss is (nan|inf) and its gradient's norm .+ at epoch \d+, step \d+ \(utterances PA_"
+    ):
         run(tiny_checkpoint, examples, store, wild)
 
 

@@ -213,11 +213,13 @@ def test_lack_of_memory_names_the_remedy_or_halves(tone_part, cache, store, tiny
 
     unlimited = run("stop", 2**40)
     assert "loss" in unlimited, unlimited
-    room = 80 * 2**20
-    assert "Set train.accumulation=2 (the batch of 8 stays" in run("stop", room)
-    halved = run("halve", room)
+    # How much a step takes beside its tensors depends on the machine: look for the room that is too little for eight.
+    for room_mib in (60, 90, 130, 180, 250, 350):
+        stopped, halved = (run(choice, room_mib * 2**20) for choice in ("stop", "halve"))
+        if "loss" in halved:
+            break
+    assert "Set train.accumulation=2 (the batch of 8 stays" in stopped, stopped
     assert "each batch is computed in" in halved, halved
-    assert "loss" in halved, halved
     assert float(halved.split("loss")[1]) == pytest.approx(float(unlimited.split("loss")[1]), abs=1e-4)
 
 

@@ -49,13 +49,13 @@ def test_every_declared_parameter_is_used_and_parsed(name):
 
 
 def test_mains_parameters_are_the_headline_settings():
-    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {*ALIASES, "profile"}
+    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {*ALIASES, "profile", "resume"}
 
 
 def test_defaults_are_written_once():
     """MLproject names no value of its own: what a profile says must not stand in two places."""
     defaults = {spec.get("default") for spec in PROJECT["entry_points"]["main"]["parameters"].values()}
-    assert defaults <= {AS_PROFILE, "none", "auto"}
+    assert defaults <= {AS_PROFILE, "none", "auto", "false"}  # resume is no setting: false, unless asked for
 
 
 def test_conda_installs_the_lock_and_the_package():

@@ -63,7 +63,7 @@ def make(tmp_path_factory, empty_store, tiny_checkpoint, split, server):
             shutil.copy(empty_store, folder / "mlflow.db")
         overrides = killed_training.settings(folder / "mlflow.db", **more)
         child = server.Process(
-            target=killed_training.train, args=(folder, split, tiny_checkpoint, overrides, kill_at, stop_with)
+            target=killed_training.train, args=(folder, split, tiny_checkpoint, overrides, kill_at, kind, stop_with)
         )
         child.start()
         child.join(300)

@@ -84,11 +84,11 @@ def _write_aside(
     try:
         write(aside)
         for path in aside.iterdir():
-            _sync(path)
+            sync(path)
         with accounts:
             (aside / _RESERVED).unlink()
             aside.rename(cache / name)
-        _sync(cache)
+        sync(cache)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -100,7 +100,8 @@ def _write_aside(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's renames, outlast a loss of power."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kmed_bench.asr.stores import sync
 from kmed_bench.config import TrainConfig, digest
 from kmed_bench.records import KmedError
 
@@ -99,7 +100,7 @@ class StateKeeper:
         if target.exists():
             target.replace(previous)
         aside.replace(target)
-        sync_folder(self.folder)
+        sync(self.folder)
 
     def remove(self) -> None:
         """Delete the state of a training that is done."""
@@ -183,12 +184,3 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in the folder outlast a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,7 +5,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from kmed_bench.config import Choice, Config, Range, TrainConfig, adjust, flatten
+from kmed_bench.config import Config, Range, TrainConfig, adjust, flatten
+from kmed_bench.config.tune import Choice
 from kmed_bench.records import KmedError
 
 # These change what a trial is, not how well it trains: seeds are for `--confirm`, epochs for the pruner.

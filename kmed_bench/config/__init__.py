@@ -16,40 +16,49 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
+from kmed_bench.config.fields import (
+    FORBID,
+    Context,
+    Count,
+    DecodingContext,
+    Names,
+    Numbers,
+    Seconds,
+    Speeds,
+    none_word,
+)
+from kmed_bench.config.tune import Range, TuneConfig
 from kmed_bench.records import SIZES, KmedError
 
+__all__ = [
+    "PROFILES",
+    "Config",
+    "Context",
+    "DataConfig",
+    "DecodingContext",
+    "EvalConfig",
+    "ModelConfig",
+    "Range",
+    "SplitConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "TuneConfig",
+    "adjust",
+    "digest",
+    "flatten",
+    "load_config",
+    "to_yaml",
+]
+
 PROFILES = ("demo", "original", "sound")
-
-
-def _split_commas(value: Any) -> Any:
-    """Let ``-P sizes=tiny,base`` and a lone ``-P seeds=3`` mean lists; ``none`` is the empty one."""
-    if isinstance(value, str):
-        return tuple(v.strip() for v in value.split(",") if v.strip() and v.strip().lower() != "none")
-    if isinstance(value, (int, float)):
-        return (value,)
-    return value
-
-
-def _none_word(value: Any) -> Any:
-    return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
-Speeds = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], BeforeValidator(_split_commas)]
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
-Context = Literal["full", "dynamic"]
-DecodingContext = Literal["full", "dynamic", "thinned"]
-_FORBID = ConfigDict(extra="forbid")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where speech comes from and which utterances are usable."""
 
-    __pydantic_config__ = _FORBID
-    source: Annotated[str | None, BeforeValidator(_none_word)] = None
+    __pydantic_config__ = FORBID
+    source: Annotated[str | None, BeforeValidator(none_word)] = None
     """Folder of an AI Hub 208 download; none: the generated demo corpus."""
     roles: Names = ("patient",)
     """Who speaks: any of patient, nurse, doctor."""
@@ -77,7 +86,7 @@ class DataConfig:
 class SplitConfig:
     """How many utterances go into each part and what the parts may not share."""
 
-    __pydantic_config__ = _FORBID
+    __pydantic_config__ = FORBID
     train: Count = 10_000
     valid: Count = 5_000
     test: Count = 1_000
@@ -94,9 +103,9 @@ class SplitConfig:
 class ModelConfig:
     """Which models are fine-tuned, and from which weights."""
 
-    __pydantic_config__ = _FORBID
+    __pydantic_config__ = FORBID
     sizes: Names = SIZES
-    weights: Annotated[str | None, BeforeValidator(_none_word)] = None
+    weights: Annotated[str | None, BeforeValidator(none_word)] = None
     """A .pt file for the one size asked for; none: the order of `kmed-bench weights`."""
     skip_unavailable: bool = False
     """Leave a size out, by name, when its weights can't be had; otherwise that is an error."""
@@ -106,7 +115,7 @@ class ModelConfig:
 class TrainConfig:
     """Fine-tuning; the defaults are the published conditions."""
 
-    __pydantic_config__ = _FORBID
+    __pydantic_config__ = FORBID
     seeds: Numbers = (0,)
     epochs: Count = 20
     batch_size: Count = 4
@@ -119,15 +128,15 @@ class TrainConfig:
     """Learning rate after the warm-up: constant as published, or falling to 0 at the last step."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps over which the learning rate rises linearly to lr."""
-    grad_clip: Annotated[float | None, BeforeValidator(_none_word)] = None
+    grad_clip: Annotated[float | None, BeforeValidator(none_word)] = None
     """Largest gradient norm; none: no clipping, as published."""
     accumulation: Count = 1
     """Pieces in which a batch is computed; batch_size stays what an optimizer step sees."""
-    patience: Annotated[int | None, Field(ge=1), BeforeValidator(_none_word)] = None
+    patience: Annotated[int | None, Field(ge=1), BeforeValidator(none_word)] = None
     """Epochs without a lower decoded valid CER after which training stops; none: all epochs, as published."""
     freeze_encoder: bool = False
     """Train the decoder alone, on encoder output that is computed once."""
-    lora_rank: Annotated[int | None, Field(ge=1, le=256), BeforeValidator(_none_word)] = None
+    lora_rank: Annotated[int | None, Field(ge=1, le=256), BeforeValidator(none_word)] = None
     """Rank of low-rank adapters on the attention's projections, merged for hand-off; none: all weights."""
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
     """Scale of the adapters: their product is multiplied by lora_alpha / lora_rank."""
@@ -159,7 +168,7 @@ class TrainConfig:
 class EvalConfig:
     """Decoding and scoring."""
 
-    __pydantic_config__ = _FORBID
+    __pydantic_config__ = FORBID
     policy: Literal["pronunciation", "spelling"] = "pronunciation"
     """Which side of the dual notation (3)/(삼) is the reference."""
     batch_size: Count = 8
@@ -171,7 +180,7 @@ class EvalConfig:
     """openai-whisper's own limit: half of the 448 text positions."""
     beam_size: Annotated[int, Field(ge=1, le=32)] = 1
     """Hypotheses that decoding follows at a time; 1 is greedy."""
-    repetition_guard: Annotated[int | None, Field(ge=2, le=224), BeforeValidator(_none_word)] = None
+    repetition_guard: Annotated[int | None, Field(ge=2, le=224), BeforeValidator(none_word)] = None
     """Length of token n-grams that a transcript may hold only once, which ends loops; none: no guard, as Whisper.
     A Hangul syllable is one to three tokens, so that 8 lets short answers repeat."""
     min_group_clips: Count = 20
@@ -182,105 +191,12 @@ class EvalConfig:
     bootstrap_seed: Annotated[int, Field(ge=0)] = 208
 
 
-def _number_word(value: Any) -> Any:
-    """YAML 1.1 reads ``2e-5``, which has no dot, as a text."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return float(value)
-    return value
-
-
-def _read_space(value: Any) -> Any:
-    """Let the command line give a search space as YAML text; ``none`` is the empty one."""
-    if isinstance(value, str):
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"it must be a YAML mapping ({' '.join(str(error).split())})") from None
-    if isinstance(value, str) and value.strip().lower() == "none":
-        return {}
-    if isinstance(value, Mapping):
-        return {key: _read_choices(entry) for key, entry in value.items()}
-    return {} if value is None else value
-
-
-def _read_choices(entry: Any) -> Any:
-    return tuple(_number_word(choice) for choice in entry) if isinstance(entry, (list, tuple)) else entry
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Range:
-    """Values from low to high, both included; whole numbers where low and high are."""
-
-    __pydantic_config__ = _FORBID
-    low: Annotated[int | float, BeforeValidator(_number_word)]
-    high: Annotated[int | float, BeforeValidator(_number_word)]
-    log: bool = False
-    """Draw the logarithm evenly."""
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"low ({self.low}) must be under high ({self.high})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low ({self.low}) must be over 0 where log is true")
-
-
-Choice = bool | int | float | str | None
-Dimension = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[tuple[Choice, ...], Field(min_length=2), Tag("choices")],
-    # Told apart first, so that a fault in one form is not explained as a fault in the other too.
-    Discriminator(lambda entry: "range" if isinstance(entry, (Mapping, Range)) else "choices"),
-]
-
-
-def _default_space() -> dict[str, Range | tuple[Choice, ...]]:
-    return {
-        "train.lr": Range(low=1e-6, high=1e-4, log=True),
-        "train.warmup_steps": Range(low=0, high=500),
-        "train.schedule": ("constant", "linear", "cosine"),
-        "train.weight_decay": Range(low=1e-4, high=0.1, log=True),
-        "train.batch_size": (4, 8, 16),
-        "train.freeze_encoder": (False, True),
-        "train.spec_augment": (False, True),
-    }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TuneConfig:
-    """Search for settings of training by decoded valid CER."""
-
-    __pydantic_config__ = _FORBID
-    space: Annotated[dict[str, Dimension], BeforeValidator(_read_space)] = dataclasses.field(
-        default_factory=_default_space
-    )
-    """Setting to a range {low, high, log} or a list of choices; the published value must be among them."""
-    trials: Count = 30
-    """Trials of the study, whatever number of processes shares them; the published settings are the first."""
-    objectives: Annotated[tuple[Literal["cer", "seconds_per_clip"], ...], BeforeValidator(_split_commas)] = ("cer",)
-    """What is minimised: the best decoded valid CER, alone or with the seconds a clip takes to decode."""
-    sampler: Literal["tpe", "gp", "random"] = "tpe"
-    pruner: Literal["median", "successive_halving", "hyperband", "none"] = "median"
-    seed: Annotated[int, Field(ge=0)] = 208
-    """Of the sampler; trial k draws the same whichever process runs it. Training uses train.seeds' first."""
-    startup_trials: Annotated[int, Field(ge=1)] = 5
-    """Trials before tpe and gp learn from others, and before the median pruner may end one."""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 1
-    """Epochs that no pruner cuts."""
-    storage: str = "sqlite:///kmed-optuna.db"
-    """sqlite:///PATH, postgresql://…, or journal:PATH for a shared folder; never MLflow's own database."""
-    heartbeat_s: Count = 60
-    """A running trial signs this often; after two silent intervals its process counts as dead."""
-    retries: Annotated[int, Field(ge=0)] = 2
-    """How often a trial whose process died is run again with the same parameters."""
-    experiment: str = "kmed-hpo"
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where MLflow keeps runs and what is registered."""
 
-    __pydantic_config__ = _FORBID
-    uri: Annotated[str | None, BeforeValidator(_none_word)] = None
+    __pydantic_config__ = FORBID
+    uri: Annotated[str | None, BeforeValidator(none_word)] = None
     """none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder."""
     experiment: str = "kmed-bench"
     register: bool = True
@@ -296,7 +212,7 @@ class TrackingConfig:
 class Config:
     """All settings of a benchmark run."""
 
-    __pydantic_config__ = _FORBID
+    __pydantic_config__ = FORBID
     profile: str = "sound"
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
