@@ -184,11 +184,13 @@ part = pd.read_parquet({table!r})
 store = build_frames(part, Path({cache!r}))
 examples = build_examples(part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]
 model = load_weights(Path({checkpoint!r}))
-config = dataclasses.replace(CONFIG, batch_size=8, epochs=1, audio_context="full", out_of_memory={choice!r})
+config = dataclasses.replace(CONFIG, batch_size=12, epochs=1, audio_context="full", out_of_memory={choice!r})
+# What is loaded at the first step is not what is to be measured.
+list(fit(load_weights(Path({checkpoint!r})), examples[:1], store, examples[:1], store, config, seed=0))
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {room}, resource.getrlimit(resource.RLIMIT_AS)[1]))
 try:
-    results = list(fit(model, examples[:8], store, examples[8:10], store, config, seed=0, say=print))
+    results = list(fit(model, examples, store, examples[:1], store, config, seed=0, say=print))
     print("loss", results[0].train_loss)
 except KmedError as error:
     print("error", error)
@@ -197,7 +199,7 @@ except KmedError as error:
 
 @pytest.mark.slow
 def test_lack_of_memory_names_the_remedy_or_halves(tone_part, cache, store, tiny_checkpoint, tmp_path):
-    """A real limit on the process's memory: the batch of eight does not fit, smaller pieces do."""
+    """A real limit on the process's memory: the batch of twelve does not fit, smaller pieces do."""
     table = tmp_path / "part.parquet"
     tone_part.to_parquet(table)
     given = {"tests": str(Path(__file__).parent), "table": str(table), "cache": str(cache)}
@@ -213,12 +215,12 @@ def test_lack_of_memory_names_the_remedy_or_halves(tone_part, cache, store, tiny
 
     unlimited = run("stop", 2**40)
     assert "loss" in unlimited, unlimited
-    # How much a step takes beside its tensors depends on the machine: look for the room that is too little for eight.
-    for room_mib in (60, 90, 130, 180, 250, 350):
+    # How much a step takes beside its tensors depends on the machine: look for the room that is too little for twelve.
+    for room_mib in (150, 110, 200, 270, 360):
         stopped, halved = (run(choice, room_mib * 2**20) for choice in ("stop", "halve"))
-        if "loss" in halved:
+        if "loss" in halved and "loss" not in stopped:
             break
-    assert "Set train.accumulation=2 (the batch of 8 stays" in stopped, stopped
+    assert "Set train.accumulation=2 (the batch of 12 stays" in stopped, stopped
     assert "each batch is computed in" in halved, halved
     assert float(halved.split("loss")[1]) == pytest.approx(float(unlimited.split("loss")[1]), abs=1e-4)
 

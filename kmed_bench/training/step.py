@@ -208,10 +208,15 @@ class Stepper:
             if self.say:
                 self.say(f"Out of memory at {where}: each batch is computed in {self.pieces} pieces from here on.")
             return
-        raise KmedError(
-            f"Memory ran out at {where}, with {math.ceil(share / self.pieces)} clips at once. Set "
+        smaller = (
             f"train.accumulation={self.pieces * 2} (the batch of {self.config.batch_size} stays, in more pieces), "
-            "train.gradient_checkpointing=true, train.audio_context=dynamic or train.out_of_memory=halve."
+            if self.pieces < share
+            else ""
+        )
+        raise KmedError(
+            f"Memory ran out at {where}, with {math.ceil(share / self.pieces)} clips at once. Set {smaller}"
+            "train.gradient_checkpointing=true, train.audio_context=dynamic, train.lora_rank=8 or a smaller size"
+            f"{', or train.out_of_memory=halve' if smaller else ''}."
         ) from None
 
 
