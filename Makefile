@@ -15,7 +15,7 @@ run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
 
 test: $(VENV)/.installed-test ## the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev ## formatting, lint, docstrings, types
 	$(BIN)/ruff format --check .

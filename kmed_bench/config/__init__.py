@@ -4,7 +4,6 @@ Validation is pydantic's (MLflow already depends on it), on plain dataclasses, s
 stays an ordinary Python object for everyone who imports it.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from kmed_bench.config.fields import (
     FORBID,
