@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"kmed-bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        said = str(stop) or "interrupted."
-        print(f"kmed-bench: {said} The run is marked KILLED in MLflow.", file=sys.stderr)
+        print(f"kmed-bench: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
 
 

@@ -15,8 +15,8 @@ from whisper.model import Whisper
 from kmed_bench import __version__
 from kmed_bench.asr.decode import predict_part
 from kmed_bench.asr.device import describe_machine, pick_device
-from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.hf_format import read_hf_folder
+from kmed_bench.asr.features import N_MELS, build_frames
+from kmed_bench.asr.hf_format import N_VOCAB, read_hf_folder
 from kmed_bench.asr.runtimes import Runtime, detect_kind, open_folder, predict_samples
 from kmed_bench.asr.weights import cache_folder, find_weights, load_weights
 from kmed_bench.config import Config, EvalConfig
@@ -24,7 +24,8 @@ from kmed_bench.corpus.split import read_split
 from kmed_bench.progress import Narrator
 from kmed_bench.records import SIZES, KmedError, Prediction, read_predictions, write_json, write_predictions
 from kmed_bench.scoring import compare_predictions, score_predictions
-from kmed_bench.scoring.package import Package, read_package, score_against
+from kmed_bench.scoring.foreign import Hypothesis, join_references
+from kmed_bench.scoring.package import Package, hash_references, read_package, score_against
 from kmed_bench.tracking.fetch import fetch_checkpoint
 from kmed_bench.tracking.store import open_store
 
@@ -79,6 +80,10 @@ def evaluate_model(
         When the model, the split or the baseline can't be read, or the baseline is of other utterances; before any
         clip is decoded.
     """
+    if against is not None and _predictions_behind(against).resolve() == (out / "predictions.jsonl").resolve():
+        raise KmedError(
+            f"{out} holds the baseline itself, which would be overwritten; name another folder for results."
+        )
     split = read_split(split_folder)
     rows = split.parts[part]
     baseline = None if against is None else read_baseline(against, rows, config.eval)
@@ -93,6 +98,9 @@ def evaluate_model(
         "runtime": system.runtime,
     }
     scores["speed"] = describe_speed(scores, parameters=system.parameters, model_bytes=system.model_bytes)
+    if system.runtime["name"] == "faster-whisper" and torch.cuda.is_available():
+        scores["speed"]["peak_memory_bytes"] = None  # CTranslate2's memory is not torch's, so it is not measured
+    (out / "comparisons.json").unlink(missing_ok=True)  # of scores that these replace
     write_predictions(out / "predictions.jsonl", predictions)
     write_json(out / "scores.json", scores)
     if baseline is not None and against is not None:
@@ -114,6 +122,7 @@ def open_system(config: Config, model: str, narrator: Narrator) -> System:
         if path.is_dir():
             return _open_foreign(path, config.eval, narrator)
         network = load_weights(path, str(pick_device()))
+        _check_own(model, network)
         model_bytes = path.stat().st_size
     return System(
         runtime=_describe_own(config.eval, network),
@@ -260,6 +269,17 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _check_own(model: str, network: Whisper) -> None:
+    """Refuse what our own decoding would read wrongly: other vocabularies and other numbers of mel bands."""
+    dims = network.dims
+    if (dims.n_vocab, dims.n_mels) != (N_VOCAB, N_MELS):
+        raise KmedError(
+            f"{model} has {dims.n_vocab} tokens and {dims.n_mels} mel bands; our own decoding reads Whisper's "
+            f"multilingual models of {N_VOCAB} and {N_MELS} (tiny to large-v2). Evaluate English-only models and "
+            "large-v3 as a Hugging Face or CTranslate2 folder."
+        )
+
+
 def read_baseline(path: Path, rows: pd.DataFrame, config: EvalConfig) -> Package | list[Prediction]:
     """Return a baseline that was measured on the same utterances as these rows.
 
@@ -287,6 +307,14 @@ def read_baseline(path: Path, rows: pd.DataFrame, config: EvalConfig) -> Package
             f"The baseline {path} is of other utterances: {len(own - ids)} of this part's {len(own)} are missing in it "
             f"and {len(ids - own)} of its {len(ids)} are not in this part; decode the same part of the same split."
         )
+    if isinstance(baseline, Package):
+        nothing = {name: Hypothesis(text="", decode_s=0.0) for name in rows["utterance_id"]}
+        references = join_references(nothing, rows, missing="refuse").predictions
+        if hash_references(references, config.policy) != baseline.head["references_sha256"]:
+            raise KmedError(
+                f"The references or speakers of this split are not those of the package {path}; take both from the "
+                "same release of the corpus."
+            )
     return baseline
 
 

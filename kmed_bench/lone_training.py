@@ -1,9 +1,14 @@
 """`train`: one size and seed on a split that exists, alone or by several processes together."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from kmed_bench.asr.weights import Weights, cache_folder
 from kmed_bench.config import Config
+from kmed_bench.corpus.demo import corpus_name
 from kmed_bench.corpus.split import read_split
 from kmed_bench.pipeline import code_version, collect_weights
 from kmed_bench.progress import Narrator
@@ -62,19 +67,40 @@ def train_from(
     if not parallel.is_main:
         trainer.follow(seed, resume)
         return None
-    uri = open_store(config.tracking)
-    run_id = _run_to_continue(trainer, seed, narrator) if resume else None
-    name = f"train-{weights.size}-seed{seed}"
-    started = lone_run(
-        config, kind="train", name=name, code_version=code_version(), tags=trainer.describe(seed), run_id=run_id
-    )
-    with started as run:
-        if run_id is None:
-            trainer.begin(seed, run)  # first of all, so that a training killed at once is found again
-        run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context="training")
-        outcome = trainer.train(seed, run, resume)
+    with _alone_in(trainer.folder(seed)):
+        if resume:
+            trainer.done(seed)
+        else:
+            trainer.check_fresh(seed)
+        uri = open_store(config.tracking)
+        run_id = _run_to_continue(trainer, seed, narrator) if resume else None
+        name = f"train-{weights.size}-seed{seed}"
+        started = lone_run(
+            config, kind="train", name=name, code_version=code_version(), tags=trainer.describe(seed), run_id=run_id
+        )
+        with started as run:
+            if run_id is None:
+                trainer.begin(seed, run)  # first of all, so that a training killed at once is found again
+            counts, corpus = split.report["counts"], corpus_name(split.parts["train"])
+            run.log_dataset(sha256=split.sha256, counts=counts, context="training", name=corpus)
+            outcome = trainer.train(seed, run, resume)
     narrator.say(list_notes(outcome))
     return outcome, uri
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second process from training in the folder; the system frees the lock of one that was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise KmedError(f"Another process is training in {folder}; wait for it, or stop it, and try again.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _run_to_continue(trainer: Trainer, seed: int, narrator: Narrator) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from kmed_bench import __version__
 from kmed_bench.asr.weights import Weights, WeightsError, cache_folder, find_weights
 from kmed_bench.config import Config, digest
-from kmed_bench.corpus.demo import make_demo_corpus
+from kmed_bench.corpus.demo import corpus_name, make_demo_corpus
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.corpus.split import Split, read_split, split_manifest, write_split
 from kmed_bench.progress import Narrator
@@ -23,8 +23,8 @@ from kmed_bench.tracking.original_log import write_original_log
 from kmed_bench.tracking.readback import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench, bench_hash, check_ended, find_bench
 from kmed_bench.tracking.runs import BenchRun, ChildRun, bench_run
-from kmed_bench.tracking.store import open_store
-from kmed_bench.trainer import ACCOUNT_NAME, Trainer, TrainOutcome, list_notes, read_outcome
+from kmed_bench.tracking.store import open_store, without_password
+from kmed_bench.trainer import ACCOUNT_NAME, Trainer, TrainOutcome, list_notes, read_account, read_outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +133,12 @@ def _train(trainer: Trainer, seed: int, name: str, bench: BenchRun, earlier: Ear
     split, config = trainer.speech.split, trainer.config.train
     decisive = digest({"training": trainer.fingerprint(seed), "size": trainer.weights.size, "epochs": config.epochs})
     before = earlier.trains.get(decisive) if earlier else None
+    held = read_account(trainer.folder(seed)) if earlier and before is None else {}
+    if held and held["fingerprint"] != trainer.fingerprint(seed):
+        raise KmedError(
+            f"{name} was begun with other weights or arithmetic ({trainer.precision} here); continue where it began, "
+            "set train.precision to what it was, or leave --resume out to start anew."
+        )
     if before and before.status == FINISHED:
         trainer.narrator.say(f"{name}: done before, not run again.")
         return _read_outcome(trainer.folder(seed))
@@ -140,13 +146,13 @@ def _train(trainer: Trainer, seed: int, name: str, bench: BenchRun, earlier: Ear
         trainer.narrator.say(f"{name}: was begun before ({before.status.lower()}) and is continued.")
     tags = {**trainer.describe(seed), HASH_TAG: decisive}
     with bench.child("train", name, tags=tags, run_id=before.run_id if before else None) as run:
-        _log_data(run, split, trainer.config, "training")
+        _log_data(run, split, "training")
         return trainer.train(seed, run, resume=earlier is not None)
 
 
-def _log_data(run: ChildRun, split: Split, config: Config, context: str) -> None:
+def _log_data(run: ChildRun, split: Split, context: str) -> None:
     """Link a run to its data; generated speech is not called by the recordings' name."""
-    name = "AI Hub 208" if config.data.source else "demo corpus (synthetic)"
+    name = corpus_name(split.parts["train"])
     run.log_dataset(sha256=split.sha256, counts=split.report["counts"], context=context, name=name)
 
 
@@ -202,7 +208,8 @@ def check_source(config: Config) -> None:
 
 
 def ui_command(uri: str) -> str:
-    """Return what opens the MLflow UI on this store, ready to paste."""
+    """Return what opens the MLflow UI on this store, ready to paste; a password in it is to be filled in."""
+    uri = without_password(uri)
     if uri.startswith(("http://", "https://")):
         return uri
     program = Path(sys.executable).with_name("mlflow")
@@ -259,7 +266,7 @@ def _make_split(
             )
         run.set_tags({"kmed.split_sha256": split.sha256})
         bench.set_tags({"kmed.split_sha256": split.sha256})
-        _log_data(run, split, config, "split")
+        _log_data(run, split, "split")
         for name in ("manifest/quality.json", "split/split.json"):
             run.log_file(folder / name)
     return split

@@ -1,12 +1,13 @@
 """What the stages hand to one another: columns, reasons, records, errors, small file helpers."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 
@@ -161,12 +162,28 @@ def read_predictions(path: Path) -> list[Prediction]:
     return list(_parse_predictions(path))
 
 
+@contextlib.contextmanager
+def open_lines(path: Path) -> Iterator[TextIO]:
+    """Give a file's lines, read as UTF-8.
+
+    Raises
+    ------
+    KmedError
+        When it is in another encoding, such as the cp949 of Korean Windows.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            yield stream
+    except UnicodeDecodeError as error:
+        raise KmedError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+
+
 def _parse_predictions(path: Path) -> Iterator[Prediction]:
     if not path.is_file():
         raise KmedError(f"Predictions {path} do not exist; give the predictions.jsonl that `evaluate` wrote.")
     names = {field.name for field in dataclasses.fields(Prediction)} - {"guarded"}
     seen: set[str] = set()
-    with path.open(encoding="utf-8-sig") as stream:
+    with open_lines(path) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue

@@ -17,6 +17,7 @@ from kmed_bench.corpus.split import Split
 from kmed_bench.progress import Narrator, Tick
 from kmed_bench.records import GROUP_FIELDS, PARTS, Prediction
 from kmed_bench.scoring.measures import count_utterances, rates
+from kmed_bench.training import adapt
 from kmed_bench.training.encoded import EncodedStore, build_encoded
 from kmed_bench.training.fit import EpochResult, fit
 from kmed_bench.training.parallel import Parallel
@@ -163,6 +164,10 @@ def train_epochs(
         say=say,
     )
     if _out_of_patience(done, config.train.patience):
+        found = states.load() if states else None
+        if found is not None:  # nothing is left to train, but the caller still gets the last epoch's weights
+            adapt.prepare(model, config.train)
+            model.load_state_dict(found["model"])
         return
     for result in results:
         started = time.perf_counter()

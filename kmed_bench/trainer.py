@@ -12,6 +12,7 @@ from whisper.model import Whisper
 from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.weights import Weights, load_weights, save_weights
 from kmed_bench.config import Config
+from kmed_bench.corpus.demo import is_demo
 from kmed_bench.handover import register, score_test
 from kmed_bench.progress import Narrator
 from kmed_bench.records import KmedError, Prediction, read_json, write_json
@@ -30,7 +31,7 @@ from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.fit import mean_loss
 from kmed_bench.training.original import original_losses
 from kmed_bench.training.parallel import Parallel
-from kmed_bench.training.state import STATE_NAME, StateKeeper, fingerprint
+from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper, fingerprint
 
 ACCOUNT_NAME = "training.json"
 # Weights, two moments of AdamW, and the state before, each written aside before it replaces the last.
@@ -102,6 +103,7 @@ class Trainer:
             "kmed.weights_origin": self.weights.origin,
             "kmed.weights_sha256": self.weights.sha256,
             "kmed.device": self.device.type,
+            "kmed.synthetic": str(is_demo(self.speech.split.parts["train"])).lower(),
             "kmed.processes": str(self.parallel.world),
             "kmed.machine": describe_machine(self.device),
             "kmed.train_precision": self.precision,
@@ -139,15 +141,12 @@ class Trainer:
         KmedError
             When the folder holds an unfinished training and ``resume`` is not asked for, or one of other settings.
         """
-        folder, account = self.folder(seed), read_account(self.folder(seed))
-        done = read_outcome(folder)
-        if resume and done is not None and account["fingerprint"] == self.fingerprint(seed):
+        folder = self.folder(seed)
+        if resume and (done := self.done(seed)) is not None:
+            StateKeeper(folder, self.fingerprint(seed), resume=False).remove()  # killed between outcome and removal
             return done
-        if not resume and (folder / STATE_NAME).exists():
-            raise KmedError(
-                f"{folder} holds an unfinished training; continue it with --resume, or choose another folder "
-                "(or delete this one) to start anew."
-            )
+        if not resume:
+            self.check_fresh(seed)
         states = StateKeeper(folder, self.fingerprint(seed), resume=resume)
         started = self.begin(seed, run)
         model = load_weights(self.weights.path, str(self.device))
@@ -162,14 +161,49 @@ class Trainer:
         states.remove()
         return outcome
 
+    def done(self, seed: int) -> TrainOutcome | None:
+        """Return the outcome of a seed that was finished under these settings, or None.
+
+        Raises
+        ------
+        KmedError
+            When it was finished after another number of epochs: its state is gone, so that it can't go on.
+        """
+        account = read_account(self.folder(seed))
+        outcome = read_outcome(self.folder(seed))
+        if outcome is None or account["fingerprint"] != self.fingerprint(seed):
+            return None
+        if account["epochs"] != self.config.train.epochs:
+            raise KmedError(
+                f"{self.folder(seed)} holds a finished training of {account['epochs']} epochs, whose state is gone; "
+                f"choose another folder to train for {self.config.train.epochs}."
+            )
+        return outcome
+
+    def check_fresh(self, seed: int) -> None:
+        """Refuse to start anew over an unfinished training."""
+        folder = self.folder(seed)
+        if any((folder / name).exists() for name in (STATE_NAME, PREVIOUS_NAME)):
+            raise KmedError(
+                f"{folder} holds an unfinished training; continue it with --resume, or choose another folder "
+                "(or delete this one) to start anew."
+            )
+
     def begin(self, seed: int, run: ChildRun) -> dict[str, Any]:
         """Note in the seed's folder which run its training belongs to; return the note."""
-        started = {"fingerprint": self.fingerprint(seed), "run_id": run.run_id, "outcome": None}
+        started = {
+            "fingerprint": self.fingerprint(seed),
+            "epochs": self.config.train.epochs,
+            "run_id": run.run_id,
+            "outcome": None,
+        }
         write_json(self.folder(seed) / ACCOUNT_NAME, started)
         return started
 
     def follow(self, seed: int, resume: bool = False) -> None:
         """Compute a further process's share of what ``train`` does in the process that writes."""
+        if resume and self.done(seed) is not None:
+            return
         states = StateKeeper(self.folder(seed), self.fingerprint(seed), resume=resume)
         model = load_weights(self.weights.path, str(self.device))
         for part in ("valid", "test"):

@@ -196,7 +196,7 @@ def test_a_silent_machine_is_noticed_by_heartbeat(place):
     assert states(queue) == ["FAIL", *["WAITING"] * 4]
     assert lost == [0]
     assert queue.trials()[4].params == chosen
-    record = read_study(queue.study, settings(place), "tiny")
+    record = read_study(queue.study, settings(place), "tiny", synthetic=True)
     assert (record.n_trials, len(record.slots()), record.trials[0].state) == (4, 4, "lost")
     assert record.trials[4].retry_of == 0
     assert record.trials[4].is_published

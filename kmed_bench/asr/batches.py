@@ -158,7 +158,7 @@ def epoch_order(
     group : callable, optional
         Batches hold only examples for which it gives the same number, such as the same window.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     shuffled = [examples[i] for i in torch.randperm(len(examples), generator=generator).tolist()]
     batches: list[list[Example]] = []
     if group is None:

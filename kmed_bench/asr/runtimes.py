@@ -197,9 +197,10 @@ class TransformersRuntime(Runtime):
         self.parameters = sum(
             p.numel() for name, p in self._model.named_parameters() if "encoder.embed_positions" not in name
         )
-        self.model_bytes = sum(
-            f.stat().st_size for pattern in ("*.safetensors", "pytorch_model*.bin") for f in folder.glob(pattern)
-        )
+        # Folders often hold the same weights in several formats; one of them is read.
+        kinds = ("model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin")
+        read = next((files for kind in kinds if (files := list(folder.glob(kind)))), [])
+        self.model_bytes = sum(file.stat().st_size for file in read)
         self._options, told = self._prepare(config)
         self.settings = {
             "decoding": "greedy",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kmed_bench.commands.options import Add, resolve
 from kmed_bench.commands.scores import print_scores, say_comparison
-from kmed_bench.records import PARTS, SIZES
+from kmed_bench.records import PARTS, SIZES, KmedError
 
 
 def register(add: Add) -> None:
@@ -41,6 +41,11 @@ def _train(args: argparse.Namespace) -> int:
     from kmed_bench.progress import Narrator
 
     config = resolve(args, model__sizes=args.size, train__seeds=args.seed, model__skip_unavailable=False)
+    if len(config.model.sizes) != 1 or "," in (args.seed or ""):
+        raise KmedError(
+            f"`train` trains one size with one seed, and was given sizes {args.size} and seed "
+            f"{args.seed}; name one of each with --size and --seed, or use `run`."
+        )
     trained = train_alone(config, args.split, args.out, narrator=Narrator(), resume=args.resume)
     if trained is None:  # a further process of a training that another one reports
         return 0

@@ -94,15 +94,19 @@ def _score(args: argparse.Namespace) -> int:
     from kmed_bench.records import write_json
     from kmed_bench.scoring import score_predictions
 
+    if args.predictions.resolve().parent == args.out.resolve() and (args.out / "scores.json").exists():
+        raise KmedError(f"{args.out} holds the scores of these predictions already; name another folder.")
     given = _read(args)
     config = resolve(args, eval__policy=args.policy).eval
+    policy = args.policy or args.overrides.get("eval.policy")
     compared: list[dict[str, Any]] = []
     if args.against is None:
         scores = score_predictions(given.predictions, config, split_sha256=given.split_sha256)
     else:
-        scores, compared = _score_against(given, args.against, config, args.policy)
+        scores, compared = _score_against(given, args.against, config, policy)
     if given.joined:
         scores["joined"] = given.joined
+    (args.out / "comparisons.json").unlink(missing_ok=True)  # of scores that these replace
     write_json(args.out / "scores.json", scores)
     print_scores(scores)
     for row in compared:
@@ -187,6 +191,8 @@ def _errors(args: argparse.Namespace) -> int:
 def _package(args: argparse.Namespace) -> int:
     from kmed_bench.scoring.package import write_package
 
+    if (args.out / "package.json").exists():
+        raise KmedError(f"{args.out} holds a benchmark package already; name another folder, or remove it first.")
     given = _read(args)
     config = resolve(args, eval__policy=args.policy).eval
     # Without a split the utterances and their references alone say what the package is of.
@@ -195,7 +201,7 @@ def _package(args: argparse.Namespace) -> int:
     if given.split is not None:
         from kmed_bench.corpus.frozen import freeze_split
 
-        freeze_split(given.split, args.out / "frozen-split.json")
+        freeze_split(given.split, args.out / "frozen-split.json", hashes=False)
         print(f"Split: {args.out / 'frozen-split.json'}; `kmed-bench split MANIFEST OUT --frozen FILE` applies it")
     print(f"Package (no text, no audio): {head}")
     print(f"Another system is set beside it with: kmed-bench score PREDICTIONS OUT --against {args.out}")

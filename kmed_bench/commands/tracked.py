@@ -50,6 +50,8 @@ def _promote(args: argparse.Namespace) -> int:
     from kmed_bench.tracking.promotion import promote, rollback
     from kmed_bench.tracking.store import open_store
 
+    if args.rollback and (args.version is not None or args.force):
+        raise KmedError("--rollback goes back to the champion before; it takes no version and no --force.")
     open_store(resolve(args).tracking)
     if args.rollback:
         print(json.dumps(rollback(args.name, reason=args.reason, dry_run=args.dry_run), ensure_ascii=False, indent=2))

@@ -30,6 +30,8 @@ def _tune(args: argparse.Namespace) -> int:
     from kmed_bench.progress import Narrator
 
     config = resolve(args, model__sizes=args.size, tune__trials=args.trials, model__skip_unavailable="false")
+    if len(config.model.sizes) != 1:
+        raise KmedError(f"--size {args.size} names {len(config.model.sizes)} sizes; a study is of one.")
     outcome = tune(
         config,
         find_weights(config.model.sizes[0], config.model.weights),

@@ -21,8 +21,8 @@ from kmed_bench.config.fields import (
     Count,
     DecodingContext,
     Names,
-    Numbers,
     Seconds,
+    Seeds,
     Speeds,
     none_word,
 )
@@ -62,7 +62,7 @@ class DataConfig:
     roles: Names = ("patient",)
     """Who speaks: any of patient, nurse, doctor."""
     min_duration_s: Seconds = 0.3
-    max_duration_s: Seconds = 30.0
+    max_duration_s: Annotated[float, Field(gt=0, le=30)] = 30.0
     """Whisper's window; longer audio would be cut while its label is not."""
     truncation_tolerance_s: Seconds = 0.25
     """Audio shorter than its label's FileLength by more than this is rejected."""
@@ -115,7 +115,7 @@ class TrainConfig:
     """Fine-tuning; the defaults are the published conditions."""
 
     __pydantic_config__ = FORBID
-    seeds: Numbers = (0,)
+    seeds: Seeds = (0,)
     epochs: Count = 20
     batch_size: Count = 4
     lr: Annotated[float, Field(gt=0)] = 2e-5

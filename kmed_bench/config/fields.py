@@ -20,7 +20,7 @@ def none_word(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
-Numbers = Annotated[tuple[int, ...], BeforeValidator(split_commas)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], BeforeValidator(split_commas)]
 Speeds = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], BeforeValidator(split_commas)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]

@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from kmed_bench.corpus.demo_files import (
     ROLES,
     Sentence,
@@ -64,6 +66,16 @@ def read_sentences() -> list[Sentence]:
     text = (resources.files("kmed_bench.corpus") / "demo_sentences.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in text.splitlines()[1:]]
     return [Sentence(number=n, role=r, label=lab, spoken=s) for n, (r, lab, s) in enumerate(rows, start=1)]
+
+
+def is_demo(part: pd.DataFrame) -> bool:
+    """Tell whether all labels of a manifest's rows are sentences that were written for the demo corpus."""
+    return bool(part["text"].isin({sentence.label for sentence in read_sentences()}).all())
+
+
+def corpus_name(part: pd.DataFrame) -> str:
+    """Return what the tracking store calls the corpus: generated speech never goes by the recordings' name."""
+    return "demo corpus (synthetic)" if is_demo(part) else "AI Hub 208"
 
 
 def make_demo_corpus(out: Path, *, speakers: int, sentences: int, seed: int, layout: Layout) -> dict[str, Any]:

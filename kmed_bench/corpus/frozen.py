@@ -22,19 +22,29 @@ def hash_label(utterance_id: str, speaker_id: str, text: str) -> str:
     return hashlib.sha256(f"{utterance_id}\n{speaker_id}\n{text}".encode()).hexdigest()[:16]
 
 
-def freeze_split(split: Split, path: Path) -> dict[str, Any]:
-    """Write a split's ids, label hashes and settings as JSON, and return what was written."""
+def freeze_split(split: Split, path: Path, *, hashes: bool = True) -> dict[str, Any]:
+    """Write a split's ids, label hashes and settings as JSON, and return what was written.
+
+    Parameters
+    ----------
+    hashes : bool
+        Whether each label's hash is written, which tells changed labels in another copy. Whoever guesses a short
+        label can confirm the guess by its hash, so that a file to be published holds ids alone.
+    """
     frozen = {
         "format": _FORMAT,
         "sha256": split.sha256,
         "config": split.report["config"],
-        "parts": {part: _hash_rows(split.parts[part]) for part in PARTS},
+        "parts": {part: _hash_rows(split.parts[part], hashes=hashes) for part in PARTS},
     }
     write_json(path, frozen)
     return frozen
 
 
-def _hash_rows(table: pd.DataFrame) -> dict[str, str]:
+def _hash_rows(table: pd.DataFrame, *, hashes: bool = True) -> dict[str, str]:
+    """Return each utterance's hash by its id; empty texts for none."""
+    if not hashes:
+        return dict.fromkeys(table["utterance_id"], "")
     rows = zip(table["utterance_id"], table["speaker_id"], table["text"], strict=True)
     return {utterance: hash_label(utterance, speaker, text) for utterance, speaker, text in rows}
 
@@ -63,7 +73,7 @@ def apply_frozen(path: Path, manifest: pd.DataFrame) -> Split:
         parts[part] = table[table["utterance_id"].isin(wanted)].reset_index(drop=True)
         found = _hash_rows(parts[part])
         missing[part] = sorted(wanted.keys() - found.keys())
-        changed[part] = sorted(utterance for utterance, digest in found.items() if digest != wanted[utterance])
+        changed[part] = sorted(name for name, digest in found.items() if wanted[name] not in ("", digest))
     empty = [part for part in PARTS if not len(parts[part])]
     if empty:
         n = sum(len(frozen["parts"][part]) for part in PARTS)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from kmed_bench.records import GROUP_FIELDS, KmedError, Prediction
+from kmed_bench.records import GROUP_FIELDS, KmedError, Prediction, open_lines
 
 Missing = Literal["refuse", "empty"]
 """What an utterance without a hypothesis is: a fault, or a system that heard nothing."""
@@ -66,7 +66,7 @@ def read_hypotheses(path: Path) -> dict[str, Hypothesis]:
     if not path.is_file():
         raise KmedError(f"Predictions {path} do not exist; give a file of JSON lines with utterance_id and hypothesis.")
     found: dict[str, Hypothesis] = {}
-    with path.open(encoding="utf-8-sig") as stream:
+    with open_lines(path) as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 utterance, hypothesis = _read_line(line, f"{path}, line {number}")

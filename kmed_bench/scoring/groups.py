@@ -147,13 +147,15 @@ _SIDE_KEYS = ("cer", "cer_low", "cer_high", "n_clips", "n_speakers")
 
 def _time(counts: pd.DataFrame) -> Scores:
     """Return decoding figures of all predictions, unscored ones included: they were decoded too."""
-    audio_s, decode_s = math.fsum(counts["duration_s"]), math.fsum(counts["decode_s"])  # in any order of lines
-    p50, p95 = np.quantile(counts["decode_s"].to_numpy(dtype=float), [0.5, 0.95])
-    timed = decode_s > 0  # 0 stands for unknown
+    timed = counts[counts["decode_s"] > 0]  # 0 stands for unknown
+    audio_s, decode_s = math.fsum(counts["duration_s"]), math.fsum(timed["decode_s"])  # in any order of lines
+    if not len(timed):
+        return {"audio_s": audio_s, **dict.fromkeys(("decode_s", "rtfx", "decode_s_p50", "decode_s_p95"))}
+    p50, p95 = np.quantile(timed["decode_s"].to_numpy(dtype=float), [0.5, 0.95])
     return {
         "audio_s": audio_s,
-        "decode_s": decode_s if timed else None,
-        "rtfx": audio_s / decode_s if timed else None,
-        "decode_s_p50": float(p50) if timed else None,
-        "decode_s_p95": float(p95) if timed else None,
+        "decode_s": decode_s,
+        "rtfx": math.fsum(timed["duration_s"]) / decode_s,
+        "decode_s_p50": float(p50),
+        "decode_s_p95": float(p95),
     }

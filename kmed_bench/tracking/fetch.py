@@ -6,6 +6,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from kmed_bench.records import KmedError
+from kmed_bench.tracking.store import without_password
 
 
 def fetch_checkpoint(uri: str, folder: Path) -> Path:
@@ -19,9 +20,10 @@ def fetch_checkpoint(uri: str, folder: Path) -> Path:
     try:
         downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
+        store, said = without_password(mlflow.get_tracking_uri()), without_password(str(error))
         raise KmedError(
-            f"The model {uri} can't be fetched from {mlflow.get_tracking_uri()} ({error}); check its name, version or "
-            "alias in the MLflow UI, and name the store with --tracking.uri."
+            f"The model {uri} can't be fetched from {store} ({said}); check its name, version or alias in the MLflow "
+            "UI, and name the store with --tracking.uri."
         ) from None
     found = sorted(downloaded.rglob("*.pt")) if downloaded.is_dir() else [downloaded]
     if len(found) != 1:

@@ -128,7 +128,8 @@ def write_card(
 
 
 def _describe_data(params: Mapping[str, str], tags: Mapping[str, str], counts: Mapping[str, Any]) -> str:
-    lines = [_SYNTHETIC if is_synthetic(params) else "AI Hub data set 208, or speech in its layout."]
+    synthetic = tags["kmed.synthetic"] == "true" if "kmed.synthetic" in tags else is_synthetic(params)
+    lines = [_SYNTHETIC if synthetic else "AI Hub data set 208, or speech in its layout."]
     if counts:
         lines.append(f"Clips: {', '.join(f'{part} {n}' for part, n in counts.items())}.")
     if params.get("split.disjoint", "none") != "none":

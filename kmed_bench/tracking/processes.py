@@ -43,7 +43,10 @@ def is_gone(process: str) -> bool:
     if where != machine() or not pid.isdigit() or not started_s.isdigit():
         return False
     try:
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(started_s)) > _SAME_START_S)
+        found = psutil.Process(int(pid))
+        if found.status() == psutil.STATUS_ZOMBIE:  # killed, and its parent has not taken notice
+            return True
+        return bool(abs(found.create_time() - float(started_s)) > _SAME_START_S)
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:

@@ -76,7 +76,8 @@ def sqlite_file(uri: str) -> Path | None:
 
 def without_password(uri: str) -> str:
     """Return a URI with its user and password masked, fit for logs, params and messages."""
-    return re.sub(r"(://)[^/@]+@", r"\1***@", uri)
+    masked = re.sub(r"://.*@", "://***@", uri)
+    return re.sub(r"(?i)([?&][^=&]*(?:password|passwd|token|secret)[^=&]*=)[^&]*", r"\1***", masked)
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:

@@ -5,14 +5,12 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import mlflow
 from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, flatten, to_yaml
-from kmed_bench.tracking.child import ending
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, terminable
 from kmed_bench.tracking.runs import BenchRun, ChildRun, shareable
 from kmed_bench.tracking.store import experiment_id
@@ -107,12 +105,19 @@ def study_process(parent: BenchRun) -> Iterator[None]:
     That run can't be the study's parent: MLflow ends it with this process, while others may still work.
     """
     with terminable():
-        if not os.environ.get("MLFLOW_RUN_ID"):
+        own_id = os.environ.pop("MLFLOW_RUN_ID", None)
+        if not own_id:
             yield
             return
-        started = mlflow.start_run()
-        own = ChildRun(MlflowClient(tracking_uri=parent.uri), started.info.run_id)
-        with ending(own):
+        client = MlflowClient(tracking_uri=parent.uri)
+        own, status = ChildRun(client, own_id), RunStatus.FAILED
+        try:  # not made the active run: MLflow refuses children of any other run than the active one
             own.set_tags({"kmed.kind": "worker", "kmed.study_run_id": parent.run_id})
             own.set_note(f"Worked on a tuning study; its trials are under run `{parent.run_id}`.\n")
             yield
+            status = RunStatus.FINISHED
+        except KeyboardInterrupt:
+            status = RunStatus.KILLED
+            raise
+        finally:
+            client.set_terminated(own_id, RunStatus.to_string(status))

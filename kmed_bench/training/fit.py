@@ -174,7 +174,7 @@ class _Loop:
                 self.elapsed_s += time.perf_counter() - started
                 if progress:
                     progress(epoch, step, len(order))
-                if asked():
+                if self.parallel.total(float(asked()))[0]:  # one process was asked: all stop after the same step
                     self.save(Position(epoch, step))
                     raise Interrupted(self._saved_at(epoch, step))
                 if step % self.config.checkpoint_steps == 0 and step < len(order):
@@ -183,7 +183,10 @@ class _Loop:
     def _step(self, epoch: int, step: int, examples: list[Example], frames: Frames | None) -> None:
         lr = self.config.lr * self.rate((epoch - 1) * self.n_steps + step - 1)
         make = self._maker(epoch, step, examples, frames)
-        self.sums.add(self.stepper.take(examples, make, lr=lr, where=f"epoch {epoch}, step {step}"))
+        own = self.stepper.take(examples, make, lr=lr, where=f"epoch {epoch}, step {step}")
+        # Summed over the processes at once, so that the state, which one of them saves, holds the whole.
+        loss, *counts = self.parallel.total(own.loss, own.tokens, own.errors, own.characters)
+        self.sums.add(Sums(loss, *map(int, counts)))
 
     def _maker(self, epoch: int, step: int, examples: list[Example], frames: Frames | None) -> MakeBatch:
         tokenizer = korean_tokenizer()
@@ -218,11 +221,10 @@ class _Loop:
     def result(self, epoch: int, valid_loss: float) -> EpochResult:
         """Return the epoch's result over all processes."""
         sums = self.sums
-        loss, tokens, errors, characters = self.parallel.total(sums.loss, sums.tokens, sums.errors, sums.characters)
         return EpochResult(
             epoch=epoch,
-            train_loss=loss / tokens,
-            train_cer_teacher_forced=errors / characters,
+            train_loss=sums.loss / sums.tokens,
+            train_cer_teacher_forced=sums.errors / sums.characters,
             valid_loss=valid_loss,
             epoch_s=self.elapsed_s,
         )
@@ -253,7 +255,7 @@ class _Loop:
         if position.step > self.n_steps:
             raise KmedError(
                 f"The state stands at step {position.step} of an epoch that has {self.n_steps}: the training part "
-                "has changed; leave --resume out to start anew."
+                "has changed; choose another folder to start anew."
             )
         self.sums, self.elapsed_s = Sums(**state["sums"]), state["elapsed_s"]
         self.model.load_state_dict(state["model"])

@@ -34,7 +34,7 @@ class SpeedChoice:
 
 def step_generator(seed: int, epoch: int, step: int) -> torch.Generator:
     """Return the generator of one step's draws: it depends on nothing but where training stands."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + step)
+    return torch.Generator().manual_seed(((seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63)
 
 
 def step_context(config: TrainConfig, generator: torch.Generator) -> Context:

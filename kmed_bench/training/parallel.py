@@ -40,7 +40,10 @@ class Parallel:
             from accelerate import Accelerator, InitProcessGroupKwargs
 
             waiting = InitProcessGroupKwargs(timeout=_PATIENCE)
-            found._engine = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[waiting])
+            # Arithmetic is train.precision's, whatever accelerate's own settings on this machine say.
+            found._engine = Accelerator(
+                cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[waiting]
+            )
         return found
 
     @property
@@ -69,7 +72,8 @@ class Parallel:
         """Return each value's sum over the processes."""
         if self._engine is None:
             return list(values)
-        summed = self._engine.reduce(torch.tensor(values, dtype=torch.float64), reduction="sum")
+        given = torch.tensor(values, dtype=torch.float64, device=self._engine.device)  # nccl sends nothing from the CPU
+        summed = self._engine.reduce(given, reduction="sum")
         return [float(value) for value in summed]
 
     def gather(self, items: Sequence[T]) -> list[T]:

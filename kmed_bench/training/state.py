@@ -20,11 +20,11 @@ from kmed_bench.config import TrainConfig, digest
 from kmed_bench.records import KmedError
 
 STATE_NAME = "state.pt"
-_PREVIOUS_NAME = "state.previous.pt"
+PREVIOUS_NAME = "state.previous.pt"
 _VERSION = 1
 
 # Settings that may change between stop and resume: they decide how, not what, is computed.
-_FREE = ("seeds", "checkpoint_steps", "keep_checkpoints", "out_of_memory", "accumulation")
+_FREE = ("seeds", "checkpoint_steps", "keep_checkpoints", "out_of_memory", "accumulation", "feature_budget_gib")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -83,7 +83,7 @@ class StateKeeper:
             When the disk is full; the last good state stays.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        target, previous = self.folder / STATE_NAME, self.folder / _PREVIOUS_NAME
+        target, previous = self.folder / STATE_NAME, self.folder / PREVIOUS_NAME
         aside = self.folder / f".{STATE_NAME}.writing"
         whole = {"version": _VERSION, "fingerprint": self._fingerprint, "account": self.account, **loop}
         try:
@@ -104,11 +104,11 @@ class StateKeeper:
 
     def remove(self) -> None:
         """Delete the state of a training that is done."""
-        for name in (STATE_NAME, _PREVIOUS_NAME, f".{STATE_NAME}.writing"):
+        for name in (STATE_NAME, PREVIOUS_NAME, f".{STATE_NAME}.writing"):
             (self.folder / name).unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
-        for name in (STATE_NAME, _PREVIOUS_NAME):
+        for name in (STATE_NAME, PREVIOUS_NAME):
             path = self.folder / name
             if not path.is_file():
                 continue
@@ -120,7 +120,7 @@ class StateKeeper:
                 raise KmedError(
                     f"{path} is the state of a training with other settings, data or weights (fingerprint "
                     f"{state.get('fingerprint')}, asked for {self._fingerprint}); resume with the settings it was "
-                    "started with, or leave --resume out to start anew."
+                    "started with, or choose another folder to start anew."
                 )
             return state
         return None

@@ -200,7 +200,8 @@ class Stepper:
         if not _is_out_of_memory(error):
             raise error
         share = len(self.parallel.share(examples))
-        if self.config.out_of_memory == "halve" and self.pieces < share:
+        alone = self.parallel.world == 1  # other processes would be in the middle of an exchange with this one
+        if alone and self.config.out_of_memory == "halve" and self.pieces < share:
             self.pieces *= 2
             self.optimizer.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
@@ -216,7 +217,7 @@ class Stepper:
         raise KmedError(
             f"Memory ran out at {where}, with {math.ceil(share / self.pieces)} clips at once. Set {smaller}"
             "train.gradient_checkpointing=true, train.audio_context=dynamic, train.lora_rank=8 or a smaller size"
-            f"{', or train.out_of_memory=halve' if smaller else ''}."
+            f"{', or train.out_of_memory=halve' if smaller and alone else ''}."
         ) from None
 
 

@@ -60,7 +60,7 @@ def confirm_best(search: Search, seeds: Sequence[int]) -> None:
     finally:
         search.queue.study.set_user_attr(_OWNER, "")
     found = compare_seeds(seeds, published, tuned)
-    search.queue.study.set_user_attr(CONFIRMED, json.dumps(dataclasses.asdict(found)))
+    search.queue.study.set_user_attr(CONFIRMED, json.dumps({"trial": best.number, **dataclasses.asdict(found)}))
     search.parent.log_metrics({"confirm/delta": found.delta, "confirm/low": found.low, "confirm/high": found.high})
     search.parent.set_tags({"kmed.confirmed": found.verdict})
     search.narrator.say(f"Best settings against published on {len(seeds)} seeds: {found.verdict}.")

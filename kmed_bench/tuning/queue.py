@@ -21,6 +21,7 @@ from kmed_bench.tuning.storage import StudyLock, open_storage
 
 # User attributes of trials.
 PROCESS, RUN, ERROR, PUBLISHED = "kmed.process", "kmed.run_id", "kmed.error", "kmed.published"
+INTERRUPTED = "kmed.interrupted"
 _SETUP = "kmed.setup"
 _OPEN = (TrialState.WAITING, TrialState.RUNNING)
 _POLL_S = 2.0
@@ -128,10 +129,10 @@ class StudyQueue:
             # This process was silent for so long that its trial was failed and given to another.
             if isinstance(error, ValueError) and not str(error).startswith("Cannot tell a"):
                 raise
-        except KeyboardInterrupt:
+        except BaseException:  # interrupted, or the store is out of reach: no fault of the trial, which waits again
             lock.release()
             with self.lock():
-                self.settle()  # the interrupted trial waits again
+                self.settle()
             raise
 
     def settle(self) -> None:
@@ -152,8 +153,11 @@ class StudyQueue:
             if trial.number not in self._told:
                 self._told.add(trial.number)
                 self._on_lost(trial)
-            with _experimental():  # after so many retries it leaves the trial as it is: something is wrong with it
-                RetryHeartbeatStaleTrialCallback(self._config.tune.retries)(self.study, copy.deepcopy(trial))
+            # After so many deaths something is wrong with the trial; an interrupt is a wish and not counted.
+            deaths = [n for n in (*retry_history(trial), trial.number) if not trials[n].user_attrs.get(INTERRUPTED)]
+            if len(deaths) <= self._config.tune.retries:
+                with _experimental():
+                    RetryHeartbeatStaleTrialCallback()(self.study, copy.deepcopy(trial))
 
     def is_complete(self) -> bool:
         """Tell whether every slot has come to an end."""

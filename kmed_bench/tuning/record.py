@@ -1,5 +1,6 @@
 """A study's storage read into plain records for the report."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -21,12 +22,17 @@ _NAMES = {
 }
 
 
-def read_study(study: optuna.Study, config: Config, size: str) -> StudyRecord:
-    """Return the study as it stands."""
+def read_study(study: optuna.Study, config: Config, size: str, *, synthetic: bool) -> StudyRecord:
+    """Return the study as it stands.
+
+    Parameters
+    ----------
+    synthetic : bool
+        Whether it trained on generated speech, of which the page then warns.
+    """
     trials = study.get_trials(deepcopy=False)
     repeated = {number for trial in trials for number in retry_history(trial)}
-    confirmed = study.user_attrs.get(CONFIRMED)
-    return StudyRecord(
+    record = StudyRecord(
         name=study.study_name,
         size=size,
         sampler=config.tune.sampler,
@@ -35,9 +41,14 @@ def read_study(study: optuna.Study, config: Config, size: str) -> StudyRecord:
         epochs=config.train.epochs,
         n_trials=sum(not retry_history(trial) for trial in trials),
         trials=tuple(_read_trial(trial, lost=trial.number in repeated) for trial in trials),
-        synthetic=config.data.source is None,
-        confirmation=_read_confirmation(confirmed) if confirmed else None,
+        synthetic=synthetic,
     )
+    found: dict[str, Any] = json.loads(study.user_attrs.get(CONFIRMED) or "{}")
+    best = record.best()
+    # What was confirmed is one trial; where a later one is better, nothing is known of that one yet.
+    if best is not None and found and found.pop("trial", None) == best.number:
+        return dataclasses.replace(record, confirmation=_read_confirmation(found))
+    return record
 
 
 def _read_trial(trial: FrozenTrial, *, lost: bool) -> StudyTrial:
@@ -61,7 +72,6 @@ def _read_trial(trial: FrozenTrial, *, lost: bool) -> StudyTrial:
     )
 
 
-def _read_confirmation(text: str) -> Confirmation:
-    found: dict[str, Any] = json.loads(text)
+def _read_confirmation(found: dict[str, Any]) -> Confirmation:
     by_seed: dict[str, Any] = {key: tuple(found.pop(key)) for key in ("seeds", "published", "best")}
     return Confirmation(**by_seed, **found)

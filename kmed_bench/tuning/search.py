@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from kmed_bench.asr.device import describe_machine, pick_device
 from kmed_bench.asr.weights import Weights, cache_folder, load_weights
 from kmed_bench.config import Config, adjust, digest
+from kmed_bench.corpus.demo import corpus_name, is_demo
 from kmed_bench.corpus.split import Split, read_split
 from kmed_bench.progress import Narrator
 from kmed_bench.records import KmedError
@@ -23,7 +24,7 @@ from kmed_bench.tracking.processes import this_process
 from kmed_bench.tracking.runs import BenchRun, ChildRun
 from kmed_bench.tracking.store import open_store
 from kmed_bench.tuning.hooks import report_epochs
-from kmed_bench.tuning.queue import ERROR, PROCESS, PUBLISHED, RUN, StudyQueue, retry_history
+from kmed_bench.tuning.queue import ERROR, INTERRUPTED, PROCESS, PUBLISHED, RUN, StudyQueue, retry_history
 from kmed_bench.tuning.record import EPOCHS, read_study
 from kmed_bench.tuning.space import check_space, suggest
 from kmed_bench.tuning.storage import StudyLock, check_storage
@@ -80,7 +81,7 @@ class Search:
         self.device = pick_device()
         setup = describe_setup(config, self.weights, self.split)
         self.name = name or f"{weights.size}-{digest(setup)[:8]}"
-        self._speeches: dict[tuple[float, ...], Speech] = {}
+        self._speeches: dict[tuple[tuple[float, ...], str], Speech] = {}
         self._tags = {
             "kmed.study": self.name,
             "kmed.size": weights.size,
@@ -100,9 +101,8 @@ class Search:
             parent, is_new = tracked.open_study_run(self.config, self.uri, name=self.name, known=known, tags=self._tags)
             if is_new:
                 self.queue.study.set_user_attr(_PARENT, parent.run_id)
-                parent.log_dataset(
-                    sha256=self.split.sha256, counts=self.split.report["counts"], context="tuning", part="valid"
-                )
+                counts, name = self.split.report["counts"], corpus_name(self.split.parts["train"])
+                parent.log_dataset(sha256=self.split.sha256, counts=counts, context="tuning", part="valid", name=name)
         return parent
 
     def run(self) -> None:
@@ -116,6 +116,7 @@ class Search:
         if len(self.config.tune.objectives) > 1 and self.config.tune.pruner != "none":
             self.narrator.say("With two objectives Optuna can't prune: every trial trains all its epochs.")
         self._say_start()
+        self.speech(self.config)  # what this machine lacks is no trial's fault
         try:
             self.queue.work(self._objective, _TRIAL_ERRORS)
         except KeyboardInterrupt:
@@ -135,7 +136,9 @@ class Search:
 
     def record(self) -> StudyRecord:
         """Return the study as it stands."""
-        return read_study(self.queue.study, self.config, self.weights.size)
+        return read_study(
+            self.queue.study, self.config, self.weights.size, synthetic=is_demo(self.split.parts["train"])
+        )
 
     def leave(self) -> None:
         """End the study's run unless another process works on a trial."""
@@ -156,6 +159,7 @@ class Search:
             chosen = suggest(trial, self.config)
             trial.set_user_attr(RUN, "")  # a retry has its predecessor's
             trial.set_user_attr(EPOCHS, 0)
+            trial.set_user_attr(INTERRUPTED, False)
             trial.set_user_attr(PROCESS, this_process())
             lock.release()
             return self._train(trial, chosen)
@@ -165,7 +169,10 @@ class Search:
         except UpdateFinishedTrialError:
             self.narrator.say(f"Trial {trial.number} was given to another process: this one was silent for too long.")
             raise
-        except Exception as error:
+        except KeyboardInterrupt:
+            trial.set_user_attr(INTERRUPTED, True)
+            raise
+        except _TRIAL_ERRORS as error:
             trial.set_user_attr(ERROR, str(error)[:_REASON_CHARS])
             self.narrator.say(f"Trial {trial.number} failed: {error}")
             raise
@@ -224,12 +231,12 @@ class Search:
 
     def speech(self, config: Config) -> Speech:
         """Return the features of train and valid; the test part is not even opened."""
-        speeds = config.train.speed_factors
-        if speeds not in self._speeches:
-            self._speeches[speeds] = prepare_speech(
+        kind = (config.train.speed_factors, config.train.features)
+        if kind not in self._speeches:
+            self._speeches[kind] = prepare_speech(
                 self.split, cache_folder() / "features", self.narrator, parts=("train", "valid"), train=config.train
             )
-        return self._speeches[speeds]
+        return self._speeches[kind]
 
 
 @contextlib.contextmanager
@@ -246,7 +253,8 @@ def _telling_ends(run: ChildRun) -> Iterator[None]:
         run.set_tags({"kmed.ended": "interrupted; the trial was queued again"})
         raise
     except Exception as error:
-        run.set_tags({"kmed.ended": str(error)})
+        # The message may name files and utterances: it is said here and stays on this machine.
+        run.set_tags({"kmed.ended": type(error).__name__})
         raise
 
 

@@ -64,15 +64,16 @@ def _published(name: str, dimension: Range | tuple[Choice, ...]) -> Choice:
 
 def distributions(config: Config) -> dict[str, BaseDistribution]:
     """Return Optuna's form of the space."""
-    return {name: _distribution(dimension) for name, dimension in config.tune.space.items()}
+    return {name: _distribution(name, dimension) for name, dimension in config.tune.space.items()}
 
 
-def _distribution(dimension: Range | tuple[Choice, ...]) -> BaseDistribution:
+def _distribution(name: str, dimension: Range | tuple[Choice, ...]) -> BaseDistribution:
     if not isinstance(dimension, Range):
         return CategoricalDistribution(dimension)
     low, high = dimension.low, dimension.high
-    if isinstance(low, int) and isinstance(high, int):
-        return IntDistribution(low, high, log=dimension.log)
+    # The setting's kind decides, not how its ends are written: 0 to 1 of a weight decay are not two values.
+    if isinstance(getattr(TrainConfig(), name.removeprefix("train.")), int):
+        return IntDistribution(int(low), int(high), log=dimension.log)
     return FloatDistribution(float(low), float(high), log=dimension.log)
 
 
@@ -80,7 +81,7 @@ def suggest(trial: optuna.Trial, config: Config) -> dict[str, Any]:
     """Return a trial's settings by dotted name, fit for ``config.adjust``."""
     chosen: dict[str, Any] = {}
     for name, dimension in config.tune.space.items():
-        found = _distribution(dimension)
+        found = _distribution(name, dimension)
         if isinstance(found, CategoricalDistribution):
             chosen[name] = trial.suggest_categorical(name, found.choices)
         elif isinstance(found, IntDistribution):

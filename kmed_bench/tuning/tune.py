@@ -79,20 +79,24 @@ def write_outcome(search: Search, out: Path) -> StudyOutcome:
     with search.queue.lock():  # several processes may end at once and write to one folder
         record = search.record()
         report = write_study(record, draw_study(search.queue.study), out)
-        profile = _write_profile(search.config, record, out / "best.yaml")
+        profile = _write_profile(search, record, out / "best.yaml")
         for path in (report, out / STUDY_NAME, *([profile] if profile else [])):
             search.parent.log_file(path, "report")
         search.parent.set_note(study_section(record, ()).lead + "\n")
     return StudyOutcome(record, report, profile, search.parent.run_id, search.uri)
 
 
-def _write_profile(config: Config, record: StudyRecord, path: Path) -> Path | None:
+def _write_profile(search: Search, record: StudyRecord, path: Path) -> Path | None:
     best = record.best()
     if best is None:
         return None
     # Where studies and runs are kept belongs to a machine, not to a recipe.
-    tree = yaml.safe_load(to_yaml(adjust(config, best.params)))
+    tree = yaml.safe_load(to_yaml(adjust(search.config, best.params)))
     kept = {key: value for key, value in tree.items() if key not in ("tune", "tracking")}
+    kept["data"]["source"] = kept["model"]["weights"] = None
+    # The split that was searched on, so that `run` draws the same one: its test part chose nothing.
+    drawn = search.split.report.get("config", {})
+    kept["split"] |= {key: value for key, value in drawn.items() if key in kept["split"]}
     head = f"# kmed-bench run --profile {path.name}\n# Trial {best.number} of study {record.name}.\n"
     write_text_atomically(path, head + yaml.safe_dump(kept, allow_unicode=True, sort_keys=False))
     return path
