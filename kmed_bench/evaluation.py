@@ -13,7 +13,7 @@ import torch
 from whisper.model import Whisper
 
 from kmed_bench import __version__
-from kmed_bench.asr.decode import predict_part
+from kmed_bench.asr.decode import predict_as_set
 from kmed_bench.asr.device import describe_machine, pick_device
 from kmed_bench.asr.features import N_MELS, build_frames
 from kmed_bench.asr.hf_format import N_VOCAB, read_hf_folder
@@ -219,23 +219,9 @@ def _decode_own(network: Whisper, rows: pd.DataFrame, config: Config, narrator: 
         budget = int(config.train.feature_budget_gib * _GIB)
         store = build_frames(rows, cache_folder() / "features", budget_bytes=budget, progress=tick)
 
-    def decode(part: pd.DataFrame, tick: Callable[[int, int], None] | None) -> list[Prediction]:
-        return predict_part(
-            network,
-            part,
-            store,
-            batch_size=settings.batch_size,
-            context=settings.audio_context,
-            precision=settings.precision,
-            max_new_tokens=settings.max_new_tokens,
-            beam_size=settings.beam_size,
-            repetition_guard=settings.repetition_guard,
-            progress=tick,
-        )
-
-    decode(rows.nlargest(settings.batch_size, "duration_s"), None)
+    predict_as_set(network, rows.nlargest(settings.batch_size, "duration_s"), store, settings)
     with narrator.track("Decoding") as tick:
-        predictions = decode(rows, tick)
+        predictions = predict_as_set(network, rows, store, settings, tick)
     if settings.repetition_guard is not None:
         guarded = sum(prediction.guarded for prediction in predictions)
         narrator.say(f"The repetition guard changed the search in {guarded} of {len(rows)} clips.")

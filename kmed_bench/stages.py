@@ -9,7 +9,7 @@ from typing import Any
 from whisper.model import Whisper
 
 from kmed_bench.asr.batches import Example, build_examples, korean_tokenizer
-from kmed_bench.asr.decode import predict_part
+from kmed_bench.asr.decode import predict_as_set
 from kmed_bench.asr.features import FrameStore, build_frames
 from kmed_bench.asr.weights import cache_folder
 from kmed_bench.config import Config, EvalConfig, TrainConfig
@@ -228,18 +228,7 @@ def decode_shared(
 ) -> list[Prediction]:
     """Return a part's decoded transcripts in its order, the clips dealt to the processes."""
     rows = speech.split.parts[part]
-    own = predict_part(
-        model,
-        rows.iloc[parallel.rank :: parallel.world],
-        speech.stores[part],
-        batch_size=config.batch_size,
-        context=config.audio_context,
-        precision=config.precision,
-        max_new_tokens=config.max_new_tokens,
-        beam_size=config.beam_size,
-        repetition_guard=config.repetition_guard,
-        progress=progress,
-    )
+    own = predict_as_set(model, rows.iloc[parallel.rank :: parallel.world], speech.stores[part], config, progress)
     decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(own)}
     return [decoded[name] for name in rows["utterance_id"]]
 

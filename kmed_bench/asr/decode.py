@@ -19,7 +19,7 @@ from kmed_bench.asr.cache import DecoderCache, fill_gaps, next_logits
 from kmed_bench.asr.device import Precision, autocast
 from kmed_bench.asr.rules import TokenRules, Written, suppressed_tokens
 from kmed_bench.asr.thin import encode_thinned
-from kmed_bench.config import DecodingContext
+from kmed_bench.config import DecodingContext, EvalConfig
 from kmed_bench.records import Prediction
 
 __all__ = ["Decoded", "decode_clips", "decode_greedy", "encode", "predict_part", "suppressed_tokens"]
@@ -192,6 +192,28 @@ def predict_part(
     model.train(was_training)
     rows = part.to_dict("records")
     return [_prediction(row, decoded[row["utterance_id"]]) for row in rows]
+
+
+def predict_as_set(
+    model: Whisper,
+    part: pd.DataFrame,
+    store: Frames,
+    config: EvalConfig,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """Return ``predict_part`` under the settings of evaluation."""
+    return predict_part(
+        model,
+        part,
+        store,
+        batch_size=config.batch_size,
+        context=config.audio_context,
+        precision=config.precision,
+        max_new_tokens=config.max_new_tokens,
+        beam_size=config.beam_size,
+        repetition_guard=config.repetition_guard,
+        progress=progress,
+    )
 
 
 def _prediction(row: Mapping[Hashable, Any], clip: Decoded) -> Prediction:
