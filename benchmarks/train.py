@@ -5,18 +5,20 @@
     python benchmarks/train.py --quality [--json FILE]      decoded test CER after equal epochs (hours)
 
 Whisper base on the shared recordings (KMED_REAL_SPEECH, or ../shared/data/korean-speech), batch 4, the same batches
-for all. Needs librosa, transformers and accelerate. The competitors (peers_train.py) are threads of one process that
-take turns (turns.py), a block of steps each; ratios are of blocks over the same clips. Ours is ``fit`` itself, `full`
-in the 30 s window and `dynamic` in the batch's own. Features are made before for ours and for transformers, as both
-advise; the original makes them in each step, which is its recipe.
+for all, of clips spread evenly over the recordings' lengths. Needs librosa, transformers and accelerate. The
+competitors (peers_train.py) are threads of one process that take turns (turns.py), a block of steps each; ratios are
+of blocks over the same clips. Ours is ``fit`` itself, `full` in the 30 s window and `dynamic` in the batch's own.
+Features are made before for ours and for transformers, as both advise; the original makes them in each step, which is
+its recipe. While ours trains, the C library keeps freed memory (training/heap.py), and does so for the peers too.
 
 The peak is what a large square matrix product reaches in the same turns, in training's precision. The operations of a
-batch of B clips, T encoder positions and N tokens, model width d, L layers a side, V tokens, in multiply-adds:
+batch of B clips, T encoder positions and N tokens, K of them learned in all clips together, model width d, V tokens in
+the vocabulary, in multiply-adds:
 
 - convolutions B (2T 240 d + T 3 d²); the first needs no gradient of its input, so it counts twice, all else 3 times
 - an encoder layer B (12 T d² + 2 T² d): four projections, two of four times the width, scores and weighted sum
 - a decoder layer B (14 N d² + 2 T d² + N² d + 2 N T d): self-attention (causal: half), cross-attention, two wide ones
-- logits B N d V
+- logits K d V
 
 Forward and the two products of backward make 3; a multiply-add is two operations. Padding is computed, so it counts.
 """
@@ -50,7 +52,7 @@ from kmed_bench.config import DataConfig, TrainConfig
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.records import read_manifest
 from kmed_bench.training.fit import fit
-from kmed_bench.training.step import LossNetwork
+from kmed_bench.training.network import LossNetwork
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
 CPU = torch.device("cpu")
@@ -67,7 +69,7 @@ class Material:
     Attributes
     ----------
     batches : list
-        The first batches of ``fit``'s first epoch, in its order.
+        The batches of ``fit``'s first epoch, in its order.
     paths : dict
         Utterance of these batches to its wave file.
     """
@@ -97,29 +99,34 @@ def prepare(folder: Path, n_steps: int) -> Material:
     examples, _ = build_examples(
         part, store, policy="pronunciation", max_len=CONFIG.max_len, tokenizer=korean_tokenizer()
     )
-    whole = examples[: len(examples) - len(examples) % CONFIG.batch_size]
-    batches = epoch_order(whole, CONFIG.batch_size, seed=SEED, epoch=1)[:n_steps]
-    if len(batches) < n_steps:
-        raise SystemExit(f"{len(whole)} recordings are too few for {n_steps} steps of {CONFIG.batch_size}.")
+    needed = n_steps * CONFIG.batch_size
+    if len(examples) < needed:
+        raise SystemExit(f"{len(examples)} recordings are too few for {n_steps} steps of {CONFIG.batch_size}.")
+    # A few steps of an epoch may be long or short by chance; these have the lengths of all recordings.
+    ordered = sorted(examples, key=lambda e: (e.n_frames, e.utterance_id))
+    whole = [ordered[i * len(ordered) // needed] for i in range(needed)]
+    batches = epoch_order(whole, CONFIG.batch_size, seed=SEED, epoch=1)
     used = {example.utterance_id for batch in batches for example in batch}
     paths = write_recordings(part[part["utterance_id"].isin(used)], folder / "wav")
     return Material(whole, batches, store, paths)
 
 
-def multiply_adds(dims: ModelDimensions, n_clips: int, n_positions: int, n_tokens: int) -> int:
+def multiply_adds(dims: ModelDimensions, n_clips: int, n_positions: int, n_tokens: int, n_learned: int) -> int:
     """Return the multiply-adds of a training step, by the formula above."""
     d, t, n = dims.n_audio_state, n_positions, n_tokens
     first = 2 * t * 3 * dims.n_mels * d  # its output has 2 T positions, and its kernel 3 taps
     encoder = 3 * t * d * d + dims.n_audio_layer * (12 * t * d * d + 2 * t * t * d)
     decoder = dims.n_text_layer * (14 * n * d * d + 2 * t * d * d + n * n * d + 2 * n * t * d)
-    total: int = n_clips * (2 * first + 3 * (encoder + decoder + n * d * dims.n_vocab))
+    total: int = n_clips * (2 * first + 3 * (encoder + decoder)) + 3 * n_learned * d * dims.n_vocab
     return total
 
 
 def operations(batch: Sequence[Example], dims: ModelDimensions, context: str) -> int:
     """Return the floating-point operations of our training step on a batch."""
     n_positions = dims.n_audio_ctx if context == "full" else max(e.n_frames for e in batch) // 2
-    return 2 * multiply_adds(dims, len(batch), n_positions, max(len(e.tokens) for e in batch) - 1)
+    n_prompt = len(korean_tokenizer().sot_sequence_including_notimestamps)
+    n_learned = sum(len(e.tokens) - n_prompt for e in batch)
+    return 2 * multiply_adds(dims, len(batch), n_positions, max(len(e.tokens) for e in batch) - 1, n_learned)
 
 
 class Stopwatch:
@@ -263,6 +270,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="of --quality (2)")
     parser.add_argument("--seeds", default="0,1,2", help="of --quality (0,1,2)")
     parser.add_argument("--parts", default="200,40,40", help="train, valid and test clips of --quality (200,40,40)")
+    parser.add_argument(
+        "--keep", type=Path, help="where --quality keeps a dynamically trained checkpoint for decode.py"
+    )
     parser.add_argument("--lr", type=float, default=CONFIG.lr, help="of --quality, the same for all (2e-5)")
     args = parser.parse_args()
     weights = args.weights or find_weights("base").path
@@ -275,7 +285,7 @@ def main() -> None:
 
         config = dataclasses.replace(CONFIG, epochs=args.epochs, lr=args.lr)
         parts, seeds = ([int(n) for n in given.split(",")] for given in (args.parts, args.seeds))
-        found = measure_quality(speech_folder(), config, seeds, parts, weights)
+        found = measure_quality(speech_folder(), config, seeds, parts, weights, args.keep)
     else:
         block, blocks = args.block or (2 if args.quick else 4), args.blocks or (3 if args.quick else 6)
         names = ("full", "dynamic", "original", "transformers", "peak")

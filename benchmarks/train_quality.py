@@ -16,7 +16,7 @@ from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_
 from kmed_bench.asr.decode import predict_part
 from kmed_bench.asr.device import resolve_precision
 from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.weights import load_weights
+from kmed_bench.asr.weights import load_weights, save_weights
 from kmed_bench.config import Context, DataConfig, EvalConfig, SplitConfig, TrainConfig
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.corpus.split import split_manifest
@@ -25,6 +25,8 @@ from kmed_bench.scoring.measures import count_utterances, rates
 from kmed_bench.training.fit import fit, seed_everything
 
 SCORING = EvalConfig()
+PEERS = ("original", "transformers")
+SHARE = 0.25  # of dynamic steps in the full window, the recipe that is tried beside plain dynamic training
 Train = Callable[[Whisper, int], None]
 
 
@@ -64,6 +66,7 @@ class Comparison:
         return {
             "full": lambda model, seed: self._ours(model, seed, "full"),
             "dynamic": lambda model, seed: self._ours(model, seed, "dynamic"),
+            f"dynamic, {SHARE:.0%} full": lambda model, seed: self._ours(model, seed, "dynamic", SHARE),
             "original": lambda model, seed: train_original(
                 model,
                 self._batches(seed),
@@ -82,8 +85,8 @@ class Comparison:
             ),
         }
 
-    def _ours(self, model: Whisper, seed: int, context: Context) -> None:
-        config = dataclasses.replace(self.config, audio_context=context)
+    def _ours(self, model: Whisper, seed: int, context: Context, full_share: float = 0.0) -> None:
+        config = dataclasses.replace(self.config, audio_context=context, full_window_share=full_share)
         for _ in fit(model, self.train, self.stores["train"], self.valid, self.stores["valid"], config, seed=seed):
             pass
 
@@ -94,14 +97,14 @@ class Comparison:
         )
         return [batch for order in orders for batch in order]
 
-    def test_cer(self, model: Whisper) -> float:
-        """Return the CER of the test part's transcripts, decoded greedily in the 30 s window, fp32."""
+    def test_cer(self, model: Whisper, context: Context = "full") -> float:
+        """Return the CER of the test part's transcripts, decoded greedily in a window, fp32."""
         predictions = predict_part(
             model.eval(),
             self.split.parts["test"],
             self.stores["test"],
             batch_size=SCORING.batch_size,
-            context="full",
+            context=context,
             precision="fp32",
             max_new_tokens=SCORING.max_new_tokens,
         )
@@ -111,13 +114,26 @@ class Comparison:
 
 
 def measure_quality(
-    source: Path, config: TrainConfig, seeds: Sequence[int], parts: Sequence[int], weights: Path
+    source: Path,
+    config: TrainConfig,
+    seeds: Sequence[int],
+    parts: Sequence[int],
+    weights: Path,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
-    """Return each competitor's decoded test CER by seed, with its spread, and the seconds of training."""
+    """Return each competitor's decoded test CER by seed, with its spread, and the seconds of training.
+
+    Parameters
+    ----------
+    keep : Path, optional
+        Where the dynamically trained checkpoint of the first seed is kept, for ``decode.py``.
+    """
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(source, config, parts, Path(folder))
-        untouched = comparison.test_cer(load_weights(weights))
-        print(f"untouched: {untouched:.4f}", file=sys.stderr, flush=True)
+        untouched: dict[Context, float] = {
+            context: comparison.test_cer(load_weights(weights), context) for context in ("full", "dynamic")
+        }
+        print(f"untouched: {untouched}", file=sys.stderr, flush=True)
         runs: dict[str, dict[str, list[float]]] = {}
         for seed in seeds:
             for name, train in comparison.competitors().items():
@@ -125,17 +141,19 @@ def measure_quality(
                 seed_everything(seed)
                 started = time.perf_counter()
                 train(model, seed)
-                found = runs.setdefault(name, {"test_cer": [], "train_s": []})
+                found = runs.setdefault(name, {"test_cer": [], "test_cer_dynamic": [], "train_s": []})
                 found["train_s"].append(time.perf_counter() - started)
                 found["test_cer"].append(comparison.test_cer(model))
+                found["test_cer_dynamic"].append(comparison.test_cer(model, "dynamic"))
                 # Hours may pass before the end; what is known is said at once.
-                print(f"{name}, seed {seed}: {found['test_cer'][-1]:.4f}", file=sys.stderr, flush=True)
+                print(f"{name}, seed {seed}: { {k: v[-1] for k, v in found.items()} }", file=sys.stderr, flush=True)
+                if keep and name == "dynamic" and seed == seeds[0]:
+                    save_weights(model, keep)
         counts = {name: len(part) for name, part in comparison.split.parts.items()}
     results = {name: {**found, **_spread(found["test_cer"])} for name, found in runs.items()}
-    peers = ("original", "transformers")
     return {
-        "ours": {name: found for name, found in results.items() if name not in peers},
-        "peers": {name: results[name] for name in peers},
+        "ours": {name: found for name, found in results.items() if name not in PEERS},
+        "peers": {name: results[name] for name in PEERS},
         "ratios": {},
         "untouched_test_cer": untouched,
         "settings": {

@@ -1,10 +1,13 @@
 """Competitors that take turns in one process: each a thread, one at a time, a block of steps and then the next."""
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+
+_M_ARENA_MAX = -8  # malloc.h
 
 
 class Enough(Exception):  # noqa: N818 (no error: it ends a competitor's loop)
@@ -37,6 +40,7 @@ class Turns:
     def run(self, works: Mapping[str, Callable[[Callable[[], None]], None]]) -> None:
         """Run the competitors to their last block; each calls what it is given after each of its steps."""
         threads = torch.get_num_threads()
+        _share_one_heap()
         workers = [
             threading.Thread(target=self._work, args=(name, work, threads), name=name) for name, work in works.items()
         ]
@@ -98,3 +102,10 @@ class Turns:
         with self._condition:
             self._waiting.remove(name)
             self._condition.notify_all()
+
+
+def _share_one_heap() -> None:
+    """Let threads take memory from glibc's main heap: training runs in a process's main thread, which does so."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 1)

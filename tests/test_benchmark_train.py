@@ -11,8 +11,9 @@ import torch
 import whisper.model
 from torch.utils.flop_counter import FlopCounterMode
 
+from kmed_bench.asr.batches import IGNORED
 from kmed_bench.asr.weights import load_weights
-from kmed_bench.training.step import LossNetwork
+from kmed_bench.training.network import LossNetwork
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -36,14 +37,16 @@ def test_the_formula_is_what_a_step_computes(load, tiny_checkpoint):
     n_clips, n_positions, n_tokens = 2, 200, 30
     mel = torch.randn(n_clips, 80, 2 * n_positions)
     tokens = torch.randint(0, 50_000, (n_clips, n_tokens))
+    targets = tokens.clone()
+    targets[:, :3], targets[1, 20:] = IGNORED, IGNORED
     counter = FlopCounterMode(display=False)
     with counter, whisper.model.disable_sdpa():  # the counter does not know the CPU's fused attention
-        loss, _ = LossNetwork(model, "fp32")(mel, tokens, tokens)
+        loss, _ = LossNetwork(model, "fp32")(mel, tokens, targets)
         loss.backward()
     d = model.dims.n_text_state
     # Unfused, the causal half is computed as well, which the formula leaves out.
     masked_half = 3 * 2 * n_clips * n_tokens**2 * d * model.dims.n_text_layer
-    formula = 2 * load("train").multiply_adds(model.dims, n_clips, n_positions, n_tokens)
+    formula = 2 * load("train").multiply_adds(model.dims, n_clips, n_positions, n_tokens, 27 + 17)
     assert counter.get_total_flops() == pytest.approx(formula + masked_half, rel=1e-3)
 
 

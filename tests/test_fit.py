@@ -10,7 +10,7 @@ from kmed_bench.asr.weights import load_weights
 from kmed_bench.config import TrainConfig
 from kmed_bench.records import KmedError
 from kmed_bench.training.fit import fit, mean_loss
-from kmed_bench.training.step import LossNetwork
+from kmed_bench.training.network import LossNetwork
 
 CONFIG = TrainConfig(epochs=3, batch_size=4, lr=1e-3, precision="fp32", audio_context="dynamic")
 

@@ -99,7 +99,8 @@ def next_logits(model: Whisper, tokens: torch.Tensor, cache: DecoderCache) -> to
         x = x + block.mlp(block.mlp_ln(x))
     cache.length = end
     last = decoder.ln(x[:, -1])
-    return F.linear(last, decoder.token_embedding.weight.to(last.dtype)).float()
+    # Under autocast the weight is cast once a batch; cast here it would be copied at every token.
+    return F.linear(last, decoder.token_embedding.weight).float()
 
 
 def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:

@@ -32,7 +32,8 @@ def encode(model: Whisper, mel: torch.Tensor) -> torch.Tensor:
     """
     encoder = model.encoder
     x = F.gelu(encoder.conv1(mel))
-    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
+    # Laid out by position, or every layer behind would lay it out again.
+    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1).contiguous()
     x = (x + encoder.positional_embedding[: x.shape[1]]).to(x.dtype)
     for block in encoder.blocks:
         x = block(x)

@@ -19,7 +19,10 @@ from kmed_bench.config import TrainConfig
 from kmed_bench.records import KmedError
 from kmed_bench.training import adapt, augment
 from kmed_bench.training.encoded import EncodedStore, window_of
+from kmed_bench.training.heap import freed_memory_kept
 from kmed_bench.training.hearing import SpeedChoice, step_context, step_generator
+from kmed_bench.training.native import native_layers
+from kmed_bench.training.network import LossNetwork
 from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.schedule import rate_factor
 from kmed_bench.training.state import (
@@ -30,7 +33,7 @@ from kmed_bench.training.state import (
     random_states,
     restore_random_states,
 )
-from kmed_bench.training.step import LossNetwork, MakeBatch, Stepper, Sums
+from kmed_bench.training.step import MakeBatch, Stepper, Sums
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,17 +101,18 @@ def fit(
     """
     loop = _Loop(model, train, train_store, config, seed, states, parallel or Parallel(), say)
     start = loop.restore()
-    for epoch in range(start.epoch, config.epochs + 1):
-        loop.train_epoch(epoch, start.step if epoch == start.epoch else 0, progress)
-        try:
-            valid_loss = mean_loss(model, valid, valid_store, config, loop.precision, parallel=loop.parallel)
-            yield loop.result(epoch, valid_loss)
-        except (GeneratorExit, KeyboardInterrupt):
-            # Stopped while validating: the epoch's steps are done and need not be done again.
-            loop.save(Position(epoch, loop.n_steps))
-            raise
-        loop.forget_epoch()
-        loop.save(Position(epoch + 1))
+    with freed_memory_kept(model.device):
+        for epoch in range(start.epoch, config.epochs + 1):
+            loop.train_epoch(epoch, start.step if epoch == start.epoch else 0, progress)
+            try:
+                valid_loss = mean_loss(model, valid, valid_store, config, loop.precision, parallel=loop.parallel)
+                yield loop.result(epoch, valid_loss)
+            except (GeneratorExit, KeyboardInterrupt):
+                # Stopped while validating: the epoch's steps are done and need not be done again.
+                loop.save(Position(epoch, loop.n_steps))
+                raise
+            loop.forget_epoch()
+            loop.save(Position(epoch + 1))
 
 
 class _Loop:
@@ -166,6 +170,7 @@ class _Loop:
         checkpointing = self.config.gradient_checkpointing
         with (
             deferred_interrupts() as asked,
+            native_layers(self.model, self.precision),
             adapt.checkpointed(self.model) if checkpointing else contextlib.nullcontext(),
         ):
             for step in range(done + 1, len(order) + 1):
@@ -294,10 +299,11 @@ def mean_loss(
     network, tokenizer = LossNetwork(model, precision), korean_tokenizer()
     parallel = parallel or Parallel()
     total, n_tokens = 0.0, 0
-    for chosen in parallel.share(by_length(examples, config.batch_size)):
-        batch = make_frames_batch(chosen, store, config.audio_context, tokenizer)
-        loss, _ = network(*(t.to(model.device) for t in (batch.mel, batch.inputs, batch.targets)))
-        total += loss.item()
-        n_tokens += sum(len(e.tokens) - len(tokenizer.sot_sequence_including_notimestamps) for e in chosen)
+    with native_layers(model, precision):
+        for chosen in parallel.share(by_length(examples, config.batch_size)):
+            batch = make_frames_batch(chosen, store, config.audio_context, tokenizer)
+            loss, _ = network(*(t.to(model.device) for t in (batch.mel, batch.inputs, batch.targets)))
+            total += loss.item()
+            n_tokens += sum(len(e.tokens) - len(tokenizer.sot_sequence_including_notimestamps) for e in chosen)
     total, n = parallel.total(total, n_tokens)
     return total / n

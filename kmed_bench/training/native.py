@@ -1,0 +1,143 @@
+"""bf16 on a CPU that multiplies it natively: the layers between the matrix products, made as fast as these.
+
+With AMX the products of a step take about a third of it, and openai-whisper's own layers most of the rest: each layer
+norm copies its input to fp32 and its output back, and torch's attention for the CPU takes longer in backward than
+all products of the layer. Both are replaced, for the time of a step, by the same arithmetic in other kernels;
+docs/decisions/011-native-bf16.md has the measurements. Whatever else trains (fp32, fp16, a GPU) is left as it is.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from whisper.model import LayerNorm, Whisper
+
+from kmed_bench.asr.device import Precision
+
+_ROWS = 1024
+"""Positions of which fp32 copies are held at a time, which stay in the processor's cache."""
+
+_HEADS = 8
+"""Heads of which scores are computed at a time: a few megabytes, which stay in the processor's cache."""
+
+
+@contextlib.contextmanager
+def native_layers(model: Whisper, precision: Precision) -> Iterator[None]:
+    """Let a model train and validate in faster layers, where they are any: bf16 on a CPU."""
+    if precision != "bf16" or model.device.type != "cpu":
+        yield
+        return
+    norms = [module for module in model.modules() if isinstance(module, LayerNorm)]
+    attentions = [block.attn for block in model.encoder.blocks]
+    for norm in norms:
+        norm.forward = functools.partial(_normalise, norm)
+    for attention in attentions:
+        attention.qkv_attention = functools.partial(_attend, attention.n_head)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward  # the class's own methods show again
+        for attention in attentions:
+            del attention.qkv_attention
+
+
+def _normalise(norm: LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    normalised: torch.Tensor = Normalisation.apply(x, norm.weight, norm.bias, norm.eps)
+    return normalised
+
+
+def _attend(
+    n_head: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, None]:
+    """Stand in for ``MultiHeadAttention.qkv_attention`` of the encoder, where no position is masked."""
+    assert mask is None
+    q, k, v = (x.unflatten(-1, (n_head, -1)).transpose(1, 2) for x in (q, k, v))
+    # Without a backward torch's kernel is the faster one.
+    mixed = (SelfAttention.apply if torch.is_grad_enabled() else F.scaled_dot_product_attention)(q, k, v)
+    return mixed.transpose(1, 2).flatten(start_dim=2), None
+
+
+class Normalisation(torch.autograd.Function):
+    """Layer norm of bf16, shape (..., n_state), in fp32 arithmetic, without fp32 copies of the whole.
+
+    The result is in the input's type, as in openai-whisper. torch's own backward for bf16 with fp32 weights would sum
+    the weights' gradients in bf16, which is wrong by a tenth over the rows of a batch (tests/test_native.py).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+        """Return the normalised input."""
+        normalised, mean, scale = torch.native_layer_norm(x, weight.shape, weight, bias, eps)
+        ctx.save_for_backward(x, weight, bias, mean, scale)
+        return normalised
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+        """Return the gradients of input, weight and bias."""
+        x, weight, bias, mean, scale = ctx.saved_tensors
+        shape = x.shape
+        x, grad, mean, scale = (t.reshape(-1, t.shape[-1]) for t in (x, grad, mean, scale))
+        of_x, of_weight, of_bias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
+        for start in range(0, len(x), _ROWS):
+            rows = slice(start, start + _ROWS)
+            found = torch.ops.aten.native_layer_norm_backward(
+                grad[rows].float(), x[rows].float(), weight.shape, mean[rows], scale[rows], weight, bias, [True] * 3
+            )
+            of_x[rows] = found[0]
+            of_weight += found[1]
+            of_bias += found[2]
+        return of_x.view(shape), of_weight, of_bias, None
+
+
+class SelfAttention(torch.autograd.Function):
+    """softmax(q kᵀ / √d) v over all positions, as batched products whose weights are kept for backward.
+
+    q, k, v and the result have shape (batch, n_head, length, d). What is kept beside them are the attention weights,
+    batch × n_head × length² numbers in their type: in bf16, 144 MB a layer for four clips of base in 30 s.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return the values mixed by attention."""
+        shape = q.shape
+        q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+        n, length, d = q.shape
+        weights, mixed = q.new_empty(n, length, length), torch.empty_like(q)
+        scores = q.new_empty(min(_HEADS, n), length, length)
+        scale = 1 / math.sqrt(d)
+        for heads in _groups(n):
+            into = scores[: heads.stop - heads.start]
+            torch.baddbmm(into, q[heads], k[heads].transpose(1, 2), beta=0, alpha=scale, out=into)
+            torch.softmax(into, -1, out=weights[heads])
+            torch.bmm(weights[heads], v[heads], out=mixed[heads])
+        ctx.save_for_backward(q, k, v, weights)
+        return mixed.view(shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the gradients of q, k and v."""
+        q, k, v, weights = ctx.saved_tensors
+        shape, grad = grad.shape, grad.flatten(0, 1)
+        of_q, of_k, of_v = (torch.empty_like(x) for x in (q, k, v))
+        of_weights = torch.empty_like(weights[:_HEADS])
+        of_scores = torch.empty_like(of_weights)
+        for heads in _groups(len(q)):
+            weight, scored = of_weights[: heads.stop - heads.start], of_scores[: heads.stop - heads.start]
+            torch.bmm(weights[heads].transpose(1, 2), grad[heads], out=of_v[heads])
+            torch.bmm(grad[heads], v[heads].transpose(1, 2), out=weight)
+            # What autograd itself calls for a softmax; in-place, it spares the largest tensors of the step.
+            torch.ops.aten._softmax_backward_data.out(weight, weights[heads], -1, weight.dtype, grad_input=scored)
+            torch.bmm(scored, k[heads], out=of_q[heads])
+            torch.bmm(scored.transpose(1, 2), q[heads], out=of_k[heads])
+        scale = 1 / math.sqrt(q.shape[-1])
+        return of_q.mul_(scale).view(shape), of_k.mul_(scale).view(shape), of_v.view(shape)
+
+
+def _groups(n: int) -> Iterator[slice]:
+    for start in range(0, n, _HEADS):
+        yield slice(start, min(start + _HEADS, n))

@@ -1,0 +1,87 @@
+"""Whisper with its loss, computing no more than training uses."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from whisper.model import Whisper
+
+from kmed_bench.asr.batches import IGNORED
+from kmed_bench.asr.decode import encode
+from kmed_bench.asr.device import Precision, autocast
+
+
+class LossNetwork(torch.nn.Module):
+    """Whisper with its loss as one module, which is what data-parallel engines wrap.
+
+    Parameters
+    ----------
+    encoded : bool
+        Whether it is given encoder output instead of log-mel frames.
+    """
+
+    def __init__(self, model: Whisper, precision: Precision, *, encoded: bool = False) -> None:
+        super().__init__()
+        self.model, self.precision, self.encoded = model, precision, encoded
+
+    def forward(
+        self, audio: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the cross-entropy summed over the learned tokens (nats), and the most likely token of each.
+
+        Parameters
+        ----------
+        audio : torch.Tensor
+            Log-mel frames (batch, 80, n_frames), or encoder output (batch, n_positions, n_state).
+        inputs, targets : torch.Tensor
+            Shape (batch, n_tokens), as in `Batch`. The most likely tokens have shape (n_learned,), row by row.
+        """
+        # The prompt and the padding have no loss, so that the mean is one over words and end-of-text.
+        learned = targets != IGNORED
+        decoder = self.model.decoder
+        with autocast(self.precision, self.model.device):
+            features = audio if self.encoded else encode(self.model, audio)
+            embedded, weight = TiedEmbedding.apply(decoder.token_embedding.weight, inputs)
+            states = decoder_states(self.model, embedded, features)
+            # Whisper's output layer has 51,865 rows: it is computed where a token is learned, and nowhere else.
+            logits = F.linear(decoder.ln(states[learned]), weight)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, targets[learned], reduction="sum")
+        return loss, logits.detach().argmax(dim=-1)
+
+
+def decoder_states(model: Whisper, embedded: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Return the decoder's states before its last layer norm, shape (batch, n_tokens, n_state).
+
+    ``decoder.ln`` of them, times the embedding, is what ``model.decoder(tokens, features)`` returns.
+
+    Parameters
+    ----------
+    embedded : torch.Tensor
+        The tokens' embeddings, shape (batch, n_tokens, n_state).
+    """
+    decoder = model.decoder
+    x = (embedded + decoder.positional_embedding[: embedded.shape[1]]).to(features.dtype)
+    for block in decoder.blocks:
+        x = block(x, features, mask=decoder.mask)
+    return x
+
+
+class TiedEmbedding(torch.autograd.Function):
+    """Whisper's token embedding, whose weight is also its output layer's: both gradients in one tensor.
+
+    Apart, the few tokens that are embedded would have a gradient of the vocabulary's size too, made, filled with zeros
+    and added at every step, which takes longer than a layer.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens' embeddings, shape (batch, n_tokens, n_state), and the weight for the output layer."""
+        ctx.save_for_backward(tokens)
+        return F.embedding(tokens, weight), weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, of_embedded: torch.Tensor, of_weight: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return the weight's gradient; the output layer's is added to in place, since nothing else holds it."""
+        (tokens,) = ctx.saved_tensors
+        return of_weight.index_put_((tokens,), of_embedded, accumulate=True), None
