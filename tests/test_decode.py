@@ -3,6 +3,7 @@ import torch
 import whisper
 
 from kmed_bench.asr.batches import korean_tokenizer
+from kmed_bench.asr.cache import DecoderCache, _output_logits, next_logits
 from kmed_bench.asr.decode import decode_clips, decode_greedy, encode, predict_part
 from kmed_bench.asr.features import build_frames
 from kmed_bench.asr.rules import suppressed_tokens
@@ -36,6 +37,34 @@ def test_tokens_equal_openai_whispers(tiny):
         found = decode_greedy(tiny, encode(tiny, mel), korean_tokenizer(), max_new_tokens=224)
     assert [w.tokens for w in found] == expected
     assert not any(w.guarded for w in found)
+
+
+def test_in_bf16_the_likeliest_tokens_are_weighed_in_fp32(tiny):
+    """The first pass over the vocabulary rounds; what it finds likeliest is computed again."""
+    generator = torch.Generator().manual_seed(4)
+    states = torch.randn(3, 64, generator=generator)
+    weight = tiny.decoder.token_embedding.weight.detach()
+    exact = torch.nn.functional.linear(states, weight)
+    found = _output_logits(states, weight, weight.bfloat16())
+    likely = exact.topk(20, dim=-1).indices
+    torch.testing.assert_close(found.gather(-1, likely), exact.gather(-1, likely), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, exact, atol=0.05, rtol=0.05)
+    assert not torch.equal(found, exact)
+    assert found.argmax(dim=-1).tolist() == exact.argmax(dim=-1).tolist()
+
+
+def test_a_cache_in_bf16_decodes_in_fp32_on_a_cpu(tiny):
+    torch.manual_seed(6)
+    features = torch.randn(2, 200, 64)
+    tokens = torch.tensor([[50258, 50264, 50359, 50363]] * 2)
+    with torch.inference_mode():
+        exact = next_logits(tiny, tokens, DecoderCache(tiny, features, 8))
+        cache = DecoderCache(tiny, features.bfloat16(), 8)
+        found = next_logits(tiny, tokens, cache)
+    assert {keys.dtype for pair in cache.cross for keys in pair} == {torch.bfloat16}
+    assert {keys.dtype for pair in cache.own for keys in pair} == {torch.float32}
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact, atol=0.1, rtol=0.1)
 
 
 def test_clips_that_end_early_leave_the_others_alone(tiny):

@@ -12,13 +12,18 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from whisper.model import MultiHeadAttention, Whisper
 
 
+# The likeliest tokens at a step. Rounding to bf16 moves a logit by some hundredths; those below 32nd place stay there.
+_RECOMPUTED = 32
+
+
 class DecoderCache:
     """Keys and values of a batch: cross-attention's made once, self-attention's filled in place.
 
     Parameters
     ----------
     audio_features : torch.Tensor
-        Encoder output, shape (n_clips, n_audio_ctx, n_state).
+        Encoder output, shape (n_clips, n_audio_ctx, n_state). Its type is that of cross-attention's keys and values, by
+        far the largest that a step reads.
     n_tokens : int
         Most tokens that a hypothesis will have, prompt included.
     bias : torch.Tensor, optional
@@ -36,19 +41,24 @@ class DecoderCache:
         self, model: Whisper, audio_features: torch.Tensor, n_tokens: int, bias: torch.Tensor | None = None
     ) -> None:
         self.width, self.length, self.bias = 1, 0, bias
-        self.dtype = audio_features.dtype
+        # A CPU computes a step's few rows faster in fp32: it waits for the weights, and these are fp32.
+        self.dtype = torch.float32 if audio_features.device.type == "cpu" else audio_features.dtype
+        # Where the encoder is in bf16, so is a first pass over the vocabulary (``_output_logits``).
+        narrow = audio_features.dtype != self.dtype
+        self.output = model.decoder.token_embedding.weight.to(audio_features.dtype) if narrow else None
         self.cross: list[list[torch.Tensor]] = []
         self.own: list[list[torch.Tensor]] = []
         n_tokens = min(n_tokens, model.dims.n_text_ctx)
         for block in model.decoder.blocks:
             attention = block.cross_attn
+            # Each head's behind one another, as every step reads them.
             pair = [
-                split_heads(linear(audio_features), attention.n_head) for linear in (attention.key, attention.value)
+                split_heads(linear(audio_features), attention.n_head).contiguous()
+                for linear in (attention.key, attention.value)
             ]
             self.cross.append(pair)
             shape = (len(audio_features), attention.n_head, n_tokens, pair[0].shape[-1])
-            # Keys and values come out of the linear layers in their type (bf16 under autocast).
-            self.own.append([pair[0].new_empty(shape) for _ in pair])
+            self.own.append([pair[0].new_empty(shape, dtype=self.dtype) for _ in pair])
 
     def widen(self, width: int) -> None:
         """Copy the one hypothesis of each clip, so that there are width of them."""
@@ -98,9 +108,21 @@ def next_logits(model: Whisper, tokens: torch.Tensor, cache: DecoderCache) -> to
         x = x + attend(block.cross_attn, asking, cross[0], cross[1], bias=cache.bias).reshape(x.shape)
         x = x + block.mlp(block.mlp_ln(x))
     cache.length = end
-    last = decoder.ln(x[:, -1])
-    # Under autocast the weight is cast once a batch; cast here it would be copied at every token.
-    return F.linear(last, decoder.token_embedding.weight).float()
+    return _output_logits(decoder.ln(x[:, -1]), decoder.token_embedding.weight, cache.output)
+
+
+def _output_logits(states: torch.Tensor, weight: torch.Tensor, narrow: torch.Tensor | None) -> torch.Tensor:
+    """Return the logits of all tokens, shape (rows, n_vocab), fp32.
+
+    The vocabulary's weight is most of what a CPU reads at a token. With a copy of it in bf16 (``narrow``) the logits are
+    bf16's, but for the likeliest, which are computed again in fp32, so that no rounding decides between them.
+    """
+    if narrow is None:
+        return F.linear(states, weight).float()  # autocast casts the weight once a batch, ``to`` at every token
+    logits = F.linear(states.to(narrow.dtype), narrow).float()
+    likely = logits.topk(_RECOMPUTED, dim=-1).indices
+    exact = torch.einsum("rcs,rs->rc", F.embedding(likely, weight), states)
+    return logits.scatter_(-1, likely, exact)
 
 
 def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
@@ -124,7 +146,7 @@ def attend(
     bias : torch.Tensor, optional
         Added to the logits of each key, shape (n_keys,).
     """
-    queries = split_heads(attention.query(x), attention.n_head)
+    queries = split_heads(attention.query(x), attention.n_head).to(keys.dtype)
     mask = None if bias is None else bias.to(queries.dtype)[None, None, None]
     mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
-    return attention.out(mixed.transpose(1, 2).flatten(start_dim=2))
+    return attention.out(mixed.transpose(1, 2).flatten(start_dim=2).to(x.dtype))

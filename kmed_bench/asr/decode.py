@@ -123,6 +123,8 @@ def decode_clips(
 
     Parameters
     ----------
+    precision : {"fp32", "bf16", "fp16"}
+        Arithmetic of the encoder, and on GPUs of the decoder; a CPU decodes in fp32.
     context : str
         What the encoder computes: ``full``, the 30 s window; ``dynamic``, the batch's own length; ``thinned``,
         the window with its silence thinned out (``encode_thinned``).
@@ -140,12 +142,14 @@ def decode_clips(
         started = time.perf_counter()
         n_frames = store.n_frames(names[0])
         mel = store.window(names, n_frames if context == "dynamic" else N_FRAMES).to(device)
-        with torch.inference_mode(), autocast(precision, device):
-            if context == "thinned":
-                features, bias = encode_thinned(model, mel, n_frames)
-            else:
-                features, bias = encode(model, mel), None
-            written = search(model, features, tokenizer, bias=bias)
+        with torch.inference_mode():
+            with autocast(precision, device):
+                if context == "thinned":
+                    features, bias = encode_thinned(model, mel, n_frames)
+                else:
+                    features, bias = encode(model, mel), None
+            with autocast("fp32" if device.type == "cpu" else precision, device):  # see DecoderCache
+                written = search(model, features, tokenizer, bias=bias)
         seconds = (time.perf_counter() - started) / len(names)
         for name, clip in zip(names, written, strict=True):
             yield Decoded(name, tokenizer.decode(clip.tokens).strip(), seconds, clip.guarded)

@@ -172,6 +172,7 @@ class EvalConfig:
     """Which side of the dual notation (3)/(삼) is the reference."""
     batch_size: Count = 8
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the encoder, and on GPUs of the decoder too. fp32: texts equal to openai-whisper's."""
     audio_context: DecodingContext = "full"
     """Window of decoding; full is what every Whisper runtime uses. dynamic: the batch's own length, for models trained
     so. thinned: the full window, of whose silence only every eighth position is computed; fast, close, not equal."""
