@@ -51,6 +51,7 @@ from kmed_bench.scoring.measures import count_utterances, rates
 Clips = dict[str, np.ndarray]
 System = Callable[[Clips], dict[str, str]]
 
+REFERENCE = "openai-whisper decode"
 DEFAULT_SOURCE = Path(os.environ.get("KMED_REAL_SPEECH", Path(__file__).parents[2] / "shared/data/korean-speech"))
 
 
@@ -94,8 +95,9 @@ def by_us_in_bf16(model: Whisper, dynamic: Whisper) -> dict[str, System]:
         print("bf16 is left out: this processor does not multiply it")
         return {}
     return {
-        "ours, full, batch 8, bf16": functools.partial(by_us, model, 8, "full", precision="bf16"),
-        "ours, dynamic, batch 8, bf16": functools.partial(by_us, dynamic, 8, "dynamic", precision="bf16"),
+        f"ours, {context}, batch {n}, bf16": functools.partial(by_us, which, n, context, precision="bf16")
+        for context, which in (("full", model), ("dynamic", dynamic))
+        for n in (8, 16)
     }
 
 
@@ -192,7 +194,7 @@ def cer(part: pd.DataFrame, texts: dict[str, str]) -> float | None:
 def describe(part: pd.DataFrame, seconds: dict[str, list[float]], texts: dict[str, Any]) -> dict[str, Any]:
     """Return every system's clips a second, RTFx and CER, and the texts that differ from openai-whisper's."""
     audio_s = float(part["duration_s"].sum())
-    theirs = texts["openai-whisper decode"]
+    theirs = texts[REFERENCE]
     return {
         name: {
             "clips_per_s": len(part) / statistics.median(taken),
@@ -249,6 +251,7 @@ def main() -> None:
     parser.add_argument("--dynamic-checkpoint", type=Path, help="base, fine-tuned with audio_context=dynamic")
     parser.add_argument("--clips", type=int, help="clips in a block")
     parser.add_argument("--rounds", type=int, help="blocks of each system")
+    parser.add_argument("--only", nargs="+", help="systems by name, beside openai-whisper's decode")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of every system")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -261,10 +264,12 @@ def main() -> None:
         "ours, thinned, batch 8": functools.partial(by_us, model, 8, "thinned"),
         "ours, dynamic, batch 8": functools.partial(by_us, dynamic, 8, "dynamic"),
         **by_us_in_bf16(model, dynamic),
-        "openai-whisper decode": functools.partial(by_decode, model),
+        REFERENCE: functools.partial(by_decode, model),
         "openai-whisper transcribe": functools.partial(by_transcribe, model),
         **load_faster_whisper(args.threads),
     }
+    if args.only:
+        systems = {name: system for name, system in systems.items() if name in (REFERENCE, *args.only)}
     seconds, texts = measure(systems, clips, args.rounds or (3 if args.quick else 5))
     described = describe(part, seconds, texts)
     ours = {name: value for name, value in described.items() if name.startswith("ours")}
