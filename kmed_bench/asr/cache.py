@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from whisper.model import MultiHeadAttention, Whisper
 
-
 # The likeliest tokens at a step. Rounding to bf16 moves a logit by some hundredths; those below 32nd place stay there.
 _RECOMPUTED = 32
 
@@ -114,8 +113,8 @@ def next_logits(model: Whisper, tokens: torch.Tensor, cache: DecoderCache) -> to
 def _output_logits(states: torch.Tensor, weight: torch.Tensor, narrow: torch.Tensor | None) -> torch.Tensor:
     """Return the logits of all tokens, shape (rows, n_vocab), fp32.
 
-    The vocabulary's weight is most of what a CPU reads at a token. With a copy of it in bf16 (``narrow``) the logits are
-    bf16's, but for the likeliest, which are computed again in fp32, so that no rounding decides between them.
+    The vocabulary's weight is most of what a CPU reads at a token. With a copy of it in bf16 (``narrow``) the logits
+    are bf16's, but for the likeliest, which are computed again in fp32, so that no rounding decides between them.
     """
     if narrow is None:
         return F.linear(states, weight).float()  # autocast casts the weight once a batch, ``to`` at every token
