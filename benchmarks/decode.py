@@ -269,6 +269,8 @@ def main() -> None:
         **load_faster_whisper(args.threads),
     }
     if args.only:
+        if unknown := set(args.only) - set(systems):
+            parser.error(f"--only names {', '.join(sorted(unknown))}; there are: {', '.join(systems)}")
         systems = {name: system for name, system in systems.items() if name in (REFERENCE, *args.only)}
     seconds, texts = measure(systems, clips, args.rounds or (3 if args.quick else 5))
     described = describe(part, seconds, texts)

@@ -22,7 +22,7 @@ _ROWS = 1024
 """Positions of which fp32 copies are held at a time, which stay in the processor's cache."""
 
 _HEADS = 8
-"""Heads of which scores are computed at a time: a few megabytes, which stay in the processor's cache."""
+"""Heads of which scores are computed at a time, in buffers that are used again: 36 MB in 30 s, 1.4 MB in 6 s."""
 
 
 @contextlib.contextmanager
