@@ -44,7 +44,7 @@ import torch
 from turns import Turns
 from whisper.model import ModelDimensions
 
-from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer
+from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer, n_learned
 from kmed_bench.asr.device import describe_machine, resolve_precision
 from kmed_bench.asr.features import FrameStore, build_frames
 from kmed_bench.asr.weights import find_weights, load_weights
@@ -111,22 +111,21 @@ def prepare(folder: Path, n_steps: int) -> Material:
     return Material(whole, batches, store, paths)
 
 
-def multiply_adds(dims: ModelDimensions, n_clips: int, n_positions: int, n_tokens: int, n_learned: int) -> int:
+def multiply_adds(dims: ModelDimensions, n_clips: int, n_positions: int, n_tokens: int, n_learning: int) -> int:
     """Return the multiply-adds of a training step, by the formula above."""
     d, t, n = dims.n_audio_state, n_positions, n_tokens
     first = 2 * t * 3 * dims.n_mels * d  # its output has 2 T positions, and its kernel 3 taps
     encoder = 3 * t * d * d + dims.n_audio_layer * (12 * t * d * d + 2 * t * t * d)
     decoder = dims.n_text_layer * (14 * n * d * d + 2 * t * d * d + n * n * d + 2 * n * t * d)
-    total: int = n_clips * (2 * first + 3 * (encoder + decoder)) + 3 * n_learned * d * dims.n_vocab
+    total: int = n_clips * (2 * first + 3 * (encoder + decoder)) + 3 * n_learning * d * dims.n_vocab
     return total
 
 
 def operations(batch: Sequence[Example], dims: ModelDimensions, context: str) -> int:
     """Return the floating-point operations of our training step on a batch."""
     n_positions = dims.n_audio_ctx if context == "full" else max(e.n_frames for e in batch) // 2
-    n_prompt = len(korean_tokenizer().sot_sequence_including_notimestamps)
-    n_learned = sum(len(e.tokens) - n_prompt for e in batch)
-    return 2 * multiply_adds(dims, len(batch), n_positions, max(len(e.tokens) for e in batch) - 1, n_learned)
+    learned = sum(n_learned(e, korean_tokenizer()) for e in batch)
+    return 2 * multiply_adds(dims, len(batch), n_positions, max(len(e.tokens) for e in batch) - 1, learned)
 
 
 class Stopwatch:

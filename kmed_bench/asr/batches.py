@@ -143,6 +143,11 @@ def label_tensors(examples: Sequence[Example], tokenizer: Tokenizer) -> tuple[to
     return inputs, targets
 
 
+def n_learned(example: Example, tokenizer: Tokenizer) -> int:
+    """Return how many tokens of an example have a loss: all after the prompt."""
+    return len(example.tokens) - len(tokenizer.sot_sequence_including_notimestamps)
+
+
 def epoch_order(
     examples: Sequence[Example],
     batch_size: int,

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from whisper.model import Whisper
 
-from kmed_bench.asr.batches import Batch, Example, Frames, by_length, epoch_order, korean_tokenizer, label_tensors
+from kmed_bench.asr.batches import (
+    Batch,
+    Example,
+    Frames,
+    by_length,
+    epoch_order,
+    korean_tokenizer,
+    label_tensors,
+    n_learned,
+)
 from kmed_bench.asr.batches import make_batch as make_frames_batch
 from kmed_bench.asr.device import Precision, resolve_precision
 from kmed_bench.asr.features import FrameStore
@@ -304,6 +313,6 @@ def mean_loss(
             batch = make_frames_batch(chosen, store, config.audio_context, tokenizer)
             loss, _ = network(*(t.to(model.device) for t in (batch.mel, batch.inputs, batch.targets)))
             total += loss.item()
-            n_tokens += sum(len(e.tokens) - len(tokenizer.sot_sequence_including_notimestamps) for e in chosen)
+            n_tokens += sum(n_learned(e, tokenizer) for e in chosen)
     total, n = parallel.total(total, n_tokens)
     return total / n

@@ -9,7 +9,7 @@ import torch
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
 
-from kmed_bench.asr.batches import IGNORED, Batch, Example, chunks, korean_tokenizer
+from kmed_bench.asr.batches import IGNORED, Batch, Example, chunks, korean_tokenizer, n_learned
 from kmed_bench.asr.device import Precision
 from kmed_bench.config import TrainConfig
 from kmed_bench.records import KmedError
@@ -110,7 +110,7 @@ class Stepper:
     def _backward(self, examples: Sequence[Example], make: MakeBatch) -> Sums:
         """Leave the gradient of the batch's mean loss on the parameters; return this process's sums."""
         self.optimizer.zero_grad(set_to_none=True)
-        n_tokens = sum(_learned(e, self._tokenizer) for e in examples)
+        n_tokens = sum(n_learned(e, self._tokenizer) for e in examples)
         # A process without a clip in a last, short batch computes one for nothing: the others wait for its gradient.
         own = self.parallel.share(examples)
         weight = float(self.parallel.world) / n_tokens if own else 0.0
@@ -200,15 +200,10 @@ def _is_out_of_memory(error: Exception) -> bool:
     return any(words in str(error) for words in ("can't allocate memory", "could not create a primitive"))
 
 
-def _learned(example: Example, tokenizer: Tokenizer) -> int:
-    """Return how many tokens of an example have a loss: all after the prompt."""
-    return len(example.tokens) - len(tokenizer.sot_sequence_including_notimestamps)
-
-
 def _teacher_forced_errors(batch: Batch, best: torch.Tensor, tokenizer: Tokenizer) -> tuple[int, int]:
-    n_learned = (batch.targets != IGNORED).sum(dim=1).tolist()
+    counts = [n_learned(example, tokenizer) for example in batch.examples]
     texts = [
         tokenizer.decode([token for token in tokens.tolist() if token < tokenizer.eot])
-        for tokens in best.cpu().split(n_learned)
+        for tokens in best.cpu().split(counts)
     ]
     return token_text_cer([example.text for example in batch.examples], texts)
