@@ -9,7 +9,8 @@ for all, of clips spread evenly over the recordings' lengths. Needs librosa, tra
 competitors (peers_train.py) are threads of one process that take turns (turns.py), a block of steps each; ratios are
 of blocks over the same clips. Ours is ``fit`` itself, `full` in the 30 s window and `dynamic` in the batch's own.
 Features are made before for ours and for transformers, as both advise; the original makes them in each step, which is
-its recipe. While ours trains, the C library keeps freed memory (training/heap.py), and does so for the peers too.
+its recipe. A GPU is used where there is one. While ours trains on a CPU, the C library keeps freed memory
+(training/heap.py), and does so for the peers too.
 
 The peak is what a large square matrix product reaches in the same turns, in training's precision. The operations of a
 batch of B clips, T encoder positions and N tokens, K of them learned in all clips together, model width d, V tokens in
@@ -45,7 +46,7 @@ from turns import Turns
 from whisper.model import ModelDimensions
 
 from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer, n_learned
-from kmed_bench.asr.device import describe_machine, resolve_precision
+from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.features import FrameStore, build_frames
 from kmed_bench.asr.weights import find_weights, load_weights
 from kmed_bench.config import DataConfig, TrainConfig
@@ -55,7 +56,7 @@ from kmed_bench.training.fit import fit
 from kmed_bench.training.network import LossNetwork
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
-CPU = torch.device("cpu")
+DEVICE = pick_device()
 SEED = 0
 PEAK_SIDE, PRODUCTS_A_STEP = 2048, 4
 TARGETS = {"original over full": 2.2, "original over dynamic": 10, "transformers over full": 1.2}
@@ -162,13 +163,14 @@ def measure_speed(material: Material, turns: Turns, weights: Path) -> dict[str, 
     """Return the figures of all competitors, which start from the same checkpoint."""
     from peers_train import prepare_transformers, train_original, train_transformers
 
-    precision = resolve_precision("auto", CPU)
+    precision = resolve_precision("auto", DEVICE)
     rows = prepare_transformers([e for batch in material.batches for e in batch], material.paths)
+    fresh = functools.partial(load_weights, weights, str(DEVICE))
 
     def ours(context: str) -> Callable[[Callable[[], None]], None]:
         def work(pace: Callable[[], None]) -> None:
             config = dataclasses.replace(CONFIG, audio_context=context)  # type: ignore[arg-type]
-            model, examples, store = load_weights(weights), material.examples, material.store
+            model, examples, store = fresh(), material.examples, material.store
             for _ in fit(
                 model, examples, store, examples[:1], store, config, seed=SEED, progress=lambda *_counts: pace()
             ):
@@ -177,7 +179,8 @@ def measure_speed(material: Material, turns: Turns, weights: Path) -> dict[str, 
         return work
 
     def peak(pace: Callable[[], None]) -> None:
-        a = torch.randn(PEAK_SIDE, PEAK_SIDE, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        a = torch.randn(PEAK_SIDE, PEAK_SIDE, dtype=dtype, device=DEVICE)
         while True:
             for _ in range(PRODUCTS_A_STEP):
                 a @ a
@@ -190,10 +193,10 @@ def measure_speed(material: Material, turns: Turns, weights: Path) -> dict[str, 
                 "full": ours("full"),
                 "dynamic": ours("dynamic"),
                 "original": lambda pace: train_original(
-                    load_weights(weights), material.batches, material.paths, lr=CONFIG.lr, max_len=80, pace=pace
+                    fresh(), material.batches, material.paths, lr=CONFIG.lr, max_len=80, pace=pace
                 ),
                 "transformers": lambda pace: train_transformers(
-                    load_weights(weights), material.batches, rows, lr=CONFIG.lr, bf16=precision == "bf16", pace=pace
+                    fresh(), material.batches, rows, lr=CONFIG.lr, bf16=precision == "bf16", pace=pace
                 ),
                 "peak": peak,
             }
@@ -221,7 +224,10 @@ def summarise(
         return {
             **rate(context),
             "share_of_matmul_peak": {"median": statistics.median(shares), "low": min(shares), "high": max(shares)},
-            "share_outside_forward_backward_optimizer": 1 - watch.seconds[context] / sum(seconds[context]),
+            # A GPU's calls return before their work is done, so that their time says nothing.
+            "share_outside_forward_backward_optimizer": 1 - watch.seconds[context] / sum(seconds[context])
+            if DEVICE.type == "cpu"
+            else None,
         }
 
     ratios = {}
@@ -242,12 +248,12 @@ def describe() -> dict[str, Any]:
     """Return the machine, the versions and the precisions of the result."""
     names = ("torch", "torchaudio", "openai-whisper", "transformers", "accelerate", "librosa", "soxr", "numpy")
     installed = {d.metadata["Name"].lower() for d in importlib.metadata.distributions()}
-    precision = resolve_precision("auto", CPU)
+    precision = resolve_precision("auto", DEVICE)
     return {
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "system": platform.platform(),
-            "torch": describe_machine(CPU),
+            "torch": describe_machine(DEVICE),
         },
         "versions": {
             "python": platform.python_version(),
@@ -266,6 +272,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="another checkpoint than base's, such as one to try this with")
     parser.add_argument("--memory", action="store_true", help="peak memory of each size instead")
     parser.add_argument("--quality", action="store_true", help="decoded test CER instead; hours")
+    parser.add_argument("--only", help="competitors of --quality, by names separated by semicolons (all)")
+    parser.add_argument("--curve", action="store_true", help="of --quality: ours decoded after each epoch")
     parser.add_argument("--epochs", type=int, default=2, help="of --quality (2)")
     parser.add_argument("--seeds", default="0,1,2", help="of --quality (0,1,2)")
     parser.add_argument("--parts", default="200,40,40", help="train, valid and test clips of --quality (200,40,40)")
@@ -284,7 +292,10 @@ def main() -> None:
 
         config = dataclasses.replace(CONFIG, epochs=args.epochs, lr=args.lr)
         parts, seeds = ([int(n) for n in given.split(",")] for given in (args.parts, args.seeds))
-        found = measure_quality(speech_folder(), config, seeds, parts, weights, args.keep)
+        wanted = args.only.split(";") if args.only else None
+        found = measure_quality(
+            speech_folder(), config, seeds, parts, weights, only=wanted, curve=args.curve, keep=args.keep
+        )
     else:
         block, blocks = args.block or (2 if args.quick else 4), args.blocks or (3 if args.quick else 6)
         names = ("full", "dynamic", "original", "transformers", "peak")

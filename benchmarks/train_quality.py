@@ -1,11 +1,12 @@
 """What the same number of epochs teaches: decoded test CER of ours, of the original's recipe and of transformers'."""
 
 import dataclasses
+import functools
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from whisper.model import Whisper
 
 from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer
 from kmed_bench.asr.decode import predict_part
-from kmed_bench.asr.device import resolve_precision
+from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.features import build_frames
 from kmed_bench.asr.weights import load_weights, save_weights
 from kmed_bench.config import Context, DataConfig, EvalConfig, SplitConfig, TrainConfig
@@ -27,7 +28,7 @@ from kmed_bench.training.fit import fit, seed_everything
 SCORING = EvalConfig()
 PEERS = ("original", "transformers")
 SHARE = 0.25  # of dynamic steps in the full window, the recipe that is tried beside plain dynamic training
-Train = Callable[[Whisper, int], None]
+Train = Callable[[Whisper, int], Iterator[object]]
 
 
 class Comparison:
@@ -62,33 +63,26 @@ class Comparison:
         return made[: len(made) - len(made) % self.config.batch_size]
 
     def competitors(self) -> dict[str, Train]:
-        """Return the ways to train, each given a model and a seed."""
+        """Return the ways to train, each given a model and a seed; ours go on after each epoch."""
         return {
             "full": lambda model, seed: self._ours(model, seed, "full"),
             "dynamic": lambda model, seed: self._ours(model, seed, "dynamic"),
             f"dynamic, {SHARE:.0%} full": lambda model, seed: self._ours(model, seed, "dynamic", SHARE),
-            "original": lambda model, seed: train_original(
-                model,
-                self._batches(seed),
-                self.paths,
-                lr=self.config.lr,
-                max_len=self.config.max_len,
-                pace=lambda: None,
-            ),
-            "transformers": lambda model, seed: train_transformers(
-                model,
-                self._batches(seed),
-                self.rows,
-                lr=self.config.lr,
-                bf16=resolve_precision("auto", model.device) == "bf16",
-                pace=lambda: None,
-            ),
+            "original": self._original,
+            "transformers": self._transformers,
         }
 
-    def _ours(self, model: Whisper, seed: int, context: Context, full_share: float = 0.0) -> None:
+    def _ours(self, model: Whisper, seed: int, context: Context, full_share: float = 0.0) -> Iterator[object]:
         config = dataclasses.replace(self.config, audio_context=context, full_window_share=full_share)
-        for _ in fit(model, self.train, self.stores["train"], self.valid, self.stores["valid"], config, seed=seed):
-            pass
+        return fit(model, self.train, self.stores["train"], self.valid, self.stores["valid"], config, seed=seed)
+
+    def _original(self, model: Whisper, seed: int) -> Iterator[object]:
+        settings = {"lr": self.config.lr, "max_len": self.config.max_len}
+        yield train_original(model, self._batches(seed), self.paths, **settings, pace=lambda: None)
+
+    def _transformers(self, model: Whisper, seed: int) -> Iterator[object]:
+        bf16 = resolve_precision("auto", model.device) == "bf16"
+        yield train_transformers(model, self._batches(seed), self.rows, lr=self.config.lr, bf16=bf16, pace=lambda: None)
 
     def _batches(self, seed: int) -> list[list[Example]]:
         orders = (
@@ -119,29 +113,47 @@ def measure_quality(
     seeds: Sequence[int],
     parts: Sequence[int],
     weights: Path,
+    *,
+    only: Sequence[str] | None = None,
+    curve: bool = False,
     keep: Path | None = None,
 ) -> dict[str, Any]:
     """Return each competitor's decoded test CER by seed, with its spread, and the seconds of training.
 
     Parameters
     ----------
+    only : sequence of str, optional
+        The competitors that are wanted; None: all.
+    curve : bool
+        Whether ours is decoded after each epoch; the peers are at the end alone.
     keep : Path, optional
         Where the dynamically trained checkpoint of the first seed is kept, for ``decode.py``.
     """
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(source, config, parts, Path(folder))
-        untouched = comparison.test_cer(load_weights(weights))
+        competitors = comparison.competitors()
+        if unknown := set(only or ()) - set(competitors):
+            raise SystemExit(f"No competitor is called {', '.join(unknown)}; there are {'; '.join(competitors)}.")
+        fresh = functools.partial(load_weights, weights, str(pick_device()))
+        untouched = comparison.test_cer(fresh())
         print(f"untouched: {untouched:.4f}", file=sys.stderr, flush=True)
-        runs: dict[str, dict[str, list[float]]] = {}
+        runs: dict[str, dict[str, list[Any]]] = {}
         for seed in seeds:
-            for name, train in comparison.competitors().items():
-                model = load_weights(weights)
+            for name in only or competitors:
+                model = fresh()
                 seed_everything(seed)
+                seconds, by_epoch = 0.0, []
                 started = time.perf_counter()
-                train(model, seed)
+                for _ in competitors[name](model, seed):
+                    seconds += time.perf_counter() - started
+                    if curve:
+                        by_epoch.append(comparison.test_cer(model))
+                    started = time.perf_counter()
                 found = runs.setdefault(name, {"test_cer": [], "train_s": []})
-                found["train_s"].append(time.perf_counter() - started)
-                found["test_cer"].append(comparison.test_cer(model))
+                found["train_s"].append(seconds)
+                found["test_cer"].append(by_epoch[-1] if curve else comparison.test_cer(model))
+                if curve:
+                    found.setdefault("test_cer_by_epoch", []).append(by_epoch)
                 if name.startswith("dynamic"):  # others fall into loops in a short window
                     found.setdefault("test_cer_dynamic", []).append(comparison.test_cer(model, "dynamic"))
                 # Hours may pass before the end; what is known is said at once.
@@ -152,10 +164,11 @@ def measure_quality(
     results = {name: {**found, **_spread(found["test_cer"])} for name, found in runs.items()}
     return {
         "ours": {name: found for name, found in results.items() if name not in PEERS},
-        "peers": {name: results[name] for name in PEERS},
+        "peers": {name: found for name, found in results.items() if name in PEERS},
         "ratios": {},
         "untouched_test_cer": untouched,
         "settings": {
+            "device": describe_machine(pick_device()),
             "epochs": config.epochs,
             "lr": config.lr,
             "seeds": list(seeds),

@@ -76,6 +76,8 @@ class Turns:
             left -= 1
             if left:
                 return
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # its work is queued, not done
             if self.is_measuring():
                 self.seconds[name].append(time.perf_counter() - started)
             if len(self.seconds[name]) == self.blocks:

@@ -16,7 +16,7 @@ from whisper.tokenizer import Tokenizer
 from kmed_bench.asr.batches import Frames, chunks, korean_tokenizer
 from kmed_bench.asr.beam import decode_beam
 from kmed_bench.asr.cache import DecoderCache, fill_gaps, next_logits
-from kmed_bench.asr.device import Precision, autocast
+from kmed_bench.asr.device import Precision, autocast, no_plan_per_shape
 from kmed_bench.asr.rules import TokenRules, Written, suppressed_tokens
 from kmed_bench.asr.thin import encode_thinned
 from kmed_bench.config import DecodingContext, EvalConfig
@@ -142,7 +142,7 @@ def decode_clips(
         started = time.perf_counter()
         n_frames = store.n_frames(names[0])
         mel = store.window(names, n_frames if context == "dynamic" else N_FRAMES).to(device)
-        with torch.inference_mode():
+        with torch.inference_mode(), no_plan_per_shape(device):
             with autocast(precision, device):
                 if context == "thinned":
                     features, bias = encode_thinned(model, mel, n_frames)

@@ -22,7 +22,7 @@ from kmed_bench.asr.batches import (
     n_learned,
 )
 from kmed_bench.asr.batches import make_batch as make_frames_batch
-from kmed_bench.asr.device import Precision, resolve_precision
+from kmed_bench.asr.device import Precision, no_plan_per_shape, resolve_precision
 from kmed_bench.asr.features import FrameStore
 from kmed_bench.config import TrainConfig
 from kmed_bench.records import KmedError
@@ -179,6 +179,7 @@ class _Loop:
         checkpointing = self.config.gradient_checkpointing
         with (
             deferred_interrupts() as asked,
+            no_plan_per_shape(self.model.device),
             native_layers(self.model, self.precision),
             adapt.checkpointed(self.model) if checkpointing else contextlib.nullcontext(),
         ):
@@ -308,7 +309,7 @@ def mean_loss(
     network, tokenizer = LossNetwork(model, precision), korean_tokenizer()
     parallel = parallel or Parallel()
     total, n_tokens = 0.0, 0
-    with native_layers(model, precision):
+    with no_plan_per_shape(model.device), native_layers(model, precision):
         for chosen in parallel.share(by_length(examples, config.batch_size)):
             batch = make_frames_batch(chosen, store, config.audio_context, tokenizer)
             loss, _ = network(*(t.to(model.device) for t in (batch.mel, batch.inputs, batch.targets)))
