@@ -7,16 +7,17 @@
 Whisper base on the shared recordings (KMED_REAL_SPEECH, or ../shared/data/korean-speech), batch 4, the same batches
 for all, of clips spread evenly over the recordings' lengths. Needs librosa, transformers and accelerate. The
 competitors (peers_train.py) are threads of one process that take turns (turns.py), a block of steps each; ratios are
-of blocks over the same clips. Ours is ``fit`` itself, `full` in the 30 s window and `dynamic` in the batch's own.
-Features are made before for ours and for transformers, as both advise; the original makes them in each step, which is
-its recipe. A GPU is used where there is one. While ours trains on a CPU, the C library keeps freed memory
-(training/heap.py), and does so for the peers too.
+of blocks over the same clips. Ours is ``fit`` itself: `full` in the 30 s window, `thinned` with an eighth of its
+silence, `dynamic` in the batch's own length. Features are made before for ours and for transformers, as both advise;
+the original makes them in each step, which is its recipe. A GPU is used where there is one. While ours trains on a CPU,
+the C library keeps freed memory (training/heap.py); in the peers' turns it does what it does by itself.
 
 The peak is what a large square matrix product reaches in the same turns, in training's precision. The operations of a
 batch of B clips, T encoder positions and N tokens, K of them learned in all clips together, model width d, V tokens in
 the vocabulary, in multiply-adds:
 
-- convolutions B (2T 240 d + T 3 d²); the first needs no gradient of its input, so it counts twice, all else 3 times
+- convolutions B (2T 240 d + T 3 d²), T without thinned silence; the first needs no gradient of its input, so it counts
+  twice, all else 3 times
 - an encoder layer B (12 T d² + 2 T² d): four projections, two of four times the width, scores and weighted sum
 - a decoder layer B (14 N d² + 2 T d² + N² d + 2 N T d): self-attention (causal: half), cross-attention, two wide ones
 - logits K d V
@@ -45,19 +46,22 @@ import torch
 from turns import Turns
 from whisper.model import ModelDimensions
 
-from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer, n_learned
+from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer, n_learned, window_frames
 from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.features import FrameStore, build_frames
+from kmed_bench.asr.thin import MARGIN, thin_positions
 from kmed_bench.asr.weights import find_weights, load_weights
-from kmed_bench.config import DataConfig, TrainConfig
+from kmed_bench.config import Context, DataConfig, TrainConfig
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.records import read_manifest
 from kmed_bench.training.fit import fit
+from kmed_bench.training.heap import give_freed_memory_back, keep_freed_memory
 from kmed_bench.training.network import LossNetwork
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
 DEVICE = pick_device()
 SEED = 0
+CONTEXTS: tuple[Context, ...] = ("full", "thinned", "dynamic")
 PEAK_SIDE, PRODUCTS_A_STEP = 2048, 4
 TARGETS = {"original over full": 2.2, "original over dynamic": 10, "transformers over full": 1.2}
 TARGETS |= {"transformers over dynamic": 4}
@@ -112,21 +116,28 @@ def prepare(folder: Path, n_steps: int) -> Material:
     return Material(whole, batches, store, paths)
 
 
-def multiply_adds(dims: ModelDimensions, n_clips: int, n_positions: int, n_tokens: int, n_learning: int) -> int:
-    """Return the multiply-adds of a training step, by the formula above."""
+def multiply_adds(
+    dims: ModelDimensions, n_clips: int, n_positions: int, n_tokens: int, n_learning: int, n_heard: int | None = None
+) -> int:
+    """Return the multiply-adds of a training step, by the formula above; the convolutions hear n_heard positions."""
     d, t, n = dims.n_audio_state, n_positions, n_tokens
-    first = 2 * t * 3 * dims.n_mels * d  # its output has 2 T positions, and its kernel 3 taps
-    encoder = 3 * t * d * d + dims.n_audio_layer * (12 * t * d * d + 2 * t * t * d)
+    heard = t if n_heard is None else n_heard
+    first = 2 * heard * 3 * dims.n_mels * d  # its output has 2 T positions, and its kernel 3 taps
+    encoder = 3 * heard * d * d + dims.n_audio_layer * (12 * t * d * d + 2 * t * t * d)
     decoder = dims.n_text_layer * (14 * n * d * d + 2 * t * d * d + n * n * d + 2 * n * t * d)
     total: int = n_clips * (2 * first + 3 * (encoder + decoder)) + 3 * n_learning * d * dims.n_vocab
     return total
 
 
-def operations(batch: Sequence[Example], dims: ModelDimensions, context: str) -> int:
+def operations(batch: Sequence[Example], dims: ModelDimensions, context: Context) -> int:
     """Return the floating-point operations of our training step on a batch."""
-    n_positions = dims.n_audio_ctx if context == "full" else max(e.n_frames for e in batch) // 2
+    longest = max(e.n_frames for e in batch)
+    n_heard = n_positions = window_frames(context, longest) // 2
+    if context == "thinned":
+        n_positions = len(thin_positions(dims.n_audio_ctx, longest // 2 + MARGIN)[0])
     learned = sum(n_learned(e, korean_tokenizer()) for e in batch)
-    return 2 * multiply_adds(dims, len(batch), n_positions, max(len(e.tokens) for e in batch) - 1, learned)
+    n_tokens = max(len(e.tokens) for e in batch) - 1
+    return 2 * multiply_adds(dims, len(batch), n_positions, n_tokens, learned, n_heard)
 
 
 class Stopwatch:
@@ -167,9 +178,9 @@ def measure_speed(material: Material, turns: Turns, weights: Path) -> dict[str, 
     rows = prepare_transformers([e for batch in material.batches for e in batch], material.paths)
     fresh = functools.partial(load_weights, weights, str(DEVICE))
 
-    def ours(context: str) -> Callable[[Callable[[], None]], None]:
+    def ours(context: Context) -> Callable[[Callable[[], None]], None]:
         def work(pace: Callable[[], None]) -> None:
-            config = dataclasses.replace(CONFIG, audio_context=context)  # type: ignore[arg-type]
+            config = dataclasses.replace(CONFIG, audio_context=context)
             model, examples, store = fresh(), material.examples, material.store
             for _ in fit(
                 model, examples, store, examples[:1], store, config, seed=SEED, progress=lambda *_counts: pace()
@@ -190,8 +201,7 @@ def measure_speed(material: Material, turns: Turns, weights: Path) -> dict[str, 
     with watch.watching():
         turns.run(
             {
-                "full": ours("full"),
-                "dynamic": ours("dynamic"),
+                **{context: ours(context) for context in CONTEXTS},
                 "original": lambda pace: train_original(
                     fresh(), material.batches, material.paths, lr=CONFIG.lr, max_len=80, pace=pace
                 ),
@@ -202,6 +212,14 @@ def measure_speed(material: Material, turns: Turns, weights: Path) -> dict[str, 
             }
         )
     return summarise(material.batches, load_weights(weights).dims, turns, watch)
+
+
+def set_heap(name: str) -> None:
+    """Give a competitor the heap that it would have in a process of its own."""
+    if name in CONTEXTS:
+        keep_freed_memory()
+    else:
+        give_freed_memory_back()
 
 
 def summarise(
@@ -216,7 +234,7 @@ def summarise(
     def rate(name: str) -> dict[str, Any]:
         return {"clips_per_s": clips * len(seconds[name]) / sum(seconds[name]), "block_s": seconds[name]}
 
-    def own(context: str) -> dict[str, Any]:
+    def own(context: Context) -> dict[str, Any]:
         first = turns.warm_up
         blocks = [batches[first + i * turns.block :][: turns.block] for i in range(turns.blocks)]
         done = [sum(operations(batch, dims, context) for batch in block) for block in blocks]
@@ -232,13 +250,13 @@ def summarise(
 
     ratios = {}
     for peer in ("original", "transformers"):
-        for context in ("full", "dynamic"):
+        for context in CONTEXTS:
             each = [theirs / ours for theirs, ours in zip(seconds[peer], seconds[context], strict=True)]
             spread = {"median": statistics.median(each), "low": min(each), "high": max(each)}
-            ratios[f"{peer} over {context}"] = {**spread, "target": TARGETS[f"{peer} over {context}"]}
+            ratios[f"{peer} over {context}"] = {**spread, "target": TARGETS.get(f"{peer} over {context}")}
     return {
         "matmul_peak_gflops": [top / 1e9 for top in peak],
-        "ours": {context: own(context) for context in ("full", "dynamic")},
+        "ours": {context: own(context) for context in CONTEXTS},
         "peers": {name: rate(name) for name in ("original", "transformers")},
         "ratios": ratios,
     }
@@ -298,8 +316,8 @@ def main() -> None:
         )
     else:
         block, blocks = args.block or (2 if args.quick else 4), args.blocks or (3 if args.quick else 6)
-        names = ("full", "dynamic", "original", "transformers", "peak")
-        turns = Turns(names, warm_up=block, block=block, blocks=blocks)
+        names = (*CONTEXTS, "original", "transformers", "peak")
+        turns = Turns(names, warm_up=block, block=block, blocks=blocks, begin=set_heap)
         with tempfile.TemporaryDirectory() as folder:
             found = measure_speed(prepare(Path(folder), block * (blocks + 1)), turns, weights)
         found["settings"] = {"batch_size": CONFIG.batch_size, "block": block, "blocks": blocks, "warm_up": block}

@@ -39,7 +39,7 @@ def measure_memory(config: TrainConfig) -> dict[str, Any]:
     """Return the peak of each size and window, optimizer state included, in bytes."""
     found: dict[str, dict[str, Any]] = {}
     for size in SIZES:
-        for context in ("full", "dynamic"):
+        for context in ("full", "thinned", "dynamic"):
             command = [sys.executable, __file__, size, context, str(config.batch_size)]
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found.setdefault(size, {})[context] = json.loads(printed)
@@ -56,7 +56,7 @@ def peak_bytes() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", choices=SIZES)
-    parser.add_argument("context", choices=("full", "dynamic"))
+    parser.add_argument("context", choices=("full", "thinned", "dynamic"))
     parser.add_argument("batch_size", type=int)
     args = parser.parse_args()
     imported = peak_bytes()

@@ -66,6 +66,7 @@ class Comparison:
         """Return the ways to train, each given a model and a seed; ours go on after each epoch."""
         return {
             "full": lambda model, seed: self._ours(model, seed, "full"),
+            "thinned": lambda model, seed: self._ours(model, seed, "thinned"),
             "dynamic": lambda model, seed: self._ours(model, seed, "dynamic"),
             f"dynamic, {SHARE:.0%} full": lambda model, seed: self._ours(model, seed, "dynamic", SHARE),
             "original": self._original,

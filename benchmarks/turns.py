@@ -23,6 +23,8 @@ class Turns:
         Steps of a competitor's first turn, with its set-up, which is not measured; and of each later turn.
     blocks : int
         Turns that are measured.
+    begin : callable, optional
+        Called with a competitor's name when a turn of its begins, before the clock runs.
 
     Attributes
     ----------
@@ -30,8 +32,16 @@ class Turns:
         Competitor to the seconds of each measured block.
     """
 
-    def __init__(self, names: Sequence[str], *, warm_up: int, block: int, blocks: int) -> None:
-        self.warm_up, self.block, self.blocks = warm_up, block, blocks
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        warm_up: int,
+        block: int,
+        blocks: int,
+        begin: Callable[[str], None] = lambda _name: None,
+    ) -> None:
+        self.warm_up, self.block, self.blocks, self._begin = warm_up, block, blocks, begin
         self.seconds: dict[str, list[float]] = {name: [] for name in names}
         self._waiting = list(names)
         self._condition = threading.Condition()
@@ -94,6 +104,7 @@ class Turns:
             self._condition.wait_for(lambda: self._failure is not None or self._waiting[0] == name)
         if self._failure is not None:
             raise Enough
+        self._begin(name)
 
     def _pass_on(self) -> None:
         with self._condition:

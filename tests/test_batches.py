@@ -11,6 +11,7 @@ from kmed_bench.asr.batches import (
     make_batch,
 )
 from kmed_bench.asr.features import build_frames
+from kmed_bench.asr.thin import thinned_frames
 from kmed_bench.records import KmedError
 
 TOKENIZER = korean_tokenizer()
@@ -59,6 +60,12 @@ def test_windows_are_whispers_or_the_longest_clips(examples, store):
     assert make_batch(chosen, store, "full", TOKENIZER).mel.shape == (4, 80, N_FRAMES)
     longest = max(e.n_frames for e in chosen)
     assert make_batch(chosen, store, "dynamic", TOKENIZER).mel.shape == (4, 80, longest)
+    thinned = make_batch(chosen, store, "thinned", TOKENIZER)
+    assert thinned.mel.shape == (4, 80, thinned_frames(longest))
+    assert thinned.thin_after == longest
+    # A piece is computed in the window of its batch.
+    piece = make_batch(chosen[:1], store, "thinned", TOKENIZER, among=chosen)
+    assert (piece.mel.shape[2], piece.thin_after) == (thinned.mel.shape[2], longest)
 
 
 def test_labels_over_max_len_are_named(tone_part, store):

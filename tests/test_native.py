@@ -20,7 +20,7 @@ from kmed_bench.asr.weights import load_weights
 from kmed_bench.config import TrainConfig
 from kmed_bench.training.adapt import checkpointed
 from kmed_bench.training.fit import fit
-from kmed_bench.training.native import Normalisation, SelfAttention, native_layers
+from kmed_bench.training.native import Attention, Normalisation, training_layers
 from kmed_bench.training.network import LossNetwork, decoder_states
 from kmed_bench.training.state import StateKeeper
 from kmed_bench.training.step import total_norm
@@ -42,12 +42,22 @@ def gradients(model, precision, given):
 
 
 # 21 heads: two whole groups of eight and a rest.
-@pytest.mark.parametrize("shape", [(2, 6, 50, 64), (3, 7, 33, 16), (1, 1, 1, 8)])
-def test_attention_and_its_gradients_are_torchs(shape):
+@pytest.mark.parametrize("shape", [(2, 6, 50, 50, 64), (3, 7, 33, 120, 16), (1, 1, 1, 1, 8)])
+@pytest.mark.parametrize("bias", ["none", "keys", "causal"])
+def test_attention_and_its_gradients_are_torchs(shape, bias):
     generator = torch.Generator().manual_seed(5)
-    q, k, v = (torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3))
-    grad = torch.randn(shape, generator=generator, dtype=torch.float64)
-    ours, theirs = SelfAttention.apply(q, k, v), F.scaled_dot_product_attention(q, k, v)
+    *heads, n_queries, n_keys, d = shape
+    q, k, v = (
+        torch.randn(*heads, n, d, generator=generator, dtype=torch.float64).requires_grad_()
+        for n in (n_queries, n_keys, n_keys)
+    )
+    added = {
+        "none": None,
+        "keys": torch.rand(1, n_keys, generator=generator, dtype=torch.float64),
+        "causal": torch.full((n_queries, n_keys), -torch.inf, dtype=torch.float64).triu(1),
+    }[bias]
+    grad = torch.randn(q.shape, generator=generator, dtype=torch.float64)
+    ours, theirs = Attention.apply(q, k, v, added), F.scaled_dot_product_attention(q, k, v, added)
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
     for a, b in zip(
         torch.autograd.grad(ours, (q, k, v), grad), torch.autograd.grad(theirs, (q, k, v), grad), strict=True
@@ -67,11 +77,11 @@ def kinds_of(model, gradient):
     return {kind: torch.cat(parts) for kind, parts in kinds.items()}
 
 
-def test_native_layers_stand_as_near_to_fp32_as_autocast_does(tiny_checkpoint):
+def test_training_layers_stand_as_near_to_fp32_as_autocast_does(tiny_checkpoint):
     model, given = load_weights(tiny_checkpoint), batch()
     exact, loss = gradients(model, "fp32", given)
     plain, plain_loss = gradients(model, "bf16", given)
-    with native_layers(model, "bf16"):
+    with training_layers(model, "bf16"):
         ours, our_loss = gradients(model, "bf16", given)
     assert not torch.equal(ours, plain)  # they did compute otherwise
     exact, plain, ours = (kinds_of(model, found) for found in (exact, plain, ours))
@@ -97,7 +107,7 @@ def test_layer_norm_sums_its_weights_gradients_in_fp32():
 def test_afterwards_the_model_is_as_it_was(tiny_checkpoint):
     model, given = load_weights(tiny_checkpoint), batch()
     before, _ = gradients(model, "bf16", given)
-    with pytest.raises(RuntimeError, match="stopped"), native_layers(model, "bf16"):
+    with pytest.raises(RuntimeError, match="stopped"), training_layers(model, "bf16"):
         raise RuntimeError("stopped")
     after, _ = gradients(model, "bf16", given)
     torch.testing.assert_close(after, before, atol=0, rtol=0)
@@ -106,16 +116,18 @@ def test_afterwards_the_model_is_as_it_was(tiny_checkpoint):
             assert not {"forward", "qkv_attention"} & set(vars(module))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_other_precisions_are_left_alone(tiny_checkpoint, precision):
-    model = load_weights(tiny_checkpoint)
-    with native_layers(model, precision):
-        assert not any("forward" in vars(m) or "qkv_attention" in vars(m) for m in model.modules())
+def test_other_precisions_compute_what_they_did(tiny_checkpoint):
+    model, given = load_weights(tiny_checkpoint), batch()
+    plain, _ = gradients(model, "fp32", given)
+    with training_layers(model, "fp32"):
+        assert not any("forward" in vars(m) for m in model.modules())
+        ours, _ = gradients(model, "fp32", given)
+    torch.testing.assert_close(ours, plain, atol=0, rtol=0)
 
 
 def test_recomputed_activations_give_the_same_gradients(tiny_checkpoint):
     model, given = load_weights(tiny_checkpoint), batch()
-    with native_layers(model, "bf16"):
+    with training_layers(model, "bf16"):
         plain, _ = gradients(model, "bf16", given)
         with checkpointed(model):
             recomputed, _ = gradients(model, "bf16", given)
@@ -157,11 +169,11 @@ COUNT_FAULTS = """
 import resource, torch
 from kmed_bench.training.heap import freed_memory_kept
 
-def faults():
+def faults(megabytes=64):
     # Tensors of 64 MB, each of which glibc asks the system for.
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        torch.ones(16 * 2**20)
+        torch.ones(megabytes * 2**18)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 def resident():
@@ -171,7 +183,7 @@ plain = faults()
 with freed_memory_kept(torch.device("cpu")):
     torch.ones(16 * 2**20)
     kept, held = faults(), resident()
-print(plain, kept, held - resident())
+print(plain, kept, held - resident(), faults(16))
 """
 
 
@@ -179,11 +191,12 @@ print(plain, kept, held - resident())
 def test_freed_memory_is_used_again_inside_and_given_back_afterwards():
     """In a process of its own: what other tests left in the heap would count."""
     done = subprocess.run([sys.executable, "-c", COUNT_FAULTS], capture_output=True, text=True, check=True)
-    plain, kept, given_back = map(int, done.stdout.split())
+    plain, kept, given_back, smaller = map(int, done.stdout.split())
     pages = 64 * 2**20 // resource.getpagesize()
     assert plain >= 18 * pages
     assert kept < plain / 2
     assert given_back > pages / 2
+    assert smaller < 3 * pages / 4  # tensors of 16 MB are asked for once, as in a process that never trained
 
 
 def test_training_in_bf16_resumes_bit_for_bit(tiny_checkpoint, tone_part, tmp_path):

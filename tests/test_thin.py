@@ -1,13 +1,17 @@
+import copy
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from kmed_bench.asr.cache import attend, split_heads
 from kmed_bench.asr.decode import decode_clips, encode
 from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.thin import GROUP, MARGIN, encode_thinned, thin_positions
+from kmed_bench.asr.thin import GROUP, MARGIN, encode_thinned, thin_positions, thinned_frames
 from kmed_bench.asr.weights import load_weights
+from kmed_bench.training.native import training_layers
+from kmed_bench.training.network import LossNetwork
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,56 @@ def test_a_clip_that_fills_the_window_is_encoded_whole(tiny):
         features, bias = encode_thinned(tiny, mel, 3000)
         torch.testing.assert_close(features, encode(tiny, mel), atol=1e-5, rtol=1e-5)
     assert bias.tolist() == [0.0] * 1500
+
+
+@pytest.mark.parametrize("n_frames", [1, 201, 900, 2879, 2893, 2894, 2999])
+def test_the_first_frames_are_enough(tiny, n_frames):
+    """What the convolutions would hear of the rest is what they hear of the silence after the clip."""
+    mel = torch.full((1, 80, 3000), -1.5)
+    mel[:, :, :n_frames] = torch.randn(80, n_frames, generator=torch.Generator().manual_seed(2))
+    encoder = tiny.encoder
+    with torch.inference_mode():
+        short, bias = encode_thinned(tiny, mel[:, :, : thinned_frames(n_frames)], n_frames)
+        x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).permute(0, 2, 1)
+        whole = thinned_frames(n_frames) == 3000
+        chosen, counts = thin_positions(1500, 1500 if whole else n_frames // 2 + MARGIN)
+        x = x[:, chosen] + encoder.positional_embedding[chosen]
+        for block in encoder.blocks:
+            normed, attention = block.attn_ln(x), block.attn
+            keys, values = (split_heads(linear(normed), 2) for linear in (attention.key, attention.value))
+            x = x + attend(attention, normed, keys, values, bias=torch.tensor(counts).log())
+            x = x + block.mlp(block.mlp_ln(x))
+        expected = encoder.ln_post(x)
+    torch.testing.assert_close(bias, torch.tensor(counts).log())
+    # The window's last position borders on nothing, and stands for a group of its own where the rest is short.
+    n = len(chosen) - (chosen[-1] == 1499 and not whole)
+    torch.testing.assert_close(short[:, :n], expected[:, :n], atol=2e-3 if n < len(chosen) else 1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_it_teaches_is_the_full_windows(tiny, precision):
+    """Gradients are far nearer to those of the 30 s window than the clip's own window gives."""
+    generator = torch.Generator().manual_seed(4)
+    mel = torch.full((2, 80, 3000), -1.5)
+    mel[:, :, :240] = torch.randn(2, 80, 240, generator=generator)
+    inputs = torch.randint(0, 50_000, (2, 9), generator=generator)
+    model = copy.deepcopy(tiny)
+
+    def gradient(frames, thin_after=None):
+        model.zero_grad()
+        with training_layers(model, precision):
+            LossNetwork(model, precision)(frames, inputs, inputs.roll(-1, dims=1), thin_after=thin_after)[0].backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    full = gradient(mel)
+    thinned, dynamic = gradient(mel[:, :, : thinned_frames(240)], 240), gradient(mel[:, :, :240])
+    assert (thinned - full).norm() < 0.3 * (dynamic - full).norm()
+
+
+def test_afterwards_attention_is_whispers_again(tiny):
+    with torch.inference_mode():
+        encode_thinned(tiny, torch.randn(1, 80, 3000), 200)
+    assert not any("qkv_attention" in vars(module) for module in tiny.modules())
 
 
 def test_silence_is_thinned_and_the_clip_is_not(tiny):

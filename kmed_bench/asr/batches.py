@@ -9,6 +9,7 @@ import torch
 from whisper.audio import N_FRAMES
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
+from kmed_bench.asr.thin import thinned_frames
 from kmed_bench.config import Context
 from kmed_bench.records import KmedError
 from kmed_bench.text.marks import Policy, resolve_marks
@@ -69,12 +70,15 @@ class Batch:
     inputs, targets : torch.Tensor
         Shape (batch, n_tokens); targets are the inputs one step on, ``IGNORED`` on the prompt and
         beyond the end-of-text token, which itself is learned.
+    thin_after : int, optional
+        Frames after which the window's silence is thinned out (``encode_thinned``); None: it is encoded as it is.
     """
 
     examples: tuple[Example, ...]
     mel: torch.Tensor
     inputs: torch.Tensor
     targets: torch.Tensor
+    thin_after: int | None = None
 
 
 def build_examples(
@@ -116,7 +120,7 @@ def make_batch(
     *,
     among: Sequence[Example] | None = None,
 ) -> Batch:
-    """Return the tensors of some examples, padded to 30 s (full) or to the longest (dynamic).
+    """Return the tensors of some examples, in the window that a context gives their batch.
 
     Parameters
     ----------
@@ -124,10 +128,17 @@ def make_batch(
         The batch that the examples are a piece of: its longest clip sets the window, so that pieces
         compute what the whole would.
     """
-    n_frames = N_FRAMES if context == "full" else max(frames.n_frames(e.utterance_id) for e in among or examples)
-    mel = frames.window([e.utterance_id for e in examples], n_frames)
+    longest = max(frames.n_frames(e.utterance_id) for e in among or examples)
+    mel = frames.window([e.utterance_id for e in examples], window_frames(context, longest))
     inputs, targets = label_tensors(examples, tokenizer)
-    return Batch(tuple(examples), mel, inputs, targets)
+    return Batch(tuple(examples), mel, inputs, targets, thin_after=longest if context == "thinned" else None)
+
+
+def window_frames(context: Context, longest: int) -> int:
+    """Return the frames of a batch's tensor: 30 s (full), its longest clip's (dynamic), or its and some silence."""
+    if context == "thinned":
+        return thinned_frames(longest)
+    return longest if context == "dynamic" else N_FRAMES
 
 
 def label_tensors(examples: Sequence[Example], tokenizer: Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,17 +9,16 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
-from whisper.audio import N_FRAMES
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
 
-from kmed_bench.asr.batches import Frames, chunks, korean_tokenizer
+from kmed_bench.asr.batches import Frames, chunks, korean_tokenizer, window_frames
 from kmed_bench.asr.beam import decode_beam
 from kmed_bench.asr.cache import DecoderCache, fill_gaps, next_logits
 from kmed_bench.asr.device import Precision, autocast, no_plan_per_shape
 from kmed_bench.asr.rules import TokenRules, Written, suppressed_tokens
 from kmed_bench.asr.thin import encode_thinned
-from kmed_bench.config import DecodingContext, EvalConfig
+from kmed_bench.config import Context, EvalConfig
 from kmed_bench.records import Prediction
 
 __all__ = ["Decoded", "decode_clips", "decode_greedy", "encode", "predict_part", "suppressed_tokens"]
@@ -113,7 +112,7 @@ def decode_clips(
     utterance_ids: Sequence[str],
     *,
     batch_size: int,
-    context: DecodingContext,
+    context: Context,
     precision: Precision,
     max_new_tokens: int,
     beam_size: int = 1,
@@ -141,7 +140,7 @@ def decode_clips(
     for names in chunks(ordered, batch_size):
         started = time.perf_counter()
         n_frames = store.n_frames(names[0])
-        mel = store.window(names, n_frames if context == "dynamic" else N_FRAMES).to(device)
+        mel = store.window(names, window_frames(context, n_frames)).to(device)
         with torch.inference_mode(), no_plan_per_shape(device):
             with autocast(precision, device):
                 if context == "thinned":
@@ -161,7 +160,7 @@ def predict_part(
     store: Frames,
     *,
     batch_size: int,
-    context: DecodingContext,
+    context: Context,
     precision: Precision,
     max_new_tokens: int,
     beam_size: int = 1,

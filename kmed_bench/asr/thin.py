@@ -1,24 +1,37 @@
 """The 30 s window at a fraction of its cost: of the silence after a clip, one position in several is computed.
 
 Whisper hears a clip of 4 s followed by 26 s of silence, and most of its encoder's work goes into that
-silence. Leaving it out changes what an untouched model writes. Here the positions beyond the clip are
-thinned instead: of each group of ``GROUP`` one stays, with its own positional embedding, and stands for its
-group in every attention, as if its key and value were there ``GROUP`` times (the logarithm of the count is
-added to its logits). What is computed is close to the full window's and not equal to it, so that this is
+silence. Leaving it out changes what an untouched model writes, and what a model learns. Here the positions
+beyond the clip are thinned instead: of each group of ``GROUP`` one stays, with its own positional embedding, and
+stands for its group in every attention, as if its key and value were there ``GROUP`` times (the logarithm of the
+count is added to its logits). What is computed is close to the full window's and not equal to it, so that this is
 no replacement where texts must be openai-whisper's: CER and texts beside the full window's are measured
-by ``benchmarks/decode.py``.
+by ``benchmarks/decode.py``, what a model learns so by ``benchmarks/train.py --quality``.
 """
 
+import contextlib
+import functools
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from whisper.audio import N_FRAMES
 from whisper.model import Whisper
 
-from kmed_bench.asr.cache import attend, split_heads
+from kmed_bench.asr.cache import split_heads
 
 MARGIN = 50  # positions of 20 ms kept whole after the clip, where its sound still echoes
 GROUP = 8
+
+# The second convolution halves the frames and, with the first, sees two frames on either side.
+_STRIDE, _REACH = 2, 2
+
+
+def thinned_frames(n_frames: int) -> int:
+    """Return how many frames of the window ``encode_thinned`` reads: the rest is silence like that before it."""
+    n_whole = n_frames // _STRIDE + MARGIN
+    return min(N_FRAMES, _STRIDE * n_whole + 2 * _REACH)
 
 
 def encode_thinned(model: Whisper, mel: torch.Tensor, n_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,21 +40,27 @@ def encode_thinned(model: Whisper, mel: torch.Tensor, n_frames: int) -> tuple[to
     Parameters
     ----------
     mel : torch.Tensor
-        The full window, shape (batch, 80, 3000).
+        The window's first frames, shape (batch, 80, at least ``thinned_frames(n_frames)``).
     n_frames : int
         Frames of the longest clip; later ones hold silence.
     """
     encoder = model.encoder
-    x = F.gelu(encoder.conv1(mel))
+    x = F.gelu(encoder.conv1(mel[:, :, : thinned_frames(n_frames)]))
     x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-    chosen, counts = thin_positions(x.shape[1], n_frames // 2 + MARGIN)
-    x = (x[:, chosen] + encoder.positional_embedding[chosen]).to(x.dtype)
+    n_positions = len(encoder.positional_embedding)
+    if x.shape[1] < n_positions:
+        n_whole = n_frames // _STRIDE + MARGIN
+        chosen, counts = thin_positions(n_positions, n_whole)
+        # Silence sounds the same wherever it is, so that the convolutions need not hear all of it.
+        silence = x[:, n_whole : n_whole + 1].expand(-1, len(chosen) - n_whole, -1)
+        x = torch.cat([x[:, :n_whole], silence], dim=1)
+    else:
+        chosen, counts = thin_positions(n_positions, n_positions)
+    x = (x + encoder.positional_embedding[chosen]).to(x.dtype)
     bias = torch.tensor([math.log(n) for n in counts], device=x.device)
-    for block in encoder.blocks:
-        normed, attention = block.attn_ln(x), block.attn
-        keys, values = (split_heads(linear(normed), attention.n_head) for linear in (attention.key, attention.value))
-        x = x + attend(attention, normed, keys, values, bias=bias)
-        x = x + block.mlp(block.mlp_ln(x))
+    with biased_attention(model):
+        for block in encoder.blocks:
+            x = block(x, mask=bias)
     return encoder.ln_post(x), bias
 
 
@@ -51,3 +70,29 @@ def thin_positions(n_positions: int, n_whole: int) -> tuple[list[int], list[int]
     groups = [range(start, min(start + GROUP, n_positions)) for start in range(n_whole, n_positions, GROUP)]
     chosen = [*range(n_whole), *(group[len(group) // 2] for group in groups)]
     return chosen, [1] * n_whole + [len(group) for group in groups]
+
+
+@contextlib.contextmanager
+def biased_attention(model: Whisper) -> Iterator[None]:
+    """Let attention to audio take a bias of the keys, shape (n_keys,), for what Whisper calls its mask.
+
+    That of the encoder and cross-attention. openai-whisper's own take a mask for the sign that later positions are
+    hidden. Attentions that are replaced already are left alone.
+    """
+    to_audio = [*(block.attn for block in model.encoder.blocks), *(block.cross_attn for block in model.decoder.blocks)]
+    replaced = [attention for attention in to_audio if "qkv_attention" not in vars(attention)]
+    for attention in replaced:
+        attention.qkv_attention = functools.partial(_attend, attention.n_head)
+    try:
+        yield
+    finally:
+        for attention in replaced:
+            del attention.qkv_attention  # the class's own method shows again
+
+
+def _attend(
+    n_head: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, None]:
+    q, k, v = (split_heads(x, n_head) for x in (q, k, v))
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.to(q.dtype)[None])
+    return mixed.transpose(1, 2).flatten(start_dim=2), None

@@ -19,7 +19,6 @@ from kmed_bench.config.fields import (
     FORBID,
     Context,
     Count,
-    DecodingContext,
     Names,
     Seconds,
     Seeds,
@@ -34,7 +33,6 @@ __all__ = [
     "Config",
     "Context",
     "DataConfig",
-    "DecodingContext",
     "EvalConfig",
     "ModelConfig",
     "Range",
@@ -160,7 +158,9 @@ class TrainConfig:
     feature_budget_gib: Annotated[float, Field(gt=0)] = 64.0
     """Disk that the cache of features may take, in GiB."""
     audio_context: Context = "full"
-    """Window of training. full: every clip in Whisper's 30 s window; dynamic: the batch's own length."""
+    """Window of training. full: every clip in Whisper's 30 s window; thinned: that window, of whose silence only every
+    eighth position is computed; dynamic: the batch's own length. docs/decisions/010-training-context.md has what each
+    of them teaches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ class EvalConfig:
     batch_size: Count = 8
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the encoder, and on GPUs of the decoder too. fp32: texts equal to openai-whisper's."""
-    audio_context: DecodingContext = "full"
+    audio_context: Context = "full"
     """Window of decoding; full is what every Whisper runtime uses. dynamic: the batch's own length, for models trained
     so. thinned: the full window, of whose silence only every eighth position is computed; fast, close, not equal."""
     max_new_tokens: Annotated[int, Field(ge=8, le=224)] = 224

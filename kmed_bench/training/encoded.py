@@ -96,8 +96,9 @@ def build_encoded(
         Folder of stores. A clip takes 2 bytes (fp16) or 4 (fp32) for each of n_state values (384, 512, 768 for
         tiny, base, small) at each position: 1,500 of them in the full context, 50 a second in the dynamic one.
         For base in fp32 that is 3.1 MB a clip, or 0.1 MB a second.
-    context : {"full", "dynamic"}
-        full: each clip in 30 s; dynamic: each in its own window, ``window_of(n_frames)``.
+    context : {"full", "thinned", "dynamic"}
+        dynamic: each clip in its own window, ``window_of(n_frames)``; else each in the whole 30 s, which are computed
+        once, so that thinning them would spare nothing.
     budget_bytes : int, optional
         What the cache's stores may take together; None: what the disk has.
     progress : callable
@@ -108,7 +109,7 @@ def build_encoded(
     KmedError
         When the budget or the disk has no room, or an output does not fit fp16.
     """
-    windows = {name: N_FRAMES if context == "full" else window_of(frames.n_frames(name)) for name in utterance_ids}
+    windows = {name: window_of(frames.n_frames(name)) if context == "dynamic" else N_FRAMES for name in utterance_ids}
     n_state = model.dims.n_audio_state
     folder = obtain_store(
         cache,

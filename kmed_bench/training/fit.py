@@ -30,7 +30,7 @@ from kmed_bench.training import adapt, augment
 from kmed_bench.training.encoded import EncodedStore, window_of
 from kmed_bench.training.heap import freed_memory_kept
 from kmed_bench.training.hearing import SpeedChoice, step_context, step_generator
-from kmed_bench.training.native import native_layers
+from kmed_bench.training.native import training_layers
 from kmed_bench.training.network import LossNetwork
 from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.schedule import rate_factor
@@ -180,7 +180,7 @@ class _Loop:
         with (
             deferred_interrupts() as asked,
             no_plan_per_shape(self.model.device),
-            native_layers(self.model, self.precision),
+            training_layers(self.model, self.precision),
             adapt.checkpointed(self.model) if checkpointing else contextlib.nullcontext(),
         ):
             for step in range(done + 1, len(order) + 1):
@@ -309,10 +309,11 @@ def mean_loss(
     network, tokenizer = LossNetwork(model, precision), korean_tokenizer()
     parallel = parallel or Parallel()
     total, n_tokens = 0.0, 0
-    with no_plan_per_shape(model.device), native_layers(model, precision):
+    with no_plan_per_shape(model.device), training_layers(model, precision):
         for chosen in parallel.share(by_length(examples, config.batch_size)):
             batch = make_frames_batch(chosen, store, config.audio_context, tokenizer)
-            loss, _ = network(*(t.to(model.device) for t in (batch.mel, batch.inputs, batch.targets)))
+            tensors = (t.to(model.device) for t in (batch.mel, batch.inputs, batch.targets))
+            loss, _ = network(*tensors, thin_after=batch.thin_after)
             total += loss.item()
             n_tokens += sum(n_learned(e, tokenizer) for e in chosen)
     total, n = parallel.total(total, n_tokens)

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
-from whisper.model import LayerNorm, Whisper
+from whisper.model import LayerNorm, MultiHeadAttention, Whisper
 
+from kmed_bench.asr.cache import split_heads
 from kmed_bench.asr.device import Precision
+from kmed_bench.asr.thin import biased_attention
 
 _ROWS = 1024
 """Positions of which fp32 copies are held at a time, which stay in the processor's cache."""
@@ -26,13 +28,14 @@ _HEADS = 8
 
 
 @contextlib.contextmanager
-def native_layers(model: Whisper, precision: Precision) -> Iterator[None]:
-    """Let a model train and validate in faster layers, where they are any: bf16 on a CPU."""
+def training_layers(model: Whisper, precision: Precision) -> Iterator[None]:
+    """Let a model train and validate: in faster layers where there are any (bf16 on a CPU), and in any window."""
     if precision != "bf16" or model.device.type != "cpu":
-        yield
+        with biased_attention(model):  # here, since backward may compute a block's forward again
+            yield
         return
     norms = [module for module in model.modules() if isinstance(module, LayerNorm)]
-    attentions = [block.attn for block in model.encoder.blocks]
+    attentions = [module for module in model.modules() if isinstance(module, MultiHeadAttention)]
     for norm in norms:
         norm.forward = functools.partial(_normalise, norm)
     for attention in attentions:
@@ -54,11 +57,16 @@ def _normalise(norm: LayerNorm, x: torch.Tensor) -> torch.Tensor:
 def _attend(
     n_head: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, None]:
-    """Stand in for ``MultiHeadAttention.qkv_attention`` of the encoder, where no position is masked."""
-    assert mask is None
-    q, k, v = (x.unflatten(-1, (n_head, -1)).transpose(1, 2) for x in (q, k, v))
+    """Stand in for ``MultiHeadAttention.qkv_attention``; a mask of one dimension is a bias of the keys."""
+    q, k, v = (split_heads(x, n_head) for x in (q, k, v))
+    if mask is None:
+        bias = None
+    elif mask.dim() == 1:
+        bias = mask.to(q.dtype)[None]
+    else:  # the decoder's, for all of its positions
+        bias = mask[: q.shape[2], : k.shape[2]].to(q.dtype)
     # Without a backward torch's kernel is the faster one.
-    mixed = (SelfAttention.apply if torch.is_grad_enabled() else F.scaled_dot_product_attention)(q, k, v)
+    mixed = (Attention.apply if torch.is_grad_enabled() else F.scaled_dot_product_attention)(q, k, v, bias)
     return mixed.transpose(1, 2).flatten(start_dim=2), None
 
 
@@ -94,35 +102,39 @@ class Normalisation(torch.autograd.Function):
         return of_x.view(shape), of_weight, of_bias, None
 
 
-class SelfAttention(torch.autograd.Function):
-    """softmax(q kᵀ / √d) v over all positions, as batched products whose weights are kept for backward.
+class Attention(torch.autograd.Function):
+    """softmax(q kᵀ / √d + bias) v over all positions, as batched products whose weights are kept for backward.
 
-    q, k, v and the result have shape (batch, n_head, length, d). What is kept beside them are the attention weights,
-    batch × n_head × length² numbers in their type: in bf16, 144 MB a layer for four clips of base in 30 s.
+    q and the result have shape (batch, n_head, n_queries, d), k and v (batch, n_head, n_keys, d), the bias, if any,
+    (n_queries or 1, n_keys). What is kept beside them are the attention weights, batch × n_head × n_queries × n_keys
+    numbers in their type: in bf16, 144 MB a layer of the encoder for four clips of base in 30 s.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the values mixed by attention."""
         shape = q.shape
         q, k, v = (x.flatten(0, 1) for x in (q, k, v))
-        n, length, d = q.shape
-        weights, mixed = q.new_empty(n, length, length), torch.empty_like(q)
-        scores = q.new_empty(min(_HEADS, n), length, length)
+        n, n_queries, d = q.shape
+        weights, mixed = q.new_empty(n, n_queries, k.shape[1]), torch.empty_like(q)
+        scores = torch.empty_like(weights[:_HEADS])
         scale = 1 / math.sqrt(d)
         for heads in _groups(n):
             into = scores[: heads.stop - heads.start]
-            torch.baddbmm(into, q[heads], k[heads].transpose(1, 2), beta=0, alpha=scale, out=into)
+            added, beta = (into, 0) if bias is None else (bias, 1)
+            torch.baddbmm(added, q[heads], k[heads].transpose(1, 2), beta=beta, alpha=scale, out=into)
             torch.softmax(into, -1, out=weights[heads])
             torch.bmm(weights[heads], v[heads], out=mixed[heads])
         ctx.save_for_backward(q, k, v, weights)
         return mixed.view(shape)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         """Return the gradients of q, k and v."""
         q, k, v, weights = ctx.saved_tensors
-        shape, grad = grad.shape, grad.flatten(0, 1)
+        shapes, grad = (grad.shape, (*grad.shape[:2], *k.shape[1:])), grad.flatten(0, 1)
         of_q, of_k, of_v = (torch.empty_like(x) for x in (q, k, v))
         of_weights = torch.empty_like(weights[:_HEADS])
         of_scores = torch.empty_like(of_weights)
@@ -135,7 +147,7 @@ class SelfAttention(torch.autograd.Function):
             torch.bmm(scored, k[heads], out=of_q[heads])
             torch.bmm(scored.transpose(1, 2), q[heads], out=of_k[heads])
         scale = 1 / math.sqrt(q.shape[-1])
-        return of_q.mul_(scale).view(shape), of_k.mul_(scale).view(shape), of_v.view(shape)
+        return of_q.mul_(scale).view(shapes[0]), of_k.mul_(scale).view(shapes[1]), of_v.view(shapes[1]), None
 
 
 def _groups(n: int) -> Iterator[slice]:

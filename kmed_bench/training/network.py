@@ -9,6 +9,7 @@ from whisper.model import Whisper
 from kmed_bench.asr.batches import IGNORED
 from kmed_bench.asr.decode import encode
 from kmed_bench.asr.device import Precision, autocast
+from kmed_bench.asr.thin import encode_thinned
 
 
 class LossNetwork(torch.nn.Module):
@@ -25,7 +26,7 @@ class LossNetwork(torch.nn.Module):
         self.model, self.precision, self.encoded = model, precision, encoded
 
     def forward(
-        self, audio: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor
+        self, audio: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor, *, thin_after: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the cross-entropy summed over the learned tokens (nats), and the most likely token of each.
 
@@ -35,22 +36,34 @@ class LossNetwork(torch.nn.Module):
             Log-mel frames (batch, 80, n_frames), or encoder output (batch, n_positions, n_state).
         inputs, targets : torch.Tensor
             Shape (batch, n_tokens), as in `Batch`. The most likely tokens have shape (n_learned,), row by row.
+        thin_after : int, optional
+            Frames after which the window's silence is thinned out, as in `Batch`.
         """
         # The prompt and the padding have no loss, so that the mean is one over words and end-of-text.
         learned = targets != IGNORED
         decoder = self.model.decoder
         with autocast(self.precision, self.model.device):
-            features = audio if self.encoded else encode(self.model, audio)
+            features, bias = self._hear(audio, thin_after)
             embedded, weight = TiedEmbedding.apply(decoder.token_embedding.weight, inputs)
-            states = decoder_states(self.model, embedded, features)
+            states = decoder_states(self.model, embedded, features, bias)
             # Whisper's output layer has 51,865 rows: it is computed where a token is learned, and nowhere else.
             logits = F.linear(decoder.ln(states[learned]), weight)
         logits = logits.float()
         loss = F.cross_entropy(logits, targets[learned], reduction="sum")
         return loss, logits.detach().argmax(dim=-1)
 
+    def _hear(self, audio: torch.Tensor, thin_after: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return encoder output and what cross-attention adds for each of its positions."""
+        if self.encoded:
+            return audio, None
+        if thin_after is None:
+            return encode(self.model, audio), None
+        return encode_thinned(self.model, audio, thin_after)
 
-def decoder_states(model: Whisper, embedded: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+
+def decoder_states(
+    model: Whisper, embedded: torch.Tensor, features: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return the decoder's states before its last layer norm, shape (batch, n_tokens, n_state).
 
     ``decoder.ln`` of them, times the embedding, is what ``model.decoder(tokens, features)`` returns.
@@ -59,11 +72,19 @@ def decoder_states(model: Whisper, embedded: torch.Tensor, features: torch.Tenso
     ----------
     embedded : torch.Tensor
         The tokens' embeddings, shape (batch, n_tokens, n_state).
+    bias : torch.Tensor, optional
+        What cross-attention adds to the logits of each position of the features, shape (n_positions,).
     """
     decoder = model.decoder
     x = (embedded + decoder.positional_embedding[: embedded.shape[1]]).to(features.dtype)
     for block in decoder.blocks:
-        x = block(x, features, mask=decoder.mask)
+        if bias is None:
+            x = block(x, features, mask=decoder.mask)
+            continue
+        # The block's own forward has no place for a bias (``biased_attention``).
+        x = x + block.attn(block.attn_ln(x), mask=decoder.mask)[0]
+        x = x + block.cross_attn(block.cross_attn_ln(x), features, mask=bias)[0]
+        x = x + block.mlp(block.mlp_ln(x))
     return x
 
 

@@ -129,7 +129,8 @@ class Stepper:
 
     def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         device = self.model.device
-        loss, best = self.network(batch.mel.to(device), batch.inputs.to(device), batch.targets.to(device))
+        tensors = (t.to(device) for t in (batch.mel, batch.inputs, batch.targets))
+        loss, best = self.network(*tensors, thin_after=batch.thin_after)
         return loss, best
 
     def _clip(self) -> float:
