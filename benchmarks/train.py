@@ -6,11 +6,10 @@
 
 Whisper base on the shared recordings (KMED_REAL_SPEECH, or ../shared/data/korean-speech), batch 4, the same batches
 for all, of clips spread evenly over the recordings' lengths. Needs librosa, transformers and accelerate. The
-competitors (peers_train.py) are threads of one process that take turns (turns.py), a block of steps each; ratios are
-of blocks over the same clips. Ours is ``fit`` itself: `full` in the 30 s window, `thinned` with an eighth of its
-silence, `dynamic` in the batch's own length. Features are made before for ours and for transformers, as both advise;
-the original makes them in each step, which is its recipe. A GPU is used where there is one. While ours trains on a CPU,
-the C library keeps freed memory (training/heap.py); in the peers' turns it does what it does by itself.
+competitors (peers_train.py) are processes that take turns (turns.py), a block of steps each; ratios are of blocks over
+the same clips. Ours is ``fit`` itself: `full` in the 30 s window, `thinned` with an eighth of its silence, `dynamic` in
+the batch's own length. Features are made before for ours and for transformers, as both advise; the original makes them
+in each step, which is its recipe. A GPU is used where there is one.
 
 The peak is what a large square matrix product reaches in the same turns, in training's precision. The operations of a
 batch of B clips, T encoder positions and N tokens, K of them learned in all clips together, model width d, V tokens in
@@ -35,16 +34,16 @@ import os
 import platform
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pandas as pd
 import torch
-from turns import Turns
-from whisper.model import ModelDimensions
+from turns import Pace, Turns
+from whisper.model import ModelDimensions, Whisper
 
 from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer, n_learned, window_frames
 from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
@@ -55,7 +54,6 @@ from kmed_bench.config import Context, DataConfig, TrainConfig
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.records import read_manifest
 from kmed_bench.training.fit import fit
-from kmed_bench.training.heap import give_freed_memory_back, keep_freed_memory
 from kmed_bench.training.network import LossNetwork
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
@@ -75,14 +73,14 @@ class Material:
     ----------
     batches : list
         The batches of ``fit``'s first epoch, in its order.
-    paths : dict
-        Utterance of these batches to its wave file.
+    part : pandas.DataFrame
+        The recordings' rows.
     """
 
     examples: list[Example]
     batches: list[list[Example]]
     store: FrameStore
-    paths: dict[str, Path]
+    part: pd.DataFrame
 
 
 def speech_folder() -> Path:
@@ -95,10 +93,9 @@ def speech_folder() -> Path:
 
 
 def prepare(folder: Path, n_steps: int) -> Material:
-    """Return the recordings' features and, for the peers, wave files of the first steps' at the rate of 208."""
-    from peers_train import write_recordings
-
-    ingest([speech_folder()], folder / "manifest", DataConfig())
+    """Return the recordings' features and batches; the folder keeps what a second call needs."""
+    if not (folder / "manifest").exists():
+        ingest([speech_folder()], folder / "manifest", DataConfig())
     part = read_manifest(folder / "manifest" / "manifest.parquet")
     store = build_frames(part, folder / "features")
     examples, _ = build_examples(
@@ -111,9 +108,7 @@ def prepare(folder: Path, n_steps: int) -> Material:
     ordered = sorted(examples, key=lambda e: (e.n_frames, e.utterance_id))
     whole = [ordered[i * len(ordered) // needed] for i in range(needed)]
     batches = epoch_order(whole, CONFIG.batch_size, seed=SEED, epoch=1)
-    used = {example.utterance_id for batch in batches for example in batch}
-    paths = write_recordings(part[part["utterance_id"].isin(used)], folder / "wav")
-    return Material(whole, batches, store, paths)
+    return Material(whole, batches, store, part)
 
 
 def multiply_adds(
@@ -141,15 +136,15 @@ def operations(batch: Sequence[Example], dims: ModelDimensions, context: Context
 
 
 class Stopwatch:
-    """Seconds of our measured steps in forward, backward and optimizer, by competitor."""
+    """Seconds of our measured steps in forward, backward and optimizer."""
 
-    def __init__(self, turns: Turns) -> None:
-        self.seconds: dict[str, float] = {}
-        self._turns = turns
+    def __init__(self, pace: Pace) -> None:
+        self.seconds = 0.0
+        self._pace = pace
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch the three calls while the competitors run."""
+        """Watch the three calls while training runs."""
         calls = ((LossNetwork, "forward"), (torch.Tensor, "backward"), (torch.optim.AdamW, "step"))
         with contextlib.ExitStack() as stack:
             for owner, name in calls:
@@ -163,68 +158,63 @@ class Stopwatch:
             try:
                 return call(*args, **kwargs)
             finally:
-                if self._turns.is_measuring():
-                    name = threading.current_thread().name
-                    self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+                if self._pace.measuring:
+                    self.seconds += time.perf_counter() - started
 
         return timed
 
 
-def measure_speed(material: Material, turns: Turns, weights: Path) -> dict[str, Any]:
-    """Return the figures of all competitors, which start from the same checkpoint."""
-    from peers_train import prepare_transformers, train_original, train_transformers
-
-    precision = resolve_precision("auto", DEVICE)
-    rows = prepare_transformers([e for batch in material.batches for e in batch], material.paths)
-    fresh = functools.partial(load_weights, weights, str(DEVICE))
-
-    def ours(context: Context) -> Callable[[Callable[[], None]], None]:
-        def work(pace: Callable[[], None]) -> None:
-            config = dataclasses.replace(CONFIG, audio_context=context)
-            model, examples, store = fresh(), material.examples, material.store
-            for _ in fit(
-                model, examples, store, examples[:1], store, config, seed=SEED, progress=lambda *_counts: pace()
-            ):
-                pass
-
-        return work
-
-    def peak(pace: Callable[[], None]) -> None:
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        a = torch.randn(PEAK_SIDE, PEAK_SIDE, dtype=dtype, device=DEVICE)
-        while True:
-            for _ in range(PRODUCTS_A_STEP):
-                a @ a
-            pace()
-
-    watch = Stopwatch(turns)
-    with watch.watching():
-        turns.run(
-            {
-                **{context: ours(context) for context in CONTEXTS},
-                "original": lambda pace: train_original(
-                    fresh(), material.batches, material.paths, lr=CONFIG.lr, max_len=80, pace=pace
-                ),
-                "transformers": lambda pace: train_transformers(
-                    fresh(), material.batches, rows, lr=CONFIG.lr, bf16=precision == "bf16", pace=pace
-                ),
-                "peak": peak,
-            }
-        )
-    return summarise(material.batches, load_weights(weights).dims, turns, watch)
-
-
-def set_heap(name: str) -> None:
-    """Give a competitor the heap that it would have in a process of its own."""
+def compete(folder: Path, n_steps: int, weights: Path, name: str, pace: Pace) -> None:
+    """Be a competitor, in a process of its own."""
+    if name == "peak":
+        multiply(pace)
+    material, model = prepare(folder, n_steps), load_weights(weights, str(DEVICE))
     if name in CONTEXTS:
-        keep_freed_memory()
+        train_ours(model, material, name, pace)
     else:
-        give_freed_memory_back()
+        train_as_peer(model, material, name, pace)
 
 
-def summarise(
-    batches: Sequence[Sequence[Example]], dims: ModelDimensions, turns: Turns, watch: Stopwatch
-) -> dict[str, Any]:
+def multiply(pace: Pace) -> None:
+    """Multiply large square matrices in training's precision."""
+    dtype = torch.bfloat16 if resolve_precision("auto", DEVICE) == "bf16" else torch.float32
+    a = torch.randn(PEAK_SIDE, PEAK_SIDE, dtype=dtype, device=DEVICE)
+    while True:
+        for _ in range(PRODUCTS_A_STEP):
+            a @ a
+        pace()
+
+
+def train_ours(model: Whisper, material: Material, context: Context, pace: Pace) -> None:
+    """Train with ``fit`` and note the share of the time outside forward, backward and optimizer."""
+    config, watch = dataclasses.replace(CONFIG, audio_context=context), Stopwatch(pace)
+    examples, store = material.examples, material.store
+
+    def step_done(*_counts: int) -> None:
+        pace.notes["watched_s"] = watch.seconds
+        pace()
+
+    with watch.watching():
+        for _ in fit(model, examples, store, examples[:1], store, config, seed=SEED, progress=step_done):
+            pass
+
+
+def train_as_peer(model: Whisper, material: Material, name: str, pace: Pace) -> None:
+    """Train as one of the peers."""
+    from peers_train import prepare_transformers, train_original, train_transformers, write_recordings
+
+    used = {example.utterance_id for batch in material.batches for example in batch}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_recordings(material.part[material.part["utterance_id"].isin(used)], Path(folder) / "wav")
+        if name == "original":
+            train_original(model, material.batches, paths, lr=CONFIG.lr, max_len=CONFIG.max_len, pace=pace)
+        else:
+            rows = prepare_transformers([e for batch in material.batches for e in batch], paths)
+            bf16 = resolve_precision("auto", DEVICE) == "bf16"
+            train_transformers(model, material.batches, rows, lr=CONFIG.lr, bf16=bf16, pace=pace)
+
+
+def summarise(batches: Sequence[Sequence[Example]], dims: ModelDimensions, turns: Turns) -> dict[str, Any]:
     """Return rates, shares and ratios of the measured blocks."""
     clips = turns.block * CONFIG.batch_size
     seconds = turns.seconds
@@ -243,7 +233,7 @@ def summarise(
             **rate(context),
             "share_of_matmul_peak": {"median": statistics.median(shares), "low": min(shares), "high": max(shares)},
             # A GPU's calls return before their work is done, so that their time says nothing.
-            "share_outside_forward_backward_optimizer": 1 - watch.seconds[context] / sum(seconds[context])
+            "share_outside_forward_backward_optimizer": 1 - turns.notes[context]["watched_s"] / sum(seconds[context])
             if DEVICE.type == "cpu"
             else None,
         }
@@ -317,9 +307,11 @@ def main() -> None:
     else:
         block, blocks = args.block or (2 if args.quick else 4), args.blocks or (3 if args.quick else 6)
         names = (*CONTEXTS, "original", "transformers", "peak")
-        turns = Turns(names, warm_up=block, block=block, blocks=blocks, begin=set_heap)
+        turns, n_steps = Turns(names, warm_up=block, block=block, blocks=blocks), block * (blocks + 1)
         with tempfile.TemporaryDirectory() as folder:
-            found = measure_speed(prepare(Path(folder), block * (blocks + 1)), turns, weights)
+            material = prepare(Path(folder), n_steps)
+            turns.run(functools.partial(compete, Path(folder), n_steps, weights))
+        found = summarise(material.batches, load_weights(weights).dims, turns)
         found["settings"] = {"batch_size": CONFIG.batch_size, "block": block, "blocks": blocks, "warm_up": block}
     text = json.dumps({**describe(), **found}, indent=2)
     print(text)

@@ -1,17 +1,55 @@
-"""Competitors that take turns in one process: each a thread, one at a time, a block of steps and then the next."""
+"""Competitors that take turns, each a process of its own: one computes a block of steps, and the others wait.
 
-import ctypes
-import threading
+Processes, since what is compared includes how each holds memory: training keeps what is freed (training/heap.py).
+"""
+
+import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
 
 import torch
-
-_M_ARENA_MAX = -8  # malloc.h
 
 
 class Enough(Exception):  # noqa: N818 (no error: it ends a competitor's loop)
     """All of a competitor's blocks are measured."""
+
+
+class Pace:
+    """A competitor's side: called after each of its steps, it waits where the others have their turn.
+
+    Attributes
+    ----------
+    measuring : bool
+        Whether the competitor is past its warm-up.
+    notes : dict
+        What the competitor wants to have told at the end.
+    """
+
+    def __init__(self, line: Connection, *, warm_up: int, block: int) -> None:
+        self.measuring, self.notes = False, dict[str, Any]()
+        self._line, self._left, self._block = line, warm_up, block
+        self._started = time.perf_counter()
+
+    def __call__(self) -> None:
+        """Count a step; at a block's end tell its seconds and wait."""
+        self._left -= 1
+        if self._left:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # its work is queued, not done
+        self._line.send(("turn", time.perf_counter() - self._started))
+        self.wait()
+        self._left, self._started, self.measuring = self._block, time.perf_counter(), True
+
+    def wait(self) -> None:
+        """Wait for a turn."""
+        if self._line.recv() != "go":
+            raise Enough
+
+
+Work = Callable[[str, Pace], None]
 
 
 class Turns:
@@ -23,102 +61,76 @@ class Turns:
         Steps of a competitor's first turn, with its set-up, which is not measured; and of each later turn.
     blocks : int
         Turns that are measured.
-    begin : callable, optional
-        Called with a competitor's name when a turn of its begins, before the clock runs.
 
     Attributes
     ----------
     seconds : dict
         Competitor to the seconds of each measured block.
+    notes : dict
+        Competitor to what it noted.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        *,
-        warm_up: int,
-        block: int,
-        blocks: int,
-        begin: Callable[[str], None] = lambda _name: None,
-    ) -> None:
-        self.warm_up, self.block, self.blocks, self._begin = warm_up, block, blocks, begin
+    def __init__(self, names: Sequence[str], *, warm_up: int, block: int, blocks: int) -> None:
+        self.warm_up, self.block, self.blocks = warm_up, block, blocks
         self.seconds: dict[str, list[float]] = {name: [] for name in names}
-        self._waiting = list(names)
-        self._condition = threading.Condition()
-        self._failure: BaseException | None = None
+        self.notes: dict[str, dict[str, Any]] = {}
 
-    def run(self, works: Mapping[str, Callable[[Callable[[], None]], None]]) -> None:
-        """Run the competitors to their last block; each calls what it is given after each of its steps."""
-        threads = torch.get_num_threads()
-        _share_one_heap()
-        workers = [
-            threading.Thread(target=self._work, args=(name, work, threads), name=name) for name, work in works.items()
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        if self._failure is not None:
-            raise self._failure
+    def run(self, work: Work) -> None:
+        """Run the competitors to their last block; each is ``work(name, pace)``, and calls pace after each step.
 
-    def is_measuring(self) -> bool:
-        """Tell whether the competitor of this thread is past its warm-up."""
-        return getattr(threading.current_thread(), "measuring", False)
+        Parameters
+        ----------
+        work : callable
+            A function of a module, or a ``functools.partial`` of one: it is sent to new processes.
 
-    def _work(self, name: str, work: Callable[[Callable[[], None]], None], threads: int) -> None:
-        torch.set_num_threads(threads)  # a thread's own setting
+        Raises
+        ------
+        RuntimeError
+            When a competitor fails or ends before its last block; the others are stopped.
+        """
+        context = multiprocessing.get_context("spawn")  # a forked process can't use threads or a GPU that this one used
+        lines: dict[str, Connection] = {}
+        workers = []
+        for name in self.seconds:
+            lines[name], theirs = context.Pipe()
+            workers.append(
+                context.Process(target=_compete, args=(work, name, theirs, self.warm_up, self.block), daemon=True)
+            )
+            workers[-1].start()
+            theirs.close()
         try:
-            self._await(name)
-            work(self._pace(name))
-        except Enough:
-            pass
-        except BaseException as error:  # the main thread raises it
-            self._failure = error
+            for turn in range(1 + self.blocks):
+                for name, line in lines.items():
+                    line.send("go")
+                    seconds = _told(name, line, "turn")
+                    if turn:
+                        self.seconds[name].append(seconds)
+            for name, line in lines.items():
+                line.send("enough")
+                self.notes[name] = _told(name, line, "notes")
         finally:
-            self._leave(name)
-
-    def _pace(self, name: str) -> Callable[[], None]:
-        thread = threading.current_thread()
-        left, started = self.warm_up, time.perf_counter()
-
-        def pace() -> None:
-            nonlocal left, started
-            left -= 1
-            if left:
-                return
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()  # its work is queued, not done
-            if self.is_measuring():
-                self.seconds[name].append(time.perf_counter() - started)
-            if len(self.seconds[name]) == self.blocks:
-                raise Enough
-            self._pass_on()
-            self._await(name)
-            thread.measuring = True  # type: ignore[attr-defined]
-            left, started = self.block, time.perf_counter()
-
-        return pace
-
-    def _await(self, name: str) -> None:
-        with self._condition:
-            self._condition.wait_for(lambda: self._failure is not None or self._waiting[0] == name)
-        if self._failure is not None:
-            raise Enough
-        self._begin(name)
-
-    def _pass_on(self) -> None:
-        with self._condition:
-            self._waiting.append(self._waiting.pop(0))
-            self._condition.notify_all()
-
-    def _leave(self, name: str) -> None:
-        with self._condition:
-            self._waiting.remove(name)
-            self._condition.notify_all()
+            for worker in workers:
+                worker.terminate()
+                worker.join()
 
 
-def _share_one_heap() -> None:
-    """Let threads take memory from glibc's main heap: training runs in a process's main thread, which does so."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_ARENA_MAX, 1)
+def _told(name: str, line: Connection, expected: str) -> Any:
+    try:
+        kind, value = line.recv()
+    except EOFError:
+        raise RuntimeError(f"Competitor {name} died.") from None
+    if kind != expected:
+        raise RuntimeError(f"Competitor {name} stopped: {value}")
+    return value
+
+
+def _compete(work: Work, name: str, line: Connection, warm_up: int, block: int) -> None:
+    pace = Pace(line, warm_up=warm_up, block=block)
+    try:
+        pace.wait()
+        work(name, pace)
+        line.send(("failed", "it ended before its last block"))
+    except Enough:
+        line.send(("notes", pace.notes))
+    except Exception as error:  # the parent raises it
+        line.send(("failed", repr(error)))

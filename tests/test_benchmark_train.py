@@ -1,13 +1,15 @@
 """What benchmarks/train.py counts: the operations of a step, and turns of equal blocks."""
 
+import functools
 import importlib.util
+import multiprocessing
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+import turn_works
 import whisper.model
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -50,38 +52,33 @@ def test_the_formula_is_what_a_step_computes(load, tiny_checkpoint):
     assert counter.get_total_flops() == pytest.approx(formula + masked_half, rel=1e-3)
 
 
-def test_competitors_take_turns_and_only_whole_blocks_count(load):
-    turns = load("turns").Turns(["a", "b"], warm_up=1, block=2, blocks=3)
-    steps = []
-
-    def work(name, pause_s):
-        def run(pace):
-            time.sleep(0.2)  # set-up, which is not measured
-            while True:
-                steps.append((name, turns.is_measuring()))
-                time.sleep(pause_s)
-                pace()
-
-        return run
-
-    turns.run({"a": work("a", 0.01), "b": work("b", 0.03)})
-    assert "".join(name for name, _ in steps) == "ab" + "aabb" * 3
-    assert [measured for _, measured in steps] == [False, False, *[True] * 12]
-    assert [len(turns.seconds[name]) for name in ("a", "b")] == [3, 3]
-    assert all(0.02 <= seconds < 0.2 for seconds in turns.seconds["a"])
-    assert all(seconds >= 0.06 for seconds in turns.seconds["b"])
+@pytest.fixture
+def turns(load):
+    load("turns")
+    return importlib.import_module("turns").Turns  # by the name that new processes find it under
 
 
-def test_a_failing_competitor_stops_the_others(load):
-    turns = load("turns").Turns(["a", "b"], warm_up=1, block=1, blocks=5)
+def test_competitors_take_turns_and_only_whole_blocks_count(turns, tmp_path):
+    log = tmp_path / "steps"
+    taken = turns(["a", "b"], warm_up=1, block=2, blocks=3)
+    taken.run(functools.partial(turn_works.steady, log, {"a": 0.01, "b": 0.03}))
+    steps = log.read_text().split()
+    assert "".join(step[0] for step in steps) == "ab" + "aabb" * 3
+    assert [step[1] for step in steps] == ["0", "0", *"1" * 12]
+    assert {name: len(seconds) for name, seconds in taken.seconds.items()} == {"a": 3, "b": 3}
+    assert all(0.02 <= seconds < 0.2 for seconds in taken.seconds["a"])
+    assert all(seconds >= 0.06 for seconds in taken.seconds["b"])
+    assert taken.notes == {"a": {"steps": 7}, "b": {"steps": 7}}
 
-    def fails(pace):
-        pace()
-        raise ValueError("no")
 
-    def goes_on(pace):
-        while True:
-            pace()
-
-    with pytest.raises(ValueError, match="no"):
-        turns.run({"a": goes_on, "b": fails})
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (turn_works.failing, r"Competitor b stopped: ValueError\('no'\)"),
+        (turn_works.ending, "Competitor [ab] (stopped|died)"),
+    ],
+)
+def test_a_failing_competitor_stops_the_others(turns, work, message):
+    with pytest.raises(RuntimeError, match=message):
+        turns(["a", "b"], warm_up=1, block=1, blocks=5).run(work)
+    assert not multiprocessing.active_children()
