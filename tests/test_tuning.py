@@ -31,7 +31,7 @@ from kmed_bench.tuning.hooks import report_epochs
 from kmed_bench.tuning.queue import ERROR, PROCESS, StudyQueue
 from kmed_bench.tuning.record import read_study
 from kmed_bench.tuning.search import Search
-from kmed_bench.tuning.space import check_space, distributions, find_published, suggest
+from kmed_bench.tuning.space import check_space, distributions, find_published, fit_warmup, suggest
 from kmed_bench.tuning.storage import check_storage
 from kmed_bench.tuning.tune import tune
 
@@ -108,6 +108,22 @@ def test_faulty_spaces_name_themselves(space, named):
     with pytest.raises(KmedError) as error:
         check_space(load_config("demo", {"tune.space": space}))
     assert named in str(error.value)
+
+
+def test_no_warm_up_is_searched_that_the_shortest_training_can_not_do():
+    config = load_config("demo")  # 3 epochs; batches of 4, 8 or 16, warm-up to 500
+    assert fit_warmup(config, 10_000) is config  # 625 batches of 16
+    fitted = fit_warmup(config, 112)
+    assert fitted.tune.space["train.warmup_steps"] == Range(low=0, high=3 * 7 - 1)
+    assert {**fitted.tune.space, "train.warmup_steps": 0} == {**config.tune.space, "train.warmup_steps": 0}
+    assert fit_warmup(fitted, 112) is fitted
+    alone = load_config("demo", {"tune.space": "{train.warmup_steps: {low: 0, high: 90}, train.batch_size: [4, 5]}"})
+    assert fit_warmup(alone, 112).tune.space["train.warmup_steps"].high == 3 * 23 - 1
+    late = load_config("demo", {"tune.space": "{train.warmup_steps: {low: 90, high: 900}}"})
+    with pytest.raises(KmedError, match="from 90 on, but 112 utterances in batches of 4 make 84 optimizer steps in 3"):
+        fit_warmup(late, 112)
+    choices = load_config("demo", {"tune.space": "{train.warmup_steps: [0, 900]}"})
+    assert fit_warmup(choices, 112) is choices  # whoever lists values means them
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from kmed_bench.asr.device import describe_machine, pick_device
 from kmed_bench.asr.weights import Weights, cache_folder, load_weights
-from kmed_bench.config import Config, adjust, digest
+from kmed_bench.config import Config, Range, adjust, digest
 from kmed_bench.corpus.demo import corpus_name, is_demo
 from kmed_bench.corpus.split import Split, read_split
 from kmed_bench.progress import Narrator
@@ -26,7 +26,7 @@ from kmed_bench.tracking.store import open_store
 from kmed_bench.tuning.hooks import report_epochs
 from kmed_bench.tuning.queue import ERROR, INTERRUPTED, PROCESS, PUBLISHED, RUN, StudyQueue, retry_history
 from kmed_bench.tuning.record import EPOCHS, read_study
-from kmed_bench.tuning.space import check_space, suggest
+from kmed_bench.tuning.space import check_space, fit_warmup, suggest
 from kmed_bench.tuning.storage import StudyLock, check_storage
 
 _PARENT = "kmed.mlflow_run"
@@ -74,8 +74,9 @@ class Search:
         narrator: Narrator,
     ) -> None:
         check_space(config)
-        self.config, self.weights, self.narrator = config, weights, narrator
+        self.weights, self.narrator = weights, narrator
         self.split = read_split(split_folder)
+        config = self.config = fit_warmup(config, len(self.split.parts["train"]))
         self.uri = open_store(config.tracking)
         check_storage(config.tune.storage, self.uri)
         self.device = pick_device()
@@ -128,9 +129,12 @@ class Search:
     def _say_start(self) -> None:
         record = self.record()
         ended = sum(trial.state in ("complete", "pruned", "failed") for trial in record.slots())
+        # Said, since the settings ask for more where the training part is small.
+        warmup = self.config.tune.space.get("train.warmup_steps")
+        upto = f" (warm-up to {warmup.high} steps)" if isinstance(warmup, Range) else ""
         self.narrator.say(
             f"Study {self.name}: {ended} of {record.n_trials} trials are done; {self.config.tune.sampler} sampler, "
-            f"pruner {self.config.tune.pruner}, searched: {', '.join(self.config.tune.space)}. Run the same "
+            f"pruner {self.config.tune.pruner}, searched: {', '.join(self.config.tune.space)}{upto}. Run the same "
             "command anywhere to share the rest."
         )
 

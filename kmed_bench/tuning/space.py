@@ -1,5 +1,7 @@
 """The search space: settings of training that a trial may choose, and the published values among them."""
 
+import dataclasses
+import math
 from typing import Any
 
 import optuna
@@ -38,6 +40,37 @@ def check_space(config: Config) -> None:
         for value in values:
             adjust(config, {name: value})  # explains what the setting takes
         _published(name, dimension)
+
+
+def fit_warmup(config: Config, n_utterances: int) -> Config:
+    """Return settings that search no warm-up as long as the shortest training, which no such trial could do.
+
+    Parameters
+    ----------
+    n_utterances : int
+        Of the training part.
+
+    Raises
+    ------
+    KmedError
+        When no warm-up of the range is shorter.
+    """
+    space = config.tune.space
+    warmup, batches = space.get("train.warmup_steps"), space.get("train.batch_size", (config.train.batch_size,))
+    if not isinstance(warmup, Range):
+        return config
+    largest = int(batches.high) if isinstance(batches, Range) else max(int(str(choice)) for choice in batches)
+    n_steps = math.ceil(n_utterances / largest) * config.train.epochs
+    if warmup.high < n_steps:
+        return config
+    if warmup.low >= n_steps - 1:
+        raise KmedError(
+            f"tune.space draws train.warmup_steps from {warmup.low} on, but {n_utterances} utterances in batches of "
+            f"{largest} make {n_steps} optimizer steps in {config.train.epochs} epochs; lower the range or take it out."
+        )
+    shorter = dataclasses.replace(warmup, high=n_steps - 1)
+    tune = dataclasses.replace(config.tune, space={**space, "train.warmup_steps": shorter})
+    return dataclasses.replace(config, tune=tune)
 
 
 def find_published(config: Config) -> dict[str, Choice]:
