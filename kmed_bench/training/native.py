@@ -23,8 +23,9 @@ from kmed_bench.asr.thin import biased_attention
 _ROWS = 1024
 """Positions of which fp32 copies are held at a time, which stay in the processor's cache."""
 
-_HEADS = 8
-"""Heads of which scores are computed at a time, in buffers that are used again: 36 MB in 30 s, 1.4 MB in 6 s."""
+_HEADS, _SCORES = 8, 2**20
+"""Heads of which scores are computed at a time, in buffers that are used again: eight (36 MB in 30 s, 1.4 MB in 6 s),
+or as many as have a million scores together, so that the decoder's few positions take one call."""
 
 
 @contextlib.contextmanager
@@ -119,9 +120,9 @@ class Attention(torch.autograd.Function):
         q, k, v = (x.flatten(0, 1) for x in (q, k, v))
         n, n_queries, d = q.shape
         weights, mixed = q.new_empty(n, n_queries, k.shape[1]), torch.empty_like(q)
-        scores = torch.empty_like(weights[:_HEADS])
+        scores = torch.empty_like(weights[: _at_once(weights)])
         scale = 1 / math.sqrt(d)
-        for heads in _groups(n):
+        for heads in _groups(weights):
             into = scores[: heads.stop - heads.start]
             added, beta = (into, 0) if bias is None else (bias, 1)
             torch.baddbmm(added, q[heads], k[heads].transpose(1, 2), beta=beta, alpha=scale, out=into)
@@ -136,9 +137,9 @@ class Attention(torch.autograd.Function):
         q, k, v, weights = ctx.saved_tensors
         shapes, grad = (grad.shape, (*grad.shape[:2], *k.shape[1:])), grad.flatten(0, 1)
         of_q, of_k, of_v = (torch.empty_like(x) for x in (q, k, v))
-        of_weights = torch.empty_like(weights[:_HEADS])
+        of_weights = torch.empty_like(weights[: _at_once(weights)])
         of_scores = torch.empty_like(of_weights)
-        for heads in _groups(len(q)):
+        for heads in _groups(weights):
             weight, scored = of_weights[: heads.stop - heads.start], of_scores[: heads.stop - heads.start]
             torch.bmm(weights[heads].transpose(1, 2), grad[heads], out=of_v[heads])
             torch.bmm(grad[heads], v[heads].transpose(1, 2), out=weight)
@@ -150,6 +151,11 @@ class Attention(torch.autograd.Function):
         return of_q.mul_(scale).view(shapes[0]), of_k.mul_(scale).view(shapes[1]), of_v.view(shapes[1]), None
 
 
-def _groups(n: int) -> Iterator[slice]:
-    for start in range(0, n, _HEADS):
-        yield slice(start, min(start + _HEADS, n))
+def _at_once(weights: torch.Tensor) -> int:
+    return max(_HEADS, _SCORES // weights[0].numel())
+
+
+def _groups(weights: torch.Tensor) -> Iterator[slice]:
+    n, size = len(weights), _at_once(weights)
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
