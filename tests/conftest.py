@@ -10,6 +10,9 @@ import pytest
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kmed_bench.asr.batches import Example
+    from kmed_bench.asr.features import FrameStore
+
 # Before anything imports mlflow: no telemetry, also in the tests' child processes.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -89,3 +92,25 @@ def tone_part(tmp_path_factory: pytest.TempPathFactory) -> "pd.DataFrame":
         row |= {"sentence_id": f"s{i % 4}", "text": labels[i % 4], "role": "patient"}
         rows.append({**row, "duration_s": seconds, "rate_hz": 48_000})
     return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for stores of features."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def store(tone_part: "pd.DataFrame", cache: Path) -> "FrameStore":
+    """The tones' frames."""
+    from kmed_bench.asr.features import build_frames
+
+    return build_frames(tone_part, cache)
+
+
+@pytest.fixture(scope="module")
+def examples(tone_part: "pd.DataFrame", store: "FrameStore") -> "list[Example]":
+    """The tones with their labels, ready for training."""
+    from kmed_bench.asr.batches import build_examples, korean_tokenizer
+
+    return build_examples(tone_part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from kmed_bench.asr.batches import build_examples, korean_tokenizer
 from kmed_bench.asr.decode import predict_part
 from kmed_bench.asr.device import pick_device, resolve_precision
 from kmed_bench.asr.features import build_frames
@@ -24,21 +23,6 @@ pytestmark = [
 ]
 
 CONFIG = TrainConfig(epochs=2, batch_size=4, lr=1e-3, precision="fp32", audio_context="dynamic")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def store(tone_part, cache):
-    return build_frames(tone_part, cache)
-
-
-@pytest.fixture(scope="module")
-def examples(tone_part, store):
-    return build_examples(tone_part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from kmed_bench.asr.batches import build_examples, korean_tokenizer, make_batch
-from kmed_bench.asr.features import build_frames
+from kmed_bench.asr.batches import korean_tokenizer, make_batch
 from kmed_bench.asr.weights import load_weights
 from kmed_bench.config import TrainConfig
 from kmed_bench.records import KmedError
@@ -13,16 +12,6 @@ from kmed_bench.training.fit import fit, mean_loss
 from kmed_bench.training.network import LossNetwork
 
 CONFIG = TrainConfig(epochs=3, batch_size=4, lr=1e-3, precision="fp32", audio_context="dynamic")
-
-
-@pytest.fixture(scope="module")
-def store(tone_part, tmp_path_factory):
-    return build_frames(tone_part, tmp_path_factory.mktemp("frames"))
-
-
-@pytest.fixture(scope="module")
-def examples(tone_part, store):
-    return build_examples(tone_part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]
 
 
 def run(checkpoint, examples, store, config=CONFIG, seed=0):

@@ -25,21 +25,6 @@ CONFIG = TrainConfig(epochs=2, batch_size=4, lr=1e-3, precision="fp32", audio_co
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def store(tone_part, cache):
-    return build_frames(tone_part, cache)
-
-
-@pytest.fixture(scope="module")
-def examples(tone_part, store):
-    return build_examples(tone_part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]
-
-
-@pytest.fixture(scope="module")
 def train(tiny_checkpoint, examples, store):
     def run(source=None, seed=0, **options):
         model = load_weights(tiny_checkpoint)

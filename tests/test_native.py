@@ -15,6 +15,7 @@ from whisper.model import LayerNorm, MultiHeadAttention
 
 from kmed_bench.asr.batches import IGNORED, build_examples, korean_tokenizer
 from kmed_bench.asr.decode import encode
+from kmed_bench.asr.device import no_plan_per_shape
 from kmed_bench.asr.features import build_frames
 from kmed_bench.asr.weights import load_weights
 from kmed_bench.config import TrainConfig
@@ -156,6 +157,24 @@ def test_decoder_states_are_the_decoders(tiny_checkpoint):
         states = decoder_states(model, model.decoder.token_embedding(inputs), features)
         logits = model.decoder.ln(states) @ model.decoder.token_embedding.weight.T
         torch.testing.assert_close(logits, model.decoder(inputs, features), atol=1e-4, rtol=1e-4)
+
+
+def test_a_gpu_leaves_cudnns_attention_out_and_only_meanwhile():
+    def flags():
+        cuda = torch.backends.cuda
+        return (
+            cuda.flash_sdp_enabled(),
+            cuda.mem_efficient_sdp_enabled(),
+            cuda.math_sdp_enabled(),
+            cuda.cudnn_sdp_enabled(),
+        )
+
+    assert flags() == (True, True, True, True)
+    with no_plan_per_shape(torch.device("cuda")):
+        assert flags() == (True, True, True, False)
+    with no_plan_per_shape(torch.device("cpu")):
+        assert flags() == (True, True, True, True)
+    assert flags() == (True, True, True, True)
 
 
 def test_the_norm_of_gradients_is_theirs_together():

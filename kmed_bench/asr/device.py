@@ -3,10 +3,10 @@
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -46,20 +46,12 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-@contextlib.contextmanager
-def no_plan_per_shape(device: torch.device) -> Iterator[None]:
+def no_plan_per_shape(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Leave cuDNN's attention out on a GPU, for training and decoding, where nearly every call has a new shape.
 
     It plans each shape anew, which takes longer than a step: on an H200, training in bf16 took 5.8 (`full`) and 7.0
     (`dynamic`) times as long with it (docs/LOG.md, 2026-11-26). torch's other kernels take any shape. fp32 never uses
     it, and a CPU has none.
     """
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)
+    others = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(others) if device.type == "cuda" else contextlib.nullcontext()

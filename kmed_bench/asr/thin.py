@@ -12,14 +12,15 @@ by ``benchmarks/decode.py``, what a model learns so by ``benchmarks/train.py --q
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from whisper.audio import N_FRAMES
-from whisper.model import Whisper
+from whisper.model import MultiHeadAttention, Whisper
 
 from kmed_bench.asr.cache import split_heads
+from kmed_bench.asr.replaced import methods_replaced
 
 MARGIN = 50  # positions of 20 ms kept whole after the clip, where its sound still echoes
 GROUP = 8
@@ -72,27 +73,34 @@ def thin_positions(n_positions: int, n_whole: int) -> tuple[list[int], list[int]
     return chosen, [1] * n_whole + [len(group) for group in groups]
 
 
-@contextlib.contextmanager
-def biased_attention(model: Whisper) -> Iterator[None]:
+def biased_attention(model: Whisper) -> contextlib.AbstractContextManager[None]:
     """Let attention to audio take a bias of the keys, shape (n_keys,), for what Whisper calls its mask.
 
     That of the encoder and cross-attention. openai-whisper's own take a mask for the sign that later positions are
     hidden. Attentions that are replaced already are left alone.
     """
     to_audio = [*(block.attn for block in model.encoder.blocks), *(block.cross_attn for block in model.decoder.blocks)]
-    replaced = [attention for attention in to_audio if "qkv_attention" not in vars(attention)]
-    for attention in replaced:
-        attention.qkv_attention = functools.partial(_attend, attention.n_head)
-    try:
-        yield
-    finally:
-        for attention in replaced:
-            del attention.qkv_attention  # the class's own method shows again
+    own = [attention for attention in to_audio if "qkv_attention" not in vars(attention)]
+    return attention_replaced(own, F.scaled_dot_product_attention)
+
+
+def attention_replaced(
+    attentions: Sequence[MultiHeadAttention], mix: Callable[..., torch.Tensor]
+) -> contextlib.AbstractContextManager[None]:
+    """Let attentions mix values by ``mix(q, k, v, bias)``, heads apart; what Whisper calls their mask is the bias."""
+    return methods_replaced(attentions, "qkv_attention", lambda a: functools.partial(_attend, mix, a.n_head))
 
 
 def _attend(
-    n_head: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+    mix: Callable[..., torch.Tensor],
+    n_head: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, None]:
+    """Stand in for ``MultiHeadAttention.qkv_attention``; a mask of one dimension is a bias of the keys."""
     q, k, v = (split_heads(x, n_head) for x in (q, k, v))
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.to(q.dtype)[None])
-    return mixed.transpose(1, 2).flatten(start_dim=2), None
+    if mask is not None:  # the decoder's is made for all of its positions
+        mask = (mask[None] if mask.dim() == 1 else mask[: q.shape[2], : k.shape[2]]).to(q.dtype)
+    return mix(q, k, v, mask).transpose(1, 2).flatten(start_dim=2), None

@@ -2,12 +2,12 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
 
 import torch
 from torch.utils.checkpoint import checkpoint
 from whisper.model import Whisper
 
+from kmed_bench.asr.replaced import methods_replaced
 from kmed_bench.config import TrainConfig
 
 # The projections of all attention, cross-attention included; the decoder's alone where the encoder is frozen.
@@ -67,8 +67,7 @@ def merged_state(model: Whisper) -> dict[str, torch.Tensor]:
     return state
 
 
-@contextlib.contextmanager
-def checkpointed(model: Whisper) -> Iterator[None]:
+def checkpointed(model: Whisper) -> contextlib.AbstractContextManager[None]:
     """Keep no activations within the blocks of encoder and decoder: backward computes them again.
 
     Only a block's input stays in memory until then, for about a third more time (Chen et al. 2016).
@@ -80,11 +79,6 @@ def checkpointed(model: Whisper) -> Iterator[None]:
         for block in (*model.encoder.blocks, *model.decoder.blocks)
         if any(parameter.requires_grad for parameter in block.parameters())
     ]
-    for block in blocks:
-        # No block draws random numbers, so their state need not be kept and restored.
-        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
-    try:
-        yield
-    finally:
-        for block in blocks:
-            del block.forward  # the class's own method shows again
+    # No block draws random numbers, so their state need not be kept and restored.
+    options = {"use_reentrant": False, "preserve_rng_state": False}
+    return methods_replaced(blocks, "forward", lambda block: functools.partial(checkpoint, block.forward, **options))

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from whisper.model import LayerNorm, MultiHeadAttention, Whisper
 
-from kmed_bench.asr.cache import split_heads
 from kmed_bench.asr.device import Precision
-from kmed_bench.asr.thin import biased_attention
+from kmed_bench.asr.replaced import methods_replaced
+from kmed_bench.asr.thin import attention_replaced, biased_attention
 
 _ROWS = 1024
 """Positions of which fp32 copies are held at a time, which stay in the processor's cache."""
@@ -37,17 +37,11 @@ def training_layers(model: Whisper, precision: Precision) -> Iterator[None]:
         return
     norms = [module for module in model.modules() if isinstance(module, LayerNorm)]
     attentions = [module for module in model.modules() if isinstance(module, MultiHeadAttention)]
-    for norm in norms:
-        norm.forward = functools.partial(_normalise, norm)
-    for attention in attentions:
-        attention.qkv_attention = functools.partial(_attend, attention.n_head)
-    try:
+    with (
+        methods_replaced(norms, "forward", lambda norm: functools.partial(_normalise, norm)),
+        attention_replaced(attentions, _mix),
+    ):
         yield
-    finally:
-        for norm in norms:
-            del norm.forward  # the class's own methods show again
-        for attention in attentions:
-            del attention.qkv_attention
 
 
 def _normalise(norm: LayerNorm, x: torch.Tensor) -> torch.Tensor:
@@ -55,20 +49,12 @@ def _normalise(norm: LayerNorm, x: torch.Tensor) -> torch.Tensor:
     return normalised
 
 
-def _attend(
-    n_head: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
-) -> tuple[torch.Tensor, None]:
-    """Stand in for ``MultiHeadAttention.qkv_attention``; a mask of one dimension is a bias of the keys."""
-    q, k, v = (split_heads(x, n_head) for x in (q, k, v))
-    if mask is None:
-        bias = None
-    elif mask.dim() == 1:
-        bias = mask.to(q.dtype)[None]
-    else:  # the decoder's, for all of its positions
-        bias = mask[: q.shape[2], : k.shape[2]].to(q.dtype)
+def _mix(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     # Without a backward torch's kernel is the faster one.
-    mixed = (Attention.apply if torch.is_grad_enabled() else F.scaled_dot_product_attention)(q, k, v, bias)
-    return mixed.transpose(1, 2).flatten(start_dim=2), None
+    mixed: torch.Tensor = (Attention.apply if torch.is_grad_enabled() else F.scaled_dot_product_attention)(
+        q, k, v, bias
+    )
+    return mixed
 
 
 class Normalisation(torch.autograd.Function):
