@@ -45,7 +45,17 @@ import torch
 from turns import Pace, Turns
 from whisper.model import ModelDimensions, Whisper
 
-from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer, n_learned, window_frames
+from kmed_bench.asr.batches import (
+    Example,
+    bucket_frames,
+    build_examples,
+    epoch_order,
+    korean_tokenizer,
+    label_tensors,
+    n_learned,
+    round_up,
+    window_frames,
+)
 from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.features import FrameStore, build_frames
 from kmed_bench.asr.thin import MARGIN, thin_positions
@@ -54,7 +64,7 @@ from kmed_bench.config import Context, DataConfig, TrainConfig
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.records import read_manifest
 from kmed_bench.training.fit import fit
-from kmed_bench.training.network import LossNetwork
+from kmed_bench.training.network import LEARNED_STEP, LossNetwork
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
 DEVICE = pick_device()
@@ -127,13 +137,13 @@ def multiply_adds(
 
 def operations(batch: Sequence[Example], dims: ModelDimensions, context: Context) -> int:
     """Return the floating-point operations of our training step on a batch."""
-    longest = max(e.n_frames for e in batch)
+    longest = bucket_frames(max(e.n_frames for e in batch))
     n_heard = n_positions = window_frames(context, longest) // 2
     if context == "thinned":
         n_positions = len(thin_positions(dims.n_audio_ctx, longest // 2 + MARGIN)[0])
     learned = sum(n_learned(e, korean_tokenizer()) for e in batch)
-    n_tokens = max(len(e.tokens) for e in batch) - 1
-    return 2 * multiply_adds(dims, len(batch), n_positions, n_tokens, learned, n_heard)
+    n_tokens = label_tensors(batch, korean_tokenizer())[0].shape[1]
+    return 2 * multiply_adds(dims, len(batch), n_positions, n_tokens, round_up(learned, LEARNED_STEP), n_heard)
 
 
 class Stopwatch:

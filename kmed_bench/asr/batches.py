@@ -19,6 +19,11 @@ T = TypeVar("T")
 IGNORED = -100  # cross_entropy's mark for positions without a loss
 N_TEXT_CTX = 448  # Whisper's text positions, prompt and end-of-text included
 
+# A processor's library compiles its matrix products for every new shape, which took a third of a step of base while
+# each batch had its own (docs/LOG.md, 2026-11-26). Lengths are rounded up, so that few shapes occur.
+_BUCKET = 64  # frames of 10 ms: 32 encoder positions, a row of tiles of the matrix unit
+_TOKENS = 8
+
 # Clips of like length go together within pools of this many batches: dynamic batches hold
 # little padding, and the order stays as good as random.
 _BATCHES_PER_POOL = 16
@@ -68,8 +73,8 @@ class Batch:
     mel : torch.Tensor
         Shape (batch, 80, n_frames).
     inputs, targets : torch.Tensor
-        Shape (batch, n_tokens); targets are the inputs one step on, ``IGNORED`` on the prompt and
-        beyond the end-of-text token, which itself is learned.
+        Shape (batch, n_tokens), n_tokens a multiple of 8; targets are the inputs one step on, ``IGNORED`` on the
+        prompt and beyond the end-of-text token, which itself is learned.
     thin_after : int, optional
         Frames after which the window's silence is thinned out (``encode_thinned``); None: it is encoded as it is.
     """
@@ -128,14 +133,25 @@ def make_batch(
         The batch that the examples are a piece of: its longest clip sets the window, so that pieces
         compute what the whole would.
     """
-    longest = max(frames.n_frames(e.utterance_id) for e in among or examples)
+    longest = bucket_frames(max(frames.n_frames(e.utterance_id) for e in among or examples))
     mel = frames.window([e.utterance_id for e in examples], window_frames(context, longest))
     inputs, targets = label_tensors(examples, tokenizer)
     return Batch(tuple(examples), mel, inputs, targets, thin_after=longest if context == "thinned" else None)
 
 
+def bucket_frames(n_frames: int) -> int:
+    """Return a length in frames rounded up to whole buckets of 0.64 s, at most 30 s."""
+    return min(round_up(n_frames, _BUCKET), N_FRAMES)
+
+
 def window_frames(context: Context, longest: int) -> int:
-    """Return the frames of a batch's tensor: 30 s (full), its longest clip's (dynamic), or its and some silence."""
+    """Return the frames of a batch's tensor: 30 s (full), its longest clip's (dynamic), or its and some silence.
+
+    Parameters
+    ----------
+    longest : int
+        The longest clip's length in whole buckets (``bucket_frames``).
+    """
     if context == "thinned":
         return thinned_frames(longest)
     return longest if context == "dynamic" else N_FRAMES
@@ -143,7 +159,7 @@ def window_frames(context: Context, longest: int) -> int:
 
 def label_tensors(examples: Sequence[Example], tokenizer: Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the decoder's inputs and targets, shape (batch, n_tokens), as `Batch` describes them."""
-    n_tokens = max(len(e.tokens) for e in examples) - 1
+    n_tokens = round_up(max(len(e.tokens) for e in examples) - 1, _TOKENS)
     n_prompt = len(tokenizer.sot_sequence_including_notimestamps)
     inputs = torch.full((len(examples), n_tokens), tokenizer.eot)
     targets = torch.full((len(examples), n_tokens), IGNORED)
@@ -191,6 +207,11 @@ def epoch_order(
 def by_length(examples: Sequence[Example], batch_size: int) -> list[list[Example]]:
     """Return batches in order of length, longest first, so that a lack of memory shows at once."""
     return list(chunks(sorted(examples, key=lambda e: (-e.n_frames, e.utterance_id)), batch_size))
+
+
+def round_up(n: int, step: int) -> int:
+    """Return the smallest multiple of step that is not below n."""
+    return -(-n // step) * step
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
 
-from kmed_bench.asr.batches import Frames, chunks, korean_tokenizer, window_frames
+from kmed_bench.asr.batches import Frames, bucket_frames, chunks, korean_tokenizer, window_frames
 from kmed_bench.asr.beam import decode_beam
 from kmed_bench.asr.cache import DecoderCache, fill_gaps, next_logits
 from kmed_bench.asr.device import Precision, autocast, no_plan_per_shape
@@ -139,7 +139,7 @@ def decode_clips(
     search = partial(decode_greedy, **limits) if beam_size == 1 else partial(decode_beam, beam_size=beam_size, **limits)
     for names in chunks(ordered, batch_size):
         started = time.perf_counter()
-        n_frames = store.n_frames(names[0])
+        n_frames = bucket_frames(store.n_frames(names[0]))
         mel = store.window(names, window_frames(context, n_frames)).to(device)
         with torch.inference_mode(), no_plan_per_shape(device):
             with autocast(precision, device):

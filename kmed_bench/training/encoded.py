@@ -15,7 +15,7 @@ import torch
 from whisper.audio import N_FRAMES
 from whisper.model import Whisper
 
-from kmed_bench.asr.batches import chunks
+from kmed_bench.asr.batches import bucket_frames, chunks
 from kmed_bench.asr.decode import encode
 from kmed_bench.asr.features import DTYPES, Dtype, FrameStore
 from kmed_bench.asr.stores import INDEX, obtain_store
@@ -25,15 +25,8 @@ from kmed_bench.records import KmedError
 ENCODED_VERSION = "1"
 _FILES: dict[Dtype, str] = {"fp32": "encoded.f32", "fp16": "encoded.f16"}
 
-# Dynamic windows are rounded up to whole seconds, so that clips of like length have the same one.
-_STEP_FRAMES = 100
 _FRAMES_PER_POSITION = 2  # the encoder's second convolution has stride 2
 _BATCH = 8
-
-
-def window_of(n_frames: int) -> int:
-    """Return the frames of a clip's own window: whole seconds, 30 at most."""
-    return min(-(-n_frames // _STEP_FRAMES) * _STEP_FRAMES, N_FRAMES)
 
 
 class EncodedStore:
@@ -69,7 +62,9 @@ class EncodedStore:
         """
         lengths = {self.positions(name) for name in utterance_ids}
         if len(lengths) != 1:
-            raise ValueError(f"The clips have windows of {sorted(lengths)} positions; batch those of one window_of.")
+            raise ValueError(
+                f"The clips have windows of {sorted(lengths)} positions; batch those of one bucket_frames."
+            )
         rows = [self._rows[name] for name in utterance_ids]
         clips = [self._encoded[self._starts[row] : self._starts[row + 1]] for row in rows]
         return torch.from_numpy(np.stack(clips).astype(np.float32, copy=False))
@@ -97,8 +92,8 @@ def build_encoded(
         tiny, base, small) at each position: 1,500 of them in the full context, 50 a second in the dynamic one.
         For base in fp32 that is 3.1 MB a clip, or 0.1 MB a second.
     context : {"full", "thinned", "dynamic"}
-        dynamic: each clip in its own window, ``window_of(n_frames)``; else each in the whole 30 s, which are computed
-        once, so that thinning them would spare nothing.
+        dynamic: each clip in its own window, ``bucket_frames(n_frames)``; else each in the whole 30 s, which are
+        computed once, so that thinning them would spare nothing.
     budget_bytes : int, optional
         What the cache's stores may take together; None: what the disk has.
     progress : callable
@@ -109,7 +104,9 @@ def build_encoded(
     KmedError
         When the budget or the disk has no room, or an output does not fit fp16.
     """
-    windows = {name: window_of(frames.n_frames(name)) if context == "dynamic" else N_FRAMES for name in utterance_ids}
+    windows = {
+        name: bucket_frames(frames.n_frames(name)) if context == "dynamic" else N_FRAMES for name in utterance_ids
+    }
     n_state = model.dims.n_audio_state
     folder = obtain_store(
         cache,

@@ -15,6 +15,7 @@ from kmed_bench.asr.batches import (
     Batch,
     Example,
     Frames,
+    bucket_frames,
     by_length,
     epoch_order,
     korean_tokenizer,
@@ -27,7 +28,7 @@ from kmed_bench.asr.features import FrameStore
 from kmed_bench.config import TrainConfig
 from kmed_bench.records import KmedError
 from kmed_bench.training import adapt, augment
-from kmed_bench.training.encoded import EncodedStore, window_of
+from kmed_bench.training.encoded import EncodedStore
 from kmed_bench.training.heap import freed_memory_kept
 from kmed_bench.training.hearing import SpeedChoice, step_context, step_generator
 from kmed_bench.training.native import training_layers
@@ -161,7 +162,7 @@ class _Loop:
         """Return an epoch's batches and where its frames come from (None: from encoder output)."""
         arrange: dict[str, Any] = {"seed": self.seed, "epoch": epoch}
         if isinstance(self.source, EncodedStore):
-            group = (lambda e: window_of(e.n_frames)) if self.config.audio_context == "dynamic" else None
+            group = (lambda e: bucket_frames(e.n_frames)) if self.config.audio_context == "dynamic" else None
             return epoch_order(self.train, self.config.batch_size, group=group, **arrange), None
         if isinstance(self.source, Mapping):
             names = [e.utterance_id for e in self.train]

@@ -25,7 +25,8 @@ _ROWS = 1024
 
 _HEADS, _SCORES = 8, 2**20
 """Heads of which scores are computed at a time, in buffers that are used again: eight (36 MB in 30 s, 1.4 MB in 6 s),
-or as many as have a million scores together, so that the decoder's few positions take one call."""
+or as many as have a million scores together, so that the decoder's few positions take one call; groups are of one
+size, since each shape is compiled."""
 
 
 @contextlib.contextmanager
@@ -109,10 +110,9 @@ class Attention(torch.autograd.Function):
         scores = torch.empty_like(weights[: _at_once(weights)])
         scale = 1 / math.sqrt(d)
         for heads in _groups(weights):
-            into = scores[: heads.stop - heads.start]
-            added, beta = (into, 0) if bias is None else (bias, 1)
-            torch.baddbmm(added, q[heads], k[heads].transpose(1, 2), beta=beta, alpha=scale, out=into)
-            torch.softmax(into, -1, out=weights[heads])
+            added, beta = (scores, 0) if bias is None else (bias, 1)
+            torch.baddbmm(added, q[heads], k[heads].transpose(1, 2), beta=beta, alpha=scale, out=scores)
+            torch.softmax(scores, -1, out=weights[heads])
             torch.bmm(weights[heads], v[heads], out=mixed[heads])
         ctx.save_for_backward(q, k, v, weights)
         return mixed.view(shape)
@@ -126,22 +126,24 @@ class Attention(torch.autograd.Function):
         of_weights = torch.empty_like(weights[: _at_once(weights)])
         of_scores = torch.empty_like(of_weights)
         for heads in _groups(weights):
-            weight, scored = of_weights[: heads.stop - heads.start], of_scores[: heads.stop - heads.start]
             torch.bmm(weights[heads].transpose(1, 2), grad[heads], out=of_v[heads])
-            torch.bmm(grad[heads], v[heads].transpose(1, 2), out=weight)
+            torch.bmm(grad[heads], v[heads].transpose(1, 2), out=of_weights)
             # What autograd itself calls for a softmax; in-place, it spares the largest tensors of the step.
-            torch.ops.aten._softmax_backward_data.out(weight, weights[heads], -1, weight.dtype, grad_input=scored)
-            torch.bmm(scored, k[heads], out=of_q[heads])
-            torch.bmm(scored.transpose(1, 2), q[heads], out=of_k[heads])
+            torch.ops.aten._softmax_backward_data.out(
+                of_weights, weights[heads], -1, weights.dtype, grad_input=of_scores
+            )
+            torch.bmm(of_scores, k[heads], out=of_q[heads])
+            torch.bmm(of_scores.transpose(1, 2), q[heads], out=of_k[heads])
         scale = 1 / math.sqrt(q.shape[-1])
         return of_q.mul_(scale).view(shapes[0]), of_k.mul_(scale).view(shapes[1]), of_v.view(shapes[1]), None
 
 
 def _at_once(weights: torch.Tensor) -> int:
-    return max(_HEADS, _SCORES // weights[0].numel())
+    n, most = len(weights), max(_HEADS, _SCORES // weights[0].numel())
+    return max(size for size in range(1, min(n, most) + 1) if n % size == 0)
 
 
 def _groups(weights: torch.Tensor) -> Iterator[slice]:
     n, size = len(weights), _at_once(weights)
     for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
+        yield slice(start, start + size)

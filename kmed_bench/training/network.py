@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from whisper.model import Whisper
 
-from kmed_bench.asr.batches import IGNORED
+from kmed_bench.asr.batches import IGNORED, round_up
 from kmed_bench.asr.decode import encode
 from kmed_bench.asr.device import Precision, autocast
 from kmed_bench.asr.thin import encode_thinned
+
+LEARNED_STEP = 32
+"""Learned tokens of a batch are padded to a multiple of this, for the reason that batches are (``asr.batches``)."""
 
 
 class LossNetwork(torch.nn.Module):
@@ -47,10 +50,13 @@ class LossNetwork(torch.nn.Module):
             embedded, weight = TiedEmbedding.apply(decoder.token_embedding.weight, inputs)
             states = decoder_states(self.model, embedded, features, bias)
             # Whisper's output layer has 51,865 rows: it is computed where a token is learned, and nowhere else.
-            logits = F.linear(decoder.ln(states[learned]), weight)
+            rows, wanted = states[learned], targets[learned]
+            n_learned = len(rows)
+            n_more = round_up(n_learned, LEARNED_STEP) - n_learned
+            logits = F.linear(decoder.ln(F.pad(rows, (0, 0, 0, n_more))), weight)
         logits = logits.float()
-        loss = F.cross_entropy(logits, targets[learned], reduction="sum")
-        return loss, logits.detach().argmax(dim=-1)
+        loss = F.cross_entropy(logits, F.pad(wanted, (0, n_more), value=IGNORED), ignore_index=IGNORED, reduction="sum")
+        return loss, logits[:n_learned].detach().argmax(dim=-1)
 
     def _hear(self, audio: torch.Tensor, thin_after: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return encoder output and what cross-attention adds for each of its positions."""
