@@ -7,7 +7,7 @@
 Whisper base on the shared recordings (KMED_REAL_SPEECH, or ../shared/data/korean-speech), batch 4, the same batches
 for all, of clips spread evenly over the recordings' lengths. Needs librosa, transformers and accelerate. The
 competitors (peers_train.py) are processes that take turns (turns.py), a block of steps each; ratios are of blocks over
-the same clips. Ours is ``fit`` itself: `full` in the 30 s window, `thinned` with an eighth of its silence, `dynamic` in
+the same clips. Ours is ``fit`` itself: `full` in the 30 s window, `thinned` with a part of its silence, `dynamic` in
 the batch's own length. Features are made before for ours and for transformers, as both advise; the original makes them
 in each step, which is its recipe. A GPU is used where there is one.
 
@@ -58,7 +58,7 @@ from kmed_bench.asr.batches import (
 )
 from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.features import FrameStore, build_frames
-from kmed_bench.asr.thin import MARGIN, thin_positions
+from kmed_bench.asr.thin import MARGIN, TRAINING_GROUP, thin_positions
 from kmed_bench.asr.weights import find_weights, load_weights
 from kmed_bench.config import Context, DataConfig, TrainConfig
 from kmed_bench.corpus.manifest import ingest
@@ -140,7 +140,7 @@ def operations(batch: Sequence[Example], dims: ModelDimensions, context: Context
     longest = bucket_frames(max(e.n_frames for e in batch))
     n_heard = n_positions = window_frames(context, longest) // 2
     if context == "thinned":
-        n_positions = len(thin_positions(dims.n_audio_ctx, longest // 2 + MARGIN)[0])
+        n_positions = len(thin_positions(dims.n_audio_ctx, longest // 2 + MARGIN, TRAINING_GROUP)[0])
     learned = sum(n_learned(e, korean_tokenizer()) for e in batch)
     n_tokens = label_tensors(batch, korean_tokenizer())[0].shape[1]
     return 2 * multiply_adds(dims, len(batch), n_positions, n_tokens, round_up(learned, LEARNED_STEP), n_heard)

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from kmed_bench.asr.cache import attend, split_heads
 from kmed_bench.asr.decode import decode_clips, encode
 from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.thin import GROUP, MARGIN, encode_thinned, thin_positions, thinned_frames
+from kmed_bench.asr.thin import GROUP, MARGIN, TRAINING_GROUP, encode_thinned, thin_positions, thinned_frames
 from kmed_bench.asr.weights import load_weights
 from kmed_bench.training.native import training_layers
 from kmed_bench.training.network import LossNetwork
@@ -20,12 +20,13 @@ def tiny(tiny_checkpoint):
 
 
 @pytest.mark.parametrize("n_whole", [1, 250, 1493, 1499, 1500, 1600])
-def test_every_position_is_stood_for_once(n_whole):
-    chosen, counts = thin_positions(1500, n_whole)
+@pytest.mark.parametrize("group", [GROUP, TRAINING_GROUP])
+def test_every_position_is_stood_for_once(n_whole, group):
+    chosen, counts = thin_positions(1500, n_whole, group)
     assert sum(counts) == 1500
     assert chosen == sorted(set(chosen))
     assert chosen[: min(n_whole, 1500)] == list(range(min(n_whole, 1500)))
-    assert all(count in (1, GROUP) for count in counts[:-1])
+    assert all(count in (1, group) for count in counts[:-1])
     starts = [sum(counts[:i]) for i in range(len(counts))]
     assert all(s <= c < s + n for s, c, n in zip(starts, chosen, counts, strict=True))
 
@@ -59,7 +60,7 @@ def test_the_first_frames_are_enough(tiny, n_frames):
         short, bias = encode_thinned(tiny, mel[:, :, : thinned_frames(n_frames)], n_frames)
         x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).permute(0, 2, 1)
         whole = thinned_frames(n_frames) == 3000
-        chosen, counts = thin_positions(1500, 1500 if whole else n_frames // 2 + MARGIN)
+        chosen, counts = thin_positions(1500, 1500 if whole else n_frames // 2 + MARGIN, GROUP)
         x = x[:, chosen] + encoder.positional_embedding[chosen]
         for block in encoder.blocks:
             normed, attention = block.attn_ln(x), block.attn
@@ -99,18 +100,19 @@ def test_afterwards_attention_is_whispers_again(tiny):
     assert not any("qkv_attention" in vars(module) for module in tiny.modules())
 
 
-def test_silence_is_thinned_and_the_clip_is_not(tiny):
+@pytest.mark.parametrize("group", [GROUP, TRAINING_GROUP])
+def test_silence_is_thinned_and_the_clip_is_not(tiny, group):
     """What a constant silence would add is kept: the clip's own positions come out nearly as in the full window."""
     torch.manual_seed(1)
     mel = torch.full((1, 80, 3000), -1.5)
     mel[:, :, :200] = torch.randn(80, 200)
     with torch.inference_mode():
-        features, bias = encode_thinned(tiny, mel, 200)
+        features, bias = encode_thinned(tiny, mel, 200, group=group)
         whole = encode(tiny, mel)
     n_whole = 100 + MARGIN
-    assert features.shape == (1, n_whole + math.ceil((1500 - n_whole) / GROUP), 64)
+    assert features.shape == (1, n_whole + math.ceil((1500 - n_whole) / group), 64)
     assert bias[:n_whole].tolist() == [0.0] * n_whole
-    assert bias[n_whole].item() == pytest.approx(math.log(GROUP))
+    assert bias[n_whole].item() == pytest.approx(math.log(group))
     distance = (features[:, :n_whole] - whole[:, :n_whole]).abs().max()
     cut = encode(tiny, mel[:, :, : 2 * n_whole])
     assert distance < 0.2 * (cut - whole[:, :n_whole]).abs().max()

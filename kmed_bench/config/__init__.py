@@ -158,8 +158,8 @@ class TrainConfig:
     feature_budget_gib: Annotated[float, Field(gt=0)] = 64.0
     """Disk that the cache of features may take, in GiB."""
     audio_context: Context = "full"
-    """Window of training. full: every clip in Whisper's 30 s window; thinned: that window, of whose silence only every
-    eighth position is computed; dynamic: the batch's own length. docs/decisions/010-training-context.md has what each
+    """Window of training. full: every clip in Whisper's 30 s window; thinned: that window, of whose silence one
+    position in 32 is computed; dynamic: the batch's own length. docs/decisions/010-training-context.md has what each
     of them teaches."""
 
 

@@ -9,7 +9,7 @@ from whisper.model import Whisper
 from kmed_bench.asr.batches import IGNORED, round_up
 from kmed_bench.asr.decode import encode
 from kmed_bench.asr.device import Precision, autocast
-from kmed_bench.asr.thin import encode_thinned
+from kmed_bench.asr.thin import TRAINING_GROUP, encode_thinned
 
 LEARNED_STEP = 32
 """Learned tokens of a batch are padded to a multiple of this, for the reason that batches are (``asr.batches``)."""
@@ -64,7 +64,7 @@ class LossNetwork(torch.nn.Module):
             return audio, None
         if thin_after is None:
             return encode(self.model, audio), None
-        return encode_thinned(self.model, audio, thin_after)
+        return encode_thinned(self.model, audio, thin_after, group=TRAINING_GROUP)
 
 
 def decoder_states(
