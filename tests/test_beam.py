@@ -4,7 +4,7 @@ import whisper
 from random_whisper import save_random_whisper
 from whisper.model import ModelDimensions, Whisper
 
-from kmed_bench.asr.batches import korean_tokenizer
+from kmed_bench.asr.batches import bucket_frames, korean_tokenizer
 from kmed_bench.asr.beam import decode_beam
 from kmed_bench.asr.cache import DecoderCache, fill_gaps, next_logits
 from kmed_bench.asr.decode import decode_clips, decode_greedy, encode
@@ -185,7 +185,7 @@ def test_settings_reach_the_search(ending, tone_part, tmp_path):
     tokenizer = korean_tokenizer()
     longest = max(names, key=store.n_frames)
     with torch.inference_mode():
-        features = encode(ending, store.window([longest], store.n_frames(longest)))
+        features = encode(ending, store.window([longest], bucket_frames(store.n_frames(longest))))
     beam = decode_beam(ending, features, tokenizer, max_new_tokens=12, beam_size=3)[0]
     assert decode(beam_size=3)[longest].text == tokenizer.decode(beam.tokens).strip()
     assert not any(clip.guarded for clip in decode().values())
