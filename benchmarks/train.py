@@ -37,7 +37,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import pandas as pd
@@ -69,7 +69,7 @@ from kmed_bench.training.network import LEARNED_STEP, LossNetwork
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
 DEVICE = pick_device()
 SEED = 0
-CONTEXTS: tuple[Context, ...] = ("full", "thinned", "dynamic")
+CONTEXTS: tuple[Context, ...] = get_args(Context)
 PEERS = ("original", "transformers")
 PEAK_SIDE, PRODUCTS_A_STEP = 2048, 4
 TARGETS = {"original over full": 2.2, "original over dynamic": 10, "transformers over full": 1.2}

@@ -11,24 +11,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
+from demo_split import prepare
 from whisper.model import Whisper
 
 from kmed_bench.asr.batches import Example, build_examples, korean_tokenizer
 from kmed_bench.asr.device import resolve_precision
 from kmed_bench.asr.features import FrameStore, build_frames
 from kmed_bench.asr.weights import dimensions
-from kmed_bench.config import DataConfig, TrainConfig, load_config
-from kmed_bench.corpus.manifest import ingest
-from kmed_bench.corpus.split import read_split, split_manifest, write_split
-from kmed_bench.pipeline import demo_corpus
+from kmed_bench.config import Context, TrainConfig, load_config
+from kmed_bench.corpus.split import read_split
 from kmed_bench.progress import Narrator
-from kmed_bench.records import SIZES, read_manifest
+from kmed_bench.records import SIZES
 from kmed_bench.training.fit import fit, seed_everything
 
-CONTEXTS = ("full", "thinned", "dynamic")
+CONTEXTS = get_args(Context)
 
 
 def measure_memory(config: TrainConfig) -> dict[str, Any]:
@@ -36,10 +35,7 @@ def measure_memory(config: TrainConfig) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        demo = load_config("demo")
-        ingest([demo_corpus(demo, folder, Narrator())], folder / "manifest", DataConfig())
-        manifest = read_manifest(folder / "manifest" / "manifest.parquet")
-        write_split(split_manifest(manifest, demo.split), folder / "split")
+        prepare(load_config("demo"), folder, Narrator())
         for size in SIZES:
             for context in CONTEXTS:
                 command = [sys.executable, __file__, str(folder), size, context, str(config.batch_size)]

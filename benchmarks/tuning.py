@@ -19,15 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from demo_split import prepare
 
 from kmed_bench.asr.device import describe_machine, pick_device
 from kmed_bench.asr.weights import find_weights
 from kmed_bench.config import Config, load_config
-from kmed_bench.corpus.manifest import ingest
-from kmed_bench.corpus.split import split_manifest, write_split
-from kmed_bench.pipeline import demo_corpus
 from kmed_bench.progress import Narrator
-from kmed_bench.records import read_manifest
 from kmed_bench.tuning.tune import tune
 
 
@@ -51,13 +48,6 @@ def settings(folder: Path, *, quick: bool, seed: int, pruner: str) -> Config:
             "tracking.uri": f"sqlite:///{folder}/mlflow.db",
         },
     )
-
-
-def prepare(config: Config, folder: Path, narrator: Narrator) -> Path:
-    """Return the folder of a small split of the demo corpus."""
-    ingest([demo_corpus(config, folder, narrator)], folder / "manifest", config.data)
-    write_split(split_manifest(read_manifest(folder / "manifest" / "manifest.parquet"), config.split), folder / "split")
-    return folder / "split"
 
 
 def measure(config: Config, split: Path, out: Path, narrator: Narrator) -> dict[str, Any]:

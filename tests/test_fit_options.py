@@ -212,10 +212,14 @@ def test_two_processes_are_one(tone_part, cache, store, tiny_checkpoint, train, 
     assert done.returncode == 0, done.stderr[-3000:]
     together = torch.load(out, weights_only=True)
     assert together["world"] == 2
-    alone, results = train()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the two has: sums over threads round otherwise
+    try:
+        alone, results = train()
+    finally:
+        torch.set_num_threads(threads)
     for one, two in zip(together["results"], results, strict=True):
         for key in ("train_loss", "valid_loss", "train_cer_teacher_forced"):
             assert one[key] == pytest.approx(getattr(two, key), abs=2e-5)
     for name, value in alone.state_dict().items():
-        # A twentieth of one update: AdamW divides what rounds otherwise by the gradient's own size, however small.
-        assert (together["model"][name] - value).abs().max() < 5e-5, name
+        assert (together["model"][name] - value).abs().max() < 2e-5, name

@@ -1,0 +1,17 @@
+"""A split of the demo corpus, for benchmarks that need no real speech."""
+
+from pathlib import Path
+
+from kmed_bench.config import Config
+from kmed_bench.corpus.manifest import ingest
+from kmed_bench.corpus.split import split_manifest, write_split
+from kmed_bench.pipeline import demo_corpus
+from kmed_bench.progress import Narrator
+from kmed_bench.records import read_manifest
+
+
+def prepare(config: Config, folder: Path, narrator: Narrator) -> Path:
+    """Return the folder of a split of the demo corpus."""
+    ingest([demo_corpus(config, folder, narrator)], folder / "manifest", config.data)
+    write_split(split_manifest(read_manifest(folder / "manifest" / "manifest.parquet"), config.split), folder / "split")
+    return folder / "split"
