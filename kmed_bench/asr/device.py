@@ -43,6 +43,11 @@ def resolve_precision(wanted: str, device: torch.device) -> Precision:
     return "bf16" if native else "fp32"
 
 
+def bf16_on_cpu(precision: Precision, device: torch.device) -> bool:
+    """Return whether layers of our own compute training (``training.native``, ``training.output``)."""
+    return precision == "bf16" and device.type == "cpu"
+
+
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Return the context of a precision: nothing for fp32, 16-bit matrix products otherwise."""
     if precision == "fp32":

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from whisper.model import LayerNorm, MultiHeadAttention, Whisper
 
-from kmed_bench.asr.device import Precision
+from kmed_bench.asr.device import Precision, bf16_on_cpu
 from kmed_bench.asr.replaced import methods_replaced
 from kmed_bench.asr.thin import attention_replaced, biased_attention
 
@@ -32,7 +32,7 @@ size, since each shape is compiled."""
 @contextlib.contextmanager
 def training_layers(model: Whisper, precision: Precision) -> Iterator[None]:
     """Let a model train and validate: in faster layers where there are any (bf16 on a CPU), and in any window."""
-    if precision != "bf16" or model.device.type != "cpu":
+    if not bf16_on_cpu(precision, model.device):
         with biased_attention(model):  # here, since backward may compute a block's forward again
             yield
         return

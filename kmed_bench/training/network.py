@@ -8,8 +8,9 @@ from whisper.model import Whisper
 
 from kmed_bench.asr.batches import IGNORED, round_up
 from kmed_bench.asr.decode import encode
-from kmed_bench.asr.device import Precision, autocast
+from kmed_bench.asr.device import Precision, autocast, bf16_on_cpu
 from kmed_bench.asr.thin import TRAINING_GROUP, encode_thinned
+from kmed_bench.training.output import OutputLoss
 
 LEARNED_STEP = 32
 """Learned tokens of a batch are padded to a multiple of this, for the reason that batches are (``asr.batches``)."""
@@ -53,9 +54,14 @@ class LossNetwork(torch.nn.Module):
             rows, wanted = states[learned], targets[learned]
             n_learned = len(rows)
             n_more = round_up(n_learned, LEARNED_STEP) - n_learned
-            logits = F.linear(decoder.ln(F.pad(rows, (0, 0, 0, n_more))), weight)
+            rows = decoder.ln(F.pad(rows, (0, 0, 0, n_more)))
+            wanted = F.pad(wanted, (0, n_more), value=IGNORED)
+            if bf16_on_cpu(self.precision, self.model.device):
+                loss, best = OutputLoss.apply(rows, weight, wanted)
+                return loss, best[:n_learned]
+            logits = F.linear(rows, weight)
         logits = logits.float()
-        loss = F.cross_entropy(logits, F.pad(wanted, (0, n_more), value=IGNORED), ignore_index=IGNORED, reduction="sum")
+        loss = F.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
         return loss, logits[:n_learned].detach().argmax(dim=-1)
 
     def _hear(self, audio: torch.Tensor, thin_after: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
