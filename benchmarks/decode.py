@@ -1,18 +1,16 @@
 """Decoding on the CPU: clips a second and CER of ours and its peers, on the same clips and the same weights.
 
     python benchmarks/decode.py --quick --json decode.json
-    python benchmarks/decode.py --json decode.json --dynamic-checkpoint best.pt
+    python benchmarks/decode.py --json decode.json
 
 Whisper base, Korean, greedy, without timestamps. Every system is given 16 kHz samples in memory and makes
 its own features inside the timer, so that a second of one is a second of another. Blocks of all clips
 take turns within a round, in an order that turns with the rounds; a first block of two clips for each is
 left out. A ratio over 1 means that ours is faster: the peer's seconds divided by ours in the same round.
 
-- ours: `full` is the 30 s window in fp32 and batches of 1, 8 and 16 clips; `thinned` the same window and the
-  same weights with its silence thinned out (an approximation: its CER and texts stand beside the others');
-  `dynamic` the batch's own length, meant for a checkpoint that was trained so (--dynamic-checkpoint). Without one the
-  untouched weights are timed, and the CER beside it is what the untouched model makes of a short window. Both again in
-  bf16 where the processor multiplies it.
+- ours: `full` is the 30 s window in fp32 and batches of 1, 8 and 16 clips; `dynamic` the batch's own length and few
+  positions that stand for the window's silence (an approximation: its CER and texts stand beside the others'). Both
+  again in bf16 where the processor multiplies it.
 - openai-whisper's `decode` and `transcribe` (temperature 0), one clip at a time in fp32.
 - faster-whisper on the wheels' CTranslate2 file, beam 1, fp32 and int8, one clip at a time.
 """
@@ -29,7 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -42,7 +40,7 @@ from kmed_bench.asr.decode import decode_clips
 from kmed_bench.asr.device import Precision, describe_machine, resolve_precision
 from kmed_bench.asr.features import decode_audio, log_mel, pad_value
 from kmed_bench.asr.weights import find_weights, load_weights
-from kmed_bench.config import DataConfig, DecodingContext
+from kmed_bench.config import Context, DataConfig
 from kmed_bench.corpus.archives import AudioReader
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.records import Prediction, read_manifest
@@ -75,7 +73,7 @@ class HeardFrames:
 
 
 def by_us(
-    model: Whisper, batch_size: int, context: DecodingContext, clips: Clips, precision: Precision = "fp32"
+    model: Whisper, batch_size: int, context: Context, clips: Clips, precision: Precision = "fp32"
 ) -> dict[str, str]:
     decoded = decode_clips(
         model,
@@ -89,14 +87,14 @@ def by_us(
     return {clip.utterance_id: clip.text for clip in decoded}
 
 
-def by_us_in_bf16(model: Whisper, dynamic: Whisper) -> dict[str, System]:
+def by_us_in_bf16(model: Whisper) -> dict[str, System]:
     """Return our systems in bf16; none where the hardware does not multiply it."""
     if resolve_precision("auto", torch.device("cpu")) != "bf16":
         print("bf16 is left out: this processor does not multiply it")
         return {}
     return {
-        f"ours, {context}, batch {n}, bf16": functools.partial(by_us, which, n, context, precision="bf16")
-        for context, which in (("full", model), ("dynamic", dynamic))
+        f"ours, {context}, batch {n}, bf16": functools.partial(by_us, model, n, context, precision="bf16")
+        for context in get_args(Context)
         for n in (8, 16)
     }
 
@@ -248,7 +246,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="8 clips in 3 rounds instead of 48 in 5")
     parser.add_argument("--json", type=Path, help="where the result is written")
     parser.add_argument("--source", type=Path, default=DEFAULT_SOURCE, help="a corpus in the download's layout")
-    parser.add_argument("--dynamic-checkpoint", type=Path, help="base, fine-tuned with audio_context=dynamic")
     parser.add_argument("--clips", type=int, help="clips in a block")
     parser.add_argument("--rounds", type=int, help="blocks of each system")
     parser.add_argument("--only", nargs="+", help="systems by name, beside openai-whisper's decode")
@@ -257,13 +254,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     weights = find_weights("base")
     model = load_weights(weights.path)
-    dynamic = load_weights(args.dynamic_checkpoint) if args.dynamic_checkpoint else model
     part, clips = read_clips(args.source, args.clips or (8 if args.quick else 48))
     systems: dict[str, System] = {
         **{f"ours, full, batch {n}": functools.partial(by_us, model, n, "full") for n in (1, 8, 16)},
-        "ours, thinned, batch 8": functools.partial(by_us, model, 8, "thinned"),
-        "ours, dynamic, batch 8": functools.partial(by_us, dynamic, 8, "dynamic"),
-        **by_us_in_bf16(model, dynamic),
+        "ours, dynamic, batch 8": functools.partial(by_us, model, 8, "dynamic"),
+        **by_us_in_bf16(model),
         REFERENCE: functools.partial(by_decode, model),
         "openai-whisper transcribe": functools.partial(by_transcribe, model),
         **load_faster_whisper(args.threads),
@@ -284,7 +279,6 @@ def main() -> None:
             "audio_s": float(part["duration_s"].sum()),
             "weights": weights.origin,
             "weights_sha256": weights.sha256,
-            "dynamic_weights": "dynamically trained" if args.dynamic_checkpoint else "untouched: for time alone",
         },
         "ours": {**ours, "bound": encoder_share(model, clips)},
         "peers": peers,

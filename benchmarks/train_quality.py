@@ -17,7 +17,7 @@ from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_
 from kmed_bench.asr.decode import predict_part
 from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.weights import load_weights, save_weights
+from kmed_bench.asr.weights import load_weights
 from kmed_bench.config import Context, DataConfig, EvalConfig, SplitConfig, TrainConfig
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.corpus.split import split_manifest
@@ -27,7 +27,6 @@ from kmed_bench.training.fit import fit, seed_everything
 
 SCORING = EvalConfig()
 PEERS = ("original", "transformers")
-SHARE = 0.25  # of dynamic steps in the full window, the recipe that is tried beside plain dynamic training
 Train = Callable[[Whisper, int], Iterator[object]]
 
 
@@ -66,15 +65,13 @@ class Comparison:
         """Return the ways to train, each given a model and a seed; ours go on after each epoch."""
         return {
             "full": lambda model, seed: self._ours(model, seed, "full"),
-            "thinned": lambda model, seed: self._ours(model, seed, "thinned"),
             "dynamic": lambda model, seed: self._ours(model, seed, "dynamic"),
-            f"dynamic, {SHARE:.0%} full": lambda model, seed: self._ours(model, seed, "dynamic", SHARE),
             "original": self._original,
             "transformers": self._transformers,
         }
 
-    def _ours(self, model: Whisper, seed: int, context: Context, full_share: float = 0.0) -> Iterator[object]:
-        config = dataclasses.replace(self.config, audio_context=context, full_window_share=full_share)
+    def _ours(self, model: Whisper, seed: int, context: Context) -> Iterator[object]:
+        config = dataclasses.replace(self.config, audio_context=context)
         return fit(model, self.train, self.stores["train"], self.valid, self.stores["valid"], config, seed=seed)
 
     def _original(self, model: Whisper, seed: int) -> Iterator[object]:
@@ -117,7 +114,6 @@ def measure_quality(
     *,
     only: Sequence[str] | None = None,
     curve: bool = False,
-    keep: Path | None = None,
 ) -> dict[str, Any]:
     """Return each competitor's decoded test CER by seed, with its spread, and the seconds of training.
 
@@ -127,8 +123,6 @@ def measure_quality(
         The competitors that are wanted; None: all.
     curve : bool
         Whether ours is decoded after each epoch; the peers are at the end alone.
-    keep : Path, optional
-        Where the dynamically trained checkpoint of the first seed is kept, for ``decode.py``.
     """
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(source, config, parts, Path(folder))
@@ -155,12 +149,10 @@ def measure_quality(
                 found["test_cer"].append(by_epoch[-1] if curve else comparison.test_cer(model))
                 if curve:
                     found.setdefault("test_cer_by_epoch", []).append(by_epoch)
-                if name.startswith("dynamic"):  # others fall into loops in a short window
+                if name == "dynamic":
                     found.setdefault("test_cer_dynamic", []).append(comparison.test_cer(model, "dynamic"))
                 # Hours may pass before the end; what is known is said at once.
                 print(f"{name}, seed {seed}: { {k: v[-1] for k, v in found.items()} }", file=sys.stderr, flush=True)
-                if keep and name == "dynamic" and seed == seeds[0]:
-                    save_weights(model, keep)
         counts = {name: len(part) for name, part in comparison.split.parts.items()}
     results = {name: {**found, **_spread(found["test_cer"])} for name, found in runs.items()}
     return {

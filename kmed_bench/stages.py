@@ -186,7 +186,7 @@ def train_epochs(
 
 def encodes_once(config: TrainConfig) -> bool:
     """Tell whether encoder output can be computed once: the encoder is frozen and hears the same each epoch."""
-    varied = config.spec_augment or config.speed_factors or config.lora_rank or config.full_window_share > 0
+    varied = config.spec_augment or config.speed_factors or config.lora_rank
     return config.freeze_encoder and not varied
 
 

@@ -12,7 +12,7 @@ from kmed_bench.asr.batches import (
     make_batch,
 )
 from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.thin import thinned_frames
+from kmed_bench.asr.thin import TRAINING
 from kmed_bench.records import KmedError
 
 TOKENIZER = korean_tokenizer()
@@ -61,13 +61,12 @@ def test_windows_are_whispers_or_the_longest_clips_bucket(examples, store):
     assert make_batch(chosen, store, "full", TOKENIZER).mel.shape == (4, 80, N_FRAMES)
     longest = 192
     assert longest - 64 < max(e.n_frames for e in chosen) <= longest
-    assert make_batch(chosen, store, "dynamic", TOKENIZER).mel.shape == (4, 80, longest)
-    thinned = make_batch(chosen, store, "thinned", TOKENIZER)
-    assert thinned.mel.shape == (4, 80, thinned_frames(longest))
-    assert thinned.thin_after == longest
+    dynamic = make_batch(chosen, store, "dynamic", TOKENIZER)
+    assert dynamic.mel.shape == (4, 80, TRAINING.frames(longest))
+    assert dynamic.thin_after == longest
     # A piece is computed in the window of its batch.
-    piece = make_batch(chosen[:1], store, "thinned", TOKENIZER, among=chosen)
-    assert (piece.mel.shape[2], piece.thin_after) == (thinned.mel.shape[2], longest)
+    piece = make_batch(chosen[:1], store, "dynamic", TOKENIZER, among=chosen)
+    assert (piece.mel.shape[2], piece.thin_after) == (dynamic.mel.shape[2], longest)
 
 
 def test_few_shapes_occur(tone_part):
@@ -79,7 +78,7 @@ def test_few_shapes_occur(tone_part):
             return torch.zeros(len(utterance_ids), 80, n_frames)
 
     clips = [Example(f"{2 * i}", tuple(range(5 + i % 76)), "", 2 * i) for i in range(1, 1501)]
-    for context, most in (("full", 1), ("dynamic", 47), ("thinned", 47)):
+    for context, most in (("full", 1), ("dynamic", 47)):
         batches = [make_batch(clips[i : i + 3], Silence(), context, TOKENIZER) for i in range(0, 1500, 3)]
         assert all(b.mel.shape[2] >= int(b.examples[-1].utterance_id) for b in batches)
         assert len({b.mel.shape[2] for b in batches}) <= most

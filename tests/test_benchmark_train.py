@@ -84,3 +84,14 @@ def test_a_failing_competitor_stops_the_others(turns, work, message):
     with pytest.raises(RuntimeError, match=message):
         turns(["a", "b"], warm_up=1, block=1, blocks=5).run(work)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in FOLDER.glob("*.py")))
+def test_every_benchmark_finds_the_names_it_imports(load, script):
+    """They are run by hand: a name that the package has given up would show only then."""
+    try:
+        load(script)
+    except ModuleNotFoundError as missing:
+        if missing.name.startswith("kmed_bench"):
+            raise
+        pytest.skip(f"{missing.name}, which {script}.py compares with, is not installed")

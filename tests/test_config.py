@@ -52,7 +52,7 @@ def flatten_value(config: Config, key: str) -> object:
         ({"train.lr": "fast"}, "train.lr is 'fast'"),
         ({"train.lr": "-1"}, "greater than 0"),
         ({"train.max_len": "449"}, "less than or equal to 448"),
-        ({"train.audio_context": "half"}, "'full', 'thinned' or 'dynamic'"),
+        ({"train.audio_context": "half"}, "'full' or 'dynamic'"),
         ({"model.sizes": "huge"}, "huge; choose from tiny, base, small"),
         ({"model.sizes": "none"}, "choose from tiny, base, small"),
         ({"model.weights": "x.pt"}, "give the one size it belongs to"),

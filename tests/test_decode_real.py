@@ -97,16 +97,16 @@ def test_a_hundred_clips_read_as_openai_whisper_reads_them(model, heard, part, r
     assert ties <= 2
 
 
-def test_thinned_silence_reads_nearly_the_same(model, part, store, read):
+def test_dynamic_windows_read_nearly_the_same(model, part, store, read):
     """An approximation: most texts equal the full window's, and the rate of errors stays where it was."""
     tokenizer = korean_tokenizer()
-    thinned = predict_part(model, part, store, batch_size=8, context="thinned", precision="fp32", max_new_tokens=224)
-    full = [dataclasses.replace(p, hypothesis=tokenizer.decode(w.tokens)) for p, w in zip(thinned, read, strict=True)]
-    equal = sum(p.hypothesis == q.hypothesis.strip() for p, q in zip(thinned, full, strict=True))
-    cer_thinned, cer_full = (rates(count_utterances(p, "pronunciation"))["cer"] for p in (thinned, full))
-    print(f"{equal} of {len(read)} texts equal; CER {cer_full:.4f} full, {cer_thinned:.4f} thinned")
+    dynamic = predict_part(model, part, store, batch_size=8, context="dynamic", precision="fp32", max_new_tokens=224)
+    full = [dataclasses.replace(p, hypothesis=tokenizer.decode(w.tokens)) for p, w in zip(dynamic, read, strict=True)]
+    equal = sum(p.hypothesis == q.hypothesis.strip() for p, q in zip(dynamic, full, strict=True))
+    cer_dynamic, cer_full = (rates(count_utterances(p, "pronunciation"))["cer"] for p in (dynamic, full))
+    print(f"{equal} of {len(read)} texts equal; CER {cer_full:.4f} full, {cer_dynamic:.4f} dynamic")
     assert equal >= len(read) / 2
-    assert cer_thinned == pytest.approx(cer_full, abs=0.02)
+    assert cer_dynamic == pytest.approx(cer_full, abs=0.02)
 
 
 def test_beams_read_real_clips_as_openai_whispers_do(model, heard):

@@ -7,12 +7,15 @@ from whisper.model import Whisper
 from kmed_bench.asr.batches import bucket_frames, chunks
 from kmed_bench.asr.decode import encode
 from kmed_bench.asr.features import FrameStore, build_frames
+from kmed_bench.asr.thin import TRAINING, encode_thinned
 from kmed_bench.asr.weights import find_weights, load_weights
 from kmed_bench.config import DataConfig
 from kmed_bench.corpus.manifest import ingest
 from kmed_bench.records import KmedError, read_manifest
 from kmed_bench.training import encoded
 from kmed_bench.training.encoded import build_encoded
+from kmed_bench.training.native import training_layers
+from kmed_bench.training.network import LossNetwork
 
 
 @pytest.fixture
@@ -32,7 +35,9 @@ def names(tone_part) -> list[str]:
 
 @torch.inference_mode()
 def expect(model: Whisper, frames: FrameStore, names: list[str], window: int) -> torch.Tensor:
-    return encode(model, frames.window(names, window))
+    if window == N_FRAMES:
+        return encode(model, frames.window(names, window))
+    return encode_thinned(model, frames.window(names, TRAINING.frames(window)), window, TRAINING)[0]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +55,7 @@ def test_dynamic_output_is_the_encoders_own_bit_for_bit(model, frames, names, tm
         groups.setdefault(bucket_frames(frames.n_frames(name)), []).append(name)
     assert len(groups) > 1
     for window, group in groups.items():
-        assert all(store.positions(name) == window // 2 for name in group)
+        assert all(store.positions(name) == window // 2 + 32 for name in group)
         for batch in chunks(group, encoded._BATCH):
             assert torch.equal(store.window(batch), expect(model, frames, batch, window))
         # Alone or in another order, a clip's output differs in rounding at most.
@@ -78,9 +83,11 @@ def test_the_decoder_learns_the_same_from_it(model, frames, names, tmp_path):
     model.encoder.requires_grad_(False)
     tokens = torch.arange(12).expand(len(batch), -1)
     gradients = []
-    for features in (encode(model, frames.window(batch, 192)), store.window(batch)):
+    for stored, audio in ((False, frames.window(batch, TRAINING.frames(192))), (True, store.window(batch))):
         model.zero_grad()
-        model.decoder(tokens, features).square().mean().backward()
+        with training_layers(model, "fp32"):
+            loss, _ = LossNetwork(model, "fp32", encoded=stored)(audio, tokens, tokens.roll(-1, 1), thin_after=192)
+            loss.backward()
         gradients.append(model.decoder.blocks[0].cross_attn.key.weight.grad.clone())
     torch.testing.assert_close(gradients[1], gradients[0])
 

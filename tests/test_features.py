@@ -71,7 +71,7 @@ def test_a_store_gives_back_what_was_computed(tone_part, tmp_path):
         samples = decode_audio(Path(path).read_bytes(), "x")
         expected = whisper.log_mel_spectrogram(whisper.pad_or_trim(torch.from_numpy(samples)), 80)
         torch.testing.assert_close(row, expected, atol=1e-5, rtol=0)
-    # Real frames alone are kept: a dynamic window of the longer clip holds no more than its frames.
+    # Real frames alone are kept: a window of the longer clip's length holds no more than its frames.
     assert store.window(names[:2], store.n_frames(names[1])).shape == (2, 80, store.n_frames(names[1]))
     n_bytes = sum(f.stat().st_size for f in tmp_path.rglob("frames.f32"))
     assert n_bytes == sum(store.n_frames(name) for name in names) * 80 * 4

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from kmed_bench.asr.cache import attend, split_heads
 from kmed_bench.asr.decode import decode_clips, encode
 from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.thin import GROUP, MARGIN, TRAINING_GROUP, encode_thinned, thin_positions, thinned_frames
+from kmed_bench.asr.thin import DECODING, TRAINING, encode_thinned
 from kmed_bench.asr.weights import load_weights
 from kmed_bench.training.native import training_layers
 from kmed_bench.training.network import LossNetwork
@@ -19,14 +19,18 @@ def tiny(tiny_checkpoint):
     return load_weights(tiny_checkpoint)
 
 
-@pytest.mark.parametrize("n_whole", [1, 250, 1493, 1499, 1500, 1600])
-@pytest.mark.parametrize("group", [GROUP, TRAINING_GROUP])
-def test_every_position_is_stood_for_once(n_whole, group):
-    chosen, counts = thin_positions(1500, n_whole, group)
+@pytest.mark.parametrize("n_frames", [2, 500, 2892, 2944, 2962, 2966, 3000])
+@pytest.mark.parametrize("thinning", [TRAINING, DECODING])
+def test_every_position_is_stood_for_once(n_frames, thinning):
+    chosen, counts = thinning.positions(n_frames)
     assert sum(counts) == 1500
     assert chosen == sorted(set(chosen))
-    assert chosen[: min(n_whole, 1500)] == list(range(min(n_whole, 1500)))
-    assert all(count in (1, group) for count in counts[:-1])
+    n_whole = min(n_frames // 2 + thinning.margin, 1500)
+    assert chosen[:n_whole] == list(range(n_whole))
+    assert len(chosen) <= n_whole + thinning.groups
+    assert counts[:n_whole] == [1] * n_whole
+    assert len(set(counts[n_whole:-1])) <= 1
+    torch.testing.assert_close(thinning.bias(n_frames).exp(), torch.tensor(counts).float())
     starts = [sum(counts[:i]) for i in range(len(counts))]
     assert all(s <= c < s + n for s, c, n in zip(starts, chosen, counts, strict=True))
 
@@ -45,22 +49,23 @@ def test_a_key_that_counts_n_times_is_n_keys(tiny):
 def test_a_clip_that_fills_the_window_is_encoded_whole(tiny):
     mel = torch.randn(2, 80, 3000)
     with torch.inference_mode():
-        features, bias = encode_thinned(tiny, mel, 3000)
+        features, bias = encode_thinned(tiny, mel, 3000, TRAINING)
         torch.testing.assert_close(features, encode(tiny, mel), atol=1e-5, rtol=1e-5)
     assert bias.tolist() == [0.0] * 1500
 
 
-@pytest.mark.parametrize("n_frames", [1, 201, 900, 2879, 2893, 2894, 2999])
-def test_the_first_frames_are_enough(tiny, n_frames):
+@pytest.mark.parametrize("thinning", [TRAINING, DECODING])
+@pytest.mark.parametrize("n_frames", [1, 201, 900, 2879, 2893, 2894, 2961, 2999])
+def test_the_first_frames_are_enough(tiny, n_frames, thinning):
     """What the convolutions would hear of the rest is what they hear of the silence after the clip."""
     mel = torch.full((1, 80, 3000), -1.5)
     mel[:, :, :n_frames] = torch.randn(80, n_frames, generator=torch.Generator().manual_seed(2))
     encoder = tiny.encoder
     with torch.inference_mode():
-        short, bias = encode_thinned(tiny, mel[:, :, : thinned_frames(n_frames)], n_frames)
+        short, bias = encode_thinned(tiny, mel[:, :, : thinning.frames(n_frames)], n_frames, thinning)
         x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).permute(0, 2, 1)
-        whole = thinned_frames(n_frames) == 3000
-        chosen, counts = thin_positions(1500, 1500 if whole else n_frames // 2 + MARGIN, GROUP)
+        whole = thinning.frames(n_frames) == 3000
+        chosen, counts = thinning.positions(n_frames)
         x = x[:, chosen] + encoder.positional_embedding[chosen]
         for block in encoder.blocks:
             normed, attention = block.attn_ln(x), block.attn
@@ -76,7 +81,7 @@ def test_the_first_frames_are_enough(tiny, n_frames):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_it_teaches_is_the_full_windows(tiny, precision):
-    """Gradients are far nearer to those of the 30 s window than the clip's own window gives."""
+    """Gradients are far nearer to those of the 30 s window than those of a window cut to the clip."""
     generator = torch.Generator().manual_seed(4)
     mel = torch.full((2, 80, 3000), -1.5)
     mel[:, :, :240] = torch.randn(2, 80, 240, generator=generator)
@@ -90,32 +95,32 @@ def test_what_it_teaches_is_the_full_windows(tiny, precision):
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     full = gradient(mel)
-    thinned, dynamic = gradient(mel[:, :, : thinned_frames(240)], 240), gradient(mel[:, :, :240])
-    assert (thinned - full).norm() < 0.3 * (dynamic - full).norm()
+    thinned, cut = gradient(mel[:, :, : TRAINING.frames(240)], 240), gradient(mel[:, :, :240])
+    assert (thinned - full).norm() < 0.3 * (cut - full).norm()
 
 
 def test_afterwards_attention_is_whispers_again(tiny):
     with torch.inference_mode():
-        encode_thinned(tiny, torch.randn(1, 80, 3000), 200)
+        encode_thinned(tiny, torch.randn(1, 80, 3000), 200, DECODING)
     assert not any("qkv_attention" in vars(module) for module in tiny.modules())
 
 
-@pytest.mark.parametrize("group", [GROUP, TRAINING_GROUP])
-def test_silence_is_thinned_and_the_clip_is_not(tiny, group):
+@pytest.mark.parametrize(("thinning", "most"), [(TRAINING, 0.2), (DECODING, 0.02)])
+def test_silence_is_thinned_and_the_clip_is_not(tiny, thinning, most):
     """What a constant silence would add is kept: the clip's own positions come out nearly as in the full window."""
     torch.manual_seed(1)
     mel = torch.full((1, 80, 3000), -1.5)
     mel[:, :, :200] = torch.randn(80, 200)
     with torch.inference_mode():
-        features, bias = encode_thinned(tiny, mel, 200, group=group)
+        features, bias = encode_thinned(tiny, mel, 200, thinning)
         whole = encode(tiny, mel)
-    n_whole = 100 + MARGIN
+        n_whole = 100 + thinning.margin
+        cut = encode(tiny, mel[:, :, : 2 * n_whole])
+    group = math.ceil((1500 - n_whole) / thinning.groups)
     assert features.shape == (1, n_whole + math.ceil((1500 - n_whole) / group), 64)
     assert bias[:n_whole].tolist() == [0.0] * n_whole
     assert bias[n_whole].item() == pytest.approx(math.log(group))
-    distance = (features[:, :n_whole] - whole[:, :n_whole]).abs().max()
-    cut = encode(tiny, mel[:, :, : 2 * n_whole])
-    assert distance < 0.2 * (cut - whole[:, :n_whole]).abs().max()
+    assert (features[:, :n_whole] - whole[:, :n_whole]).norm() < most * (cut - whole[:, :n_whole]).norm()
 
 
 def test_split_heads_keeps_every_number():
@@ -126,5 +131,5 @@ def test_split_heads_keeps_every_number():
 def test_decoding_takes_it_as_a_context(tiny, tone_part, tmp_path):
     store = build_frames(tone_part, tmp_path)
     names = tone_part["utterance_id"].tolist()
-    clips = list(decode_clips(tiny, store, names, batch_size=5, context="thinned", precision="fp32", max_new_tokens=8))
+    clips = list(decode_clips(tiny, store, names, batch_size=5, context="dynamic", precision="fp32", max_new_tokens=8))
     assert sorted(clip.utterance_id for clip in clips) == sorted(names)

@@ -9,7 +9,7 @@ import torch
 from whisper.audio import N_FRAMES
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
-from kmed_bench.asr.thin import thinned_frames
+from kmed_bench.asr.thin import TRAINING, Thinning
 from kmed_bench.config import Context
 from kmed_bench.records import KmedError
 from kmed_bench.text.marks import Policy, resolve_marks
@@ -76,7 +76,7 @@ class Batch:
         Shape (batch, n_tokens), n_tokens a multiple of 8; targets are the inputs one step on, ``IGNORED`` on the
         prompt and beyond the end-of-text token, which itself is learned.
     thin_after : int, optional
-        Frames after which the window's silence is thinned out (``encode_thinned``); None: it is encoded as it is.
+        Frames after which the window's silence is thinned out (``thin.TRAINING``); None: it is computed as it is.
     """
 
     examples: tuple[Example, ...]
@@ -134,9 +134,9 @@ def make_batch(
         compute what the whole would.
     """
     longest = bucket_frames(max(frames.n_frames(e.utterance_id) for e in among or examples))
-    mel = frames.window([e.utterance_id for e in examples], window_frames(context, longest))
+    mel = frames.window([e.utterance_id for e in examples], window_frames(context, longest, TRAINING))
     inputs, targets = label_tensors(examples, tokenizer)
-    return Batch(tuple(examples), mel, inputs, targets, thin_after=longest if context == "thinned" else None)
+    return Batch(tuple(examples), mel, inputs, targets, thin_after=longest if context == "dynamic" else None)
 
 
 def bucket_frames(n_frames: int) -> int:
@@ -144,17 +144,15 @@ def bucket_frames(n_frames: int) -> int:
     return min(round_up(n_frames, _BUCKET), N_FRAMES)
 
 
-def window_frames(context: Context, longest: int) -> int:
-    """Return the frames of a batch's tensor: 30 s (full), its longest clip's (dynamic), or its and some silence.
+def window_frames(context: Context, longest: int, thinning: Thinning) -> int:
+    """Return the frames of a batch's tensor: 30 s (full), or its longest clip's and some silence (dynamic).
 
     Parameters
     ----------
     longest : int
         The longest clip's length in whole buckets (``bucket_frames``).
     """
-    if context == "thinned":
-        return thinned_frames(longest)
-    return longest if context == "dynamic" else N_FRAMES
+    return thinning.frames(longest) if context == "dynamic" else N_FRAMES
 
 
 def label_tensors(examples: Sequence[Example], tokenizer: Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:

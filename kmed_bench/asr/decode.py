@@ -17,7 +17,7 @@ from kmed_bench.asr.beam import decode_beam
 from kmed_bench.asr.cache import DecoderCache, fill_gaps, next_logits
 from kmed_bench.asr.device import Precision, autocast, no_plan_per_shape
 from kmed_bench.asr.rules import TokenRules, Written, suppressed_tokens
-from kmed_bench.asr.thin import encode_thinned
+from kmed_bench.asr.thin import DECODING, encode_thinned
 from kmed_bench.config import Context, EvalConfig
 from kmed_bench.records import Prediction
 
@@ -125,8 +125,8 @@ def decode_clips(
     precision : {"fp32", "bf16", "fp16"}
         Arithmetic of the encoder, and on GPUs of the decoder; a CPU decodes in fp32.
     context : str
-        What the encoder computes: ``full``, the 30 s window; ``dynamic``, the batch's own length; ``thinned``,
-        the window with its silence thinned out (``encode_thinned``).
+        What the encoder computes: ``full``, the 30 s window; ``dynamic``, the batch's own length and few positions
+        that stand for the window's silence (``thin.DECODING``).
     beam_size : int
         Hypotheses followed at a time; 1 is greedy.
     repetition_guard : int, optional
@@ -140,11 +140,11 @@ def decode_clips(
     for names in chunks(ordered, batch_size):
         started = time.perf_counter()
         n_frames = bucket_frames(store.n_frames(names[0]))
-        mel = store.window(names, window_frames(context, n_frames)).to(device)
+        mel = store.window(names, window_frames(context, n_frames, DECODING)).to(device)
         with torch.inference_mode(), no_plan_per_shape(device):
             with autocast(precision, device):
-                if context == "thinned":
-                    features, bias = encode_thinned(model, mel, n_frames)
+                if context == "dynamic":
+                    features, bias = encode_thinned(model, mel, n_frames, DECODING)
                 else:
                     features, bias = encode(model, mel), None
             with autocast("fp32" if device.type == "cpu" else precision, device):  # see DecoderCache

@@ -1,4 +1,4 @@
-"""The 30 s window at a fraction of its cost: of the silence after a clip, one position in several is computed.
+"""``dynamic``: the 30 s window at a fraction of its cost, since few positions stand for the silence after a clip.
 
 Whisper hears a clip of 4 s followed by 26 s of silence, and most of its encoder's work goes into that
 silence. Leaving it out changes what an untouched model writes, and what a model learns. Here the positions
@@ -10,6 +10,7 @@ by ``benchmarks/decode.py``, what a model learns so by ``benchmarks/train.py --q
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -22,62 +23,77 @@ from whisper.model import MultiHeadAttention, Whisper
 from kmed_bench.asr.cache import split_heads
 from kmed_bench.asr.replaced import methods_replaced
 
-MARGIN = 50  # positions of 20 ms kept whole after the clip, where its sound still echoes
-GROUP = 8
-"""Positions of a group where texts shall stay: of 303 clips, 257 read as in the full window, 220 with groups of 32."""
-TRAINING_GROUP = 32
-"""What is learned is no worse for larger groups, and steps are shorter (docs/decisions/010-training-context.md)."""
-
 # The second convolution halves the frames and, with the first, sees two frames on either side.
 _STRIDE, _REACH = 2, 2
 
 
-def thinned_frames(n_frames: int) -> int:
-    """Return how many frames of the window ``encode_thinned`` reads: the rest is silence like that before it."""
-    n_whole = n_frames // _STRIDE + MARGIN
-    return min(N_FRAMES, _STRIDE * n_whole + 2 * _REACH)
+@dataclasses.dataclass(frozen=True)
+class Thinning:
+    """How much of the silence after a clip is computed.
+
+    Attributes
+    ----------
+    margin : int
+        Positions of 20 ms after the clip that are computed, since its sound still echoes there.
+    groups : int
+        Positions, at most, that stand for all others.
+    """
+
+    margin: int
+    groups: int
+
+    def frames(self, n_frames: int) -> int:
+        """Return how many frames of the window are read for a clip of n_frames: the rest is silence like theirs."""
+        return min(N_FRAMES, _STRIDE * (n_frames // _STRIDE + self.margin) + 2 * _REACH)
+
+    def positions(self, n_frames: int) -> tuple[list[int], list[int]]:
+        """Return the positions that are computed for a clip of n_frames, and how many each of them stands for."""
+        n_positions = N_FRAMES // _STRIDE
+        n_whole = n_positions if self.frames(n_frames) == N_FRAMES else n_frames // _STRIDE + self.margin
+        size = max(1, math.ceil((n_positions - n_whole) / self.groups))
+        alike = [range(start, min(start + size, n_positions)) for start in range(n_whole, n_positions, size)]
+        chosen = [*range(n_whole), *(positions[len(positions) // 2] for positions in alike)]
+        return chosen, [1] * n_whole + [len(positions) for positions in alike]
+
+    def bias(self, n_frames: int) -> torch.Tensor:
+        """Return what attention adds to the logits of each computed position, shape (n_positions,)."""
+        return torch.tensor(self.positions(n_frames)[1]).log()
+
+
+TRAINING = Thinning(margin=16, groups=16)
+"""What is learned is no worse than with more of the silence (docs/decisions/010-training-context.md). Beside a clip of
+whole buckets, 32 positions keep shapes few and rows of the matrix unit's tiles full."""
+DECODING = Thinning(margin=50, groups=144)
+"""Texts shall stay: of 303 clips, 258 read as in the full window, and 201 as training has it."""
 
 
 def encode_thinned(
-    model: Whisper, mel: torch.Tensor, n_frames: int, *, group: int = GROUP
+    model: Whisper, mel: torch.Tensor, n_frames: int, thinning: Thinning
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return encoder output, shape (batch, n_positions, n_state), and what attention adds for each position.
 
     Parameters
     ----------
     mel : torch.Tensor
-        The window's first frames, shape (batch, 80, at least ``thinned_frames(n_frames)``).
+        The window's first frames, shape (batch, 80, at least ``thinning.frames(n_frames)``).
     n_frames : int
         Frames of the longest clip; later ones hold silence.
-    group : int
-        Positions of silence of which one is computed.
     """
     encoder = model.encoder
-    x = F.gelu(encoder.conv1(mel[:, :, : thinned_frames(n_frames)]))
+    chosen, _ = thinning.positions(n_frames)
+    x = F.gelu(encoder.conv1(mel[:, :, : thinning.frames(n_frames)]))
     x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-    n_positions = len(encoder.positional_embedding)
-    if x.shape[1] < n_positions:
-        n_whole = n_frames // _STRIDE + MARGIN
-        chosen, counts = thin_positions(n_positions, n_whole, group)
+    if x.shape[1] < N_FRAMES // _STRIDE:
         # Silence sounds the same wherever it is, so that the convolutions need not hear all of it.
+        n_whole = n_frames // _STRIDE + thinning.margin
         silence = x[:, n_whole : n_whole + 1].expand(-1, len(chosen) - n_whole, -1)
         x = torch.cat([x[:, :n_whole], silence], dim=1)
-    else:
-        chosen, counts = thin_positions(n_positions, n_positions, group)
     x = (x + encoder.positional_embedding[chosen]).to(x.dtype)
-    bias = torch.tensor([math.log(n) for n in counts], device=x.device)
+    bias = thinning.bias(n_frames).to(x.device)
     with biased_attention(model):
         for block in encoder.blocks:
             x = block(x, mask=bias)
     return encoder.ln_post(x), bias
-
-
-def thin_positions(n_positions: int, n_whole: int, group: int) -> tuple[list[int], list[int]]:
-    """Return the positions that are computed, and how many each of them stands for."""
-    n_whole = min(n_whole, n_positions)
-    alike = [range(start, min(start + group, n_positions)) for start in range(n_whole, n_positions, group)]
-    chosen = [*range(n_whole), *(positions[len(positions) // 2] for positions in alike)]
-    return chosen, [1] * n_whole + [len(positions) for positions in alike]
 
 
 def biased_attention(model: Whisper) -> contextlib.AbstractContextManager[None]:

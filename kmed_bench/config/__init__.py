@@ -145,8 +145,6 @@ class TrainConfig:
     """Compute activations twice rather than keep them: less memory, about a third more time."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of forward and backward; weights and optimizer stay fp32. auto: bf16 where it is native."""
-    full_window_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of dynamic steps that are computed in the 30 s window all the same."""
     checkpoint_steps: Count = 500
     """Optimizer steps between two saves of the training state; each epoch's end saves it too."""
     keep_checkpoints: Annotated[int, Field(ge=0)] = 0
@@ -158,9 +156,8 @@ class TrainConfig:
     feature_budget_gib: Annotated[float, Field(gt=0)] = 64.0
     """Disk that the cache of features may take, in GiB."""
     audio_context: Context = "full"
-    """Window of training. full: every clip in Whisper's 30 s window; thinned: that window, of whose silence one
-    position in 32 is computed; dynamic: the batch's own length. docs/decisions/010-training-context.md has what each
-    of them teaches."""
+    """Window of training. full: every clip in Whisper's 30 s window; dynamic: the batch's own length, and 16 positions
+    that stand for the window's silence. docs/decisions/010-training-context.md has what each of them teaches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,8 +171,8 @@ class EvalConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the encoder, and on GPUs of the decoder too. fp32: texts equal to openai-whisper's."""
     audio_context: Context = "full"
-    """Window of decoding; full is what every Whisper runtime uses. dynamic: the batch's own length, for models trained
-    so. thinned: the full window, of whose silence only every eighth position is computed; fast, close, not equal."""
+    """Window of decoding; full is what every Whisper runtime uses. dynamic: the batch's own length, and positions that
+    stand for the window's silence; fast, close, not equal."""
     max_new_tokens: Annotated[int, Field(ge=8, le=224)] = 224
     """openai-whisper's own limit: half of the 448 text positions."""
     beam_size: Annotated[int, Field(ge=1, le=32)] = 1

@@ -24,5 +24,5 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], BeforeValid
 Speeds = Annotated[tuple[Annotated[float, Field(ge=0.5, le=2)], ...], BeforeValidator(split_commas)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
-Context = Literal["full", "thinned", "dynamic"]
+Context = Literal["full", "dynamic"]
 FORBID = ConfigDict(extra="forbid")

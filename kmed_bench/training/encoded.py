@@ -4,6 +4,8 @@ An encoded store is a folder of ``encoded.f32`` or ``encoded.f16`` (all clips' p
 and ``index.json``; ``asr.stores`` sees to it that it is whole.
 """
 
+import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -19,13 +21,12 @@ from kmed_bench.asr.batches import bucket_frames, chunks
 from kmed_bench.asr.decode import encode
 from kmed_bench.asr.features import DTYPES, Dtype, FrameStore
 from kmed_bench.asr.stores import INDEX, obtain_store
+from kmed_bench.asr.thin import TRAINING, encode_thinned
 from kmed_bench.config import Context, digest
 from kmed_bench.records import KmedError
 
 ENCODED_VERSION = "1"
 _FILES: dict[Dtype, str] = {"fp32": "encoded.f32", "fp16": "encoded.f16"}
-
-_FRAMES_PER_POSITION = 2  # the encoder's second convolution has stride 2
 _BATCH = 8
 
 
@@ -89,11 +90,10 @@ def build_encoded(
         Its encoder must not change while the store is used; another encoder's weights make another store.
     cache : Path
         Folder of stores. A clip takes 2 bytes (fp16) or 4 (fp32) for each of n_state values (384, 512, 768 for
-        tiny, base, small) at each position: 1,500 of them in the full context, 50 a second in the dynamic one.
-        For base in fp32 that is 3.1 MB a clip, or 0.1 MB a second.
-    context : {"full", "thinned", "dynamic"}
-        dynamic: each clip in its own window, ``bucket_frames(n_frames)``; else each in the whole 30 s, which are
-        computed once, so that thinning them would spare nothing.
+        tiny, base, small) at each position: 1,500 of them in the full context, 50 a second and 32 in the dynamic
+        one. For base in fp32 that is 3.1 MB a clip, or 0.1 MB a second.
+    context : {"full", "dynamic"}
+        full: each clip in the whole 30 s; dynamic: each in its own bucket (``bucket_frames``), as training hears it.
     budget_bytes : int, optional
         What the cache's stores may take together; None: what the disk has.
     progress : callable
@@ -113,8 +113,7 @@ def build_encoded(
         f"encoded-{_key(model, frames, windows, dtype)}",
         lambda aside: _write_store(model, frames, windows, aside, dtype, progress),
         what=f"The encoder outputs of {len(windows)} clips",
-        needed_bytes=sum(windows.values()) // _FRAMES_PER_POSITION * n_state * DTYPES[dtype].itemsize
-        + _index_room(windows),
+        needed_bytes=sum(map(_n_positions, windows.values())) * n_state * DTYPES[dtype].itemsize + _index_room(windows),
         budget_bytes=budget_bytes,
     )
     return EncodedStore(folder)
@@ -141,7 +140,7 @@ def _write_store(
         done = 0
         for window, group in groupby(ordered, key=windows.__getitem__):
             for names in chunks(list(group), _BATCH):
-                encoded = encode(model, frames.window(names, window).to(model.device)).cpu().numpy()
+                encoded = _encode(model, frames, names, window).cpu().numpy()
                 _check_range(names, encoded, dtype)
                 stream.write(encoded.astype(DTYPES[dtype], copy=False).tobytes())
                 done += len(names)
@@ -152,9 +151,19 @@ def _write_store(
         "dtype": dtype,
         "n_state": model.dims.n_audio_state,
         "utterance_ids": ordered,
-        "positions": [windows[name] // _FRAMES_PER_POSITION for name in ordered],
+        "positions": [_n_positions(windows[name]) for name in ordered],
     }
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
+@functools.cache
+def _n_positions(window: int) -> int:
+    return len(TRAINING.positions(window)[0])
+
+
+def _encode(model: Whisper, frames: FrameStore, names: Sequence[str], window: int) -> torch.Tensor:
+    mel = frames.window(names, TRAINING.frames(window)).to(model.device)
+    return encode(model, mel) if window == N_FRAMES else encode_thinned(model, mel, window, TRAINING)[0]
 
 
 def _check_range(names: Sequence[str], encoded: np.ndarray, dtype: Dtype) -> None:
@@ -174,7 +183,7 @@ def _check_range(names: Sequence[str], encoded: np.ndarray, dtype: Dtype) -> Non
 def _key(model: Whisper, frames: FrameStore, windows: dict[str, int], dtype: Dtype) -> str:
     """Return a key of what goes in: the clips' frames and windows, the encoder's weights, the number format."""
     how = {"version": ENCODED_VERSION, "dtype": dtype, "frames": frames.key, "encoder": _encoder_sha256(model)}
-    return digest({**how, "windows": windows})
+    return digest({**how, "windows": windows, "thinning": dataclasses.asdict(TRAINING)})
 
 
 def _encoder_sha256(model: Whisper) -> str:

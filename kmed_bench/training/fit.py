@@ -30,7 +30,7 @@ from kmed_bench.records import KmedError
 from kmed_bench.training import adapt, augment
 from kmed_bench.training.encoded import EncodedStore
 from kmed_bench.training.heap import freed_memory_kept
-from kmed_bench.training.hearing import SpeedChoice, step_context, step_generator
+from kmed_bench.training.hearing import SpeedChoice, step_generator
 from kmed_bench.training.native import training_layers
 from kmed_bench.training.network import LossNetwork
 from kmed_bench.training.parallel import Parallel
@@ -205,17 +205,17 @@ class _Loop:
         self.sums.add(Sums(loss, *map(int, counts)))
 
     def _maker(self, epoch: int, step: int, examples: list[Example], frames: Frames | None) -> MakeBatch:
-        tokenizer = korean_tokenizer()
+        tokenizer, context = korean_tokenizer(), self.config.audio_context
         if frames is None:
             assert isinstance(self.source, EncodedStore)
             store = self.source
 
             def from_encoded(piece: Sequence[Example]) -> Batch:
                 audio = store.window([e.utterance_id for e in piece])
-                return Batch(tuple(piece), audio, *label_tensors(piece, tokenizer))
+                window = bucket_frames(piece[0].n_frames) if context == "dynamic" else None
+                return Batch(tuple(piece), audio, *label_tensors(piece, tokenizer), thin_after=window)
 
             return from_encoded
-        context = step_context(self.config, step_generator(self.seed, epoch, step))
 
         def from_frames(piece: Sequence[Example]) -> Batch:
             batch = make_frames_batch(piece, frames, context, tokenizer, among=examples)

@@ -1,11 +1,10 @@
-"""How training hears each clip in one epoch: at which speed, in which window, with what masked."""
+"""How training hears each clip in one epoch: at which speed, with what masked."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from kmed_bench.asr.features import FrameStore
-from kmed_bench.config import Context, TrainConfig
 
 
 class SpeedChoice:
@@ -35,11 +34,3 @@ class SpeedChoice:
 def step_generator(seed: int, epoch: int, step: int) -> torch.Generator:
     """Return the generator of one step's draws: it depends on nothing but where training stands."""
     return torch.Generator().manual_seed(((seed * 1_000_003 + epoch) * 1_000_003 + step) % 2**63)
-
-
-def step_context(config: TrainConfig, generator: torch.Generator) -> Context:
-    """Return the window of a step: training's own, or 30 s for the share of dynamic steps that get it."""
-    if config.audio_context == "dynamic" and config.full_window_share > 0:
-        drawn = torch.rand((), generator=generator).item()
-        return "full" if drawn < config.full_window_share else "dynamic"
-    return config.audio_context

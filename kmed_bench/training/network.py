@@ -9,7 +9,7 @@ from whisper.model import Whisper
 from kmed_bench.asr.batches import IGNORED, round_up
 from kmed_bench.asr.decode import encode
 from kmed_bench.asr.device import Precision, autocast, bf16_on_cpu
-from kmed_bench.asr.thin import TRAINING_GROUP, encode_thinned
+from kmed_bench.asr.thin import TRAINING, encode_thinned
 from kmed_bench.training.output import OutputLoss
 
 LEARNED_STEP = 32
@@ -67,10 +67,10 @@ class LossNetwork(torch.nn.Module):
     def _hear(self, audio: torch.Tensor, thin_after: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return encoder output and what cross-attention adds for each of its positions."""
         if self.encoded:
-            return audio, None
+            return audio, None if thin_after is None else TRAINING.bias(thin_after).to(audio.device)
         if thin_after is None:
             return encode(self.model, audio), None
-        return encode_thinned(self.model, audio, thin_after, group=TRAINING_GROUP)
+        return encode_thinned(self.model, audio, thin_after, TRAINING)
 
 
 def decoder_states(

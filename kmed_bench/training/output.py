@@ -17,8 +17,8 @@ _SEARCHED = 512  # tokens among which the likeliest is looked for, once their ma
 class OutputLoss(torch.autograd.Function):
     """Cross-entropy of bf16 states under an output layer of fp32 weights, and the likeliest tokens.
 
-    The factors of products and the logits are rounded to bf16 and the rest is fp32, as under autocast. Kept for backward
-    are the weights in bf16, and a number in fp32 for each row and token of the vocabulary.
+    The factors of products and the logits are rounded to bf16 and the rest is fp32, as under autocast. Kept for
+    backward are the weights in bf16, and a number in fp32 for each row and token of the vocabulary.
     """
 
     @staticmethod

@@ -181,7 +181,7 @@ class Stepper:
         )
         raise KmedError(
             f"Memory ran out at {where}, with {math.ceil(share / self.pieces)} clips at once. Set {smaller}"
-            "train.gradient_checkpointing=true, train.audio_context=thinned, train.lora_rank=8 or a smaller size"
+            "train.gradient_checkpointing=true, train.audio_context=dynamic, train.lora_rank=8 or a smaller size"
             f"{', or train.out_of_memory=halve' if smaller and alone else ''}."
         ) from None
 
