@@ -5,12 +5,13 @@ from random_whisper import save_random_whisper
 from whisper.audio import N_FRAMES
 from whisper.model import ModelDimensions, Whisper
 
-from kmed_bench.asr.batches import korean_tokenizer
+from kmed_bench.asr.batches import bucket_frames, korean_tokenizer
 from kmed_bench.asr.beam import decode_beam
 from kmed_bench.asr.cache import DecoderCache, fill_gaps, next_logits
 from kmed_bench.asr.decode import decode_clips, decode_greedy, encode
 from kmed_bench.asr.features import build_frames
 from kmed_bench.asr.rules import TokenRules, would_repeat
+from kmed_bench.asr.thin import DECODING, encode_thinned
 from kmed_bench.asr.weights import load_weights
 from kmed_bench.config import load_config
 from kmed_bench.records import KmedError
@@ -178,7 +179,7 @@ def test_a_forbidden_token_counts_only_where_it_would_have_been_considered():
 def test_settings_reach_the_search(ending, tone_part, tmp_path):
     store = build_frames(tone_part, tmp_path)
     names = tone_part["utterance_id"].tolist()[:4]
-    shared = {"batch_size": 3, "context": "full", "precision": "fp32", "max_new_tokens": 12}
+    shared = {"batch_size": 3, "context": "dynamic", "precision": "fp32", "max_new_tokens": 12}
 
     def decode(**settings):
         return {c.utterance_id: c for c in decode_clips(ending, store, names, **shared, **settings)}
@@ -186,8 +187,9 @@ def test_settings_reach_the_search(ending, tone_part, tmp_path):
     tokenizer = korean_tokenizer()
     longest = max(names, key=store.n_frames)
     with torch.inference_mode():
-        features = encode(ending, store.window([longest], N_FRAMES))
-    beam = decode_beam(ending, features, tokenizer, max_new_tokens=12, beam_size=3)[0]
+        n_frames = bucket_frames(store.n_frames(longest))
+        features, bias = encode_thinned(ending, store.window([longest], N_FRAMES), n_frames, DECODING)
+    beam = decode_beam(ending, features, tokenizer, max_new_tokens=12, beam_size=3, bias=bias)[0]
     assert decode(beam_size=3)[longest].text == tokenizer.decode(beam.tokens).strip()
     assert not any(clip.guarded for clip in decode().values())
     assert any(clip.guarded for clip in decode(repetition_guard=2).values())
