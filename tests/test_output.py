@@ -14,9 +14,9 @@ def reference(rows, weight, wanted):
     return loss, logits.argmax(dim=-1)
 
 
-def given(n_vocab, n_rows, scale=0.3):
+def given(n_vocab, n_rows, scale=0.3, dtype=torch.bfloat16):
     generator = torch.Generator().manual_seed(7)
-    rows = torch.randn(n_rows, 32, generator=generator).bfloat16().requires_grad_()
+    rows = torch.randn(n_rows, 32, generator=generator).to(dtype).requires_grad_()
     weight = (scale * torch.randn(n_vocab, 32, generator=generator)).requires_grad_()
     wanted = torch.randint(0, n_vocab, (n_rows,), generator=generator)
     wanted[-n_rows // 3 :] = IGNORED
@@ -26,8 +26,9 @@ def given(n_vocab, n_rows, scale=0.3):
 # Fewer tokens than one searched part has, whole parts, a few more; logits up to 3 and up to 300.
 @pytest.mark.parametrize("n_vocab", [5, 1024, 1300])
 @pytest.mark.parametrize("scale", [0.1, 10.0])
-def test_loss_likeliest_tokens_and_gradients_are_torchs(n_vocab, scale):
-    rows, weight, wanted = given(n_vocab, 12, scale)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_loss_likeliest_tokens_and_gradients_are_torchs(n_vocab, scale, dtype):
+    rows, weight, wanted = given(n_vocab, 12, scale, dtype)
     expected, likeliest = reference(rows, weight, wanted)
     loss, best = OutputLoss.apply(rows, weight, wanted)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)

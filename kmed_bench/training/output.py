@@ -15,7 +15,7 @@ _SEARCHED = 512  # tokens among which the likeliest is looked for, once their ma
 
 
 class OutputLoss(torch.autograd.Function):
-    """Cross-entropy of bf16 states under an output layer of fp32 weights, and the likeliest tokens.
+    """Cross-entropy of states under an output layer of fp32 weights, in bf16, and the likeliest tokens.
 
     The factors of products and the logits are rounded to bf16 and the rest is fp32, as under autocast. Kept for
     backward are the weights in bf16, and a number in fp32 for each row and token of the vocabulary.
@@ -30,13 +30,13 @@ class OutputLoss(torch.autograd.Function):
         Parameters
         ----------
         rows : torch.Tensor
-            The decoder's last states, bf16, shape (n_rows, n_state).
+            The decoder's last states, shape (n_rows, n_state), in fp32 where its input is stored encoder output.
         weight : torch.Tensor
             The token embedding, fp32, shape (n_vocab, n_state).
         wanted : torch.Tensor
             Shape (n_rows,); rows that want ``IGNORED`` have no loss.
         """
-        copied = weight.to(rows.dtype)
+        ctx.dtype, rows, copied = rows.dtype, rows.bfloat16(), weight.bfloat16()
         logits = torch.empty(round_up(len(weight), _SEARCHED), len(rows))
         logits[: len(weight)] = copied @ rows.t()
         logits[len(weight) :] = -torch.inf  # of no token
@@ -57,7 +57,7 @@ class OutputLoss(torch.autograd.Function):
         """Return the gradients of rows and weight."""
         rows, copied, unscaled, scale = ctx.saved_tensors
         of_logits = torch.mul(unscaled, scale * grad, out=torch.empty_like(unscaled, dtype=rows.dtype))
-        of_rows = of_logits.t() @ copied
+        of_rows = (of_logits.t() @ copied).to(ctx.dtype)
         return of_rows, (of_logits @ rows).float() if ctx.needs_input_grad[1] else None, None
 
 
