@@ -136,12 +136,17 @@ def make_batch(
     longest = bucket_frames(max(frames.n_frames(e.utterance_id) for e in among or examples))
     mel = frames.window([e.utterance_id for e in examples], window_frames(context, longest, TRAINING))
     inputs, targets = label_tensors(examples, tokenizer)
-    return Batch(tuple(examples), mel, inputs, targets, thin_after=longest if context == "dynamic" else None)
+    return Batch(tuple(examples), mel, inputs, targets, thin_after=thinned_after(context, longest))
 
 
 def bucket_frames(n_frames: int) -> int:
     """Return a length in frames rounded up to whole buckets of 0.64 s, at most 30 s."""
     return min(round_up(n_frames, _BUCKET), N_FRAMES)
+
+
+def thinned_after(context: Context, longest: int) -> int | None:
+    """Return the frames after which silence is thinned out; None: nowhere, as where a clip fills the window."""
+    return longest if context == "dynamic" and longest < N_FRAMES else None
 
 
 def window_frames(context: Context, longest: int, thinning: Thinning) -> int:

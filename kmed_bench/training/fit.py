@@ -21,6 +21,7 @@ from kmed_bench.asr.batches import (
     korean_tokenizer,
     label_tensors,
     n_learned,
+    thinned_after,
 )
 from kmed_bench.asr.batches import make_batch as make_frames_batch
 from kmed_bench.asr.device import Precision, no_plan_per_shape, resolve_precision
@@ -212,8 +213,8 @@ class _Loop:
 
             def from_encoded(piece: Sequence[Example]) -> Batch:
                 audio = store.window([e.utterance_id for e in piece])
-                window = bucket_frames(piece[0].n_frames) if context == "dynamic" else None
-                return Batch(tuple(piece), audio, *label_tensors(piece, tokenizer), thin_after=window)
+                after = thinned_after(context, bucket_frames(piece[0].n_frames))
+                return Batch(tuple(piece), audio, *label_tensors(piece, tokenizer), thin_after=after)
 
             return from_encoded
 
