@@ -27,9 +27,9 @@ import psutil
 from label_corpus import make_labels, write_corpus
 
 from kmed_bench.config import DataConfig, SplitConfig
-from kmed_bench.corpus.manifest import ingest
-from kmed_bench.corpus.split import build_split, sort_manifest, split_manifest, write_split
-from kmed_bench.records import PARTS, read_manifest
+from kmed_bench.core.schema import PARTS, read_manifest
+from kmed_bench.corpus.ingest.manifest import ingest
+from kmed_bench.corpus.splitting.split import build_split, sort_manifest, split_manifest, write_split
 
 SCALES = {
     "quick": {"n_utterances": 60_000, "n_speakers": 171, "n_sentences": 8_000},

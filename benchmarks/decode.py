@@ -35,15 +35,17 @@ import torch
 import whisper
 from whisper.model import Whisper
 
-from kmed_bench.asr.ct2 import joined_wheel_model
-from kmed_bench.asr.decode import decode_clips
-from kmed_bench.asr.device import Precision, describe_machine, resolve_precision
-from kmed_bench.asr.features import decode_audio, log_mel, pad_value
-from kmed_bench.asr.weights import find_weights, load_weights
+from kmed_bench.asr.decoding.decode import decode_clips
+from kmed_bench.asr.features.audio import decode_audio
+from kmed_bench.asr.features.log_mel import log_mel, pad_value
+from kmed_bench.asr.model.device import Precision, describe_machine, resolve_precision
+from kmed_bench.asr.model.offline_wheel import joined_wheel_model
+from kmed_bench.asr.model.weights import find_weights, load_weights
 from kmed_bench.config import Context, DataConfig
-from kmed_bench.corpus.archives import AudioReader
-from kmed_bench.corpus.manifest import ingest
-from kmed_bench.records import Prediction, read_manifest
+from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.schema import read_manifest
+from kmed_bench.corpus.archives.reader import AudioReader
+from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.scoring.measures import count_utterances, rates
 
 Clips = dict[str, np.ndarray]

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from kmed_bench.config import Config
-from kmed_bench.corpus.manifest import ingest
-from kmed_bench.corpus.split import split_manifest, write_split
-from kmed_bench.pipeline import demo_corpus
-from kmed_bench.progress import Narrator
-from kmed_bench.records import read_manifest
+from kmed_bench.core.console import Narrator
+from kmed_bench.core.schema import read_manifest
+from kmed_bench.corpus.ingest.manifest import ingest
+from kmed_bench.corpus.splitting.split import split_manifest, write_split
+from kmed_bench.pipeline.preparation import demo_corpus
 
 
 def prepare(config: Config, folder: Path, narrator: Narrator) -> Path:

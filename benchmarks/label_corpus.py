@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kmed_bench.corpus.quotas import largest_remainder
-from kmed_bench.records import MANIFEST_COLUMNS
+from kmed_bench.core.schema import MANIFEST_COLUMNS
+from kmed_bench.corpus.splitting.quotas import largest_remainder
 from kmed_bench.text.marks import sentence_id
 
 DIALECTS = {"경기/서울": 4279, "경상": 3049, "충청": 1405, "전라": 1256, "강원": 11}

@@ -19,11 +19,12 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, WhisperFeatur
 from whisper.audio import SAMPLE_RATE
 from whisper.model import Whisper
 
-from kmed_bench.asr.batches import Example, korean_tokenizer
-from kmed_bench.asr.features import decode_audio
-from kmed_bench.asr.hf_format import tensor_names, write_hf_folder
-from kmed_bench.corpus.archives import AudioReader
-from kmed_bench.training.original import original_batch, original_optimizer, original_step
+from kmed_bench.asr.features.audio import decode_audio
+from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.runtimes.hf_format import tensor_names, write_hf_folder
+from kmed_bench.corpus.archives.reader import AudioReader
+from kmed_bench.training.batches import Example
+from kmed_bench.training.original_recipe import original_batch, original_optimizer, original_step
 
 DOWNLOAD_RATE_HZ = 48_000
 """Rate of 208's recordings, from which the original resamples in each step."""

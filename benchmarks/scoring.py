@@ -23,7 +23,7 @@ import numpy as np
 import scipy.stats
 
 from kmed_bench.config import EvalConfig
-from kmed_bench.records import Prediction
+from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.bootstrap import Floats, SpeakerSums, rate_interval, sum_by_speaker
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances

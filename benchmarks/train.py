@@ -45,26 +45,17 @@ import torch
 from turns import Pace, Turns
 from whisper.model import ModelDimensions, Whisper
 
-from kmed_bench.asr.batches import (
-    Example,
-    bucket_frames,
-    build_examples,
-    epoch_order,
-    korean_tokenizer,
-    label_tensors,
-    n_learned,
-    round_up,
-    window_frames,
-)
-from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
-from kmed_bench.asr.features import FrameStore, build_frames
-from kmed_bench.asr.thin import TRAINING
-from kmed_bench.asr.weights import find_weights, load_weights
+from kmed_bench.asr.features.store import FeatureStore, build_features
+from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
+from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.model.weights import find_weights, load_weights
+from kmed_bench.asr.model.windows import TRAINING, bucket_frames, round_up, window_frames
 from kmed_bench.config import Context, DataConfig, TrainConfig
-from kmed_bench.corpus.manifest import ingest
-from kmed_bench.records import read_manifest
+from kmed_bench.core.schema import read_manifest
+from kmed_bench.corpus.ingest.manifest import ingest
+from kmed_bench.training.batches import Example, build_examples, epoch_order, label_tensors, n_learned
 from kmed_bench.training.fit import fit
-from kmed_bench.training.network import LEARNED_STEP, LossNetwork
+from kmed_bench.training.loss import LEARNED_STEP, LossNetwork
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
 DEVICE = pick_device()
@@ -90,7 +81,7 @@ class Material:
 
     examples: list[Example]
     batches: list[list[Example]]
-    store: FrameStore
+    store: FeatureStore
     part: pd.DataFrame
 
 
@@ -108,7 +99,7 @@ def prepare(folder: Path, n_steps: int) -> Material:
     if not (folder / "manifest").exists():
         ingest([speech_folder()], folder / "manifest", DataConfig())
     part = read_manifest(folder / "manifest" / "manifest.parquet")
-    store = build_frames(part, folder / "features")
+    store = build_features(part, folder / "features")
     examples, _ = build_examples(
         part, store, policy="pronunciation", max_len=CONFIG.max_len, tokenizer=korean_tokenizer()
     )

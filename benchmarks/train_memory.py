@@ -17,14 +17,15 @@ import torch
 from demo_split import prepare
 from whisper.model import Whisper
 
-from kmed_bench.asr.batches import Example, build_examples, korean_tokenizer
-from kmed_bench.asr.device import resolve_precision
-from kmed_bench.asr.features import FrameStore, build_frames
-from kmed_bench.asr.weights import dimensions
+from kmed_bench.asr.features.store import FeatureStore, build_features
+from kmed_bench.asr.model.device import resolve_precision
+from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.model.weights import dimensions
 from kmed_bench.config import Context, TrainConfig, load_config
-from kmed_bench.corpus.split import read_split
-from kmed_bench.progress import Narrator
-from kmed_bench.records import SIZES
+from kmed_bench.core.console import Narrator
+from kmed_bench.core.schema import SIZES
+from kmed_bench.corpus.splitting.split import read_split
+from kmed_bench.training.batches import Example, build_examples
 from kmed_bench.training.fit import fit, seed_everything
 
 CONTEXTS = get_args(Context)
@@ -55,10 +56,10 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def material(folder: Path, part: str) -> tuple[list[Example], FrameStore]:
+def material(folder: Path, part: str) -> tuple[list[Example], FeatureStore]:
     """Return a part of the demo corpus, ready for training."""
     rows = read_split(folder / "split").parts[part]
-    store = build_frames(rows, folder / "features")
+    store = build_features(rows, folder / "features")
     examples, _ = build_examples(rows, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())
     return examples, store
 

@@ -13,16 +13,17 @@ from typing import Any
 from peers_train import prepare_transformers, train_original, train_transformers, write_recordings
 from whisper.model import Whisper
 
-from kmed_bench.asr.batches import Example, build_examples, epoch_order, korean_tokenizer
-from kmed_bench.asr.decode import predict_part
-from kmed_bench.asr.device import describe_machine, pick_device, resolve_precision
-from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.weights import load_weights
+from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.features.store import build_features
+from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
+from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.config import Context, DataConfig, EvalConfig, SplitConfig, TrainConfig
-from kmed_bench.corpus.manifest import ingest
-from kmed_bench.corpus.split import split_manifest
-from kmed_bench.records import read_manifest
+from kmed_bench.core.schema import read_manifest
+from kmed_bench.corpus.ingest.manifest import ingest
+from kmed_bench.corpus.splitting.split import split_manifest
 from kmed_bench.scoring.measures import count_utterances, rates
+from kmed_bench.training.batches import Example, build_examples, epoch_order
 from kmed_bench.training.fit import fit, seed_everything
 
 SCORING = EvalConfig()
@@ -45,7 +46,7 @@ class Comparison:
         train, valid, test = parts
         wanted = SplitConfig(train=train, valid=valid, test=test, by=("gender",), tolerance=0.1)
         self.split = split_manifest(read_manifest(folder / "manifest" / "manifest.parquet"), wanted)
-        self.stores = {name: build_frames(part, folder / "features") for name, part in self.split.parts.items()}
+        self.stores = {name: build_features(part, folder / "features") for name, part in self.split.parts.items()}
         self.train, self.valid = self._examples("train"), self._examples("valid")
         self.paths = write_recordings(self.split.parts["train"], folder / "wav")
         self.rows = prepare_transformers(self.train, self.paths)

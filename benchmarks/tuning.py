@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from demo_split import prepare
 
-from kmed_bench.asr.device import describe_machine, pick_device
-from kmed_bench.asr.weights import find_weights
+from kmed_bench.asr.model.device import describe_machine, pick_device
+from kmed_bench.asr.model.weights import find_weights
 from kmed_bench.config import Config, load_config
-from kmed_bench.progress import Narrator
+from kmed_bench.core.console import Narrator
 from kmed_bench.tuning.tune import tune
 
 

@@ -14,7 +14,7 @@ from kmed_bench import __version__
 from kmed_bench.commands import data, export, history, models, run, scores, tracked, tune
 from kmed_bench.commands.options import ALIASES, Command
 from kmed_bench.config import PROFILES
-from kmed_bench.records import KmedError
+from kmed_bench.core.errors import KmedError
 
 # The order in which `kmed-bench --help` lists them.
 _MODULES = (run, data, models, export, tune, scores, tracked, history)

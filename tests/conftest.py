@@ -10,8 +10,8 @@ import pytest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kmed_bench.asr.batches import Example
-    from kmed_bench.asr.features import FrameStore
+    from kmed_bench.asr.features.store import FeatureStore
+    from kmed_bench.training.batches import Example
 
 # Before anything imports mlflow: no telemetry, also in the tests' child processes.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -58,7 +58,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from whisper.model import ModelDimensions, Whisper
 
-    from kmed_bench.asr.weights import save_weights
+    from kmed_bench.asr.model.weights import save_weights
 
     torch.manual_seed(0)
     model = Whisper(ModelDimensions(80, 1500, 64, 2, 1, 51865, 448, 64, 2, 1))
@@ -77,7 +77,7 @@ def tone_part(tmp_path_factory: pytest.TempPathFactory) -> "pd.DataFrame":
     import pandas as pd
     import soundfile
 
-    from kmed_bench.records import MANIFEST_COLUMNS
+    from kmed_bench.core.schema import MANIFEST_COLUMNS
 
     folder = tmp_path_factory.mktemp("tones")
     labels = ("머리가 아파요.", "네", "약을 (3)/(세) 번 먹었어요", "열이 나요")
@@ -101,16 +101,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(tone_part: "pd.DataFrame", cache: Path) -> "FrameStore":
+def store(tone_part: "pd.DataFrame", cache: Path) -> "FeatureStore":
     """The tones' frames."""
-    from kmed_bench.asr.features import build_frames
+    from kmed_bench.asr.features.store import build_features
 
-    return build_frames(tone_part, cache)
+    return build_features(tone_part, cache)
 
 
 @pytest.fixture(scope="module")
-def examples(tone_part: "pd.DataFrame", store: "FrameStore") -> "list[Example]":
+def examples(tone_part: "pd.DataFrame", store: "FeatureStore") -> "list[Example]":
     """The tones with their labels, ready for training."""
-    from kmed_bench.asr.batches import build_examples, korean_tokenizer
+    from kmed_bench.asr.model.tokenizer import korean_tokenizer
+    from kmed_bench.training.batches import build_examples
 
     return build_examples(tone_part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]

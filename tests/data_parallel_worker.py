@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from kmed_bench.asr.batches import build_examples, korean_tokenizer
-from kmed_bench.asr.features import build_frames
-from kmed_bench.asr.weights import load_weights
+from kmed_bench.asr.features.store import build_features
+from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.config import TrainConfig
+from kmed_bench.training.batches import build_examples
 from kmed_bench.training.fit import fit
 from kmed_bench.training.parallel import Parallel
 
@@ -19,7 +20,7 @@ def main() -> None:
     parallel = Parallel.from_environment()
     part = pd.read_parquet(table)
     with parallel.main_first():
-        store = build_frames(part, cache)
+        store = build_features(part, cache)
     examples, _ = build_examples(part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())
     model = load_weights(checkpoint)
     config = TrainConfig(epochs=2, batch_size=4, lr=1e-3, precision="fp32", audio_context="dynamic")

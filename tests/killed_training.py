@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kmed_bench.progress import Narrator
-from kmed_bench.records import KmedError
+from kmed_bench.core.console import Narrator
+from kmed_bench.core.errors import KmedError
 
 # What a training is made of: each call of these, and each return, is a moment at which it can be killed.
 STEP = {"take", "_backward", "_clip", "_check"}
@@ -82,9 +82,9 @@ def train(
     stop_with: int | None,
 ) -> None:
     """Train, or go on training, in a folder; leave the moments passed in ``moments``."""
-    from kmed_bench.asr.weights import Weights
+    from kmed_bench.asr.model.weights import Weights
     from kmed_bench.config import load_config
-    from kmed_bench.lone_training import train_from
+    from kmed_bench.pipeline.train_one import train_from
 
     os.chdir(folder)
     weights = Weights("base", checkpoint, "path", "0" * 64)

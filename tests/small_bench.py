@@ -21,8 +21,9 @@ SETTINGS = {
 # MOMENT says: `name:n` is the n-th call of Trainer's method.
 PROGRAM = """
 import os, signal, sys, torch
-from kmed_bench import cli, trainer
-from kmed_bench.asr import weights
+from kmed_bench import cli
+from kmed_bench.asr.model import weights
+from kmed_bench.pipeline import trainer
 found = weights._read_checkpoint(weights.Path(os.environ["SMALLER"]))[0]
 weights.dimensions = lambda size: found
 name, n = os.environ.get("MOMENT", "train:0").split(":")

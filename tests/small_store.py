@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from kmed_bench.config import Config, DataConfig, EvalConfig, SplitConfig, TrackingConfig
-from kmed_bench.corpus.demo import make_demo_corpus
-from kmed_bench.corpus.manifest import ingest
-from kmed_bench.corpus.split import Split, split_manifest, write_split
-from kmed_bench.records import Prediction, read_manifest, write_json, write_predictions
-from kmed_bench.report.significance import compare_sizes
+from kmed_bench.core.files import write_json
+from kmed_bench.core.predictions import Prediction, write_predictions
+from kmed_bench.core.schema import read_manifest
+from kmed_bench.corpus.demo.demo import make_demo_corpus
+from kmed_bench.corpus.ingest.manifest import ingest
+from kmed_bench.corpus.splitting.split import Split, split_manifest, write_split
 from kmed_bench.scoring import score_predictions
+from kmed_bench.scoring.significance import compare_sizes
 from kmed_bench.text.marks import resolve_marks
-from kmed_bench.tracking.runs import BenchRun, bench_run
+from kmed_bench.tracking.runs import ParentRun, bench_run
 
 CONFIG = Config(
     profile="demo",
@@ -64,7 +66,7 @@ def make_store(folder: Path) -> SmallStore:
 
 
 def _train(
-    bench: BenchRun, split: Split, folder: Path, size: str, seed: int
+    bench: ParentRun, split: Split, folder: Path, size: str, seed: int
 ) -> tuple[list[Prediction], list[Prediction]]:
     """Log a train run whose transcripts are the labels misheard; seed 0 has the lower valid CER."""
     predictions = [_mishear(split, share, seed) for share in WRONG[size]]

@@ -13,9 +13,10 @@ import turn_works
 import whisper.model
 from torch.utils.flop_counter import FlopCounterMode
 
-from kmed_bench.asr.batches import IGNORED, round_up
-from kmed_bench.asr.weights import load_weights
-from kmed_bench.training.network import LEARNED_STEP, LossNetwork
+from kmed_bench.asr.model.weights import load_weights
+from kmed_bench.asr.model.windows import round_up
+from kmed_bench.training.batches import IGNORED
+from kmed_bench.training.loss import LEARNED_STEP, LossNetwork
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 

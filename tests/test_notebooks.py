@@ -9,8 +9,8 @@ import pytest
 from nbclient import NotebookClient
 from small_store import SmallStore, shared_store
 
-from kmed_bench.report.views import format_value
-from kmed_bench.tracking.readback import read_bench
+from kmed_bench.report.table_view import format_value
+from kmed_bench.tracking.read import read_bench
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = sorted(path.name for path in FOLDER.glob("*.ipynb"))

@@ -4,9 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-from kmed_bench.asr.weights import Weights
+from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, load_config
-from kmed_bench.progress import Narrator
+from kmed_bench.core.console import Narrator
 from kmed_bench.tuning.tune import tune
 
 SETTINGS = {

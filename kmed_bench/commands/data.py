@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from kmed_bench.commands.options import Add, resolve
-from kmed_bench.records import PARTS
+from kmed_bench.core.schema import PARTS
 
 
 def register(add: Add) -> None:
@@ -34,7 +34,7 @@ def register(add: Add) -> None:
 
 
 def _demo_corpus(args: argparse.Namespace) -> int:
-    from kmed_bench.corpus.demo import make_demo_corpus
+    from kmed_bench.corpus.demo.demo import make_demo_corpus
 
     made = make_demo_corpus(
         args.out, speakers=args.speakers, sentences=args.sentences, seed=args.seed, layout=args.layout
@@ -44,8 +44,8 @@ def _demo_corpus(args: argparse.Namespace) -> int:
 
 
 def _ingest(args: argparse.Namespace) -> int:
-    from kmed_bench.corpus.manifest import ingest
-    from kmed_bench.progress import Narrator
+    from kmed_bench.core.console import Narrator
+    from kmed_bench.corpus.ingest.manifest import ingest
 
     quality = ingest(args.source, args.out, resolve(args).data, progress=Narrator().say)
     print(json.dumps({key: quality[key] for key in ("labels", "usable", "rejected", "warnings")}, indent=2))
@@ -54,9 +54,9 @@ def _ingest(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from kmed_bench.corpus.frozen import apply_frozen, freeze_split
-    from kmed_bench.corpus.split import split_manifest, write_split
-    from kmed_bench.records import read_manifest
+    from kmed_bench.core.schema import read_manifest
+    from kmed_bench.corpus.splitting.frozen import apply_frozen, freeze_split
+    from kmed_bench.corpus.splitting.split import split_manifest, write_split
 
     config = resolve(
         args,

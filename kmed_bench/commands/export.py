@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmed_bench.commands.options import Add, resolve
-from kmed_bench.records import PARTS, KmedError
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
 
-    from kmed_bench.asr.export import Trial
     from kmed_bench.config import EvalConfig
+    from kmed_bench.pipeline.export import Trial
 
 
 def register(add: Add) -> None:
@@ -30,9 +31,9 @@ def register(add: Add) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from kmed_bench.asr.export import check_request, export_model
-    from kmed_bench.evaluation import load_model
-    from kmed_bench.progress import Narrator
+    from kmed_bench.core.console import Narrator
+    from kmed_bench.pipeline.export import check_request, export_model
+    from kmed_bench.pipeline.systems import load_model
 
     config, narrator = resolve(args), Narrator()
     check_request(args.out, args.format, args.quantization, args.max_drift)
@@ -59,8 +60,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _make_trial(args: argparse.Namespace, model: "Whisper", config: "EvalConfig", narrator: Any) -> "Trial":
-    from kmed_bench.asr.export import Trial, decode_original, spread_clips
-    from kmed_bench.corpus.split import read_split
+    from kmed_bench.corpus.splitting.split import read_split
+    from kmed_bench.pipeline.export import Trial, decode_original, spread_clips
 
     split = read_split(args.split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from kmed_bench.commands.options import Add, resolve
-from kmed_bench.records import KmedError
+from kmed_bench.core.errors import KmedError
 
 
 def register(add: Add) -> None:
@@ -19,7 +19,7 @@ def register(add: Add) -> None:
 
 
 def _import_log(args: argparse.Namespace) -> int:
-    from kmed_bench.tracking.imported import import_log
+    from kmed_bench.tracking.original.importing import import_log
     from kmed_bench.tracking.store import open_store
 
     config = resolve(args).tracking
@@ -41,8 +41,8 @@ def _import_log(args: argparse.Namespace) -> int:
 
 
 def _history(args: argparse.Namespace) -> int:
-    from kmed_bench.tracking.original_log import write_original_log
-    from kmed_bench.tracking.readback import read_bench
+    from kmed_bench.tracking.original.log_format import write_original_log
+    from kmed_bench.tracking.read import read_bench
     from kmed_bench.tracking.store import open_store
 
     bench = read_bench(open_store(resolve(args).tracking), args.bench)

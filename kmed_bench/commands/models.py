@@ -5,7 +5,8 @@ from pathlib import Path
 
 from kmed_bench.commands.options import Add, resolve
 from kmed_bench.commands.scores import print_scores, say_comparison
-from kmed_bench.records import PARTS, SIZES, KmedError
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import PARTS, SIZES
 
 
 def register(add: Add) -> None:
@@ -36,9 +37,9 @@ def register(add: Add) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from kmed_bench.lone_training import train_alone
-    from kmed_bench.pipeline import ui_command
-    from kmed_bench.progress import Narrator
+    from kmed_bench.core.console import Narrator
+    from kmed_bench.pipeline.train_one import train_one
+    from kmed_bench.tracking.store import ui_command
 
     config = resolve(args, model__sizes=args.size, train__seeds=args.seed, model__skip_unavailable=False)
     if len(config.model.sizes) != 1 or "," in (args.seed or ""):
@@ -46,7 +47,7 @@ def _train(args: argparse.Namespace) -> int:
             f"`train` trains one size with one seed, and was given sizes {args.size} and seed "
             f"{args.seed}; name one of each with --size and --seed, or use `run`."
         )
-    trained = train_alone(config, args.split, args.out, narrator=Narrator(), resume=args.resume)
+    trained = train_one(config, args.split, args.out, narrator=Narrator(), resume=args.resume)
     if trained is None:  # a further process of a training that another one reports
         return 0
     outcome, uri = trained
@@ -57,8 +58,8 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from kmed_bench.evaluation import evaluate_model
-    from kmed_bench.progress import Narrator
+    from kmed_bench.core.console import Narrator
+    from kmed_bench.pipeline.evaluate import evaluate_model
 
     scores = evaluate_model(
         resolve(args), args.model, args.split, args.part, args.out, narrator=Narrator(), against=args.against
@@ -73,7 +74,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _weights(args: argparse.Namespace) -> int:
-    from kmed_bench.asr.weights import WeightsError, find_weights
+    from kmed_bench.asr.model.weights import WeightsError, find_weights
 
     missing = 0
     for size in (args.size,) if args.size else SIZES:

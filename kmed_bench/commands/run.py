@@ -23,8 +23,9 @@ def register(add: Add) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kmed_bench.pipeline import run_benchmark, ui_command
-    from kmed_bench.progress import Narrator
+    from kmed_bench.core.console import Narrator
+    from kmed_bench.pipeline.benchmark import run_benchmark
+    from kmed_bench.tracking.store import ui_command
 
     chosen = {key: value for key, value in args.overrides.items() if value != AS_PROFILE}
     source = chosen.get("data.source", "none").strip().lower()
@@ -62,7 +63,7 @@ def _continuing(words: Sequence[str]) -> str:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from kmed_bench.doctor import examine
+    from kmed_bench.pipeline.doctor import examine
 
     findings = examine(resolve(args))
     for finding in findings:

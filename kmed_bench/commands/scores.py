@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmed_bench.commands.options import Add, resolve
-from kmed_bench.records import PARTS, KmedError
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
     from kmed_bench.config import EvalConfig
-    from kmed_bench.corpus.split import Split
-    from kmed_bench.records import Prediction
+    from kmed_bench.core.predictions import Prediction
+    from kmed_bench.corpus.splitting.split import Split
 
 
 def register(add: Add) -> None:
@@ -72,14 +73,14 @@ class _Given:
 
 def _read(args: argparse.Namespace) -> _Given:
     """Return the predictions, joined with the split's references where one is given."""
-    from kmed_bench.records import read_predictions
+    from kmed_bench.core.predictions import read_predictions
 
     if args.split is None:
         if args.missing != "refuse":
             raise KmedError("--missing empty needs --split: without it nothing says which utterances are missing.")
         return _Given(read_predictions(args.predictions), None, None)
-    from kmed_bench.corpus.split import read_split
-    from kmed_bench.scoring.foreign import join_references, name_some, read_hypotheses
+    from kmed_bench.corpus.splitting.split import read_split
+    from kmed_bench.scoring.external_predictions import join_references, name_some, read_hypotheses
 
     split = read_split(args.split)
     joined = join_references(read_hypotheses(args.predictions), split.parts[args.part], missing=args.missing)
@@ -91,7 +92,7 @@ def _read(args: argparse.Namespace) -> _Given:
 
 
 def _score(args: argparse.Namespace) -> int:
-    from kmed_bench.records import write_json
+    from kmed_bench.core.files import write_json
     from kmed_bench.scoring import score_predictions
 
     if args.predictions.resolve().parent == args.out.resolve() and (args.out / "scores.json").exists():
@@ -122,7 +123,7 @@ def _score_against(
     given: _Given, baseline: Path, config: "EvalConfig", policy: str | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return scores and one comparison per baseline of a package or of a predictions file."""
-    from kmed_bench.records import read_predictions
+    from kmed_bench.core.predictions import read_predictions
     from kmed_bench.scoring import compare_predictions, score_predictions
     from kmed_bench.scoring.package import read_package, score_against
 
@@ -168,7 +169,7 @@ def print_scores(scores: dict[str, Any]) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from kmed_bench.records import read_predictions
+    from kmed_bench.core.predictions import read_predictions
     from kmed_bench.scoring import compare_predictions
 
     result = compare_predictions(read_predictions(args.a), read_predictions(args.b), resolve(args).eval)
@@ -199,7 +200,7 @@ def _package(args: argparse.Namespace) -> int:
     report = given.split.report if given.split else {"sha256": None, "counts": {args.part: len(given.predictions)}}
     head = write_package(args.out, report, args.part, {args.name: given.predictions}, config)
     if given.split is not None:
-        from kmed_bench.corpus.frozen import freeze_split
+        from kmed_bench.corpus.splitting.frozen import freeze_split
 
         freeze_split(given.split, args.out / "frozen-split.json", hashes=False)
         print(f"Split: {args.out / 'frozen-split.json'}; `kmed-bench split MANIFEST OUT --frozen FILE` applies it")

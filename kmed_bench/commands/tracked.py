@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from kmed_bench.commands.options import Add, resolve
-from kmed_bench.records import KmedError
+from kmed_bench.core.errors import KmedError
 
 
 def register(add: Add) -> None:
@@ -29,8 +29,8 @@ def _report(args: argparse.Namespace) -> int:
     from kmed_bench.report.imported import imported_section
     from kmed_bench.report.page import write_report
     from kmed_bench.report.study import read_section
-    from kmed_bench.tracking.imported import read_imported
-    from kmed_bench.tracking.readback import read_bench
+    from kmed_bench.tracking.original.importing import read_imported
+    from kmed_bench.tracking.read import read_bench
     from kmed_bench.tracking.store import open_store
 
     uri = open_store(resolve(args).tracking)
@@ -47,7 +47,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _promote(args: argparse.Namespace) -> int:
-    from kmed_bench.tracking.promotion import promote, rollback
+    from kmed_bench.tracking.registry.promotion import promote, rollback
     from kmed_bench.tracking.store import open_store
 
     if args.rollback and (args.version is not None or args.force):

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from kmed_bench.commands.options import AS_PROFILE, Add, resolve
-from kmed_bench.records import KmedError
+from kmed_bench.core.errors import KmedError
 
 
 def register(add: Add) -> None:
@@ -25,9 +25,10 @@ def _tune(args: argparse.Namespace) -> int:
         if error.name != "optuna":
             raise
         raise KmedError("`tune` needs Optuna, which is not installed; run `pip install 'kmed-bench[tune]'`.") from None
-    from kmed_bench.asr.weights import find_weights
-    from kmed_bench.pipeline import code_version, ui_command
-    from kmed_bench.progress import Narrator
+    from kmed_bench.asr.model.weights import find_weights
+    from kmed_bench.core.console import Narrator
+    from kmed_bench.core.version import code_version
+    from kmed_bench.tracking.store import ui_command
 
     config = resolve(args, model__sizes=args.size, tune__trials=args.trials, model__skip_unavailable="false")
     if len(config.model.sizes) != 1:

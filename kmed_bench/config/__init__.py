@@ -15,18 +15,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from kmed_bench.config.fields import (
-    FORBID,
-    Context,
-    Count,
-    Names,
-    Seconds,
-    Seeds,
-    Speeds,
-    none_word,
-)
+from kmed_bench.config.fields import FORBID, Context, Count, Names, Seconds, Seeds, Speeds, none_word
 from kmed_bench.config.tune import Range, TuneConfig
-from kmed_bench.records import SIZES, KmedError
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import SIZES
 
 __all__ = [
     "PROFILES",

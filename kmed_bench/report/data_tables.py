@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.records import PARTS
+from kmed_bench.core.schema import PARTS
 
 
 def parts_table(split: Mapping[str, Any]) -> pd.DataFrame:

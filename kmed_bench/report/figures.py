@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.records import GROUP_FIELDS
+from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.report import plots, score_plots, score_tables
-from kmed_bench.report.contents import COSTS, chosen_runs, size_costs
+from kmed_bench.report.page_tables import COSTS, chosen_runs, size_costs
 from kmed_bench.report.plots import CURVES, QUANTITIES, Plot, save_plot
 from kmed_bench.report.tables import Headline
 

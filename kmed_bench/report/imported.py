@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from kmed_bench.records import BenchRecord, ImportedRecord
-from kmed_bench.report.extra import ExtraFigure, ExtraSection, draw_figure
+from kmed_bench.core.records import BenchRecord, ImportedRecord
 from kmed_bench.report.fonts import RULE, SOFT, plot_style
 from kmed_bench.report.plots import CURVES, PART_COLOURS, QUANTITIES
+from kmed_bench.report.sections import ExtraFigure, ExtraSection, draw_figure
+from kmed_bench.report.table_view import Column, View
 from kmed_bench.report.tables import history_table, size_rank
-from kmed_bench.report.views import Column, View
 
 LEAD = (
     "These runs were imported from logs of the original benchmark. They are no results of this bench, and their "

@@ -9,14 +9,15 @@ import jinja2
 from markupsafe import Markup
 
 from kmed_bench import __version__
-from kmed_bench.records import BenchRecord, write_text_atomically
+from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import tables
-from kmed_bench.report.contents import make_frames, make_views, size_costs
-from kmed_bench.report.extra import ExtraSection, PlacedSection, save_sections
 from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style, subset_font
+from kmed_bench.report.page_tables import make_frames, make_views, size_costs
 from kmed_bench.report.plots import Plot
-from kmed_bench.report.views import View, cell, interval, is_absent, number
+from kmed_bench.report.sections import ExtraSection, PlacedSection, save_sections
+from kmed_bench.report.table_view import View, cell, interval, is_absent, number
 
 
 def write_report(
@@ -127,7 +128,7 @@ def _template() -> jinja2.Template:
     environment.filters |= {"number": number, "safe_svg": Markup}
     environment.tests["known"] = lambda value: not is_absent(value)
     environment.globals |= {"cell": cell, "interval": interval}
-    text = (resources.files("kmed_bench.report") / "page.html").read_text(encoding="utf-8")
+    text = (resources.files("kmed_bench.report") / "templates" / "page.html").read_text(encoding="utf-8")
     return environment.from_string(text)
 
 

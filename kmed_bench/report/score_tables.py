@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.records import GROUP_FIELDS, BenchRecord, TrainRecord
+from kmed_bench.core.records import BenchRecord, TrainRecord
+from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.report.tables import ordered_trains
 
 # The measures that the page explains, in its order; others that scores.json may hold go to rates.csv alone.

@@ -1,7 +1,7 @@
 """A tuning study in the report: a section for the bench's page, and a page of its own."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,109 +9,15 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench import __version__
-from kmed_bench.records import KmedError, read_json, write_json, write_text_atomically
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import read_json, write_json, write_text_atomically
+from kmed_bench.core.records import STATES, Confirmation, StudyRecord, StudyTrial
 from kmed_bench.report import page
-from kmed_bench.report.extra import ExtraFigure, ExtraSection, save_sections
 from kmed_bench.report.fonts import subset_font
-from kmed_bench.report.views import Column, View, format_value
+from kmed_bench.report.sections import ExtraFigure, ExtraSection, save_sections
+from kmed_bench.report.table_view import Column, View, format_value
 
 STUDY_NAME = "study.json"
-
-STATES = ("complete", "pruned", "failed", "lost", "running", "waiting")
-"""lost: its process died or was interrupted; another trial repeats it."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyTrial:
-    """One trial.
-
-    Attributes
-    ----------
-    state : str
-        One of ``STATES``.
-    cer : float or None
-        Lowest decoded valid CER of its epochs; None where no epoch was finished.
-    seconds_per_clip : float or None
-        Decoding time of a valid clip at the best epoch; None where it was not an objective.
-    reason : str
-        Why it failed; empty otherwise.
-    """
-
-    number: int
-    state: str
-    params: Mapping[str, Any]
-    cer: float | None
-    seconds_per_clip: float | None
-    epochs: int
-    is_published: bool
-    retry_of: int | None
-    reason: str
-    run_id: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Confirmation:
-    """The best trial's settings against the published ones, both trained anew with the same seeds.
-
-    Attributes
-    ----------
-    published, best : tuple of float
-        Valid CER by seed.
-    delta, low, high : float
-        Mean of best minus published over seeds, with its 95 % interval (Student's t, paired by seed).
-    """
-
-    seeds: tuple[int, ...]
-    published: tuple[float, ...]
-    best: tuple[float, ...]
-    delta: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """What may be said: ``better`` or ``worse`` only where the interval leaves 0 out."""
-        if self.high < 0:
-            return "better"
-        return "worse" if self.low > 0 else "not shown to be better"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyRecord:
-    """A study as its storage holds it, without Optuna's types."""
-
-    name: str
-    size: str
-    sampler: str
-    pruner: str
-    objectives: tuple[str, ...]
-    epochs: int
-    n_trials: int
-    trials: tuple[StudyTrial, ...]
-    synthetic: bool
-    confirmation: Confirmation | None = None
-
-    def slots(self) -> list[StudyTrial]:
-        """Return the trials that count, without those that another repeats."""
-        return [trial for trial in self.trials if trial.state != "lost"]
-
-    def best(self) -> StudyTrial | None:
-        """Return the complete trial with the lowest CER, the first of equals; None where none is complete."""
-        complete = [trial for trial in self.trials if trial.state == "complete" and trial.cer is not None]
-        return min(complete, key=lambda trial: (trial.cer, trial.number), default=None)
-
-    def published(self) -> StudyTrial | None:
-        """Return the trial of the published settings; None where it is not complete."""
-        found = [trial for trial in self.trials if trial.is_published and trial.state == "complete"]
-        return found[0] if found else None
-
-    def saved_epochs(self) -> float:
-        """Return the share of the epochs of pruned and complete trials that pruning saved."""
-        ended = [trial for trial in self.trials if trial.state in ("complete", "pruned")]
-        planned = self.epochs * len(ended)
-        # Patience may end a complete trial early; that is no merit of the pruner.
-        unspent = sum(self.epochs - trial.epochs for trial in ended if trial.state == "pruned")
-        return unspent / planned if planned else 0.0
 
 
 def study_section(record: StudyRecord, figures: Sequence[ExtraFigure]) -> ExtraSection:
@@ -267,7 +173,7 @@ def write_study(record: StudyRecord, figures: Sequence[ExtraFigure], out: Path) 
     write_json(out / STUDY_NAME, {"study": dataclasses.asdict(record), "figures": captions})
     (section,) = save_sections([study_section(record, figures)], out, {"index"})
     # The bench page's own macros and style, so that both look alike.
-    source = (resources.files("kmed_bench.report") / "page.html").read_text(encoding="utf-8")
+    source = (resources.files("kmed_bench.report") / "templates" / "page.html").read_text(encoding="utf-8")
     macros, _, rest = source.partition("<!doctype html>")
     style = rest[rest.index("<style>") : rest.index("</style>") + len("</style>")]
     template = page._template().environment.from_string(macros + _BODY)

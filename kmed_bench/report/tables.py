@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kmed_bench.records import SIZES, BenchRecord, TrainRecord
+from kmed_bench.core.records import BenchRecord, TrainRecord
+from kmed_bench.core.schema import SIZES
 
 FINISHED = "FINISHED"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import jiwer
 
-from kmed_bench.scoring.errors import align_characters
+from kmed_bench.scoring.edits import align_characters
 
 # Letters of a precomposed syllable in the order of its code point: The Unicode Standard, section 3.12.
 _ONSETS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"

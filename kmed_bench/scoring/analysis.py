@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 import jiwer
 import pandas as pd
 
-from kmed_bench.records import GROUP_FIELDS, Prediction
+from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.alignment import align, split_syllable
-from kmed_bench.scoring.errors import align_words, impose_spacing
+from kmed_bench.scoring.edits import align_words, impose_spacing
 from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.text.marks import Policy, resolve_marks

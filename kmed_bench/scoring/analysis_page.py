@@ -9,7 +9,9 @@ import jinja2
 import pandas as pd
 
 from kmed_bench.config import EvalConfig
-from kmed_bench.records import KmedError, Prediction, write_json, write_text_atomically
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import write_json, write_text_atomically
+from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.alignment import align
 from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
 from kmed_bench.scoring.groups import score_predictions
@@ -106,7 +108,7 @@ def _share_of_worst_tenth(clips: pd.DataFrame) -> float | None:
 
 def _render(analysis: ErrorAnalysis, summary: dict[str, Any]) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    source = resources.files("kmed_bench.scoring").joinpath("analysis.html").read_text(encoding="utf-8")
+    source = resources.files("kmed_bench.scoring").joinpath("templates", "analysis.html").read_text(encoding="utf-8")
     wrong = analysis.clips[analysis.clips["errors"] > 0]
     return environment.from_string(source).render(
         summary=summary,

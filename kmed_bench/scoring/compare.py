@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from kmed_bench.config import EvalConfig
-from kmed_bench.records import KmedError, Prediction
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.bootstrap import LEVEL, METHOD, difference_interval, sign_flip_p_value, sum_by_speaker
 from kmed_bench.scoring.measures import RATES, count_utterances, versions
 

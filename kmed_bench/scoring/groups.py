@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from kmed_bench.config import EvalConfig
-from kmed_bench.records import GROUP_FIELDS, KmedError, Prediction
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.bootstrap import LEVEL, METHOD, SpeakerSums, gap_interval, rate_interval, sum_by_speaker
 from kmed_bench.scoring.measures import EXCLUSIONS, TERM_COLUMNS, count_utterances, rates, versions
 

@@ -12,8 +12,10 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from kmed_bench.records import GROUP_FIELDS, KmedError, Prediction
-from kmed_bench.scoring.errors import (
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.schema import GROUP_FIELDS
+from kmed_bench.scoring.edits import (
     Counts,
     EditCounts,
     align_characters,

@@ -19,7 +19,9 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench.config import EvalConfig
-from kmed_bench.records import KmedError, Prediction, read_json, write_json, write_text_atomically
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import read_json, write_json, write_text_atomically
+from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.compare import compare_counts, holm
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import COUNT_COLUMNS, ID_COLUMNS, TIME_COLUMNS, count_utterances, versions

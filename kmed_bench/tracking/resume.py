@@ -9,9 +9,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, digest
-from kmed_bench.records import KmedError
+from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
-from kmed_bench.tracking.readback import search_runs
+from kmed_bench.tracking.read import search_runs
 
 HASH_TAG = "kmed.config_hash"
 FINISHED = "FINISHED"

@@ -16,20 +16,20 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils import mlflow_tags
 
 from kmed_bench.config import Config, flatten, to_yaml
-from kmed_bench.tracking.child import ChildRun, ending
-from kmed_bench.tracking.notes import describe_bench, describe_train
 from kmed_bench.tracking.processes import PROCESS_TAG, end_abandoned, terminable, this_process
-from kmed_bench.tracking.readback import read_bench
+from kmed_bench.tracking.read import read_bench
+from kmed_bench.tracking.run import TrackedRun, ending
+from kmed_bench.tracking.run_notes import describe_bench, describe_train
 from kmed_bench.tracking.store import experiment_id, open_store, without_password
 
-__all__ = ["BenchRun", "ChildRun", "bench_run", "lone_run", "open_store"]
+__all__ = ["ParentRun", "TrackedRun", "bench_run", "open_store", "standalone_run"]
 
 _ENDS = ("kmed.ended", "kmed.failed")
 # MLflow would log the whole path of the program, which may carry a person's name.
 _SOURCE = {mlflow_tags.MLFLOW_SOURCE_NAME: "kmed-bench"}
 
 
-class BenchRun(ChildRun):
+class ParentRun(TrackedRun):
     """A run that has children: a benchmark, or a study of trials."""
 
     def __init__(self, client: MlflowClient, run_id: str, experiment: str, *, reopened: bool = False) -> None:
@@ -50,7 +50,7 @@ class BenchRun(ChildRun):
         tags: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         run_id: str | None = None,
-    ) -> Iterator[ChildRun]:
+    ) -> Iterator[TrackedRun]:
         """Give a child run of this one; it ends FINISHED, FAILED on an error, KILLED when interrupted.
 
         Parameters
@@ -69,7 +69,7 @@ class BenchRun(ChildRun):
             )
         else:
             started = _reopen(self._client, run_id, given)
-        run = ChildRun(self._client, started.info.run_id, reopened=run_id is not None)
+        run = TrackedRun(self._client, started.info.run_id, reopened=run_id is not None)
         with ending(run):
             run.set_tags(tags or {})
             run.log_params(params or {})
@@ -83,7 +83,7 @@ class BenchRun(ChildRun):
 @contextlib.contextmanager
 def bench_run(
     config: Config, *, code_version: str, tags: Mapping[str, str] | None = None, run_id: str | None = None
-) -> Iterator[BenchRun]:
+) -> Iterator[ParentRun]:
     """Give the run that a whole benchmark belongs to, its settings logged.
 
     Under ``mlflow run`` that is the run which MLflow already started; otherwise a new one in ``config``'s
@@ -92,7 +92,7 @@ def bench_run(
     Parameters
     ----------
     run_id : str, optional
-        A benchmark to continue; see `lone_run`.
+        A benchmark to continue; see `standalone_run`.
 
     Raises
     ------
@@ -100,26 +100,26 @@ def bench_run(
         When the tracking store can't be used.
     """
     name = f"bench-{config.profile}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with lone_run(config, kind="bench", name=name, code_version=code_version, tags=tags, run_id=run_id) as run:
+    with standalone_run(config, kind="bench", name=name, code_version=code_version, tags=tags, run_id=run_id) as run:
         try:
             yield run
         finally:
             _note_bench(run)
 
 
-def _note_bench(run: BenchRun) -> None:
+def _note_bench(run: ParentRun) -> None:
     """Describe the benchmark and its trainings for whoever opens their pages, as far as they came."""
     try:
         record = read_bench(run.uri, run.run_id)
         run.set_note(describe_bench(record, run._experiment_id))
         for train in record.trains:
-            ChildRun(run._client, train.run_id).set_note(describe_train(train))
+            TrackedRun(run._client, train.run_id).set_note(describe_train(train))
     except Exception as error:  # a note neither fails a benchmark nor hides why one failed
         logging.getLogger(__name__).warning("Run %s has no note in the MLflow UI: %s", run.run_id, error)
 
 
 @contextlib.contextmanager
-def lone_run(
+def standalone_run(
     config: Config,
     *,
     kind: str,
@@ -128,7 +128,7 @@ def lone_run(
     experiment: str | None = None,
     tags: Mapping[str, str] | None = None,
     run_id: str | None = None,
-) -> Iterator[BenchRun]:
+) -> Iterator[ParentRun]:
     """Give a run without a parent: a benchmark, a study, or one stage that is run alone.
 
     Parameters
@@ -157,7 +157,7 @@ def lone_run(
         else:
             outer.enter_context(_continuation(client, run_id))
             started = _reopen(client, run_id, given)
-        run = BenchRun(client, started.info.run_id, started.info.experiment_id, reopened=run_id is not None)
+        run = ParentRun(client, started.info.run_id, started.info.experiment_id, reopened=run_id is not None)
         with ending(run):
             if run_id is None and _is_drawn(started.info.run_name):
                 given[mlflow_tags.MLFLOW_RUN_NAME] = name
@@ -184,7 +184,7 @@ def _continuation(client: MlflowClient, run_id: str) -> Iterator[None]:
         yield
         return
     own, continued = mlflow.start_run(), client.get_run(run_id)
-    run = ChildRun(client, own.info.run_id)
+    run = TrackedRun(client, own.info.run_id)
     with ending(run):
         name, place = continued.info.run_name, continued.info.experiment_id
         run.set_tags({"kmed.kind": "continuation", "kmed.continues": run_id, PROCESS_TAG: this_process()})
@@ -205,7 +205,7 @@ def _is_drawn(run_name: str | None) -> bool:
     return not run_name or re.fullmatch(r"[a-z]+-[a-z]+-\d+", run_name) is not None
 
 
-def _log_config(run: ChildRun, config: Config, known: Mapping[str, str]) -> None:
+def _log_config(run: TrackedRun, config: Config, known: Mapping[str, str]) -> None:
     """Log the settings flat and whole; what ``mlflow run`` already logged (``-P train.lr=1e-5``) stays."""
     shown = shareable(config)
     run.log_params({key: value for key, value in flatten(shown).items() if key not in known})

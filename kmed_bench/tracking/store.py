@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -24,8 +25,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from kmed_bench.config import TrackingConfig
-from kmed_bench.records import KmedError
-from kmed_bench.tracking.notes import describe_experiment
+from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.run_notes import describe_experiment
 
 _SQLITE = "sqlite:///"
 _ANSWER_WITHIN_S = 10.0
@@ -222,3 +223,13 @@ def _quiet_migrations() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def ui_command(uri: str) -> str:
+    """Return what opens the MLflow UI on this store, ready to paste; a password in it is to be filled in."""
+    uri = without_password(uri)
+    if uri.startswith(("http://", "https://")):
+        return uri
+    program = Path(sys.executable).with_name("mlflow")
+    name = str(program) if program.exists() else "mlflow"
+    return f"MLFLOW_DISABLE_TELEMETRY=true {name} ui --host 127.0.0.1 --port 5000 --backend-store-uri {uri}"

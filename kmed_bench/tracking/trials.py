@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, terminable
-from kmed_bench.tracking.runs import BenchRun, ChildRun, shareable
+from kmed_bench.tracking.runs import ParentRun, TrackedRun, shareable
 from kmed_bench.tracking.store import experiment_id
 
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
@@ -21,7 +21,7 @@ _FAILED = RunStatus.to_string(RunStatus.FAILED)
 
 def open_study_run(
     config: Config, uri: str, *, name: str, known: str | None, tags: Mapping[str, str]
-) -> tuple[BenchRun, bool]:
+) -> tuple[ParentRun, bool]:
     """Return the parent run of a study, RUNNING, and whether it was made just now.
 
     It belongs to no process, so that it outlives whichever made it: nothing of MLflow's active run is touched.
@@ -38,10 +38,10 @@ def open_study_run(
             if found.info.lifecycle_stage == "active":
                 if found.info.status != _RUNNING:
                     client.update_run(known, status=_RUNNING)
-                return BenchRun(client, known, found.info.experiment_id), False
+                return ParentRun(client, known, found.info.experiment_id), False
     experiment = experiment_id(client, uri, config.tune.experiment)
     made = client.create_run(experiment, run_name=f"hpo-{name}", tags={"kmed.kind": "study", "kmed.study": name})
-    run = BenchRun(client, made.info.run_id, experiment)
+    run = ParentRun(client, made.info.run_id, experiment)
     shown = shareable(config)
     run.set_tags(tags)
     run.log_params(flatten(shown))
@@ -54,7 +54,7 @@ def trial_params(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flatten(shareable(config)).items() if not key.startswith("tune.")}
 
 
-def end_study(run: BenchRun, *, complete: bool) -> None:
+def end_study(run: ParentRun, *, complete: bool) -> None:
     """End the parent: FINISHED, or KILLED when trials are left and nobody works on them."""
     status = RunStatus.FINISHED if complete else RunStatus.KILLED
     MlflowClient(tracking_uri=run.uri).set_terminated(run.run_id, RunStatus.to_string(status))
@@ -76,7 +76,7 @@ def close_orphans(uri: str, parent: str) -> None:
                 close_lost(uri, run.info.run_id, "its process was gone")
 
 
-def link_retry(uri: str, lost: str, retry: ChildRun) -> None:
+def link_retry(uri: str, lost: str, retry: TrackedRun) -> None:
     """Let a lost trial's run and the run that repeats it name one another."""
     retry.set_tags({"kmed.retry_of": lost})
     with contextlib.suppress(MlflowException):
@@ -99,7 +99,7 @@ def read_trial_runs(uri: str, parent: str, kind: str = "trial") -> list[Run]:
 
 
 @contextlib.contextmanager
-def study_process(parent: BenchRun) -> Iterator[None]:
+def study_process(parent: ParentRun) -> Iterator[None]:
     """Work on a study: SIGTERM interrupts, and the run that ``mlflow run`` made for this process points to the study.
 
     That run can't be the study's parent: MLflow ends it with this process, while others may still work.
@@ -110,7 +110,7 @@ def study_process(parent: BenchRun) -> Iterator[None]:
             yield
             return
         client = MlflowClient(tracking_uri=parent.uri)
-        own, status = ChildRun(client, own_id), RunStatus.FAILED
+        own, status = TrackedRun(client, own_id), RunStatus.FAILED
         try:  # not made the active run: MLflow refuses children of any other run than the active one
             own.set_tags({"kmed.kind": "worker", "kmed.study_run_id": parent.run_id})
             own.set_note(f"Worked on a tuning study; its trials are under run `{parent.run_id}`.\n")

@@ -7,7 +7,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from whisper.model import Whisper
 
-from kmed_bench.asr.replaced import methods_replaced
+from kmed_bench.asr.model.patching import patched_methods
 from kmed_bench.config import TrainConfig
 
 # The projections of all attention, cross-attention included; the decoder's alone where the encoder is frozen.
@@ -81,4 +81,4 @@ def checkpointed(model: Whisper) -> contextlib.AbstractContextManager[None]:
     ]
     # No block draws random numbers, so their state need not be kept and restored.
     options = {"use_reentrant": False, "preserve_rng_state": False}
-    return methods_replaced(blocks, "forward", lambda block: functools.partial(checkpoint, block.forward, **options))
+    return patched_methods(blocks, "forward", lambda block: functools.partial(checkpoint, block.forward, **options))

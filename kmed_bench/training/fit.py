@@ -11,31 +11,22 @@ import numpy as np
 import torch
 from whisper.model import Whisper
 
-from kmed_bench.asr.batches import (
-    Batch,
-    Example,
-    Frames,
-    bucket_frames,
-    by_length,
-    epoch_order,
-    korean_tokenizer,
-    label_tensors,
-    n_learned,
-    thinned_after,
-)
-from kmed_bench.asr.batches import make_batch as make_frames_batch
-from kmed_bench.asr.device import Precision, no_plan_per_shape, resolve_precision
-from kmed_bench.asr.features import FrameStore
+from kmed_bench.asr.features.store import FeatureSource, FeatureStore
+from kmed_bench.asr.model.device import Precision, no_plan_per_shape, resolve_precision
+from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.model.windows import bucket_frames, thinned_after
 from kmed_bench.config import TrainConfig
-from kmed_bench.records import KmedError
+from kmed_bench.core.errors import KmedError
 from kmed_bench.training import adapt, augment
-from kmed_bench.training.encoded import EncodedStore
-from kmed_bench.training.heap import freed_memory_kept
-from kmed_bench.training.hearing import SpeedChoice, step_generator
-from kmed_bench.training.native import training_layers
-from kmed_bench.training.network import LossNetwork
+from kmed_bench.training.batches import Batch, Example, by_length, epoch_order, label_tensors, n_learned
+from kmed_bench.training.batches import make_batch as make_frames_batch
+from kmed_bench.training.cpu_bf16.layers import training_layers
+from kmed_bench.training.cpu_bf16.malloc import retain_freed_memory
+from kmed_bench.training.encoder_outputs import EncoderOutputStore
+from kmed_bench.training.loss import LossNetwork
 from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.schedule import rate_factor
+from kmed_bench.training.speed_perturbation import SpeedPerturbedFeatures, step_generator
 from kmed_bench.training.state import (
     Interrupted,
     Position,
@@ -71,15 +62,15 @@ class EpochResult:
     epoch_s: float
 
 
-Stores = Mapping[float, FrameStore]
+Stores = Mapping[float, FeatureStore]
 
 
 def fit(
     model: Whisper,
     train: Sequence[Example],
-    train_store: FrameStore | Stores | EncodedStore,
+    train_store: FeatureStore | Stores | EncoderOutputStore,
     valid: Sequence[Example],
-    valid_store: Frames,
+    valid_store: FeatureSource,
     config: TrainConfig,
     *,
     seed: int,
@@ -92,7 +83,7 @@ def fit(
 
     Parameters
     ----------
-    train_store : FrameStore, mapping or EncodedStore
+    train_store : FeatureStore, mapping or EncoderOutputStore
         The training part's frames; frames by speed where ``speed_factors`` are set; or the output of an
         encoder that is frozen.
     progress : callable
@@ -112,7 +103,7 @@ def fit(
     """
     loop = _Loop(model, train, train_store, config, seed, states, parallel or Parallel(), say)
     start = loop.restore()
-    with freed_memory_kept(model.device):
+    with retain_freed_memory(model.device):
         for epoch in range(start.epoch, config.epochs + 1):
             loop.train_epoch(epoch, start.step if epoch == start.epoch else 0, progress)
             try:
@@ -133,7 +124,7 @@ class _Loop:
         self,
         model: Whisper,
         train: Sequence[Example],
-        source: FrameStore | Stores | EncodedStore,
+        source: FeatureStore | Stores | EncoderOutputStore,
         config: TrainConfig,
         seed: int,
         states: StateKeeper | None,
@@ -146,7 +137,7 @@ class _Loop:
         self.precision = resolve_precision(config.precision, model.device)
         trained = adapt.prepare(model, config)
         optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        network = LossNetwork(model, self.precision, encoded=isinstance(source, EncodedStore))
+        network = LossNetwork(model, self.precision, encoded=isinstance(source, EncoderOutputStore))
         folder = states.folder if states else None
         self.stepper = Stepper(
             model, parallel.wrap(network), optimizer, config, self.precision, parallel, folder=folder, say=say
@@ -159,16 +150,16 @@ class _Loop:
         """Begin the sums and the clock of an epoch."""
         self.sums, self.elapsed_s = Sums(), 0.0
 
-    def order(self, epoch: int) -> tuple[list[list[Example]], Frames | None]:
+    def order(self, epoch: int) -> tuple[list[list[Example]], FeatureSource | None]:
         """Return an epoch's batches and where its frames come from (None: from encoder output)."""
         arrange: dict[str, Any] = {"seed": self.seed, "epoch": epoch}
-        if isinstance(self.source, EncodedStore):
+        if isinstance(self.source, EncoderOutputStore):
             group = (lambda e: bucket_frames(e.n_frames)) if self.config.audio_context == "dynamic" else None
             return epoch_order(self.train, self.config.batch_size, group=group, **arrange), None
         if isinstance(self.source, Mapping):
             names = [e.utterance_id for e in self.train]
             speeds = augment.choose_speeds(names, tuple(self.source), self.seed, epoch)
-            frames: Frames = SpeedChoice(self.source, dict(zip(names, speeds, strict=True)))
+            frames: FeatureSource = SpeedPerturbedFeatures(self.source, dict(zip(names, speeds, strict=True)))
         else:
             frames = self.source
         heard = [dataclasses.replace(e, n_frames=frames.n_frames(e.utterance_id)) for e in self.train]
@@ -197,7 +188,7 @@ class _Loop:
                 if step % self.config.checkpoint_steps == 0 and step < len(order):
                     self.save(Position(epoch, step))
 
-    def _step(self, epoch: int, step: int, examples: list[Example], frames: Frames | None) -> None:
+    def _step(self, epoch: int, step: int, examples: list[Example], frames: FeatureSource | None) -> None:
         lr = self.config.lr * self.rate((epoch - 1) * self.n_steps + step - 1)
         make = self._maker(epoch, step, examples, frames)
         own = self.stepper.take(examples, make, lr=lr, where=f"epoch {epoch}, step {step}")
@@ -205,10 +196,10 @@ class _Loop:
         loss, *counts = self.parallel.total(own.loss, own.tokens, own.errors, own.characters)
         self.sums.add(Sums(loss, *map(int, counts)))
 
-    def _maker(self, epoch: int, step: int, examples: list[Example], frames: Frames | None) -> MakeBatch:
+    def _maker(self, epoch: int, step: int, examples: list[Example], frames: FeatureSource | None) -> MakeBatch:
         tokenizer, context = korean_tokenizer(), self.config.audio_context
         if frames is None:
-            assert isinstance(self.source, EncodedStore)
+            assert isinstance(self.source, EncoderOutputStore)
             store = self.source
 
             def from_encoded(piece: Sequence[Example]) -> Batch:
@@ -300,7 +291,7 @@ def seed_everything(seed: int) -> None:
 def mean_loss(
     model: Whisper,
     examples: Sequence[Example],
-    store: Frames,
+    store: FeatureSource,
     config: TrainConfig,
     precision: Precision,
     *,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from kmed_bench.config import TrainConfig
-from kmed_bench.records import KmedError
+from kmed_bench.core.errors import KmedError
 
 
 def rate_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from kmed_bench.asr.stores import sync
 from kmed_bench.config import TrainConfig, digest
-from kmed_bench.records import KmedError
+from kmed_bench.core.array_cache import sync
+from kmed_bench.core.errors import KmedError
 
 STATE_NAME = "state.pt"
 PREVIOUS_NAME = "state.previous.pt"

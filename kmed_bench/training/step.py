@@ -9,11 +9,13 @@ import torch
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
 
-from kmed_bench.asr.batches import IGNORED, Batch, Example, chunks, korean_tokenizer, n_learned
-from kmed_bench.asr.device import Precision
+from kmed_bench.asr.model.device import Precision
+from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.model.windows import chunks
 from kmed_bench.config import TrainConfig
-from kmed_bench.records import KmedError
-from kmed_bench.scoring.errors import token_text_cer
+from kmed_bench.core.errors import KmedError
+from kmed_bench.scoring.edits import token_text_cer
+from kmed_bench.training.batches import IGNORED, Batch, Example, n_learned
 from kmed_bench.training.parallel import Parallel
 
 FAULTY_BATCH_NAME = "faulty-batch.pt"

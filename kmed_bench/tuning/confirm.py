@@ -9,13 +9,13 @@ import numpy as np
 import scipy.stats
 
 from kmed_bench.config import Config, adjust, digest
-from kmed_bench.records import KmedError
-from kmed_bench.report.study import Confirmation
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.records import Confirmation
 from kmed_bench.scoring.bootstrap import LEVEL
 from kmed_bench.tracking.processes import is_gone, this_process
-from kmed_bench.tuning.record import CONFIRMED
 from kmed_bench.tuning.search import Search
 from kmed_bench.tuning.space import find_published
+from kmed_bench.tuning.study_record import CONFIRMED
 
 _OWNER = "kmed.confirming"
 

@@ -10,24 +10,24 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
-from kmed_bench.asr.device import describe_machine, pick_device
-from kmed_bench.asr.weights import Weights, cache_folder, load_weights
+from kmed_bench.asr.model.device import describe_machine, pick_device
+from kmed_bench.asr.model.weights import Weights, cache_folder, load_weights
 from kmed_bench.config import Config, Range, adjust, digest
-from kmed_bench.corpus.demo import corpus_name, is_demo
-from kmed_bench.corpus.split import Split, read_split
-from kmed_bench.progress import Narrator
-from kmed_bench.records import KmedError
-from kmed_bench.report.study import StudyRecord
-from kmed_bench.stages import ScoredEpoch, Speech, prepare_speech, train_epochs
+from kmed_bench.core.console import Narrator
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.records import StudyRecord
+from kmed_bench.corpus.demo.demo import corpus_name, is_demo
+from kmed_bench.corpus.splitting.split import Split, read_split
 from kmed_bench.tracking import trials as tracked
 from kmed_bench.tracking.processes import this_process
-from kmed_bench.tracking.runs import BenchRun, ChildRun
+from kmed_bench.tracking.runs import ParentRun, TrackedRun
 from kmed_bench.tracking.store import open_store
-from kmed_bench.tuning.hooks import report_epochs
-from kmed_bench.tuning.queue import ERROR, INTERRUPTED, PROCESS, PUBLISHED, RUN, StudyQueue, retry_history
-from kmed_bench.tuning.record import EPOCHS, read_study
+from kmed_bench.training.epochs import FeaturizedSplit, ScoredEpoch, featurize_split, train_epochs
+from kmed_bench.tuning.pruning import report_epochs
 from kmed_bench.tuning.space import check_space, fit_warmup, suggest
 from kmed_bench.tuning.storage import StudyLock, check_storage
+from kmed_bench.tuning.study_queue import ERROR, INTERRUPTED, PROCESS, PUBLISHED, RUN, StudyQueue, retry_history
+from kmed_bench.tuning.study_record import EPOCHS, read_study
 
 _PARENT = "kmed.mlflow_run"
 # What ends a trial and not the study: settings that diverge, don't fit together or don't fit into memory.
@@ -82,7 +82,7 @@ class Search:
         self.device = pick_device()
         setup = describe_setup(config, self.weights, self.split)
         self.name = name or f"{weights.size}-{digest(setup)[:8]}"
-        self._speeches: dict[tuple[tuple[float, ...], str], Speech] = {}
+        self._speeches: dict[tuple[tuple[float, ...], str], FeaturizedSplit] = {}
         self._tags = {
             "kmed.study": self.name,
             "kmed.size": weights.size,
@@ -96,7 +96,7 @@ class Search:
         self.queue = StudyQueue(config, self.name, setup=setup, on_lost=self._close_lost)
         self.parent = self._join()
 
-    def _join(self) -> BenchRun:
+    def _join(self) -> ParentRun:
         with self.queue.lock():
             known = self.queue.study.user_attrs.get(_PARENT)
             parent, is_new = tracked.open_study_run(self.config, self.uri, name=self.name, known=known, tags=self._tags)
@@ -191,7 +191,7 @@ class Search:
         self.narrator.say(f"Trial {trial.number}: valid CER {best.valid_cer:.2%} at epoch {best.epoch}; {_say(chosen)}")
         return (best.valid_cer, best.decode_s) if len(config.tune.objectives) > 1 else best.valid_cer
 
-    def _describe(self, run: ChildRun, trial: optuna.Trial, config: Config) -> None:
+    def _describe(self, run: TrackedRun, trial: optuna.Trial, config: Config) -> None:
         run.set_tags({**self._tags, "kmed.trial": trial.number, "kmed.machine": describe_machine(self.device)})
         run.log_params(tracked.trial_params(config))
         if trial.user_attrs.get(PUBLISHED):
@@ -201,7 +201,7 @@ class Search:
         for run_id in [run_id for run_id in lost if run_id][-1:]:
             tracked.link_retry(self.uri, run_id, run)
 
-    def train(self, run: ChildRun, config: Config, seed: int, trial: optuna.Trial | None = None) -> ScoredEpoch:
+    def train(self, run: TrackedRun, config: Config, seed: int, trial: optuna.Trial | None = None) -> ScoredEpoch:
         """Train once, log each epoch, and return the best one; with a trial, report to it and let it prune.
 
         Raises
@@ -233,18 +233,18 @@ class Search:
             raise KmedError(f"Training of {self.name} came to no epoch; train.epochs is {config.train.epochs}.")
         return best
 
-    def speech(self, config: Config) -> Speech:
+    def speech(self, config: Config) -> FeaturizedSplit:
         """Return the features of train and valid; the test part is not even opened."""
         kind = (config.train.speed_factors, config.train.features)
         if kind not in self._speeches:
-            self._speeches[kind] = prepare_speech(
+            self._speeches[kind] = featurize_split(
                 self.split, cache_folder() / "features", self.narrator, parts=("train", "valid"), train=config.train
             )
         return self._speeches[kind]
 
 
 @contextlib.contextmanager
-def _telling_ends(run: ChildRun) -> Iterator[None]:
+def _telling_ends(run: TrackedRun) -> Iterator[None]:
     """Let MLflow's states tell what Optuna's tell: KILLED is pruned, FAILED is every other early end."""
     try:
         yield

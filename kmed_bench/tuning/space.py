@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from kmed_bench.config import Config, Range, TrainConfig, adjust, flatten
 from kmed_bench.config.tune import Choice
-from kmed_bench.records import KmedError
+from kmed_bench.core.errors import KmedError
 
 # These change what a trial is, not how well it trains: seeds are for `--confirm`, epochs for the pruner.
 _FIXED = ("train.seeds", "train.epochs")

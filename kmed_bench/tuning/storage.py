@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, Jou
 from sqlalchemy.pool import NullPool
 
 from kmed_bench.config import TuneConfig
-from kmed_bench.records import KmedError
+from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.store import sqlite_file, without_password
 
 _JOURNAL = "journal:"

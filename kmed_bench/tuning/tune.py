@@ -5,14 +5,15 @@ from pathlib import Path
 
 import yaml
 
-from kmed_bench.asr.weights import Weights
+from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, adjust, to_yaml
-from kmed_bench.progress import Narrator
-from kmed_bench.records import write_text_atomically
-from kmed_bench.report.study import STUDY_NAME, StudyRecord, study_section, write_study
+from kmed_bench.core.console import Narrator
+from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.records import StudyRecord
+from kmed_bench.report.study import STUDY_NAME, study_section, write_study
 from kmed_bench.tracking import trials as tracked
 from kmed_bench.tuning.confirm import check_seeds, confirm_best
-from kmed_bench.tuning.pictures import draw_study
+from kmed_bench.tuning.plots import draw_study
 from kmed_bench.tuning.search import Search
 from kmed_bench.tuning.storage import quiet_optuna
 

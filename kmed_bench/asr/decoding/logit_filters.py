@@ -1,0 +1,79 @@
+"""Which tokens may come next: openai-whisper's suppressions, and a guard against repetition loops."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from whisper.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedTokens:
+    """What a search wrote for one clip.
+
+    Attributes
+    ----------
+    tokens : list of int
+        Without prompt and end-of-text.
+    guarded : bool
+        Whether the repetition guard took away a token that the search would have considered.
+    """
+
+    tokens: list[int]
+    guarded: bool
+
+
+class LogitFilters:
+    """Masks logits in place before a token is chosen.
+
+    Parameters
+    ----------
+    repetition_guard : int, optional
+        Length n of token n-grams that a text may hold only once; None: no guard. The rule is that of
+        Paulus, Xiong and Socher, A Deep Reinforced Model for Abstractive Summarization (2017),
+        section 2.5, known as ``no_repeat_ngram_size`` in transformers and faster-whisper.
+    n_candidates : int
+        How many of a row's most likely tokens the search considers.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, repetition_guard: int | None = None, n_candidates: int = 1) -> None:
+        self._never, self._never_first = suppressed_tokens(tokenizer)
+        self._guard, self._n_candidates = repetition_guard, n_candidates
+
+    def apply(self, logits: torch.Tensor, texts: Sequence[Sequence[int]]) -> list[bool]:
+        """Mask logits, shape (rows, n_vocab), after each row's text; return where the guard took a candidate."""
+        logits[:, self._never] = -torch.inf
+        if not texts[0]:
+            logits[:, self._never_first] = -torch.inf
+        if self._guard is None:
+            return [False] * len(texts)
+        return [self._forbid(row, would_repeat(text, self._guard)) for row, text in zip(logits, texts, strict=True)]
+
+    def _forbid(self, row: torch.Tensor, forbidden: list[int]) -> bool:
+        if not forbidden:
+            return False
+        considered = row.topk(self._n_candidates).indices.tolist()
+        row[forbidden] = -torch.inf
+        return not set(considered).isdisjoint(forbidden)
+
+
+def would_repeat(text: Sequence[int], n: int) -> list[int]:
+    """Return the tokens that would end an n-gram which the text already holds."""
+    beginning = list(text[len(text) - n + 1 :])
+    starts = range(len(text) - n + 1)
+    return sorted({text[i + n - 1] for i in starts if list(text[i : i + n - 1]) == beginning})
+
+
+def suppressed_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return what openai-whisper's default options never write, and what they never start with."""
+    never = {
+        *tokenizer.non_speech_tokens,
+        tokenizer.transcribe,
+        tokenizer.translate,
+        tokenizer.sot,
+        tokenizer.sot_prev,
+        tokenizer.sot_lm,
+    }
+    if tokenizer.no_speech is not None:
+        never.add(tokenizer.no_speech)
+    return sorted(never), [*tokenizer.encode(" "), tokenizer.eot]

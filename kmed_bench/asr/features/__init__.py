@@ -1,0 +1,1 @@
+"""From audio to log-mel frames, and the frames' store on disk."""

@@ -1,0 +1,179 @@
+"""Log-mel features, computed once a split part and kept on disk without the silence of the window.
+
+A frame store is a folder of ``frames.f32`` or ``frames.f16`` (all clips' frames behind one another,
+frame by frame) and ``index.json``; ``asr.stores`` sees to it that it is whole.
+"""
+
+import glob
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE
+
+from kmed_bench.asr.features.audio import change_speed, decode_audio
+from kmed_bench.asr.features.log_mel import N_MELS, log_mel, pad_value
+from kmed_bench.config import digest
+from kmed_bench.core.array_cache import INDEX, get_or_create
+from kmed_bench.core.errors import KmedError
+from kmed_bench.corpus.archives.reader import SEPARATOR, AudioReader
+
+FEATURE_VERSION = "2"
+
+
+# On disk. Log-mel lies between -1.5 and about 2, where fp16 is off by at most 2**-11 (2**-10 from 2 on).
+Dtype = Literal["fp32", "fp16"]
+DTYPES: dict[Dtype, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
+_FILES: dict[Dtype, str] = {"fp32": "frames.f32", "fp16": "frames.f16"}
+
+
+class FeatureStore:
+    """Frames of many clips in one memory-mapped file.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder that ``build_features`` wrote.
+
+    Attributes
+    ----------
+    key : str
+        Stands for the store's content; equal for equal content.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        self.key = folder.name
+        self._rows = {name: row for row, name in enumerate(index["utterance_ids"])}
+        self._starts = np.concatenate([[0], np.cumsum(index["n_frames"])])
+        self._pads: list[float] = index["pad_values"]
+        shape = (int(self._starts[-1]), N_MELS)
+        dtype: Dtype = index["dtype"]
+        self._frames = np.memmap(folder / _FILES[dtype], dtype=DTYPES[dtype], mode="r", shape=shape)
+
+    def n_frames(self, utterance_id: str) -> int:
+        """Return the frames of a clip, 10 ms each."""
+        row = self._rows[utterance_id]
+        return int(self._starts[row + 1] - self._starts[row])
+
+    def window(self, utterance_ids: Sequence[str], n_frames: int) -> torch.Tensor:
+        """Return clips padded with their own silence, fp32, shape (batch, 80, n_frames)."""
+        batch = np.empty((len(utterance_ids), n_frames, N_MELS), dtype=np.float32)
+        for i, name in enumerate(utterance_ids):
+            row = self._rows[name]
+            frames = self._frames[self._starts[row] : self._starts[row + 1]][:n_frames]
+            batch[i, : len(frames)] = frames
+            batch[i, len(frames) :] = self._pads[row]
+        return torch.from_numpy(batch).transpose(1, 2)
+
+
+def build_features(
+    part: pd.DataFrame,
+    cache: Path,
+    *,
+    dtype: Dtype = "fp32",
+    speed: float = 1.0,
+    budget_bytes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeatureStore:
+    """Return the frame store of a part, made if the cache has none for the same content.
+
+    Parameters
+    ----------
+    part : pandas.DataFrame
+        Rows of a manifest.
+    cache : Path
+        Folder of stores; one clip second takes 32 kB as fp32, 16 kB as fp16.
+    dtype : {"fp32", "fp16"}
+        Number format on disk. fp16 halves it and is off by at most 0.001 (2**-10).
+    speed : float
+        At which the clips play.
+    budget_bytes : int, optional
+        What the cache's stores may take together; None: what the disk has.
+    progress : callable
+        Called with (clips done, clips in all).
+
+    Raises
+    ------
+    KmedError
+        When a clip can't be read or would last longer than 30 s at the speed, or the budget or the disk
+        has no room.
+    """
+    _check_lengths(part, speed)
+    # A frame centred on either end, and one to make them even, are less than the second added to each clip.
+    seconds = float(part["duration_s"].sum()) / speed + len(part)
+    folder = get_or_create(
+        cache,
+        f"frames-{_key(part, dtype, speed)}",
+        lambda aside: _write_store(part, aside, dtype, speed, progress),
+        what=f"The features of {len(part)} clips",
+        needed_bytes=int(seconds * SAMPLE_RATE / HOP_LENGTH * N_MELS * DTYPES[dtype].itemsize),
+        budget_bytes=budget_bytes,
+    )
+    return FeatureStore(folder)
+
+
+def _check_lengths(part: pd.DataFrame, speed: float) -> None:
+    """Refuse to slow clips beyond the window, which would cut their audio and not their labels."""
+    limit_s = N_SAMPLES / SAMPLE_RATE
+    too_long = part[(part["duration_s"] <= limit_s) & (part["duration_s"] / speed > limit_s)]
+    if len(too_long):
+        raise KmedError(
+            f"{len(too_long)} clips would last longer than Whisper's window of {limit_s:.0f} s at speed {speed:g} (the "
+            f"longest is {too_long['duration_s'].max():.1f} s as recorded); leave {speed:g} out of "
+            f"train.speed_factors, or set data.max_duration_s to {limit_s * speed:.1f}."
+        )
+
+
+def _write_store(
+    part: pd.DataFrame, folder: Path, dtype: Dtype, speed: float, progress: Callable[[int, int], None] | None
+) -> None:
+    n_frames, pads = [], []
+    names, places = part["utterance_id"].tolist(), part["audio"].tolist()
+    with AudioReader() as reader, (folder / _FILES[dtype]).open("wb") as stream:
+        for done, (name, place) in enumerate(zip(names, places, strict=True), start=1):
+            samples = decode_audio(reader.read(place), name)
+            frames = log_mel(samples if speed == 1 else change_speed(samples, speed))
+            kept = frames.astype(DTYPES[dtype])
+            stream.write(kept.tobytes())
+            n_frames.append(len(kept))
+            # Rounded as the frames are, so that the padding is the silence of the clip itself.
+            pads.append(float(DTYPES[dtype].type(pad_value(frames))))
+            if progress:
+                progress(done, len(names))
+    index = {"dtype": dtype, "speed": speed, "utterance_ids": names, "n_frames": n_frames, "pad_values": pads}
+    (folder / INDEX).write_text(json.dumps({"version": FEATURE_VERSION, **index}), encoding="utf-8")
+
+
+def _key(part: pd.DataFrame, dtype: Dtype, speed: float) -> str:
+    """Return a key of what is read and how: ids, places and each containing file's size and time."""
+    stamps = []
+    for name in sorted({str(place).split(SEPARATOR, 1)[0] for place in part["audio"]}):
+        for file in _files_behind(Path(name)):
+            stat = file.stat()
+            stamps.append((str(file), stat.st_size, stat.st_mtime_ns))
+    rows = list(zip(part["utterance_id"], part["audio"], strict=True))
+    how = {"version": FEATURE_VERSION, "dtype": dtype, "speed": float(speed)}
+    return digest({**how, "rows": rows, "files": stamps})
+
+
+def _files_behind(path: Path) -> list[Path]:
+    """Return the file of a location, or the downloader's pieces where it is not joined."""
+    found = [path] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.name)}.part*"))
+    if not found:
+        raise KmedError(f"Audio file {path} is gone; run `kmed-bench ingest` again.")
+    return found
+
+
+class FeatureSource(Protocol):
+    """Where batches take a clip's log-mel frames from: a frame store, or one epoch's choice among several."""
+
+    def n_frames(self, utterance_id: str) -> int:
+        """Return the frames of a clip, 10 ms each."""
+
+    def window(self, utterance_ids: Sequence[str], n_frames: int) -> torch.Tensor:
+        """Return clips padded with their own silence, shape (batch, 80, n_frames)."""

@@ -1,0 +1,1 @@
+"""Whisper: weights, tokenizer, device and the forward pass."""

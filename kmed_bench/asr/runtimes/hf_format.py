@@ -1,0 +1,277 @@
+"""Whisper in the Hugging Face layout, made from openai-whisper's own data: tensors, tokenizer, settings of generation.
+
+Nothing is fetched: the vocabulary is openai-whisper's tiktoken file, the alignment heads are the table in
+openai-whisper's package.
+"""
+
+import base64
+import functools
+import gzip
+import itertools
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import whisper
+from whisper.model import ModelDimensions, Whisper
+
+from kmed_bench.asr.decoding.logit_filters import suppressed_tokens
+from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.model.weights import dimensions
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import SIZES
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+N_VOCAB = 51865  # 99 languages: tiny to large-v2
+_MAX_INITIAL_TIMESTAMP_STEPS = 50  # openai-whisper's max_initial_timestamp of 1.0 s, in steps of 20 ms
+
+_ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
+_FEED_FORWARD = {"mlp.0": "fc1", "mlp.2": "fc2"}
+
+
+def import_transformers() -> Any:
+    """Return the transformers module.
+
+    Raises
+    ------
+    KmedError
+        When it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise missing_library("transformers", "The Hugging Face format", error) from None
+    # Its bars for loading and writing would cut through ours.
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def missing_library(library: str, purpose: str, error: ImportError) -> KmedError:
+    """Return the error that names the extra which brings a library."""
+    return KmedError(f"{purpose} needs {library} ({error}); install it with `pip install 'kmed-bench[export]'`.")
+
+
+def tensor_names(dims: ModelDimensions) -> dict[str, str]:
+    """Return openai-whisper's name of every tensor to transformers' name of it."""
+    names = {
+        "encoder.positional_embedding": "model.encoder.embed_positions.weight",
+        "decoder.positional_embedding": "model.decoder.embed_positions.weight",
+        "decoder.token_embedding.weight": "model.decoder.embed_tokens.weight",
+    }
+    linears = {"encoder.conv1": "model.encoder.conv1", "encoder.conv2": "model.encoder.conv2"}
+    linears |= {"encoder.ln_post": "model.encoder.layer_norm", "decoder.ln": "model.decoder.layer_norm"}
+    keys: dict[str, str] = {}
+    for side, n_layer in (("encoder", dims.n_audio_layer), ("decoder", dims.n_text_layer)):
+        attentions = {"attn": "self_attn"} | ({"cross_attn": "encoder_attn"} if side == "decoder" else {})
+        for i in range(n_layer):
+            ours, theirs = f"{side}.blocks.{i}", f"model.{side}.layers.{i}"
+            linears[f"{ours}.mlp_ln"] = f"{theirs}.final_layer_norm"
+            linears |= {f"{ours}.{a}": f"{theirs}.{b}" for a, b in _FEED_FORWARD.items()}
+            for attention, other in attentions.items():
+                linears[f"{ours}.{attention}_ln"] = f"{theirs}.{other}_layer_norm"
+                for a, b in _ATTENTION.items():
+                    (keys if a == "key" else linears)[f"{ours}.{attention}.{a}"] = f"{theirs}.{other}.{b}"
+    for kind in ("weight", "bias"):
+        names |= {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in linears.items()}
+    # Whisper's key projections have no bias.
+    return names | {f"{ours}.weight": f"{theirs}.weight" for ours, theirs in keys.items()}
+
+
+def write_hf_folder(model: Whisper, folder: Path) -> None:
+    """Write safetensors, config, generation config, tokenizer and feature extractor.
+
+    Raises
+    ------
+    KmedError
+        When transformers is missing or the vocabulary is not the multilingual one of 51,865 tokens.
+    """
+    transformers = import_transformers()
+    _check_vocabulary(model.dims.n_vocab)
+    network = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**_config(model.dims)))
+    state = model.state_dict()
+    renamed = {theirs: state[ours].detach().cpu().float() for ours, theirs in tensor_names(model.dims).items()}
+    missing, unexpected = network.load_state_dict(renamed, strict=False)
+    if unexpected or set(missing) - {"proj_out.weight"}:  # the output projection is the token embedding itself
+        raise KmedError(f"transformers' Whisper has other tensors than expected: {[*missing, *unexpected]}.")
+    network.tie_weights()
+    network.generation_config = transformers.GenerationConfig(**generation_settings(model.dims))
+    network.save_pretrained(folder)
+    processor = build_processor(model.dims)
+    processor.save_pretrained(folder)
+    # Under this name faster-whisper and transformers 4 look for it.
+    processor.feature_extractor.save_pretrained(folder)
+    # safetensors makes files for their owner alone; the others follow the umask.
+    for weights in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", weights)
+
+
+def read_hf_folder(folder: Path) -> Whisper:
+    """Return the model of a Hugging Face folder as openai-whisper's.
+
+    Raises
+    ------
+    KmedError
+        When transformers is missing, the folder can't be read or holds another vocabulary than the multilingual one.
+    """
+    transformers = import_transformers()
+    from safetensors import SafetensorError  # transformers brings it
+
+    try:
+        network: WhisperForConditionalGeneration = transformers.WhisperForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise KmedError(f"{folder} can't be read as a Hugging Face Whisper model ({error}).") from None
+    config = network.config
+    _check_vocabulary(config.vocab_size)
+    dims = ModelDimensions(
+        config.num_mel_bins,
+        config.max_source_positions,
+        config.d_model,
+        config.encoder_attention_heads,
+        config.encoder_layers,
+        config.vocab_size,
+        config.max_target_positions,
+        config.d_model,
+        config.decoder_attention_heads,
+        config.decoder_layers,
+    )
+    state = network.state_dict()
+    model = Whisper(dims)
+    model.load_state_dict({ours: state[theirs] for ours, theirs in tensor_names(dims).items()})
+    return model.eval()
+
+
+def _check_vocabulary(n_vocab: int) -> None:
+    if n_vocab != N_VOCAB:
+        raise KmedError(
+            f"The model has {n_vocab} tokens; exports are made for Whisper's multilingual vocabulary of {N_VOCAB} "
+            "(tiny to large-v2). English-only models and large-v3 can be evaluated, not exported."
+        )
+
+
+def _config(dims: ModelDimensions) -> dict[str, Any]:
+    tokenizer = korean_tokenizer()
+    never, never_first = suppressed_tokens(tokenizer)
+    return {
+        "vocab_size": dims.n_vocab,
+        "num_mel_bins": dims.n_mels,
+        "d_model": dims.n_audio_state,
+        "encoder_layers": dims.n_audio_layer,
+        "encoder_attention_heads": dims.n_audio_head,
+        "encoder_ffn_dim": 4 * dims.n_audio_state,
+        "decoder_layers": dims.n_text_layer,
+        "decoder_attention_heads": dims.n_text_head,
+        "decoder_ffn_dim": 4 * dims.n_text_state,
+        "max_source_positions": dims.n_audio_ctx,
+        "max_target_positions": dims.n_text_ctx,
+        "bos_token_id": tokenizer.eot,
+        "eos_token_id": tokenizer.eot,
+        "pad_token_id": tokenizer.eot,
+        "decoder_start_token_id": tokenizer.sot,
+        "suppress_tokens": never,
+        "begin_suppress_tokens": never_first,
+    }
+
+
+def generation_settings(dims: ModelDimensions) -> dict[str, Any]:
+    """Return the generation config: Korean transcription, openai-whisper's suppressed tokens, no forced ids."""
+    tokenizer = korean_tokenizer()
+    never, never_first = suppressed_tokens(tokenizer)
+    return {
+        "alignment_heads": alignment_heads(dims),
+        "begin_suppress_tokens": never_first,
+        "bos_token_id": tokenizer.eot,
+        "decoder_start_token_id": tokenizer.sot,
+        "eos_token_id": tokenizer.eot,
+        "pad_token_id": tokenizer.eot,
+        "is_multilingual": True,
+        "lang_to_id": {f"<|{code}|>": tokenizer.to_language_token(code) for code in tokenizer.all_language_codes},
+        "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.translate},
+        "language": "ko",
+        "task": "transcribe",
+        "max_initial_timestamp_index": _MAX_INITIAL_TIMESTAMP_STEPS,
+        "max_length": dims.n_text_ctx,
+        "no_timestamps_token_id": tokenizer.no_timestamps,
+        "prev_sot_token_id": tokenizer.sot_prev,
+        "return_timestamps": False,
+        "suppress_tokens": never,
+    }
+
+
+def alignment_heads(dims: ModelDimensions) -> list[list[int]]:
+    """Return [layer, head] of the cross-attention heads whose weights follow time.
+
+    openai-whisper's own table for its sizes; for other shapes its default, all heads of the upper half.
+    """
+    shape = (dims.n_text_layer, dims.n_text_head)
+    for size in SIZES:
+        if dims == dimensions(size):
+            packed = gzip.decompress(base64.b85decode(whisper._ALIGNMENT_HEADS[size]))
+            return np.argwhere(np.frombuffer(packed, dtype=bool).reshape(shape)).tolist()
+    return [[layer, head] for layer in range(shape[0] // 2, shape[0]) for head in range(shape[1])]
+
+
+def build_processor(dims: ModelDimensions) -> "WhisperProcessor":
+    """Return transformers' tokenizer and feature extractor, from openai-whisper's vocabulary and constants."""
+    transformers = import_transformers()
+    codec = korean_tokenizer().encoding
+    vocabulary, merges = _byte_pairs()
+    tokenizer = transformers.WhisperTokenizer(
+        vocab=vocabulary,
+        merges=merges,
+        pad_token="<|endoftext|>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=dims.n_text_ctx,
+    )
+    special = sorted(codec.special_tokens_set, key=codec.encode_single_token)
+    # Timestamps are no special tokens in transformers' Whisper: they must survive `skip_special_tokens`.
+    n_timestamps = dims.n_audio_ctx + 1
+    stamps, marks = special[-n_timestamps:], special[:-n_timestamps]
+    tokenizer.add_tokens(
+        [transformers.AddedToken(mark, special=True, normalized=False) for mark in marks], special_tokens=True
+    )
+    tokenizer.add_tokens([transformers.AddedToken(stamp, normalized=False) for stamp in stamps])
+    tokenizer.set_prefix_tokens(language="korean", task="transcribe", predict_timestamps=False)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=dims.n_mels)
+    return transformers.WhisperProcessor(feature_extractor=extractor, tokenizer=tokenizer)
+
+
+@functools.cache
+def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return the vocabulary and merges of a byte-pair tokenizer from the ranks of openai-whisper's tiktoken file.
+
+    A token's last merge is what its own bytes come to when only merges of lower rank are allowed.
+    """
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    codec = korean_tokenizer().encoding
+    ranks = {token: codec.encode_single_token(token) for token in codec.token_byte_values()}
+    letters = bytes_to_unicode()
+
+    def spell(token: bytes) -> str:
+        return "".join(letters[byte] for byte in token)
+
+    merges = []
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        pieces = _merge(ranks, token, below=rank)
+        if len(pieces) == 2:  # single bytes and the empty token have none
+            merges.append((spell(pieces[0]), spell(pieces[1])))
+    return {spell(token): rank for token, rank in ranks.items()}, merges
+
+
+def _merge(ranks: dict[bytes, int], token: bytes, *, below: int) -> list[bytes]:
+    """Return the pieces of a token after all merges whose rank is under a bound, lowest rank first."""
+    pieces = [token[i : i + 1] for i in range(len(token))]
+    while len(pieces) > 1:
+        candidates = [ranks.get(a + b, below) for a, b in itertools.pairwise(pieces)]
+        lowest = min(candidates)
+        if lowest >= below:
+            break
+        at = candidates.index(lowest)
+        pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
+    return pieces

@@ -1,0 +1,171 @@
+"""Folders of computed arrays in a cache: whole or absent, one writer at a time, within a budget of disk.
+
+A store is a folder ``<name>/`` that holds an ``index.json``. It is written aside, as ``.<name>.<random>/``, and
+renamed when it is whole and on disk, so that a writer that is killed leaves nothing that is ever read. A name
+stands for its content (kind and digest), so whoever finds the folder finds what it would have written.
+"""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from kmed_bench.core.errors import KmedError
+
+INDEX = "index.json"
+_RESERVED = "reserved"  # a file as long as the store will be, and without content: what a writer has been granted
+_ASIDE = re.compile(r"\.(?P<name>[a-z]+-[0-9a-f]{16})\.\w+")
+_LEFTOVER_AGE_S = 24 * 3600
+
+
+def get_or_create(
+    cache: Path,
+    name: str,
+    write: Callable[[Path], None],
+    *,
+    what: str,
+    needed_bytes: int,
+    budget_bytes: int | None = None,
+) -> Path:
+    """Return the folder of a store, written by this process or by another one where the cache has none.
+
+    Whoever asks for a store that is being written waits for its writer; the lock of a writer that was
+    killed is freed by the system, and its remains are removed.
+
+    Parameters
+    ----------
+    cache : Path
+        Folder of stores, on one disk. Nothing in it is removed to make room: that is the user's to choose.
+    name : str
+        Kind and digest of the content, such as ``frames-0123456789abcdef``.
+    write : callable
+        Called with an empty folder; fills it, ``index.json`` included.
+    what : str
+        The beginning of a sentence on lacking room, such as "The features of 12 clips".
+    needed_bytes : int
+        What the store takes at most.
+    budget_bytes : int, optional
+        What all stores of the cache may take together, those that are being written included; None: the disk.
+
+    Raises
+    ------
+    KmedError
+        When the budget or the disk has no room.
+    """
+    folder = cache / name
+    if not (folder / INDEX).is_file():
+        (cache / ".locks").mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / ".locks" / f"{name}.lock"):
+            if not (folder / INDEX).is_file():
+                _write_aside(cache, name, write, what, needed_bytes, budget_bytes)
+    with suppress(OSError):  # a cache that is shared read-only
+        os.utime(folder / INDEX)  # when it was used last, for whoever has to choose what to remove
+    return folder
+
+
+def _write_aside(
+    cache: Path, name: str, write: Callable[[Path], None], what: str, needed: int, budget: int | None
+) -> None:
+    accounts = FileLock(cache / ".locks" / "accounts.lock")  # held for moments, unlike the store's own
+    with accounts:
+        _remove_leftovers(cache, name)
+        _check_budget(cache, what, needed, budget)
+        _check_disk(cache, what, needed)
+        aside = Path(tempfile.mkdtemp(dir=cache, prefix=f".{name}."))
+        with (aside / _RESERVED).open("wb") as stream:
+            stream.truncate(needed)
+    try:
+        write(aside)
+        for path in aside.iterdir():
+            sync(path)
+        with accounts:
+            (aside / _RESERVED).unlink()
+            aside.rename(cache / name)
+        sync(cache)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise KmedError(
+            f"{what} did not fit on the disk of {cache}, which something else filled meanwhile; make room or set "
+            "KMED_CACHE to a larger disk."
+        ) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's renames, outlast a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_leftovers(cache: Path, name: str) -> None:
+    """Remove what killed writers left: of this name, whose lock is ours, and whatever no one touched for a day."""
+    for aside, written in _asides(cache):
+        if written == name or time.time() - _last_change(aside) > _LEFTOVER_AGE_S:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _asides(cache: Path) -> Iterator[tuple[Path, str]]:
+    for path in sorted(cache.iterdir()):
+        if match := _ASIDE.fullmatch(path.name):
+            yield path, match["name"]
+
+
+def _last_change(folder: Path) -> float:
+    newest = 0.0
+    for path in (folder, *folder.glob("*")):
+        with suppress(FileNotFoundError):  # its writer has just finished
+            newest = max(newest, path.stat().st_mtime)
+    return newest
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes that a store takes, or that its writer has been granted where that is more."""
+    sizes = {}
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError):
+            sizes[path.name] = path.stat().st_size
+    reserved = sizes.pop(_RESERVED, 0)
+    return max(reserved, sum(sizes.values()))
+
+
+def _check_budget(cache: Path, what: str, needed: int, budget: int | None) -> None:
+    if budget is None:
+        return
+    stores = [path.parent for path in cache.glob(f"*/{INDEX}") if not path.parent.name.startswith(".")]
+    used = sum(map(_size, (*stores, *(aside for aside, _ in _asides(cache)))))
+    if used + needed <= budget:
+        return
+    oldest = sorted(stores, key=lambda store: ((store / INDEX).stat().st_mtime, store.name))[:3]
+    listed = ", ".join(f"{store.name} ({_gib(_size(store))})" for store in oldest)
+    removable = (
+        f", or remove stores of {cache} that are no longer used, longest unused first: {listed}" if oldest else ""
+    )
+    raise KmedError(
+        f"{what} need {_gib(needed)} in {cache}, whose stores take {_gib(used)} of a budget of {_gib(budget)}; raise "
+        f"train.feature_budget_gib, set train.features=fp16 (half the size){removable}."
+    )
+
+
+def _check_disk(cache: Path, what: str, needed: int) -> None:
+    free = shutil.disk_usage(cache).free
+    if needed > free * 0.95:
+        raise KmedError(
+            f"{what} need {_gib(needed)} in {cache}, which has {_gib(free)} free; make room or set KMED_CACHE to a "
+            "larger disk."
+        )
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"

@@ -1,0 +1,191 @@
+"""Runs and studies as read back from the tracking store."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainRecord:
+    """One `train` run as read back from the store.
+
+    Attributes
+    ----------
+    params, metrics, tags : dict
+        As logged; metrics holds each metric's last value.
+    history : pandas.DataFrame
+        Columns ``metric``, ``step`` (epoch; 0 is the untouched model), ``value``;
+        one row per metric and step, the latest where a resumed run logged a step twice.
+    """
+
+    run_id: str
+    name: str
+    size: str
+    seed: int
+    status: str
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    history: pd.DataFrame
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchRecord:
+    """One `bench` run with its children as read back from the store.
+
+    Attributes
+    ----------
+    skipped : dict
+        Size to the reason why it was left out, remedy included.
+    split, quality : dict
+        Contents of split.json and quality.json; empty when the run has none.
+    scores : dict
+        Run id of a train run to the scores.json of its best checkpoint on the test part.
+    comparisons : tuple of dict
+        Paired differences on the test part; what ``report.significance.compare_systems`` returned.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    trains: tuple[TrainRecord, ...]
+    skipped: dict[str, str]
+    split: dict[str, Any]
+    quality: dict[str, Any]
+    scores: dict[str, dict[str, Any]]
+    comparisons: tuple[dict[str, Any], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportedRecord:
+    """One repetition of an original benchmark's log, as imported into the store.
+
+    Its figures are teacher-forced and over the training data: shown beside ours, never compared with decoded CER.
+
+    Attributes
+    ----------
+    version : int
+        The repetition's number in the log; no seed.
+    sha256 : str
+        Of the log's content; equal for the versions of one log.
+    file : str
+        The log's file name.
+    params : dict
+        The log's ``mata_data``, paths reduced to their last name.
+    time_s : float or None
+        Seconds that the log states for the repetition.
+    history : pandas.DataFrame
+        Columns ``metric``, ``step`` (epoch, 1 for the first), ``value``; CER as fractions. The metrics are
+        ``train/loss``, ``train/cer_teacher_forced``, ``imported/valid_loss``, ``imported/valid_cer_teacher_forced``.
+    """
+
+    run_id: str
+    name: str
+    size: str
+    version: int
+    sha256: str
+    file: str
+    params: dict[str, str]
+    time_s: float | None
+    history: pd.DataFrame
+
+
+STATES = ("complete", "pruned", "failed", "lost", "running", "waiting")
+"""lost: its process died or was interrupted; another trial repeats it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyTrial:
+    """One trial.
+
+    Attributes
+    ----------
+    state : str
+        One of ``STATES``.
+    cer : float or None
+        Lowest decoded valid CER of its epochs; None where no epoch was finished.
+    seconds_per_clip : float or None
+        Decoding time of a valid clip at the best epoch; None where it was not an objective.
+    reason : str
+        Why it failed; empty otherwise.
+    """
+
+    number: int
+    state: str
+    params: Mapping[str, Any]
+    cer: float | None
+    seconds_per_clip: float | None
+    epochs: int
+    is_published: bool
+    retry_of: int | None
+    reason: str
+    run_id: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """The best trial's settings against the published ones, both trained anew with the same seeds.
+
+    Attributes
+    ----------
+    published, best : tuple of float
+        Valid CER by seed.
+    delta, low, high : float
+        Mean of best minus published over seeds, with its 95 % interval (Student's t, paired by seed).
+    """
+
+    seeds: tuple[int, ...]
+    published: tuple[float, ...]
+    best: tuple[float, ...]
+    delta: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be said: ``better`` or ``worse`` only where the interval leaves 0 out."""
+        if self.high < 0:
+            return "better"
+        return "worse" if self.low > 0 else "not shown to be better"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A study as its storage holds it, without Optuna's types."""
+
+    name: str
+    size: str
+    sampler: str
+    pruner: str
+    objectives: tuple[str, ...]
+    epochs: int
+    n_trials: int
+    trials: tuple[StudyTrial, ...]
+    synthetic: bool
+    confirmation: Confirmation | None = None
+
+    def slots(self) -> list[StudyTrial]:
+        """Return the trials that count, without those that another repeats."""
+        return [trial for trial in self.trials if trial.state != "lost"]
+
+    def best(self) -> StudyTrial | None:
+        """Return the complete trial with the lowest CER, the first of equals; None where none is complete."""
+        complete = [trial for trial in self.trials if trial.state == "complete" and trial.cer is not None]
+        return min(complete, key=lambda trial: (trial.cer, trial.number), default=None)
+
+    def published(self) -> StudyTrial | None:
+        """Return the trial of the published settings; None where it is not complete."""
+        found = [trial for trial in self.trials if trial.is_published and trial.state == "complete"]
+        return found[0] if found else None
+
+    def saved_epochs(self) -> float:
+        """Return the share of the epochs of pruned and complete trials that pruning saved."""
+        ended = [trial for trial in self.trials if trial.state in ("complete", "pruned")]
+        planned = self.epochs * len(ended)
+        # Patience may end a complete trial early; that is no merit of the pruner.
+        unspent = sum(self.epochs - trial.epochs for trial in ended if trial.state == "pruned")
+        return unspent / planned if planned else 0.0

@@ -1,0 +1,1 @@
+"""Members of zips, tars and split downloads, and the headers of their WAV files."""

@@ -1,0 +1,226 @@
+"""Archives of a download, opened in place, and the audio in them read by a manifest's location.
+
+Where a member lies is written as the archive's path, ``::`` and the member's name:
+
+- ``/data/142/audio/PA_0001/x.wav``: a plain file;
+- ``/data/[T원천]환자_1.zip::1/PA_0001/x.wav``: a member of a zip;
+- ``/data/download.tar::환자_1.zip::1/PA_0001/x.wav``: of a zip inside a tar, whole or in pieces
+  (``환자_1.zip.part0``, …; the name stands without ``.partN``);
+- ``/data/환자_1.zip::1/PA_0001/x.wav`` where only ``환자_1.zip.part0``, … lie in ``/data``;
+- ``/data/audio.tar::PA_0001/x.wav``: a member of a tar.
+"""
+
+import dataclasses
+import tarfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from kmed_bench.core.errors import KmedError
+from kmed_bench.corpus.archives.spans import PIECE, ArchiveError, ByteSource, Joined, Span, join_pieces, whole_file
+from kmed_bench.corpus.archives.zips import PLAIN, Member, decode_name, read_directory, read_member
+
+SEPARATOR = "::"
+MAX_AUDIO_BYTES = 256 << 20
+"""Thirty seconds at 192 kHz, 32 bits and eight channels are 184 MB: what claims more is refused."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Container:
+    """A folder, zip or tar that holds labels or audio.
+
+    Attributes
+    ----------
+    location : str
+        What stands before a member's name in the manifest's ``audio``.
+    trail : str
+        Names from the source's folder down to the container: tells Training from Validation.
+    spans : tuple of Span
+        Where the bytes lie; none for a folder.
+    """
+
+    kind: Literal["folder", "zip", "tar"]
+    location: str
+    trail: str
+    spans: tuple[Span, ...] = ()
+
+    def locate(self, name: str) -> str:
+        """Return the location of a file in it."""
+        return f"{self.location}/{name}" if self.kind == "folder" else f"{self.location}{SEPARATOR}{name}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TarFile:
+    """A member of a tar; `size` is what the tar really holds of it, less than stated where it is cut off."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def refuse_name(name: str) -> str | None:
+    """Return why a member's name is refused, or None: nothing may point out of its archive."""
+    if SEPARATOR in name:
+        return f"its name has {SEPARATOR!r} in it, which separates archive and member"
+    if name.startswith("/") or name[1:2] == ":":
+        return "its name is an absolute path"
+    if ".." in name.split("/"):
+        return "its name leads out of the archive (..)"
+    return None
+
+
+def sniff(path: Path) -> Literal["tar", "zip"] | None:
+    """Return what a file is by its bytes; a tar that ends in a piece of a zip is a tar."""
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    if head[257:262] == b"ustar":
+        return "tar"
+    return "zip" if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
+
+
+def list_tar(path: Path) -> list[TarFile]:
+    """Return the plain files of a tar, also of one that is cut off.
+
+    Raises
+    ------
+    ArchiveError
+        When its first header is damaged.
+    """
+    files, total = [], path.stat().st_size
+    try:
+        with tarfile.open(path, "r:", errors="surrogateescape") as archive:
+            while (info := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
+                if info.isfile():
+                    name = decode_name(info.name.encode("utf-8", "surrogateescape"))
+                    size = max(min(info.size, total - info.offset_data), 0)
+                    files.append(TarFile(name, info.offset_data, size))
+    except tarfile.TarError as error:
+        if not files:
+            raise ArchiveError(f"not a readable tar ({error})") from None
+    return files
+
+
+def join_in_tar(files: list[TarFile], path: Path) -> dict[str, Joined]:
+    """Return the zips of a tar by name, whole ones and those in pieces."""
+    groups: dict[str, list[Span]] = {}
+    for file in files:
+        piece = PIECE.fullmatch(file.name)
+        whole, start = (piece["whole"], int(piece["start"])) if piece else (file.name, 0)
+        if whole.lower().endswith(".zip"):
+            groups.setdefault(whole, []).append(Span(start, file.size, str(path), file.offset))
+    return {whole: join_pieces(spans) for whole, spans in groups.items()}
+
+
+def join_in_folder(folder: Path) -> dict[str, Joined]:
+    """Return the zips that lie in pieces in a folder, by name."""
+    groups: dict[str, list[Span]] = {}
+    for path in folder.iterdir():
+        piece = PIECE.fullmatch(path.name)
+        if piece and piece["whole"].lower().endswith(".zip"):
+            groups.setdefault(piece["whole"], []).append(Span(int(piece["start"]), path.stat().st_size, str(path), 0))
+    return {whole: join_pieces(spans) for whole, spans in groups.items()}
+
+
+class AudioReader:
+    """Reads audio where it lies, by a manifest's ``audio``; archives stay open until it is closed.
+
+    Safe to share between threads, and between processes that were forked; pickled to a new
+    process, it opens its archives anew. An archive's directory is read once, on the first read
+    from it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[ByteSource, dict[str, Member]]] = {}
+
+    def read(self, audio: str) -> bytes:
+        """Return the whole file's bytes, a zip member's checked against its CRC.
+
+        Raises
+        ------
+        KmedError
+            When the file or the archive is gone, or the member is missing or damaged.
+        """
+        archive, separator, name = audio.rpartition(SEPARATOR)
+        try:
+            if not separator or Path(audio).is_file():  # a folder's name may have the separator in it
+                return Path(audio).read_bytes()
+            source, members = self._get(archive)
+            if name not in members:
+                raise ArchiveError(f"there is no {name!r} in the archive")
+            if members[name].size > MAX_AUDIO_BYTES:
+                raise ArchiveError(f"it claims {members[name].size:,} bytes; the limit is {MAX_AUDIO_BYTES:,}")
+            return read_member(source, members[name])
+        except (OSError, ArchiveError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise KmedError(
+                f"Audio {audio} can't be read: {reason}. Put the download back where `ingest` found it, "
+                "or ingest it anew."
+            ) from None
+
+    def _get(self, archive: str) -> tuple[ByteSource, dict[str, Member]]:
+        with self._lock:
+            if archive not in self._open:
+                source, members = open_archive(archive)
+                # Of two members of one name the later one counts, here as in the listing and for unzip.
+                members.sort(key=lambda member: member.start)
+                self._open[archive] = (source, {member.name: member for member in members})
+            return self._open[archive]
+
+    def close(self) -> None:
+        """Close every archive; a later read opens them again."""
+        with self._lock:
+            for source, _ in self._open.values():
+                source.close()
+            self._open.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__()  # type: ignore[misc]
+
+
+def open_archive(location: str) -> tuple[ByteSource, list[Member]]:
+    """Return an archive's bytes and its members, from a location without the member's name.
+
+    Raises
+    ------
+    ArchiveError
+        When it is no archive, or lacks the inner one.
+    OSError
+        When it is not there.
+    """
+    outer, _, inner = location.partition(SEPARATOR)
+    path = Path(outer)
+    if not path.exists():
+        joined = join_in_folder(path.parent).get(path.name) if path.parent.is_dir() else None
+        spans = joined.spans if joined else whole_file(outer)
+    elif sniff(path) == "tar":
+        files = list_tar(path)
+        if not inner:
+            source = ByteSource(whole_file(outer))
+            return source, [tar_member(file) for file in files]
+        joined = join_in_tar(files, path).get(inner)
+        if joined is None:
+            raise ArchiveError(f"there is no {inner!r} in the tar")
+        spans = joined.spans
+    else:
+        spans = whole_file(outer)
+    source = ByteSource(spans)
+    return source, list(read_directory(source))
+
+
+def tar_member(file: TarFile) -> Member:
+    """Return a tar's member as one that `read_member` takes."""
+    return Member(file.name, file.offset, file.size, file.size, PLAIN, 0, False)

@@ -1,0 +1,1 @@
+"""The generated demo corpus: synthetic speech in the download's layout."""

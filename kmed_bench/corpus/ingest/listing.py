@@ -1,0 +1,263 @@
+"""What lies in the sources: every label and audio file of every folder and archive, unread."""
+
+import collections
+import dataclasses
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from kmed_bench.core.errors import KmedError
+from kmed_bench.corpus.archives.reader import (
+    SEPARATOR,
+    Container,
+    join_in_folder,
+    join_in_tar,
+    list_tar,
+    refuse_name,
+    sniff,
+    tar_member,
+)
+from kmed_bench.corpus.archives.spans import PIECE, ArchiveError, ByteSource, Joined, whole_file
+from kmed_bench.corpus.archives.zips import PLAIN, Member, NoDirectory, read_directory
+
+LABEL, AUDIO = ".json", ".wav"
+NOT_UTF8 = "its path is not UTF-8; rename it (convmv -r -f cp949 -t utf-8)"
+_OTHER_ARCHIVES = (".7z", ".alz", ".bz2", ".egg", ".gz", ".rar", ".tgz", ".xz", ".zst")
+
+ENTRY_SCHEMA = pa.schema(
+    [
+        ("container", pa.int32()),
+        ("name", pa.string()),
+        ("stem", pa.string()),
+        ("start", pa.int64()),  # in an archive the local header; in a folder the time of change in ns
+        ("packed", pa.int64()),
+        ("size", pa.int64()),
+        ("method", pa.int16()),
+        ("crc", pa.int64()),
+        ("encrypted", pa.bool_()),
+        ("refused", pa.string()),
+    ]
+)
+
+
+def _is_utf8(name: str) -> bool:
+    """Return whether a path can be written down; undecodable bytes come as lone surrogates."""
+    return name.isascii() or name.encode(errors="ignore").decode() == name
+
+
+class EntryList:
+    """Grows a table of ``ENTRY_SCHEMA`` row by row, in column chunks: some 150 bytes a file."""
+
+    _CHUNK = 1 << 16
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[object, ...]] = []
+        self._batches: list[pa.RecordBatch] = []
+
+    def append(self, container: int, member: Member) -> None:
+        """Add one file."""
+        name, refused = member.name, refuse_name(member.name)
+        if not _is_utf8(name):  # a folder's name in cp949, say: neither parquet nor CSV can hold it
+            refused = NOT_UTF8
+            name = name.encode(errors="backslashreplace").decode()
+        self._rows.append(
+            (
+                container,
+                name,
+                unicodedata.normalize("NFC", name.rpartition("/")[2].rpartition(".")[0]),
+                *(member.start, member.packed, member.size, member.method, member.crc, member.encrypted),
+                refused,
+            )
+        )
+        if len(self._rows) == self._CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) if self._rows else [()] * len(ENTRY_SCHEMA)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, ENTRY_SCHEMA, strict=True)]
+        self._batches.append(pa.record_batch(arrays, schema=ENTRY_SCHEMA))
+        self._rows = []
+
+    def table(self) -> pa.Table:
+        """Return every row so far."""
+        self._flush()
+        return pa.Table.from_batches(self._batches, schema=ENTRY_SCHEMA)
+
+
+@dataclasses.dataclass(slots=True)
+class Listing:
+    """Labels and audio files of all sources.
+
+    Attributes
+    ----------
+    labels, audio : EntryList
+        One row per file; `container` is a position in `containers`.
+    warnings : dict
+        Kind to details, for archives with missing or overlapping pieces and unreadable ones.
+    ignored : Counter
+        Files of other kinds, by suffix.
+    """
+
+    containers: list[Container] = dataclasses.field(default_factory=list)
+    labels: EntryList = dataclasses.field(default_factory=EntryList)
+    audio: EntryList = dataclasses.field(default_factory=EntryList)
+    warnings: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    ignored: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    def warn(self, kind: str, detail: str) -> None:
+        """Note what is wrong with a whole archive; it is left out, the rest is read."""
+        self.warnings.setdefault(kind, []).append(detail)
+
+    def add(self, container: Container, members: Iterable[Member]) -> None:
+        """Add a container with what it holds."""
+        self.containers.append(container)
+        position = len(self.containers) - 1
+        for member in members:
+            base = member.name.rpartition("/")[2]
+            suffix = base[base.rfind(".") :].lower() if "." in base else ""
+            if base.startswith("._") or "__MACOSX" in member.name:
+                self.ignored["macOS metadata"] += 1
+            elif suffix in (LABEL, AUDIO):
+                (self.labels if suffix == LABEL else self.audio).append(position, member)
+            elif suffix in _OTHER_ARCHIVES or (suffix in (".zip", ".tar") and container.kind == "zip"):
+                detail = f"{base}: {suffix} files, and archives inside a zip, are not read in place; extract it"
+                self.warn("archive_unreadable", detail)
+            elif not (container.kind == "tar" and (suffix == ".zip" or PIECE.fullmatch(base))):
+                self.ignored[suffix or "no suffix"] += 1
+
+
+def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
+    """Return what lies in the sources: folders, or archives given by name.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Folders, or single zips and tars. What is reached twice is listed once.
+    skip : Path
+        The output folder, left out where it lies inside a source.
+
+    Raises
+    ------
+    KmedError
+        When a source is missing or can't be listed.
+    """
+    listing = Listing()
+    seen: set[tuple[int, int]] = set()
+    skip = skip.resolve()
+    for source in sources:
+        if not source.exists():
+            raise KmedError(f"Source {source} does not exist; give the folder of an AI Hub 208 download.")
+        root = source.resolve()
+        if not _is_utf8(str(root)):
+            raise KmedError(f"Source {str(source)!a} can't be used: {NOT_UTF8}.")
+        if root.is_file():
+            _add_archive(listing, root, root.name, seen)
+            continue
+        try:
+            _add_folder(listing, root, skip, seen)
+        except OSError as error:
+            raise KmedError(f"{error.filename} can't be listed: {error.strerror}; mend its permissions.") from None
+    return listing
+
+
+def _add_folder(listing: Listing, root: Path, skip: Path, seen: set[tuple[int, int]]) -> None:
+    archives: list[Path] = []
+    pieces: dict[Path, None] = {}
+    listing.add(Container("folder", str(root), root.name), _walk(root, skip, seen, archives, pieces))
+    for path in archives:
+        _add_archive(listing, path, f"{root.name}/{path.relative_to(root)}", seen)
+    for folder in pieces:
+        for name, joined in sorted(join_in_folder(folder).items()):
+            trail = f"{root.name}/{folder.relative_to(root) / name}"
+            _add_zip(listing, str(folder / name), trail, joined, in_pieces=True)
+
+
+def _walk(
+    root: Path, skip: Path, seen: set[tuple[int, int]], archives: list[Path], pieces: dict[Path, None]
+) -> Iterator[Member]:
+    """Yield the plain files under a folder, and put archives and folders of pieces into the lists."""
+    waiting = [str(root)]
+    cut = len(str(root)) + 1
+    while waiting:
+        folder = waiting.pop()
+        found = os.stat(folder)  # noqa: PTH116
+        if (found.st_dev, found.st_ino) in seen or Path(folder) == skip:
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        below = []
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.is_dir():
+                below.append(entry.path)
+            elif entry.name.lower().endswith((".zip", ".tar")):
+                archives.append(Path(entry.path))
+            elif ".part" in entry.name.lower() and PIECE.fullmatch(entry.name):
+                pieces[Path(folder)] = None
+            else:
+                try:
+                    found = entry.stat()
+                    size, changed = found.st_size, found.st_mtime_ns
+                except OSError:  # a dangling link: reading it will say so
+                    size, changed = -1, 0
+                yield Member(entry.path[cut:], changed, size, size, PLAIN, 0, False)
+        waiting.extend(reversed(below))
+
+
+def _add_archive(listing: Listing, path: Path, trail: str, seen: set[tuple[int, int]]) -> None:
+    try:
+        found = path.stat()
+        if (found.st_dev, found.st_ino) in seen:
+            return
+        seen.add((found.st_dev, found.st_ino))
+        if sniff(path) == "tar":
+            _add_tar(listing, path, trail)
+        else:
+            _add_zip(listing, str(path), trail, Joined(whole_file(str(path)), (), ()), in_pieces=False)
+    except (OSError, ArchiveError, UnicodeEncodeError) as error:
+        _note_fault(listing, path.name, error)
+
+
+def _add_tar(listing: Listing, path: Path, trail: str) -> None:
+    str(path).encode()
+    files = list_tar(path)
+    listing.add(Container("tar", str(path), trail, whole_file(str(path))), map(tar_member, files))
+    for name, joined in sorted(join_in_tar(files, path).items()):
+        _add_zip(listing, f"{path}{SEPARATOR}{name}", f"{trail}/{name}", joined, in_pieces=True)
+
+
+def _add_zip(listing: Listing, location: str, trail: str, joined: Joined, *, in_pieces: bool) -> None:
+    name = trail.rpartition("/")[2]
+    for start, end in joined.gaps:
+        listing.warn("archive_piece_missing", f"{name}: bytes {start:,} to {end:,} are missing")
+    try:
+        location.encode()
+        for start, end in joined.overlaps:
+            raise ArchiveError(f"its pieces overlap from byte {start:,} to {end:,}; download them anew")
+        with ByteSource(joined.spans) as source:
+            members = list(read_directory(source))
+        _refuse_overlaps(members)
+        listing.add(Container("zip", location, trail, joined.spans), members)
+    except NoDirectory as error:
+        if in_pieces:
+            listing.warn("archive_piece_missing", f"{name}: its last piece is missing or cut off")
+        else:
+            _note_fault(listing, name, error)
+    except (OSError, ArchiveError, UnicodeEncodeError) as error:
+        _note_fault(listing, name, error)
+
+
+def _note_fault(listing: Listing, name: str, error: OSError | ArchiveError | UnicodeEncodeError) -> None:
+    """Leave an archive out, by name; the manifest can't hold a path that is not UTF-8."""
+    reason = NOT_UTF8 if isinstance(error, UnicodeEncodeError) else error
+    listing.warn("archive_unreadable", f"{name.encode(errors='backslashreplace').decode()}: {reason}")
+
+
+def _refuse_overlaps(members: list[Member]) -> None:
+    """Refuse a zip whose members share bytes: no tool writes that but to make a zip bomb."""
+    end = 0
+    for start, packed in sorted((member.start, member.packed) for member in members):
+        if start < end:
+            raise ArchiveError(f"its members overlap at byte {start:,}, as in a zip bomb")
+        end = start + 30 + packed

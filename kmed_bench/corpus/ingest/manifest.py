@@ -1,0 +1,215 @@
+"""The manifest: one row per usable utterance, one verdict per label.
+
+`ingest` lists the sources, reads the labels of the selected roles, finds each label's audio by
+name, reads the audio's header (or all of it), and gives every label exactly one verdict, so that
+labels = usable + rejected. Nothing is extracted or changed in the sources.
+"""
+
+import functools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kmed_bench.config import DataConfig
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import write_json, write_text_atomically
+from kmed_bench.core.schema import MANIFEST_COLUMNS
+from kmed_bench.corpus.archives.reader import Container
+from kmed_bench.corpus.ingest.aihub import ROLES, parse_name
+from kmed_bench.corpus.ingest.checks import judge_audio, judge_labels, pair_audio
+from kmed_bench.corpus.ingest.chunks import ChunkStore, read_entries
+from kmed_bench.corpus.ingest.listing import Listing, list_sources
+from kmed_bench.corpus.ingest.quality import describe
+
+Progress = Callable[[str], None]
+
+KEPT_FOLDER = ".ingest"
+"""Where an interrupted run keeps what it has read, inside the output folder."""
+
+_RELEASES = (
+    ("Training", re.compile(r"(\d+[._ -]*)?train(ing)?|\[T.*|T[SL]_.*", re.IGNORECASE)),
+    ("Validation", re.compile(r"(\d+[._ -]*)?valid(ation)?|\[V.*|V[SL]_.*", re.IGNORECASE)),
+)
+
+
+def ingest(
+    sources: Sequence[Path], out: Path, config: DataConfig, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write ``manifest.parquet``, ``rejects.csv`` and ``quality.json``; return the latter's value.
+
+    Interrupted, it keeps what it has read in `out`; the same call goes on from there, with the
+    same outcome. The manifest is sorted by utterance and does not depend on the files' order.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Folders of a download in any layout, or single zips and tars; see `archives` for the forms.
+    out : Path
+        Folder for the results, made if needed.
+    config : DataConfig
+        Roles, thresholds, whether to decode.
+    progress : callable, optional
+        Is given a line of text now and then.
+
+    Raises
+    ------
+    KmedError
+        When a source is missing or holds no labels, when there are labels and no audio, when
+        nothing is usable, a role is unknown, or `out` can't be written.
+    """
+    _check_roles(config)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KmedError(f"The output folder {out} can't be made: {error.strerror}; choose another.") from None
+    say = progress or (lambda _: None)
+    listing = list_sources(sources, out)
+    labels, audio = listing.labels.table(), listing.audio.table()
+    say(f"found {labels.num_rows:,} labels and {audio.num_rows:,} audio files")
+    _refuse_without(labels, audio, listing, sources)
+    store = ChunkStore(out / KEPT_FOLDER)
+    try:
+        rows, left_out = _judge(listing, labels, audio, config, store, say)
+    except OSError as error:  # an archive is gone, the disk is full; a single file's faults are verdicts
+        raise KmedError(
+            f"Reading stopped at {error.filename or store.folder}: {error.strerror or error}. Mend that and start "
+            "again: what was read is kept."
+        ) from None
+    manifest = _manifest(rows)
+    quality = describe(manifest, rows, config, listing.warnings | _audio_warnings(rows, labels, audio, config))
+    quality["roles_left_out"] = dict(sorted(left_out.items()))
+    quality["files_ignored"] = dict(sorted(listing.ignored.items()))
+    if manifest.empty:
+        store.clear()
+        raise KmedError(_nothing_usable(quality, listing, sources))
+    _write(out, manifest, rows, quality)
+    store.clear()
+    return quality
+
+
+def _check_roles(config: DataConfig) -> None:
+    unknown = [role for role in config.roles if role not in ROLES]
+    if unknown or not config.roles:
+        raise KmedError(f"data.roles names {', '.join(unknown) or '(none)'}; choose from {', '.join(ROLES)}.")
+
+
+def _refuse_without(labels: pa.Table, audio: pa.Table, listing: Listing, sources: Sequence[Path]) -> None:
+    named = ", ".join(map(str, sources))
+    if not labels.num_rows:
+        raise KmedError(f"{named} holds no labels (.json, also inside .zip and .tar); {_remedy(listing)}")
+    if not audio.num_rows:
+        raise KmedError(
+            f"{named} holds {labels.num_rows:,} labels and no audio (.wav, also inside .zip and .tar); "
+            f"put the audio archives ([T원천]….zip) beside the labels, or {_remedy(listing)}"
+        )
+
+
+def _nothing_usable(quality: dict[str, Any], listing: Listing, sources: Sequence[Path]) -> str:
+    reasons = [f"{reason} {n:,}" for reason, n in quality["rejected"].items()]
+    reasons += [f"{n:,} of role {role}, not asked for" for role, n in quality["roles_left_out"].items()]
+    named = ", ".join(map(str, sources))
+    return f"No label in {named} is usable: {', '.join(reasons)}. To mend it, {_remedy(listing)}"
+
+
+def _remedy(listing: Listing) -> str:
+    faults = [detail for details in listing.warnings.values() for detail in details]
+    mend = f"mend these first: {'; '.join(faults[:3])}" if faults else "check the folder and data.roles"
+    return f"{mend}. A source is the folder of an AI Hub 208 download."
+
+
+def _judge(
+    listing: Listing, labels: pa.Table, audio: pa.Table, config: DataConfig, store: ChunkStore, say: Progress
+) -> tuple[pd.DataFrame, Counter[str]]:
+    """Return one row per label of the roles asked for, with its verdict; and how many of other roles there are."""
+    read = functools.partial(read_entries, listing.containers, store=store, workers=config.workers, say=say)
+    place = functools.partial(_place, listing.containers)
+    selected, left_out = _select_roles(labels, config)
+    rows = place(read(selected, "label").to_pandas())
+    listing.ignored += Counter({"json that is no label": int((~rows["is_label"]).sum())})
+    other = ~rows["role"].isin([*config.roles, ""])
+    left_out.update(rows.loc[other, "role"])
+    rows = rows[rows["is_label"] & ~other].sort_values(["stem", "release", "path", "start"], ignore_index=True)
+    judge_labels(rows, config)
+    paired = pair_audio(rows, audio, place)
+    heard = place(read(paired, "decode" if config.decode else "audio").to_pandas())
+    rows = rows.merge(heard.add_prefix("audio_"), how="left", left_on="stem", right_on="audio_stem")
+    judge_audio(rows, config)
+    return rows, left_out
+
+
+def _select_roles(labels: pa.Table, config: DataConfig) -> tuple[pa.Table, Counter[str]]:
+    """Return the labels that may be of the roles asked for, and how many, by their name, are of others."""
+    names = (parse_name(stem) for stem in labels["stem"].to_pylist())
+    roles = pd.Series([name.role if name else "" for name in names], dtype="str")
+    kept = roles.isin([*config.roles, ""])
+    return labels.filter(pa.array(kept.to_numpy(bool))), Counter(roles[~kept])
+
+
+def _audio_warnings(rows: pd.DataFrame, labels: pa.Table, audio: pa.Table, config: DataConfig) -> dict[str, list[str]]:
+    """Return the ids of audio that no label names, and of utterances with several audio files."""
+    strays = audio.filter(pc.invert(pc.is_in(audio["stem"], labels["stem"].combine_chunks())))["stem"].to_pylist()
+    names = ((stem, parse_name(stem)) for stem in strays)
+    wanted = (*config.roles, "")
+    counts = pc.value_counts(audio["stem"])
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    usable = pa.array(rows.loc[rows["reason"] == "", "stem"], pa.string())
+    return {
+        "audio_without_label": sorted(stem for stem, name in names if name is None or name.role in wanted),
+        "duplicate_audio": sorted(twice.filter(pc.is_in(twice, usable)).to_pylist()),
+    }
+
+
+def _place(containers: list[Container], frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with each file's location (`path`) and `release`."""
+    folders = (name.rpartition("/")[0] for name in frame["name"])
+    keys = list(zip(frame["container"], folders, strict=True))
+    releases = {key: release_of(f"{containers[key[0]].trail}/{key[1]}") for key in dict.fromkeys(keys)}
+    paths = [containers[at].locate(name) for at, name in zip(frame["container"], frame["name"], strict=True)]
+    return frame.assign(
+        path=pd.Series(paths, frame.index, "str"),
+        release=pd.Series([releases[key] for key in keys], frame.index, "str"),
+    )
+
+
+def release_of(trail: str) -> str:
+    """Return Training, Validation or N/A, by the innermost folder or archive name that says so."""
+    for part in reversed(trail.split("/")):
+        for release, pattern in _RELEASES:
+            if pattern.fullmatch(part):
+                return release
+    return "N/A"
+
+
+def _manifest(rows: pd.DataFrame) -> pd.DataFrame:
+    names = {
+        "stem": "utterance_id",
+        "audio_path": "audio",
+        "audio_duration_s": "duration_s",
+        "audio_rate_hz": "rate_hz",
+    }
+    manifest = rows[rows["reason"] == ""].rename(columns=names)[list(MANIFEST_COLUMNS)]
+    return manifest.reset_index(drop=True).astype({"rate_hz": "int32"})
+
+
+def _write(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality: dict[str, Any]) -> None:
+    """Write the three files, `quality.json` last: where it is, the other two belong to it."""
+    temporary = out / f".manifest.{os.getpid()}"  # not mkstemp: others may read the manifest
+    try:
+        pq.write_table(pa.Table.from_pandas(manifest, preserve_index=False), temporary, compression="zstd")
+        (out / "quality.json").unlink(missing_ok=True)
+        temporary.replace(out / "manifest.parquet")
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    rejects = rows.loc[rows["reason"] != "", ["stem", "path", "reason", "detail"]]
+    rejects = rejects.rename(columns={"stem": "utterance_id"})
+    write_text_atomically(out / "rejects.csv", rejects.to_csv(index=False))
+    write_json(out / "quality.json", quality)

@@ -1,0 +1,1 @@
+"""Drawing train, valid and test parts: quotas, disjointness, leakage, frozen splits."""

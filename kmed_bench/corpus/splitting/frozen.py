@@ -1,0 +1,89 @@
+"""A split as ids and hashes alone: no text, no audio, so that it may be published.
+
+Others apply it to their own copy of the download and get the same three parts.
+"""
+
+import hashlib
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import read_json, write_json
+from kmed_bench.core.schema import PARTS
+from kmed_bench.corpus.splitting.split import Split, build_split, sort_manifest
+
+_FORMAT = "kmed-bench frozen split 1"
+
+
+def hash_label(utterance_id: str, speaker_id: str, text: str) -> str:
+    """Return 16 hex digits that change when an utterance's label does; the id is its salt."""
+    text = " ".join(unicodedata.normalize("NFC", text).split())
+    return hashlib.sha256(f"{utterance_id}\n{speaker_id}\n{text}".encode()).hexdigest()[:16]
+
+
+def freeze_split(split: Split, path: Path, *, hashes: bool = True) -> dict[str, Any]:
+    """Write a split's ids, label hashes and settings as JSON, and return what was written.
+
+    Parameters
+    ----------
+    hashes : bool
+        Whether each label's hash is written, which tells changed labels in another copy. Whoever guesses a short
+        label can confirm the guess by its hash, so that a file to be published holds ids alone.
+    """
+    frozen = {
+        "format": _FORMAT,
+        "sha256": split.sha256,
+        "config": split.report["config"],
+        "parts": {part: _hash_rows(split.parts[part], hashes=hashes) for part in PARTS},
+    }
+    write_json(path, frozen)
+    return frozen
+
+
+def _hash_rows(table: pd.DataFrame, *, hashes: bool = True) -> dict[str, str]:
+    """Return each utterance's hash by its id; empty texts for none."""
+    if not hashes:
+        return dict.fromkeys(table["utterance_id"], "")
+    rows = zip(table["utterance_id"], table["speaker_id"], table["text"], strict=True)
+    return {utterance: hash_label(utterance, speaker, text) for utterance, speaker, text in rows}
+
+
+def apply_frozen(path: Path, manifest: pd.DataFrame) -> Split:
+    """Return the frozen split's parts as found in another copy of the download.
+
+    The report names the ids that this copy lacks (``missing``, by part) and those whose label reads
+    otherwise (``changed``); where both are empty, ``sha256`` equals the frozen one, which is kept as
+    ``frozen_sha256``.
+
+    Raises
+    ------
+    KmedError
+        When the file is not a frozen split, or this copy leaves a part without utterances.
+    """
+    frozen = read_json(path)
+    if not isinstance(frozen, dict) or frozen.get("format") != _FORMAT:
+        raise KmedError(f"{path} is not a frozen split (format {_FORMAT!r}); export one with `split --freeze FILE`.")
+    table = sort_manifest(manifest)
+    parts: dict[str, pd.DataFrame] = {}
+    missing: dict[str, list[str]] = {}
+    changed: dict[str, list[str]] = {}
+    for part in PARTS:
+        wanted: dict[str, str] = frozen["parts"][part]
+        parts[part] = table[table["utterance_id"].isin(wanted)].reset_index(drop=True)
+        found = _hash_rows(parts[part])
+        missing[part] = sorted(wanted.keys() - found.keys())
+        changed[part] = sorted(name for name, digest in found.items() if wanted[name] not in ("", digest))
+    empty = [part for part in PARTS if not len(parts[part])]
+    if empty:
+        n = sum(len(frozen["parts"][part]) for part in PARTS)
+        lost = sum(len(ids) for ids in missing.values())
+        raise KmedError(
+            f"This manifest of {len(table)} utterances lacks {lost} of the {n} in {path}, and none is left for "
+            f"{', '.join(empty)}; ingest the same parts of the download that the split was made from (first missing: "
+            f"{missing[empty[0]][0]})."
+        )
+    extra = {"frozen_sha256": frozen["sha256"], "missing": missing, "changed": changed}
+    return build_split(table, parts, frozen["config"], extra)

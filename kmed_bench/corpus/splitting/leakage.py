@@ -1,0 +1,86 @@
+"""What a split's parts share with one another, and how far they stand from the corpus."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from kmed_bench.core.schema import GROUP_FIELDS, PARTS
+from kmed_bench.corpus.splitting.quotas import count_values
+
+
+def split_digest(parts: Mapping[str, pd.DataFrame]) -> str:
+    """Return the SHA-256 of the three parts' utterance ids, in their order, with the part's name before each."""
+    lines = (f"{part}\t{utterance}\n" for part in PARTS for utterance in parts[part]["utterance_id"])
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def count_leaks(parts: Mapping[str, pd.DataFrame]) -> dict[str, int]:
+    """Return how many speakers, sentences and utterances stand in more than one part."""
+    leaks = {}
+    for name, column in (("speakers", "speaker_id"), ("sentences", "sentence_id"), ("utterances", "utterance_id")):
+        held = pd.concat([pd.Series(parts[part][column].unique()) for part in PARTS])
+        leaks[name] = int((held.value_counts() > 1).sum())
+    return leaks
+
+
+def name_leaks(leaks: Mapping[str, int]) -> str:
+    """Return ``disjoint``, or ``leaking`` with what leaks: the label under which a split's figures are shown."""
+    leaking = [name for name, n in leaks.items() if n]
+    return f"leaking {', '.join(leaking)}" if leaking else "disjoint"
+
+
+def count_shares(corpus: pd.DataFrame, parts: Mapping[str, pd.DataFrame], fields: Sequence[str]) -> dict[str, Any]:
+    """Return {field: {value: {corpus, train, valid, test}}}, shares as fractions, the commonest value first."""
+    tables = {"corpus": corpus, **{part: parts[part] for part in PARTS}}
+    shares: dict[str, Any] = {}
+    for field in dict.fromkeys((*fields, *GROUP_FIELDS)):
+        counted = {name: count_values(table[field]) for name, table in tables.items()}
+        values = sorted(counted["corpus"], key=lambda v: (-counted["corpus"][v], v))
+        shares[field] = {
+            value: {name: counted[name].get(value, 0) / max(1, len(table)) for name, table in tables.items()}
+            for value in values
+        }
+    return shares
+
+
+def measure_distance(shares: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Return {field: {part: {max_deviation, total_variation, chi_square, dof, p}}} of each part from the corpus.
+
+    chi_square is Pearson's statistic against the corpus's shares, dof its degrees of freedom, p its
+    upper tail. Where p is near 1 the part fits better than chance would; the utterances of one
+    speaker are not independent draws, so p is a scale and not a test. total_variation is half the
+    sum of the absolute differences: the fraction that would have to change its value.
+    """
+    distance: dict[str, Any] = {}
+    for field, values in shares.items():
+        corpus = np.array([row["corpus"] for row in values.values()])
+        distance[field] = {}
+        for part in PARTS:
+            gap = np.array([row[part] for row in values.values()]) - corpus
+            chi_square = float((gap**2 / corpus).sum()) * sizes[part]
+            dof = len(values) - 1
+            distance[field][part] = {
+                "max_deviation": float(np.abs(gap).max()),
+                "total_variation": float(np.abs(gap).sum() / 2),
+                "chi_square": chi_square,
+                "dof": dof,
+                "p": float(special.chdtrc(dof, chi_square)) if dof else 1.0,
+            }
+    return distance
+
+
+def describe_parts(parts: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return {part: {utterances, speakers, sentences, hours}}."""
+    return {
+        part: {
+            "utterances": len(table),
+            "speakers": int(table["speaker_id"].nunique()),
+            "sentences": int(table["sentence_id"].nunique()),
+            "hours": round(float(table["duration_s"].sum()) / 3600, 4),
+        }
+        for part, table in ((part, parts[part]) for part in PARTS)
+    }

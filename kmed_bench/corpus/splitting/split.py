@@ -1,0 +1,211 @@
+"""From a manifest to train, valid and test: exact shares, and nobody heard in two parts.
+
+`split_manifest` chooses, `write_split` writes and checks what it wrote, `read_split` reads back.
+The rules: quotas.py (who is needed), disjoint.py (who may stand where), selection.py (who is
+drawn), published.py (the original benchmark's draw), leakage.py (the proof), frozen.py (a split
+as ids that others can apply).
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.config import SplitConfig
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import read_json, write_json
+from kmed_bench.core.schema import MANIFEST_COLUMNS, PARTS, read_manifest
+from kmed_bench.corpus.splitting.leakage import (
+    count_leaks,
+    count_shares,
+    describe_parts,
+    measure_distance,
+    name_leaks,
+    split_digest,
+)
+from kmed_bench.corpus.splitting.original_draw import draw_published
+from kmed_bench.corpus.splitting.selection import DISJOINT, UNUSED, select_parts
+
+BY_FIELDS = ("dialect", "gender", "age", "region", "role", "quality", "release")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Three parts of a manifest, and the account of how they were made.
+
+    Attributes
+    ----------
+    parts : dict
+        ``train``, ``valid``, ``test``: tables with the manifest's columns, sorted by utterance id.
+    sha256 : str
+        Of the ordered utterance ids of the three parts.
+    report : dict
+        The contents of split.json.
+    """
+
+    parts: dict[str, pd.DataFrame]
+    sha256: str
+    report: dict[str, Any]
+
+
+def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
+    """Return train, valid and test of the sizes asked for, with the corpus's shares.
+
+    The outcome depends on the utterances, the settings and the seed, not on the order of rows.
+    ``disjoint=()`` with ``by=("age",)`` is the published benchmark's own draw.
+
+    Raises
+    ------
+    KmedError
+        When a setting names something unknown, an utterance id comes twice, or the corpus can't
+        give the sizes: the message says what lacks where, and the nearest sizes that it can give.
+    """
+    _check(config)
+    table = sort_manifest(manifest)
+    if not config.disjoint and config.by == ("age",):
+        part = draw_published(table, (config.train, config.valid, config.test), config.seed)
+        method, crossing, merged = "published two-step draw on age", 0, []
+    else:
+        found = select_parts(table, config)
+        part, crossing = found.part, int((found.eligible == UNUSED).sum()) if config.disjoint else 0
+        method = f"quotas, disjoint in {' and '.join(config.disjoint)}" if config.disjoint else "quotas"
+        merged = [f"{field}: {values}" for field, values in found.strata.merged]
+    parts = {name: table[part == i].reset_index(drop=True) for i, name in enumerate(PARTS)}
+    surplus = int((part == UNUSED).sum()) - crossing
+    details = {
+        "method": method,
+        "discarded_because": {"crossing": crossing, "surplus": surplus},
+        "merged_strata": merged,
+    }
+    return build_split(table, parts, dataclasses.asdict(config), details)
+
+
+def _check(config: SplitConfig) -> None:
+    for name, given, known in (("by", config.by, BY_FIELDS), ("disjoint", config.disjoint, DISJOINT)):
+        unknown = [value for value in given if value not in known]
+        if unknown or len(set(given)) < len(given):
+            raise KmedError(
+                f"split.{name} is {','.join(given)!r}; choose from {', '.join(known)}, each at most once, separated by "
+                "commas, or none."
+            )
+
+
+def sort_manifest(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the manifest's columns sorted by utterance id, its text fields without gaps.
+
+    Raises
+    ------
+    KmedError
+        When it is empty, lacks a column or repeats an utterance.
+    """
+    missing = [name for name in MANIFEST_COLUMNS if name not in manifest.columns]
+    if missing:
+        raise KmedError(f"The manifest lacks the columns {', '.join(missing)}; write it anew with `kmed-bench ingest`.")
+    if not len(manifest):
+        raise KmedError("The manifest holds no utterance, so there is nothing to split; see rejects.csv beside it.")
+    table = manifest.loc[:, list(MANIFEST_COLUMNS)].sort_values("utterance_id", kind="stable", ignore_index=True)
+    twice = table["utterance_id"].duplicated()
+    if twice.any():
+        raise KmedError(
+            f"The manifest holds {int(twice.sum())} utterances twice (first: {table['utterance_id'][twice].iloc[0]}); "
+            "each may come once: `kmed-bench ingest` rejects repeats as duplicate_utterance."
+        )
+    return table
+
+
+def build_split(
+    table: pd.DataFrame, parts: dict[str, pd.DataFrame], config: Mapping[str, Any], details: Mapping[str, Any]
+) -> Split:
+    """Return the split with its account: shares, distances, leaks and what was left out.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The whole manifest.
+    config : mapping
+        The settings, as plain values.
+    details : mapping
+        Further entries of the report.
+    """
+    by = tuple(config["by"])
+    shares = count_shares(table, parts, by)
+    distance = measure_distance(shares, {part: len(parts[part]) for part in PARTS})
+    deviation = {field: max(row["max_deviation"] for row in rows.values()) for field, rows in distance.items()}
+    leakage = count_leaks(parts)
+    sha256 = split_digest(parts)
+    report = {
+        "sha256": sha256,
+        "label": name_leaks(leakage),
+        "corpus": len(table),
+        "counts": {part: len(parts[part]) for part in PARTS},
+        "parts": describe_parts(parts),
+        "discarded": len(table) - sum(len(parts[part]) for part in PARTS),
+        "leakage": leakage,
+        "max_share_deviation": max((deviation[field] for field in by), default=0.0),
+        "share_deviation": deviation,
+        "shares": shares,
+        "distance": distance,
+        "config": json.loads(json.dumps(dict(config))),
+        **details,
+    }
+    return Split(parts, sha256, report)
+
+
+def write_split(split: Split, out: Path) -> dict[str, Any]:
+    """Write train, valid and test.parquet, then split.json, each whole or not at all; return split.json.
+
+    The digest and the leak check in it are recomputed from the files just written. An older
+    split.json is removed first, so that it never stands beside other parts.
+
+    Raises
+    ------
+    KmedError
+        When what was written is not what was to be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "split.json").unlink(missing_ok=True)
+    for part in PARTS:
+        _write_parquet(split.parts[part], out / f"{part}.parquet")
+    written = {part: read_manifest(out / f"{part}.parquet") for part in PARTS}
+    sha256 = split_digest(written)
+    if sha256 != split.sha256:
+        raise KmedError(f"The parts written to {out} read back otherwise ({sha256}, not {split.sha256}); write again.")
+    leakage = count_leaks(written)
+    report = {**split.report, "sha256": sha256, "label": name_leaks(leakage), "leakage": leakage}
+    write_json(out / "split.json", report)
+    return report
+
+
+def _write_parquet(table: pd.DataFrame, path: Path) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        table.to_parquet(temporary, index=False)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_split(folder: Path) -> Split:
+    """Return the split that `write_split` wrote.
+
+    Raises
+    ------
+    KmedError
+        When a file is missing or unreadable, or the parts are not those that split.json accounts for.
+    """
+    report = read_json(folder / "split.json")
+    parts = {part: read_manifest(folder / f"{part}.parquet") for part in PARTS}
+    sha256 = split_digest(parts)
+    if not isinstance(report, dict) or report.get("sha256") != sha256:
+        raise KmedError(
+            f"The parts in {folder} are not those that its split.json accounts for (sha256 {sha256}); make the split "
+            "anew with `kmed-bench split`, or restore the files."
+        )
+    return Split(parts, sha256, report)

@@ -1,0 +1,1 @@
+"""The program's story: prepare, train, test once, evaluate, export."""

@@ -1,0 +1,71 @@
+"""Any model on the same standard: decode a part of a split, score it, compare it with a baseline."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kmed_bench.config import Config
+from kmed_bench.core.console import Narrator
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import write_json
+from kmed_bench.core.predictions import write_predictions
+from kmed_bench.corpus.splitting.split import read_split
+from kmed_bench.pipeline.systems import describe_speed, open_system
+from kmed_bench.scoring import score_predictions
+from kmed_bench.scoring.baselines import _predictions_behind, compare_with, read_baseline
+
+
+def evaluate_model(
+    config: Config,
+    model: str,
+    split_folder: Path,
+    part: str,
+    out: Path,
+    *,
+    narrator: Narrator,
+    against: Path | None = None,
+) -> dict[str, Any]:
+    """Decode and score one part with any model; write predictions and scores; return the scores.
+
+    Parameters
+    ----------
+    model : str
+        A size, a ``.pt`` file, a Hugging Face or CTranslate2 folder, or an MLflow URI (``models:/…``, ``runs:/…``).
+    against : Path, optional
+        A baseline: predictions.jsonl, the scores.json or the folder beside it, or a benchmark package's folder. Then
+        ``comparisons.json`` is written too, and the scores hold its rows under ``comparisons``.
+
+    Raises
+    ------
+    KmedError
+        When the model, the split or the baseline can't be read, or the baseline is of other utterances; before any
+        clip is decoded.
+    """
+    if against is not None and _predictions_behind(against).resolve() == (out / "predictions.jsonl").resolve():
+        raise KmedError(
+            f"{out} holds the baseline itself, which would be overwritten; name another folder for results."
+        )
+    split = read_split(split_folder)
+    rows = split.parts[part]
+    baseline = None if against is None else read_baseline(against, rows, config.eval)
+    system = open_system(config, model, narrator)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    predictions = system.decode(rows, narrator)
+    scores = {
+        **score_predictions(predictions, config.eval, split_sha256=split.sha256),
+        "part": part,
+        "audio_context": system.runtime["audio_context"],
+        "runtime": system.runtime,
+    }
+    scores["speed"] = describe_speed(scores, parameters=system.parameters, model_bytes=system.model_bytes)
+    if system.runtime["name"] == "faster-whisper" and torch.cuda.is_available():
+        scores["speed"]["peak_memory_bytes"] = None  # CTranslate2's memory is not torch's, so it is not measured
+    (out / "comparisons.json").unlink(missing_ok=True)  # of scores that these replace
+    write_predictions(out / "predictions.jsonl", predictions)
+    write_json(out / "scores.json", scores)
+    if baseline is not None and against is not None:
+        scores["comparisons"] = compare_with(baseline, str(against), predictions, config.eval)
+        write_json(out / "comparisons.json", {"comparisons": scores["comparisons"]})
+    return scores

@@ -1,0 +1,120 @@
+"""What a training leaves when it is done: the test part scored once, figures logged, the checkpoint registered."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from kmed_bench.asr.model.weights import load_weights
+from kmed_bench.config import Config
+from kmed_bench.core.files import write_json
+from kmed_bench.core.predictions import Prediction, write_predictions
+from kmed_bench.pipeline.systems import describe_speed
+from kmed_bench.scoring import score_predictions
+from kmed_bench.scoring.gate import EVIDENCE_NAME, summarise_speakers
+from kmed_bench.scoring.groups import score_counts
+from kmed_bench.scoring.measures import count_utterances
+from kmed_bench.tracking.metric_names import overall_metrics, test_metrics
+from kmed_bench.tracking.registry.models import ModelVersionInfo, log_model
+from kmed_bench.tracking.runs import TrackedRun
+from kmed_bench.training.epochs import FeaturizedSplit, decode_part
+
+_SPEED_NAMES = {
+    "rtfx": "test_rtfx",
+    "decode_s_p50": "test_decode_s_p50",
+    "decode_s_p95": "test_decode_s_p95",
+    "parameters": "parameters",
+    "model_bytes": "checkpoint_bytes",
+    "peak_memory_bytes": "peak_memory_bytes",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TestScores:
+    """The test part's figures of one checkpoint.
+
+    Attributes
+    ----------
+    cer, untouched_cer : float
+        Of the checkpoint and of the model before training.
+    metrics : dict
+        All figures under their names in the tracking store.
+    """
+
+    cer: float
+    untouched_cer: float
+    metrics: dict[str, float]
+
+
+def score_test(
+    run: TrackedRun,
+    checkpoint: Path,
+    config: Config,
+    speech: FeaturizedSplit,
+    untouched: list[Prediction],
+    device: torch.device,
+) -> TestScores:
+    """Decode and score the test part with a checkpoint; write predictions and scores beside it, log the scores.
+
+    Parameters
+    ----------
+    untouched : list of Prediction
+        The same part by the model before training.
+    """
+    folder, sha256 = checkpoint.parent, speech.split.sha256
+    model = load_weights(checkpoint, str(device))
+    predictions = decode_part(model, speech, "test", config.eval)
+    counts = count_utterances(predictions, config.eval.policy)
+    scores = score_counts(counts, config.eval, split_sha256=sha256)
+    before = score_predictions(untouched, config.eval, split_sha256=sha256)
+    write_predictions(folder / "predictions.jsonl", predictions)
+    write_predictions(folder / "predictions_untouched.jsonl", untouched)
+    for name, value in (("scores.json", scores), ("scores_untouched.json", before)):
+        write_json(folder / name, value)
+        run.log_file(folder / name)
+    # What a later promotion compares with: error sums by speaker, no ids and no texts.
+    run.log_json(summarise_speakers(counts, split_sha256=sha256, scoring=scores), EVIDENCE_NAME)
+    if config.tracking.log_predictions:
+        run.log_file(folder / "predictions.jsonl")
+    speed = describe_speed(
+        scores,
+        parameters=sum(p.numel() for p in model.parameters()),
+        model_bytes=checkpoint.stat().st_size,
+        device=device,
+    )
+    metrics = {
+        **test_metrics(scores),
+        **overall_metrics(before, "untouched/test_"),
+        "decode/guarded_clips": float(sum(prediction.guarded for prediction in predictions)),
+        **{f"speed/{name}": speed[key] for key, name in _SPEED_NAMES.items() if speed[key] is not None},
+    }
+    return TestScores(scores["overall"]["cer"], before["overall"]["cer"], metrics)
+
+
+def register(
+    run: TrackedRun,
+    checkpoint: Path,
+    metrics: Mapping[str, float],
+    *,
+    size: str,
+    tags: Mapping[str, str],
+    challenger: bool,
+) -> ModelVersionInfo:
+    """Return the registered version of a checkpoint, its CERs and its tags on it.
+
+    Parameters
+    ----------
+    challenger : bool
+        Whether it has the lowest valid CER of its benchmark's seeds so far.
+    """
+    return log_model(
+        run,
+        checkpoint,
+        size=size,
+        split_sha256=tags["kmed.split_sha256"],
+        metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
+        tags=tags,
+        step=int(metrics["best/epoch"]),
+        challenger=challenger,
+    )

@@ -1,0 +1,294 @@
+"""What the report holds: every table of a bench, and how each reads on the page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.core.records import BenchRecord
+from kmed_bench.report import data_tables, score_tables, tables
+from kmed_bench.report.table_view import Column, Kind, View
+
+# More rows than anyone reads on a page; the CSV beside it has them all, and the caption says so.
+MAX_RUNS_SHOWN = 100
+
+COSTS: dict[str, tuple[str, Kind]] = {
+    "epoch_s": ("median epoch", "seconds"),
+    "train_s": ("all epochs", "seconds"),
+    "test_rtfx": ("audio seconds decoded per second", "number"),
+    "test_decode_s_p50": ("decoding a clip, median", "seconds"),
+    "test_decode_s_p95": ("decoding a clip, 95th percentile", "seconds"),
+    "parameters": ("parameters", "count"),
+    "checkpoint_bytes": ("checkpoint", "bytes"),
+    "peak_memory_bytes": ("peak memory", "bytes"),
+}
+
+
+def make_frames(record: BenchRecord, comparisons: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Return the report's tables by the name of their CSV file; rates are fractions."""
+    runs = tables.runs_table(record)
+    sizes = tables.sizes_table(runs)
+    return {
+        "runs": runs,
+        "sizes": sizes,
+        "history": tables.history_table(record),
+        "costs": score_tables.costs_table(record),
+        "rates": score_tables.rates_table(record),
+        "terms": score_tables.terms_table(record),
+        "groups": score_tables.groups_table(record),
+        "elderly": score_tables.elderly_table(record),
+        "comparisons": score_tables.comparisons_table(comparisons),
+        "published": score_tables.beside_published(sizes, **_describe_test(record, sizes)),
+        "missing": tables.missing_table(record),
+        "split_parts": data_tables.parts_table(record.split),
+        "split_shares": data_tables.shares_table(record.split),
+        "split_merged": data_tables.merged_table(record.split),
+        "split_distance": data_tables.distance_table(record.split),
+        "quality": data_tables.quality_table(record.quality),
+        "quality_fields": data_tables.fields_table(record.quality),
+        "quality_pairs": data_tables.pairs_table(record.quality),
+        "quality_examples": data_tables.examples_table(record.quality),
+        "quality_histograms": data_tables.histogram_table(record.quality),
+        "provenance": tables.provenance_table(record),
+    }
+
+
+def _describe_test(record: BenchRecord, sizes: pd.DataFrame) -> dict[str, str]:
+    """Name the test part and the rules behind this bench's figures, as a row among published ones needs."""
+    corpus = "demo corpus, synthetic speech" if tables.is_demo(record) else "this bench's test part"
+    counted = ""
+    if len(sizes) and sizes["n_clips"].notna().any():
+        counted = f", {int(sizes['n_clips'].max()):,} clips"
+    policy = ", ".join(tables.scored_with(record, "transcript_policy"))
+    rules = "no spaces, no punctuation" + (f"; {policy}" if policy else "")
+    return {"test_set": corpus + counted, "rules": rules}
+
+
+def chosen_runs(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the id of each size's chosen run, from small to large."""
+    return list(frames["sizes"]["run_id"]) if len(frames["sizes"]) else []
+
+
+def size_costs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the chosen runs' rows of ``sizes`` with their ``speed/…`` figures beside them."""
+    sizes, costs = frames["sizes"], frames["costs"]
+    if not len(sizes) or not len(costs):
+        return sizes
+    return sizes.merge(costs.drop(columns=["size", "seed"]), on="run_id", how="left")
+
+
+def make_views(frames: Mapping[str, pd.DataFrame]) -> dict[str, View]:
+    """Return the page's tables by name; those without a row are left out."""
+    views = [*_score_views(frames), *_group_views(frames), *_data_views(frames)]
+    return {view.name: view for view in views if len(view.rows)}
+
+
+def _score_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
+    costs = size_costs(frames)
+    rates = score_tables.rates_of_sizes(frames["rates"], chosen_runs(frames))
+    compared = frames["comparisons"]
+    runs = frames["runs"]
+    sizes = list(frames["sizes"]["size"]) if chosen_runs(frames) else []
+    hidden = len(runs) - MAX_RUNS_SHOWN
+    return [
+        View(
+            name="sizes",
+            caption="Of each size the run with the lowest decoded valid CER; 95 % intervals in brackets.",
+            columns=_size_columns(frames["sizes"]),
+            rows=frames["sizes"],
+        ),
+        View(
+            name="costs",
+            caption="What the chosen runs cost. A clip's decoding time is its batch's time over the batch's clips.",
+            columns=[
+                Column(key="size", label="size"),
+                *(Column(key=key, label=label, kind=kind) for key, (label, kind) in COSTS.items() if key in costs),
+            ],
+            rows=costs,
+        ),
+        View(
+            name="comparisons",
+            caption="Paired differences on the same clips, resampled by speaker; p corrected by Holm's method for the "
+            "number of comparisons in this table. A negative difference means that the second is better.",
+            columns=[
+                Column(key="a_name", label="first"),
+                Column(key="b_name", label="second"),
+                Column(key="delta", label="difference in CER", kind="points", low="delta_low", high="delta_high"),
+                Column(key="p_holm", label="p (Holm)", kind="p_value"),
+                Column(key="n_clips", label="clips", kind="count"),
+                Column(key="n_speakers", label="speakers", kind="count"),
+            ],
+            rows=compared.assign(strong=compared["p_holm"] < 0.05),
+            strong="strong",
+        ),
+        View(
+            name="rates",
+            caption="Rates on the test part; CER is the headline, the others explain it.",
+            columns=[
+                Column(key="label", label="measure"),
+                *(
+                    Column(key=str(name), label=str(name), kind="percent")
+                    for name in rates
+                    if name not in ("label", "measure")
+                ),
+            ],
+            rows=rates,
+        ),
+        View(
+            name="terms",
+            caption="Medical terms of the test part that the chosen runs found, by category of the lexicon; 95 % "
+            "intervals in brackets.",
+            columns=[
+                Column(key="category", label="category"),
+                Column(key="n_terms", label="terms", kind="count"),
+                *(
+                    column
+                    for size in sizes
+                    for column in (
+                        Column(
+                            key=size, label=f"{size}, found", kind="percent", low=f"{size}_low", high=f"{size}_high"
+                        ),
+                        Column(key=f"{size}_missed", label=f"{size}, missed", kind="count"),
+                    )
+                ),
+            ],
+            rows=score_tables.terms_of_sizes(frames["terms"], chosen_runs(frames)),
+        ),
+        View(
+            name="published",
+            caption="This bench in bold, then published figures under their own conditions: other clips, other "
+            "splits, other rules. In grey what is no recognition rate.",
+            columns=[
+                Column(key="model", label="model"),
+                Column(key="training", label="training"),
+                Column(key="test_set", label="test set"),
+                Column(key="cer", label="CER", kind="percent", until="cer_high"),
+                Column(key="rules", label="rules"),
+                Column(key="source", label="source"),
+            ],
+            rows=frames["published"].assign(weak=~frames["published"]["comparable"]),
+            weak="weak",
+            strong="ours",
+        ),
+        View(
+            name="runs",
+            caption="Every train run."
+            if hidden <= 0
+            else f"The first {MAX_RUNS_SHOWN} of {len(runs)} train runs; the CSV has all.",
+            columns=_run_columns(),
+            rows=runs.head(MAX_RUNS_SHOWN),
+        ),
+    ]
+
+
+def _group_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
+    chosen = chosen_runs(frames)
+    sizes = list(frames["sizes"]["size"]) if chosen else []
+    elderly = frames["elderly"]
+    return [
+        View(
+            name="groups",
+            caption="CER by group, 95 % intervals in brackets. In grey: too few clips or speakers to be ranked.",
+            columns=[
+                Column(key="field", label="field"),
+                Column(key="value", label="group"),
+                *(Column(key=s, label=s, kind="percent", low=f"{s}_low", high=f"{s}_high") for s in sizes),
+                Column(key="n_clips", label="clips", kind="count"),
+                Column(key="n_speakers", label="speakers", kind="count"),
+            ],
+            rows=score_tables.groups_of_sizes(frames["groups"], chosen),
+            weak="below_minimum",
+        ),
+        View(
+            name="elderly",
+            caption="Speakers aged 60 and over against the rest; a positive gap means more errors for the elderly.",
+            columns=[
+                Column(key="size", label="size"),
+                Column(key="elderly_cer", label="60 and over", kind="percent"),
+                Column(key="elderly_n_clips", label="clips", kind="count"),
+                Column(key="elderly_n_speakers", label="speakers", kind="count"),
+                Column(key="rest_cer", label="rest", kind="percent"),
+                Column(key="rest_n_clips", label="clips (rest)", kind="count"),
+                Column(key="rest_n_speakers", label="speakers (rest)", kind="count"),
+                Column(key="cer_gap", label="gap", kind="points", low="cer_gap_low", high="cer_gap_high"),
+            ],
+            rows=elderly[elderly["run_id"].isin(chosen)] if len(elderly) else elderly,
+            weak="below_minimum",
+        ),
+    ]
+
+
+def _data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
+    def counts(*names: str) -> list[Column]:
+        return [Column(key=name, label=name, kind="count") for name in names]
+
+    def texts(*names: str) -> list[Column]:
+        return [Column(key=name, label=name) for name in names]
+
+    distance = [
+        Column(key="max_deviation", label="largest deviation", kind="spread"),
+        Column(key="total_variation", label="total variation", kind="percent"),
+        Column(key="chi_square", label="chi-square", kind="number"),
+        Column(key="dof", label="degrees of freedom", kind="count"),
+    ]
+    shares = [Column(key=part, label=part, kind="percent") for part in ("corpus", "train", "valid", "test")]
+    layout: dict[str, tuple[str, list[Column]]] = {
+        "missing": (
+            "What the figures leave out, each with its reason.",
+            [Column(key="what", label="left out"), Column(key="reason", label="reason and remedy")],
+        ),
+        "split_parts": ("The parts.", [*texts("part"), *counts("utterances", "speakers", "sentences", "hours")]),
+        "split_shares": ("Share of each value in the corpus and in the parts.", [*texts("field", "value"), *shares]),
+        "split_merged": (
+            "Rare values taken together, with the share of all of them.",
+            [*texts("field", "values"), *shares],
+        ),
+        "split_distance": ("Distance of each part's shares from the corpus's.", [*texts("field", "part"), *distance]),
+        "quality": ("What ingest counted; labels = usable + rejected.", [*texts("kind", "name"), *counts("n")]),
+        "quality_fields": ("Usable utterances by field.", [*texts("field", "value"), *counts("n", "hours")]),
+        "quality_pairs": (
+            "Usable utterances by pairs of fields.",
+            [*texts("fields", "first", "second"), *counts("n", "hours")],
+        ),
+        "quality_examples": (
+            "Examples of what was rejected or warned of; rejects.csv of the ingest has all rejects with their details.",
+            [*texts("kind", "name"), Column(key="utterance_id", label="utterance")],
+        ),
+        "provenance": ("What the figures rest on.", texts("name", "value")),
+    }
+    return [View(name=name, caption=says, columns=shown, rows=frames[name]) for name, (says, shown) in layout.items()]
+
+
+def _run_columns() -> list[Column]:
+    return [
+        Column(key="size", label="size"),
+        Column(key="seed", label="seed", kind="count"),
+        Column(key="status", label="state"),
+        Column(key="epochs", label="epochs", kind="count"),
+        Column(key="best_epoch", label="best epoch", kind="count"),
+        Column(key="valid_cer", label="valid CER", kind="percent"),
+        Column(key="test_cer", label="test CER", kind="percent", low="test_cer_low", high="test_cer_high"),
+        Column(key="epoch_s", label="median epoch", kind="seconds"),
+        Column(key="train_s", label="all epochs", kind="seconds"),
+    ]
+
+
+def _size_columns(sizes: pd.DataFrame) -> list[Column]:
+    untouched = {"low": "untouched_test_cer_low", "high": "untouched_test_cer_high"}
+    columns = [
+        Column(key="size", label="size"),
+        Column(key="untouched_valid_cer", label="untouched, valid CER", kind="percent"),
+        Column(key="valid_cer", label="fine-tuned, valid CER", kind="percent"),
+        Column(key="untouched_test_cer", label="untouched, test CER", kind="percent", **untouched),
+        Column(key="test_cer", label="fine-tuned, test CER", kind="percent", low="test_cer_low", high="test_cer_high"),
+        Column(key="n_clips", label="test clips", kind="count"),
+        Column(key="n_speakers", label="test speakers", kind="count"),
+        Column(key="best_epoch", label="best epoch", kind="count"),
+    ]
+    if len(sizes) and sizes["n_seeds"].max() > 1:
+        range_of_seeds = {"low": "test_cer_min", "high": "test_cer_max"}
+        columns += [
+            Column(key="n_seeds", label="seeds", kind="count"),
+            Column(key="test_cer_mean", label="test CER, mean (range) of seeds", kind="percent", **range_of_seeds),
+        ]
+    return columns

@@ -1,0 +1,168 @@
+"""Edit counts of paired texts, on jiwer's alignments: one row per utterance, so that groups are sums."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import jiwer
+import numpy as np
+import numpy.typing as npt
+
+from kmed_bench.core.errors import KmedError
+from kmed_bench.text.normalise import normalise
+
+Counts = npt.NDArray[np.int64]
+Alignments = list[list[jiwer.AlignmentChunk]]
+
+# jiwer's default transforms strip and filter; here the texts are final, so they are split and nothing else.
+_BY_CHARACTER = jiwer.Compose([jiwer.ReduceToListOfListOfChars()])
+_BY_WORD = jiwer.Compose([jiwer.ReduceToListOfListOfWords()])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditCounts:
+    """Edits that turn each reference into its hypothesis.
+
+    Attributes
+    ----------
+    substitutions, deletions, insertions, length : numpy.ndarray
+        (n_utterances,) integers; length counts the reference's characters or words.
+    """
+
+    substitutions: Counts
+    deletions: Counts
+    insertions: Counts
+    length: Counts
+
+    @property
+    def errors(self) -> Counts:
+        """(n_utterances,) S + D + I."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float | None:
+        """(S + D + I) / N over all utterances, not capped; None where the references hold nothing."""
+        total = int(self.length.sum())
+        return int(self.errors.sum()) / total if total else None
+
+
+def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
+    """Return each utterance's character edits; texts are compared as they are, spaces included.
+
+    Raises
+    ------
+    KmedError
+        When the two sides differ in length.
+    """
+    return count_edits(align_characters(references, hypotheses), [len(text) for text in references])
+
+
+def count_word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
+    """Return each utterance's word edits; words are what single spaces part.
+
+    Raises
+    ------
+    KmedError
+        When the two sides differ in length.
+    """
+    return count_edits(align_words(references, hypotheses), [sum(map(bool, text.split(" "))) for text in references])
+
+
+def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> Alignments:
+    """Return jiwer's chunks of each utterance's characters, spaces included; raises like ``count_errors``."""
+    _check_pairs(references, hypotheses)
+    if not references:
+        return []
+    output = jiwer.process_characters(list(references), list(hypotheses), _BY_CHARACTER, _BY_CHARACTER)
+    return output.alignments
+
+
+def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> Alignments:
+    """Return jiwer's chunks of each utterance's words; raises like ``count_word_errors``."""
+    _check_pairs(references, hypotheses)
+    if not references:
+        return []
+    output = jiwer.process_words(list(references), list(hypotheses), _BY_WORD, _BY_WORD)
+    return output.alignments
+
+
+def _check_pairs(references: Sequence[str], hypotheses: Sequence[str]) -> None:
+    if len(references) != len(hypotheses):
+        raise KmedError(
+            f"{len(references)} references stand against {len(hypotheses)} hypotheses; give one of each per utterance."
+        )
+
+
+def count_edits(alignments: Alignments, lengths: Sequence[int]) -> EditCounts:
+    """Return the edits of aligned utterances whose references have the given lengths."""
+    counts = np.zeros((3, len(lengths)), dtype=np.int64)
+    rows = {"substitute": 0, "delete": 1, "insert": 2}
+    for index, chunks in enumerate(alignments):
+        for chunk in chunks:
+            row = rows.get(chunk.type)
+            if row is not None:
+                # Of a substitution both spans are equal; of the others one is zero.
+                counts[row, index] += max(
+                    chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
+                )
+    length = np.asarray(lengths, dtype=np.int64)
+    return EditCounts(substitutions=counts[0], deletions=counts[1], insertions=counts[2], length=length)
+
+
+def cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Return the headline character error rate of texts without transcription marks, as a fraction.
+
+    Both sides are normalised without spaces; errors and characters are summed over the corpus and divided once.
+    Pairs whose reference is empty after that do not count.
+
+    Raises
+    ------
+    KmedError
+        When the sides differ in length, or every reference is empty.
+    """
+    errors, length = token_text_cer(references, hypotheses)
+    if not length:
+        raise KmedError(f"All {len(references)} references are empty once normalised; there is nothing to divide by.")
+    return errors / length
+
+
+def token_text_cer(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[int, int]:
+    """Return (errors, reference characters) of decoded token texts, to be summed over batches and divided once.
+
+    This is what ``cer_teacher_forced`` is made of. Both sides are normalised as for ``cer``; empty references
+    do not count.
+    """
+    _check_pairs(references, hypotheses)
+    pairs = [(normalise(r), normalise(h)) for r, h in zip(references, hypotheses, strict=True)]
+    pairs = [pair for pair in pairs if pair[0]]
+    counts = count_errors([r for r, _ in pairs], [h for _, h in pairs])
+    return int(counts.errors.sum()), int(counts.length.sum())
+
+
+def impose_spacing(reference: str, hypothesis: str, chunks: list[jiwer.AlignmentChunk] | None = None) -> str:
+    """Return the hypothesis with the reference's word boundaries, for ``wer_respaced``.
+
+    The characters of both, without spaces, are aligned; where a word of the reference begins, one begins in the
+    hypothesis. Inserted characters at a boundary stay with the word before it; a word that was wholly deleted
+    leaves none behind.
+
+    Parameters
+    ----------
+    reference, hypothesis : str
+        Normalised texts with single spaces.
+    chunks : list, optional
+        Their alignment without spaces, where it is at hand.
+    """
+    letters = hypothesis.replace(" ", "")
+    words = reference.split()
+    flat = "".join(words)
+    if not flat:
+        return letters
+    place = np.zeros(len(flat), dtype=np.int64)  # where each reference character falls in the hypothesis
+    for chunk in chunks if chunks is not None else align_characters([flat], [letters])[0]:
+        step = 0 if chunk.type == "delete" else 1
+        span = np.arange(chunk.ref_end_idx - chunk.ref_start_idx)
+        place[chunk.ref_start_idx : chunk.ref_end_idx] = chunk.hyp_start_idx + step * span
+    starts = np.cumsum([0, *(len(word) for word in words)])[1:-1]
+    cuts = [0, *place[starts].tolist(), len(letters)]
+    return " ".join(letters[a:b] for a, b in itertools.pairwise(cuts) if b > a)

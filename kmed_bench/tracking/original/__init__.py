@@ -1,0 +1,1 @@
+"""The original benchmark's log format, and its import as labelled runs."""

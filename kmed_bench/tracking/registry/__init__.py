@@ -1,0 +1,1 @@
+"""Registered models: logging, promotion, cards, the pyfunc model and checkpoints."""

@@ -1,0 +1,213 @@
+"""`score`, `errors` and `package`: any system's predictions on one standard, from ids and hypotheses alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from kmed_bench.cli import main
+from kmed_bench.config import EvalConfig, SplitConfig
+from kmed_bench.core.files import read_json
+from kmed_bench.core.predictions import Prediction, write_predictions
+from kmed_bench.core.schema import MANIFEST_COLUMNS
+from kmed_bench.corpus.splitting.split import Split, read_split, split_manifest, write_split
+from kmed_bench.scoring import compare_predictions, score_predictions
+
+LABELS = ("머리가 (3)/(삼) 일째 아파요", "약을 먹었는데 토했어요", "혈압이 높대요", "열이 나요", "기침이 나요")
+FAST = ["--eval.bootstrap_draws", "200"]
+CONFIG = EvalConfig(bootstrap_draws=200)
+
+
+@pytest.fixture(scope="module")
+def split_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = []
+    for number in range(80):
+        row: dict[str, Any] = dict.fromkeys(MANIFEST_COLUMNS, "N/A")
+        row |= {"utterance_id": f"u{number:02}", "speaker_id": f"s{number % 16:02}", "sentence_id": f"t{number}"}
+        row |= {"text": LABELS[number % 5], "gender": ("Female", "Male")[number % 2], "role": "patient"}
+        rows.append({**row, "duration_s": 1.5, "rate_hz": 16_000})
+    config = SplitConfig(train=30, valid=10, test=40, by=("gender",), disjoint=())
+    folder = tmp_path_factory.mktemp("split")
+    write_split(split_manifest(pd.DataFrame(rows), config), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def split(split_folder: Path) -> Split:
+    return read_split(split_folder)
+
+
+def heard(text: str, drop: int) -> str:
+    """What a system that loses its last characters makes of a label."""
+    said = text.replace("(3)/(삼)", "삼")
+    return said[: len(said) - drop]
+
+
+def write_lines(path: Path, part: pd.DataFrame, drop: int, **more: str) -> Path:
+    """A predictions file of another system: ids and hypotheses, nothing else."""
+    lines = {row["utterance_id"]: heard(row["text"], drop) for row in part.to_dict("records")} | more
+    text = "".join(json.dumps({"utterance_id": key, "hypothesis": said}) + "\n" for key, said in lines.items())
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def full(part: pd.DataFrame, drop: int) -> list[Prediction]:
+    names = ("utterance_id", "speaker_id", "sentence_id", "gender", "age", "dialect", "region", "role")
+    return [
+        Prediction(
+            **{name: row[name] for name in names},
+            reference=row["text"],
+            hypothesis=heard(row["text"], drop),
+            duration_s=1.5,
+            decode_s=0.0,
+        )
+        for row in part.to_dict("records")
+    ]
+
+
+def test_ids_and_hypotheses_are_scored_like_whole_predictions(split_folder: Path, split: Split, tmp_path: Path) -> None:
+    lines = write_lines(tmp_path / "other.jsonl", split.parts["test"], 2)
+    assert main(["score", str(lines), str(tmp_path / "out"), "--split", str(split_folder), *FAST]) == 0
+    scores = read_json(tmp_path / "out" / "scores.json")
+    joined = scores.pop("joined")
+    whole = score_predictions(full(split.parts["test"], 2), CONFIG, split_sha256=split.sha256)
+    assert scores == json.loads(json.dumps(whole))
+    assert joined == {
+        "part": "test",
+        "references": "taken from the split",
+        "missing_counted_as_empty": 0,
+        "unknown_left_out": 0,
+    }
+
+
+def test_missing_utterances_refuse_or_count_as_empty(
+    split_folder: Path, split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = split.parts["test"]
+    lines = write_lines(tmp_path / "other.jsonl", part.iloc[3:], 0, stranger="네")
+    command = ["score", str(lines), str(tmp_path / "out"), "--split", str(split_folder), *FAST]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "3 of the part's 40 utterances have no hypothesis" in error
+    assert part["utterance_id"].iloc[0] in error
+    assert "--missing empty" in error
+    assert not (tmp_path / "out").exists()
+
+    assert main([*command, "--missing", "empty"]) == 0
+    said = capsys.readouterr().out
+    assert "1 utterances are not in test and left out: stranger" in said
+    scores = read_json(tmp_path / "out" / "scores.json")
+    assert scores["joined"]["missing_counted_as_empty"] == 3
+    assert scores["joined"]["unknown_left_out"] == 1
+    assert scores["overall"]["n_clips"] == 40
+    assert scores["overall"]["empty_rate"] == 3 / 40
+    assert scores["overall"]["deletion_share"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{}\n", "line 1 has utterance_id None"),
+        ("[]\n", "no JSON object"),
+        ('{"utterance_id": "u00", "hypothesis": 3}\n', "has hypothesis 3"),
+        ('{"utterance_id": "u00"}\n', "has hypothesis None"),
+        ("{\n", "line 1 is not JSON"),
+        ('{"utterance_id": "a", "hypothesis": ""}\n' * 2, "line 2 repeats utterance 'a'"),
+        ('{"utterance_id": "a", "hypothesis": ""}\n', "None of the 1 utterances"),
+    ],
+)
+def test_files_that_cannot_be_joined(
+    text: str, words: str, split_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.jsonl").write_text(text, encoding="utf-8")
+    assert main(["score", str(tmp_path / "p.jsonl"), str(tmp_path / "out"), "--split", str(split_folder)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_missing_utterances_need_a_split_to_be_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(tmp_path / "p.jsonl"), str(tmp_path), "--missing", "empty"]) == 2
+    assert "needs --split" in capsys.readouterr().err
+
+
+def test_one_command_measures_and_compares_with_a_package(
+    split_folder: Path, split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = split.parts["test"]
+    baseline, other = write_lines(tmp_path / "a.jsonl", part, 3), write_lines(tmp_path / "b.jsonl", part, 1)
+    package = tmp_path / "package"
+    command = ["package", str(baseline), str(package), "--split", str(split_folder), "--name", "base", *FAST]
+    assert main(command) == 0
+    everything = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*") if path.is_file())
+    assert "머리" not in everything
+    assert str(tmp_path) not in everything
+    frozen = read_json(package / "frozen-split.json")
+    assert frozen["sha256"] == split.sha256
+
+    out = tmp_path / "out"
+    command = ["score", str(other), str(out), "--split", str(split_folder), "--against", str(package), *FAST]
+    capsys.readouterr()
+    assert main(command) == 0
+    expected = compare_predictions(full(part, 3), full(part, 1), CONFIG)
+    (row,) = read_json(out / "comparisons.json")["comparisons"]
+    assert row == json.loads(json.dumps({"baseline": "base", **expected, "p_holm": expected["p_value"]}))
+    assert row["delta"] < 0
+    assert f"Against base: CER {row['delta']:+.4f}" in capsys.readouterr().out
+    assert read_json(out / "scores.json")["split_sha256"] == split.sha256
+    assert main([*command, "--policy", "spelling"]) == 2
+    assert "pronunciation side" in capsys.readouterr().err
+
+
+def test_one_command_compares_with_a_predictions_file_or_its_folder(
+    split_folder: Path, split: Split, tmp_path: Path
+) -> None:
+    part = split.parts["test"]
+    other = write_lines(tmp_path / "b.jsonl", part, 1)
+    write_predictions(tmp_path / "base" / "predictions.jsonl", full(part, 3))
+    found = []
+    for baseline in ("base", "base/predictions.jsonl"):
+        command = ["score", str(other), str(tmp_path / "out"), "--split", str(split_folder), *FAST]
+        assert main([*command, "--against", str(tmp_path / baseline)]) == 0
+        found += read_json(tmp_path / "out" / "comparisons.json")["comparisons"]
+    assert found[0] == found[1]
+    assert found[0]["delta"] == compare_predictions(full(part, 3), full(part, 1), CONFIG)["delta"]
+
+
+def test_an_absent_baseline_is_an_error(split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_predictions(tmp_path / "p.jsonl", full(split.parts["test"], 1))
+    command = ["score", str(tmp_path / "p.jsonl"), str(tmp_path / "out"), "--against", str(tmp_path / "nothing")]
+    assert main(command) == 2
+    assert "nothing does not exist; --against takes" in capsys.readouterr().err
+
+
+def test_a_package_without_a_split_knows_its_references(split: Split, tmp_path: Path) -> None:
+    part = split.parts["test"]
+    for name, drop in (("a", 3), ("b", 1)):
+        write_predictions(tmp_path / f"{name}.jsonl", full(part, drop))
+    assert main(["package", str(tmp_path / "a.jsonl"), str(tmp_path / "package"), *FAST]) == 0
+    assert not (tmp_path / "package" / "frozen-split.json").exists()
+    command = ["score", str(tmp_path / "b.jsonl"), str(tmp_path / "out"), "--against", str(tmp_path / "package")]
+    assert main([*command, *FAST]) == 0
+    (row,) = read_json(tmp_path / "out" / "comparisons.json")["comparisons"]
+    assert (row["baseline"], row["n_clips"]) == ("baseline", 40)
+
+
+def test_errors_are_a_private_folder(
+    split: Split, split_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = write_lines(tmp_path / "a.jsonl", split.parts["test"], 2)
+    out = tmp_path / "errors"
+    command = ["errors", str(lines), str(out), "--split", str(split_folder), "--name", "other", *FAST]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "transcripts" in said
+    assert "do not log, attach or publish" in said
+    assert out.stat().st_mode & 0o777 == 0o700
+    assert "Errors of other" in (out / "index.html").read_text(encoding="utf-8")
+    assert main(command) == 0  # again, into the same folder
+
+    out.chmod(0o755)
+    assert main(command) == 2
+    assert "mode 755" in capsys.readouterr().err
+    assert out.stat().st_mode & 0o777 == 0o755

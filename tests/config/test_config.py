@@ -1,0 +1,98 @@
+import dataclasses
+
+import pytest
+
+from kmed_bench.config import PROFILES, Config, digest, flatten, load_config, to_yaml
+from kmed_bench.core.errors import KmedError
+
+
+def test_published_conditions_are_the_defaults():
+    train = load_config("original").train
+    assert (train.batch_size, train.epochs, train.lr, train.max_len) == (4, 20, 2e-5, 80)
+    assert train.seeds == (0, 1, 2)
+    assert load_config("original").split.disjoint == ()
+
+
+def test_the_sound_profile_is_the_default_and_disjoint_in_both():
+    config = load_config()
+    assert config.profile == "sound"
+    assert config.split.disjoint == ("speaker", "sentence")
+    assert (config.split.train, config.split.valid, config.split.test) == (10_000, 5_000, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("train.lr", "1e-5", 1e-5),
+        ("train.epochs", "3", 3),
+        ("train.seeds", "0,1,2", (0, 1, 2)),
+        ("train.seeds", "7", (7,)),
+        ("model.sizes", "base, small", ("base", "small")),
+        ("split.disjoint", "none", ()),
+        ("train.grad_clip", "none", None),
+        ("train.grad_clip", "1.0", 1.0),
+        ("data.source", "none", None),
+        ("model.skip_unavailable", "false", False),
+    ],
+)
+def test_command_line_texts_become_values(key, text, value):
+    assert flatten_value(load_config("demo", {key: text}), key) == value
+
+
+def flatten_value(config: Config, key: str) -> object:
+    group, name = key.split(".")
+    return getattr(getattr(config, group), name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"train.learning_rate": "1"}, "'train.learning_rate' is not a setting"),
+        ({"trian.lr": "1"}, "'trian' is not a setting"),
+        ({"train.lr": "fast"}, "train.lr is 'fast'"),
+        ({"train.lr": "-1"}, "greater than 0"),
+        ({"train.max_len": "449"}, "less than or equal to 448"),
+        ({"train.audio_context": "half"}, "'full' or 'dynamic'"),
+        ({"model.sizes": "huge"}, "huge; choose from tiny, base, small"),
+        ({"model.sizes": "none"}, "choose from tiny, base, small"),
+        ({"model.weights": "x.pt"}, "give the one size it belongs to"),
+        ({"train.seeds": "1,1"}, "each only once"),
+        ({"data.min_duration_s": "31"}, "must be under data.max_duration_s"),
+        ({"profile.x": "1"}, "not a setting"),
+    ],
+)
+def test_bad_settings_name_themselves_and_the_remedy(overrides, named):
+    with pytest.raises(KmedError, match=r".") as error:
+        load_config("demo", overrides)
+    assert named in str(error.value)
+
+
+def test_unknown_profile_is_named():
+    with pytest.raises(KmedError, match="'nope' is unknown; choose demo, original, sound"):
+        load_config("nope")
+
+
+def test_flat_and_whole_tree_agree_and_round_trip(tmp_path):
+    for profile in PROFILES:
+        config = load_config(profile)
+        file = tmp_path / f"{profile}.yaml"
+        file.write_text(to_yaml(config), encoding="utf-8")
+        assert load_config(str(file)) == config
+        groups = [f.name for f in dataclasses.fields(Config) if f.name != "profile"]
+        n_fields = sum(len(dataclasses.fields(getattr(config, group))) for group in groups)
+        assert len(flatten(config)) == n_fields + 1
+
+
+def test_digest_depends_on_values_alone():
+    assert digest(load_config("demo")) == digest(load_config("demo"))
+    assert digest(load_config("demo")) != digest(load_config("demo", {"train.lr": "1e-6"}))
+
+
+def test_a_broken_profile_file_is_named(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: [", encoding="utf-8")
+    with pytest.raises(KmedError, match="not valid YAML"):
+        load_config(str(file))
+    file.write_text("- a", encoding="utf-8")
+    with pytest.raises(KmedError, match="must be a YAML mapping"):
+        load_config(str(file))

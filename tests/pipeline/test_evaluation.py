@@ -1,0 +1,148 @@
+"""Any model on the same standard, and its difference to a baseline, in one command."""
+
+import json
+import shutil
+
+import pytest
+from exported import export_all, write_thirds
+
+from kmed_bench.asr.model.weights import load_weights
+from kmed_bench.cli import main
+from kmed_bench.config import EvalConfig, load_config
+from kmed_bench.core.console import Narrator
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import read_json
+from kmed_bench.core.predictions import read_predictions, write_predictions
+from kmed_bench.pipeline.evaluate import evaluate_model
+from kmed_bench.pipeline.systems import open_system
+
+SETTINGS = {"eval.max_new_tokens": 8, "eval.batch_size": 3}
+WORDS = ["--eval.max_new_tokens", "8", "--eval.batch_size", "3"]
+
+
+@pytest.fixture(scope="module")
+def split(tone_part, tmp_path_factory):
+    return write_thirds(tone_part, tmp_path_factory.mktemp("thirds"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_checkpoint, split, tmp_path_factory):
+    """The random model's own evaluation: the baseline of the others."""
+    out = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KMED_CACHE", str(out / "cache"))
+        evaluate_model(load_config("sound", SETTINGS), str(tiny_checkpoint), split, "test", out, narrator=Narrator())
+    return out
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_checkpoint):
+    return export_all(tiny_checkpoint)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KMED_CACHE", str(tmp_path / "cache"))
+
+
+def test_scores_say_what_decoded_and_at_what_cost(evaluated, tiny_checkpoint):
+    scores = read_json(evaluated / "scores.json")
+    predictions = read_predictions(evaluated / "predictions.jsonl")
+    assert len(predictions) == 4
+    assert scores["runtime"]["name"] == "kmed-bench"
+    assert scores["runtime"]["settings"]["max_new_tokens"] == 8
+    assert scores["audio_context"] == "full"
+    assert scores["part"] == "test"
+    speed = scores["speed"]
+    assert speed["rtfx"] == pytest.approx(sum(p.duration_s for p in predictions) / sum(p.decode_s for p in predictions))
+    assert speed["decode_s_p50"] <= speed["decode_s_p95"]
+    assert speed["parameters"] == sum(p.numel() for p in load_weights(tiny_checkpoint).parameters())
+    assert speed["model_bytes"] == tiny_checkpoint.stat().st_size
+    assert speed["peak_memory_bytes"] > 50_000_000
+    assert "comparisons" not in scores
+
+
+@pytest.mark.parametrize("kind", ["openai", "hf"])
+def test_the_same_model_in_another_format_scores_the_same(folders, evaluated, split, tmp_path, kind, capsys):
+    baseline = evaluated / "scores.json"
+    assert main(["evaluate", str(folders[kind]), str(split), str(tmp_path), "--against", str(baseline), *WORDS]) == 0
+    printed = capsys.readouterr().out
+    assert f"Against {baseline}: CER +0.0000" in printed
+    (row,) = read_json(tmp_path / "comparisons.json")["comparisons"]
+    assert row["delta"] == 0
+    assert row["n_clips"] == 4
+    assert row["a"] == read_json(baseline)["overall"]["cer"]
+    assert (
+        read_json(tmp_path / "scores.json")["runtime"]["name"] == {"openai": "kmed-bench", "hf": "transformers"}[kind]
+    )
+
+
+def test_a_ctranslate2_folder_is_decoded_by_faster_whisper(folders, split, tmp_path):
+    scores = evaluate_model(
+        load_config("sound", SETTINGS), str(folders["ct2"]), split, "valid", tmp_path, narrator=Narrator()
+    )
+    assert scores["runtime"]["name"] == "faster-whisper"
+    assert scores["speed"]["model_bytes"] == (folders["ct2"] / "model.bin").stat().st_size
+    assert [p.utterance_id for p in read_predictions(tmp_path / "predictions.jsonl")] == sorted(
+        p.utterance_id for p in read_predictions(tmp_path / "predictions.jsonl")
+    )
+
+
+def test_a_baseline_of_other_utterances_is_refused_before_decoding(evaluated, split, tmp_path):
+    kept = read_predictions(evaluated / "predictions.jsonl")[1:]
+    write_predictions(tmp_path / "short.jsonl", kept)
+    with pytest.raises(KmedError, match="1 of this part's 4 are missing"):
+        evaluate_model(
+            load_config("sound", SETTINGS),
+            "no such model",  # never looked for
+            split,
+            "test",
+            tmp_path / "out",
+            narrator=Narrator(),
+            against=tmp_path / "short.jsonl",
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_benchmark_package_is_a_baseline_too(evaluated, tiny_checkpoint, split, tmp_path, capsys):
+    package = tmp_path / "package"
+    predictions = str(evaluated / "predictions.jsonl")
+    assert main(["package", predictions, str(package), "--split", str(split), "--name", "random"]) == 0
+    words = ["evaluate", str(tiny_checkpoint), str(split), str(tmp_path / "out"), "--against", str(package), *WORDS]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "Against random: CER +0.0000" in capsys.readouterr().out
+    assert main([*words, "--eval.policy", "spelling"]) == 2
+    assert "scored on the pronunciation side" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    config = load_config("sound")
+    with pytest.raises(KmedError, match="does not exist; give a size"):
+        open_system(config, str(tmp_path / "nowhere"), Narrator())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KmedError, match="no model"):
+        open_system(config, str(tmp_path / "empty"), Narrator())
+
+
+def test_settings_of_our_own_decoding_are_told_where_they_do_not_apply(folders, capsys):
+    config = load_config("sound", {"eval.audio_context": "dynamic", "eval.repetition_guard": 8})
+    system = open_system(config, str(folders["hf"]), Narrator(live=False))
+    said = capsys.readouterr().err
+    assert "eval.audio_context = dynamic" in said
+    assert "eval.repetition_guard = 8" in said
+    assert system.runtime["audio_context"] == "full"
+
+
+def test_an_english_hugging_face_model_is_not_told_a_language(folders, tmp_path):
+    from kmed_bench.asr.runtimes.backends import TransformersRuntime
+
+    english = shutil.copytree(folders["hf"], tmp_path / "en")
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((english / name).read_text())
+        if name == "generation_config.json":
+            for key in ("lang_to_id", "task_to_id", "language", "task"):
+                del settings[key]
+            settings["is_multilingual"] = False
+        (english / name).write_text(json.dumps(settings))
+    assert TransformersRuntime(english, EvalConfig()).settings["language"] is None

@@ -1,0 +1,49 @@
+"""A PostgreSQL server of a test module's own, where its programs are installed."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def find_program(name: str) -> str | None:
+    """Debian keeps the server's programs off PATH."""
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *map(str, places)]))
+
+
+def as_server_user() -> list[str] | None:
+    """What to put before a command so that it does not run as root, which PostgreSQL refuses."""
+    if os.getuid() != 0:
+        return []
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return ["runuser", "-u", "postgres", "--"] if "postgres" in known and shutil.which("runuser") else None
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    """The URI of an empty database of a server of its own, with a password in it."""
+    initdb, pg_ctl, prefix = find_program("initdb"), find_program("pg_ctl"), as_server_user()
+    if initdb is None or pg_ctl is None or prefix is None:
+        pytest.skip("PostgreSQL's server is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="kmed-postgres-"))  # pytest's own folders are closed to the server's user
+    try:
+        if prefix:
+            shutil.chown(folder, "postgres")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        start = [pg_ctl, "-D", str(folder / "db"), "-w", "-l", str(folder / "log"), "-o", options, "start"]
+        for command in ([initdb, "-D", str(folder / "db"), "-A", "trust", "-U", "kmed", "--no-sync"], start):
+            subprocess.run([*prefix, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
+        yield f"postgresql://kmed:secret@127.0.0.1:{port}/postgres"
+        subprocess.run([*prefix, pg_ctl, "-D", str(folder / "db"), "-m", "immediate", "stop"], cwd=folder, check=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

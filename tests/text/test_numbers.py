@@ -1,0 +1,190 @@
+import json
+import re
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kmed_bench.text.marks import resolve_marks
+from kmed_bench.text.normalise import normalise
+from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers, keep_ranges
+from kmed_bench.text.terms import load_terms
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+def rows(name: str) -> list[list[str]]:
+    lines = (DATA / name).read_text(encoding="utf-8").splitlines()
+    return [line.split("\t") for line in lines if line and not line.startswith("#")]
+
+
+PAIRS = rows("number_pairs.tsv")
+FREE = [row[0] for row in rows("number_free.tsv")]
+
+
+def scored(text: str) -> str:
+    return normalise(keep_ranges(canonical_numbers(text)))
+
+
+def spell(n: int) -> str:
+    """Sino-Korean, as it is said: no 일 before 십, 백, 천 and a leading 만."""
+    digits = "영일이삼사오육칠팔구"
+    if n >= 10_000:
+        head = "" if n // 10_000 == 1 else spell(n // 10_000)
+        return head + "만" + (spell(n % 10_000) if n % 10_000 else "")
+    words = ""
+    for place, name in ((1000, "천"), (100, "백"), (10, "십"), (1, "")):
+        digit = n // place % 10
+        if digit:
+            words += ("" if digit == 1 and name else digits[digit]) + name
+    return words
+
+
+def test_tables_are_as_large_as_promised() -> None:
+    assert len(PAIRS) >= 300
+    assert len({tuple(pair) for pair in PAIRS}) == len(PAIRS)
+    assert all(re.search(r"\d", written) for _, written in PAIRS)
+    assert not any(re.search(r"\d", spoken) for spoken, _ in PAIRS)
+    assert len(set(FREE)) == len(FREE) >= 150
+
+
+@pytest.mark.parametrize(("spoken", "written"), PAIRS, ids=[f"{a}={b}" for a, b in PAIRS])
+def test_spoken_and_written_become_one(spoken: str, written: str) -> None:
+    assert scored(spoken) == scored(written)
+    assert re.search(r"\d", canonical_numbers(spoken))
+    assert find_numbers(spoken) == find_numbers(written) != []
+    for text in (spoken, written):
+        assert canonical_numbers(canonical_numbers(text)) == canonical_numbers(text)
+
+
+@pytest.mark.parametrize("text", FREE)
+def test_words_stay_words(text: str) -> None:
+    assert canonical_numbers(text) == text
+    assert find_numbers(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "numbers"),
+    [
+        ("이백 십육", "216", ["216"]),
+        ("오후 세시 반에 오세요.", "오후 3시 30분에 오세요.", ["3", "30"]),
+        ("혈압은 백이십에 팔십이에요.", "혈압은 120에 80이에요.", ["120", "80"]),
+        ("오 밀리그램하고 오 밀리리터", "5mg하고 5ml", ["5mg", "5ml"]),
+        ("두통이 두 번 있었어요.", "두통이 2번 있었어요.", ["2"]),
+        ("열이 열 시부터 났어요.", "열이 10시부터 났어요.", ["10"]),
+        ("이 약을 이 주 동안 드세요.", "이 약을 2주 동안 드세요.", ["2"]),
+        ("삼차 접종 후에 삼차 신경통이 왔어요.", "3차 접종 후에 삼차 신경통이 왔어요.", ["3"]),
+        ("이백이 넘어요.", "200이 넘어요.", ["200"]),
+        ("이백이를 넘어요.", "202를 넘어요.", ["202"]),
+        ("만 오천 원, 만 육십오 세", "15000원, 만 65세", ["15000", "65"]),
+        ("16,000명과 120/80, -5도, B12", "16000명과 120/80, -5도, B12", ["16000", "120", "80", "5도"]),
+        ("", "", []),
+    ],
+)
+def test_sentences(text: str, form: str, numbers: list[str]) -> None:
+    assert canonical_numbers(text) == form
+    assert find_numbers(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        ("이삼 일", "이십삼 일"),
+        ("두세 번", "스물세 번"),
+        ("2~3번", "23번"),
+        ("2～3번", "23번"),
+        ("36.5~37.5도", "36.537.5도"),
+        ("이삼십 분", "2030분"),
+        ("10~5", "105"),
+    ],
+)
+def test_a_range_is_no_longer_number(said: str, other: str) -> None:
+    assert scored(said) != scored(other)
+    assert len(scored(said)) <= len(scored(other)) + 1
+    assert normalise(scored(said)) == scored(said)
+
+
+def test_terms_are_no_numbers() -> None:
+    """No medical term but the units turns into a number, alone or with its particle."""
+    for term in load_terms():
+        for spelling in term.spellings if term.category != "unit" else ():
+            stem = spelling.removesuffix("-")
+            if not re.search(r"\d|일구", stem):
+                for text in (stem, f"{stem}이 있어요", f"{stem}도 했어요", f"이 {stem} 때문에"):
+                    assert canonical_numbers(text) == text
+
+
+def test_decomposed_input_is_read_too() -> None:
+    assert canonical_numbers(unicodedata.normalize("NFD", "세 번")) == "3번"
+
+
+@settings(deadline=None)
+@given(st.integers(11, 99_999_999))
+def test_every_sum_of_money_is_read(n: int) -> None:
+    assert canonical_numbers(f"{spell(n)} 원") == f"{n}원"
+    assert canonical_numbers(f"{spell(n)}원이에요") == f"{n}원이에요"
+    assert canonical_numbers(f"{n:,} 원") == f"{n}원"
+
+
+@settings(deadline=None)
+@given(st.integers(11, 999), st.integers(0, 999))
+def test_every_decimal_is_read(whole: int, places: int) -> None:
+    spelled = f"{spell(whole)} 점 {''.join('공일이삼사오육칠팔구'[int(d)] for d in str(places))} 퍼센트"
+    assert canonical_numbers(spelled) == f"{whole}.{places}%"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([word for pair in PAIRS for word in pair] + FREE + list("이일십백만반점시월 .~-:5")), max_size=5
+    )
+)
+def test_twice_is_once(parts: list[str]) -> None:
+    for joint in ("", " "):
+        once = canonical_numbers(joint.join(parts))
+        assert canonical_numbers(once) == once
+
+
+@settings(deadline=None)
+@given(st.text(max_size=30))
+def test_any_text_is_taken(text: str) -> None:
+    once = canonical_numbers(text)
+    assert canonical_numbers(once) == once
+    find_numbers(text)
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="가나라마바파하물약병원에서는 .,?", max_size=40))
+def test_text_without_number_words_is_untouched(text: str) -> None:
+    assert canonical_numbers(text) == text
+
+
+def test_version_is_a_string() -> None:
+    assert NUMBERS_VERSION
+
+
+@pytest.mark.real_speech
+def test_dual_notation_of_real_labels_agrees(real_speech: Path) -> None:
+    """Spelling and pronunciation of the same real label: none agree as written, 27 of 31 do in one form."""
+    labels = set()
+    for path in sorted(real_speech.rglob("*라벨*.zip")):
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                try:
+                    label = json.loads(archive.read(member).decode("utf-8-sig"))
+                except ValueError:
+                    continue
+                labels.add(label["전사정보"]["LabelText"])
+    agreed = before = total = 0
+    for label in labels:
+        spelling, pronunciation = resolve_marks(label, "spelling"), resolve_marks(label, "pronunciation")
+        if spelling != pronunciation and re.search(r"\d", spelling):
+            total += 1
+            before += normalise(spelling) == normalise(pronunciation)
+            agreed += scored(spelling) == scored(pronunciation)
+    assert total >= 25
+    assert before == 0
+    assert agreed >= 0.85 * total, f"{agreed} of {total}"

@@ -1,0 +1,192 @@
+"""Models as they are registered, loaded elsewhere, and promoted."""
+
+import base64
+import importlib.metadata
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import whisper
+from mlflow.tracking import MlflowClient
+from random_whisper import save_random_whisper
+
+from kmed_bench.config import Config, load_config
+from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking import runs
+from kmed_bench.tracking.registry import models as registry
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow"),
+    pytest.mark.filterwarnings("ignore:unclosed file .*tiktoken:ResourceWarning"),
+]
+
+SHA = "cd" * 32
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_whisper(tmp_path_factory.mktemp("checkpoint") / "tiny.pt")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("store")
+    return load_config("demo", {"tracking.uri": f"sqlite:///{folder}/mlflow.db"})
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+
+
+@pytest.fixture(scope="module")
+def registered(checkpoint: Path, config: Config) -> registry.ModelVersionInfo:
+    with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as child:
+        child.log_dataset(sha256=SHA, counts={"train": 3, "valid": 2, "test": 1}, context="training")
+        return registry.log_model(child, checkpoint, size="tiny", split_sha256=SHA, metrics={"test/cer": 0.25}, step=3)
+
+
+def tone(seconds: float = 1.0, rate_hz: int = 48_000, channels: int = 2) -> bytes:
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, 0.1 * rng.standard_normal((int(seconds * rate_hz), channels)), rate_hz, format="WAV")
+    return buffer.getvalue()
+
+
+def expected_text(checkpoint: Path, audio: bytes) -> str:
+    """The evaluation's decoding, written out."""
+    import torchaudio
+
+    model = whisper.load_model(str(checkpoint), device="cpu")
+    samples, rate_hz = soundfile.read(io.BytesIO(audio), dtype="float32", always_2d=True)
+    mono = torch.from_numpy(samples.mean(axis=1))
+    if rate_hz != 16_000:
+        mono = torchaudio.functional.resample(mono, rate_hz, 16_000)
+    mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(mono), 80)
+    options = whisper.DecodingOptions(language="ko", temperature=0.0, without_timestamps=True, fp16=False)
+    return str(whisper.decode(model, mel, options).text)
+
+
+def test_the_version_says_what_it_is(registered: registry.ModelVersionInfo, config: Config) -> None:
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    version = client.get_model_version_by_alias("kmed-whisper-tiny", "challenger")
+    assert registered.name == "kmed-whisper-tiny"
+    assert registered.uri == "models:/kmed-whisper-tiny/1"
+    assert (str(version.version), version.run_id) == (registered.version, registered.run_id)
+    assert version.tags["kmed.split_sha256"] == SHA
+    assert version.tags["kmed.test.cer"] == "0.25"
+    info = mlflow.models.get_model_info(registered.uri)
+    assert [column.name for column in info.signature.inputs] == ["audio", "audio_base64", "path", "samples", "rate_hz"]
+    folder = Path(mlflow.artifacts.download_artifacts(registered.uri))
+    pins = (folder / "requirements.txt").read_text().split()
+    assert f"openai-whisper=={importlib.metadata.version('openai-whisper')}" in pins
+    assert all("==" in pin and "+" not in pin for pin in pins)
+    example = json.loads((folder / "input_example.json").read_text())
+    assert example["columns"] == ["audio"]
+    assert not list(folder.rglob("*.pkl"))
+    whisper.load_model(str(folder / "artifacts" / "tiny.pt"))
+    card = (folder / "artifacts" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert version.description == card
+    assert card.startswith("# kmed-whisper-tiny\n")
+    for told in (
+        f"`{SHA}`",
+        "generated demo corpus",
+        "train 3, valid 2, test 1",
+        "| lr | `2e-05` |",
+        "| fine-tuned | 25.0 % |",
+    ):
+        assert told in card
+
+
+def test_the_logged_model_has_its_figures_and_its_data(registered: registry.ModelVersionInfo, config: Config) -> None:
+    model = MlflowClient(tracking_uri=config.tracking.uri).get_logged_model(registered.model_id)
+    found = [(m.key, m.value, m.dataset_name, m.dataset_digest, m.run_id) for m in model.metrics]
+    assert found == [("test/cer", 0.25, "AI Hub 208", SHA[:36], registered.run_id)]
+    assert model.tags["kmed.split_sha256"] == SHA
+    run = mlflow.get_run(registered.run_id)
+    assert [(output.model_id, output.step) for output in run.outputs.model_outputs] == [(registered.model_id, 3)]
+
+
+def test_every_kind_of_input_gives_the_evaluations_text(
+    registered: registry.ModelVersionInfo, checkpoint: Path, config: Config, tmp_path: Path
+) -> None:
+    mlflow.set_tracking_uri(config.tracking.uri)
+    model = mlflow.pyfunc.load_model("models:/kmed-whisper-tiny@challenger")
+    audio = tone()
+    (tmp_path / "a.wav").write_bytes(audio)
+    samples, rate_hz = soundfile.read(io.BytesIO(audio), dtype="float32")
+    text = expected_text(checkpoint, audio)
+    assert text
+    tables = [
+        pd.DataFrame({"audio": [audio, audio]}),
+        pd.DataFrame({"audio_base64": [base64.b64encode(audio).decode()] * 2}),
+        pd.DataFrame({"path": [str(tmp_path / "a.wav")] * 2}),
+        pd.DataFrame({"samples": [samples.mean(axis=1).astype(float)] * 2, "rate_hz": [rate_hz] * 2}),
+    ]
+    for table in tables:
+        assert model.predict(table).to_dict("list") == {"text": [text, text]}
+
+
+@pytest.mark.slow
+def test_a_fresh_process_without_this_package_loads_it(
+    registered: registry.ModelVersionInfo, checkpoint: Path, config: Config, tmp_path: Path
+) -> None:
+    audio = tone(rate_hz=22_050, channels=1)
+    (tmp_path / "a.wav").write_bytes(audio)
+    program = (
+        "import sys; sys.modules['kmed_bench'] = None\n"
+        "import mlflow, pandas as pd\n"
+        "model = mlflow.pyfunc.load_model('models:/kmed-whisper-tiny@challenger')\n"
+        "sys.stdout.buffer.write(model.predict(pd.DataFrame({'path': ['a.wav']}))['text'][0].encode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"MLFLOW_TRACKING_URI": config.tracking.uri},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode() == expected_text(checkpoint, audio)
+
+
+def test_a_missing_checkpoint_is_refused(config: Config, tmp_path: Path) -> None:
+    with (
+        pytest.raises(KmedError, match="does not exist, so it can't be registered"),
+        runs.bench_run(config, code_version="x") as bench,
+    ):
+        registry.log_model(bench, tmp_path / "none.pt", size="tiny")
+
+
+def test_a_continued_training_registers_its_checkpoint_once(checkpoint: Path, config: Config) -> None:
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    given = {"test/cer": 0.25, "best/valid_cer": 0.2}
+    with runs.bench_run(config, code_version="x") as bench:
+        with bench.child("train", "t") as child:
+            child.log_metrics(given)
+            first = registry.log_model(child, checkpoint, size="small", split_sha256=SHA, metrics=given, step=3)
+        with bench.child("train", "t", run_id=child.run_id) as again:
+            again.log_metrics(given)
+            second = registry.log_model(again, checkpoint, size="small", split_sha256=SHA, metrics=given, step=3)
+        assert second == first
+        assert len(client.search_model_versions("name = 'kmed-whisper-small'")) == 1
+        assert len(client.get_metric_history(child.run_id, "test/cer")) == 1
+        with bench.child("train", "t2") as worse:
+            seed = registry.log_model(worse, checkpoint, size="small", metrics={**given, "best/valid_cer": 0.3})
+        challenger = client.get_model_version_by_alias("kmed-whisper-small", "challenger")
+        assert (seed.version, str(challenger.version)) == ("2", first.version)
+        with bench.child("train", "t3") as better:
+            seed = registry.log_model(better, checkpoint, size="small", metrics={**given, "best/valid_cer": 0.1})
+        assert str(client.get_model_version_by_alias("kmed-whisper-small", "challenger").version) == seed.version
+    with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as other:
+        seed = registry.log_model(other, checkpoint, size="small", metrics={**given, "best/valid_cer": 0.9})
+    assert str(client.get_model_version_by_alias("kmed-whisper-small", "challenger").version) == seed.version

@@ -1,0 +1,224 @@
+"""The gate between challenger and champion, and the way back."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from kmed_bench.config import Config, EvalConfig, load_config
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.predictions import Prediction
+from kmed_bench.scoring import gate
+from kmed_bench.scoring.compare import compare_predictions
+from kmed_bench.scoring.groups import score_counts
+from kmed_bench.scoring.measures import count_utterances
+from kmed_bench.tracking import runs
+from kmed_bench.tracking.registry import models as registry
+
+SHA = "ab" * 32
+NAME = "kmed-whisper-small"
+SENTENCE = "머리가 아프고 열이 나서 왔습니다"
+LIMITS = gate.GateLimits()
+
+
+def predictions(wrong: dict[str, int], n_speakers: int = 12, clips: int = 5) -> list[Prediction]:
+    """Clips of speakers by turns of each dialect and age; ``wrong`` says how many characters a dialect loses."""
+    made = []
+    for speaker in range(n_speakers):
+        dialect, age = ("강원도", "경상도")[speaker % 2], ("20~29", "over70")[speaker // 2 % 2]
+        for clip in range(clips):
+            lost = wrong[dialect] + (speaker + clip) % 2
+            made.append(
+                Prediction(
+                    utterance_id=f"u{speaker:02}-{clip}",
+                    speaker_id=f"person-{speaker:02}",
+                    sentence_id=str(clip),
+                    reference=SENTENCE,
+                    hypothesis=SENTENCE[: len(SENTENCE) - lost],
+                    duration_s=3.0,
+                    decode_s=0.5,
+                    gender="남성",
+                    age=age,
+                    dialect=dialect,
+                    region="",
+                    role="patient",
+                )
+            )
+    return made
+
+
+def evidence(version: str, given: list[Prediction], sha: str = SHA, decode_s_p95: float = 0.5) -> gate.Evidence:
+    counts = count_utterances(given, "pronunciation")
+    scores = score_counts(counts, EvalConfig(), split_sha256=sha)
+    return gate.Evidence(
+        version=version,
+        split_sha256=sha,
+        metrics={"speed/test_decode_s_p95": decode_s_p95},
+        scores=scores,
+        speakers=json.loads(json.dumps(gate.summarise_speakers(counts, split_sha256=sha, scoring=scores))),
+    )
+
+
+OLD = predictions({"강원도": 4, "경상도": 4})
+BETTER = predictions({"강원도": 2, "경상도": 2})
+MIXED = predictions({"강원도": 0, "경상도": 5})
+
+
+def verdicts(checks: list[gate.Check]) -> dict[str, bool | None]:
+    return {check.name: check.passed for check in checks}
+
+
+def test_the_evidence_names_nobody_and_holds_no_utterance() -> None:
+    text = json.dumps(evidence("1", OLD).speakers, ensure_ascii=False)
+    assert "person" not in text
+    assert "u00" not in text
+    assert SENTENCE[:3] not in text
+    assert sorted(evidence("1", OLD).speakers["speakers"]["speaker"]) == list(range(12))
+
+
+def test_the_evidence_gives_the_comparison_that_predictions_give() -> None:
+    whole = compare_predictions(OLD, MIXED, EvalConfig())
+    (_, accuracy, *_) = gate.judge(evidence("2", MIXED), evidence("1", OLD), LIMITS)
+    assert {key: whole[key] for key in accuracy.figures} == pytest.approx(accuracy.figures)
+
+
+def test_speakers_are_numbered_alike_whatever_the_order() -> None:
+    assert evidence("1", OLD).speakers == evidence("1", OLD[::-1]).speakers
+    assert evidence("1", OLD).speakers["speakers"] != evidence("1", OLD, sha="cd" * 32).speakers["speakers"]
+
+
+def test_a_better_challenger_passes() -> None:
+    checks = gate.judge(evidence("2", BETTER), evidence("1", OLD), LIMITS)
+    assert verdicts(checks) == {
+        "test": True,
+        "accuracy": True,
+        "subgroups": True,
+        "elderly gap": True,
+        "latency": True,
+    }
+    accuracy = checks[1]
+    assert accuracy.figures["delta"] == pytest.approx(accuracy.figures["b"] - accuracy.figures["a"])
+    assert accuracy.figures["delta_high"] < 0
+
+
+def test_an_equal_challenger_does_not_pass() -> None:
+    checks = gate.judge(evidence("2", OLD), evidence("1", OLD), LIMITS)
+    assert verdicts(checks)["accuracy"] is False
+
+
+def test_a_subgroup_that_gets_worse_stands_in_the_way() -> None:
+    old, new = (predictions({"강원도": a, "경상도": b}, n_speakers=24) for a, b in ((4, 4), (0, 5)))
+    checks = {check.name: check for check in gate.judge(evidence("2", new), evidence("1", old), LIMITS)}
+    assert checks["subgroups"].passed is False
+    assert checks["subgroups"].text.startswith("1 of 4 significantly worse, 1 worse at all: dialect 경상도 by ")
+    assert checks["subgroups"].figures["dialect 강원도"]["delta"] < 0
+
+
+def test_small_subgroups_are_not_judged() -> None:
+    few = [predictions({"강원도": n, "경상도": n}, n_speakers=4, clips=2) for n in (2, 4)]
+    checks = gate.judge(evidence("2", few[0]), evidence("1", few[1]), LIMITS)
+    assert verdicts(checks)["subgroups"] is None
+    assert verdicts(checks)["elderly gap"] is None
+
+
+def test_the_elderly_gap_and_the_latency_are_limits_even_for_the_first() -> None:
+    slow = evidence("1", OLD, decode_s_p95=9.0)
+    checks = gate.judge(slow, None, dataclasses.replace(LIMITS, max_elderly_gap=-0.5))
+    assert verdicts(checks) == {"accuracy": True, "elderly gap": False, "latency": False}
+    assert "take at most 9.00 s, limit 5 s" in checks[2].text
+
+
+def test_other_splits_and_other_rules_can_not_be_compared() -> None:
+    champion = evidence("1", OLD)
+    assert verdicts(gate.judge(evidence("2", BETTER, sha="cd" * 32), champion, LIMITS))["test"] is False
+    newer = evidence("2", BETTER)
+    newer = dataclasses.replace(newer, speakers={**newer.speakers, "normaliser_version": "99"})
+    (check, *_) = gate.judge(newer, champion, LIMITS)
+    assert (check.passed, "normaliser_version 99" in check.text) == (False, True)
+
+
+def test_without_evidence_nothing_passes() -> None:
+    bare = dataclasses.replace(evidence("1", OLD), speakers={})
+    checks = {check.name: check for check in gate.judge(evidence("2", BETTER), bare, LIMITS)}
+    assert checks["accuracy"].passed is False
+    assert "version 1 holds no speaker_errors.json" in checks["accuracy"].text
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Runs with what training logs, each with a version: old, better, worse, other split."""
+    folder = tmp_path_factory.mktemp("store")
+    config: Config = load_config("demo", {"tracking.uri": f"sqlite:///{folder}/mlflow.db"})
+    cases: dict[str, tuple[list[Prediction], str]] = {
+        "old": (OLD, SHA),
+        "better": (BETTER, SHA),
+        "worse": (predictions({"강원도": 6, "경상도": 6}), SHA),
+        "other": (BETTER, "cd" * 32),
+    }
+    made = {}
+    with runs.bench_run(config, code_version="x") as bench:
+        client = MlflowClient()
+        client.create_registered_model(NAME)
+        for case, (given, sha) in cases.items():
+            with bench.child("train", case) as run:
+                found = evidence(case, given, sha)
+                run.log_metrics(found.metrics)
+                run.log_json(found.scores, "scores.json")
+                run.log_json(found.speakers, gate.EVIDENCE_NAME)
+                version = client.create_model_version(
+                    NAME, "file:///nowhere", run.run_id, tags={"kmed.split_sha256": sha}
+                )
+                made[case] = str(version.version)
+    return made
+
+
+def champion() -> str | None:
+    aliases: dict[str, Any] = MlflowClient().get_registered_model(NAME).aliases
+    return str(aliases["champion"]) if "champion" in aliases else None
+
+
+def test_promotion_and_the_way_back(versions: dict[str, str]) -> None:
+    client = MlflowClient()
+    old, better, worse, other = (versions[case] for case in ("old", "better", "worse", "other"))
+    tried = registry.promote(NAME, old, dry_run=True)
+    assert (tried["passed"], tried["promoted"], champion()) == (True, False, None)
+    assert not [tag for tag in client.get_model_version(NAME, old).tags if "gate" in tag]
+
+    assert registry.promote(NAME, old)["reasons"][0] == "accuracy holds: there is no champion yet: first of its kind"
+    assert champion() == old
+    with pytest.raises(KmedError, match=f"has no champion before version {old}"):
+        registry.rollback(NAME, reason="none to go back to")
+
+    refused = registry.promote(NAME, worse)
+    assert (refused["promoted"], champion()) == (False, old)
+    tags = client.get_model_version(NAME, worse).tags
+    assert tags["kmed.gate"] == "failed"
+    assert json.loads(tags["kmed.gate.accuracy"])["figures"]["delta"] > 0
+
+    assert registry.promote(NAME, better)["promoted"] is True
+    tags = client.get_model_version(NAME, better).tags
+    assert (champion(), tags["kmed.gate"], tags["kmed.previous_champion"]) == (better, "passed", old)
+
+    with pytest.raises(KmedError, match="needs a reason"):
+        registry.promote(NAME, other, force=True)
+    forced = registry.promote(NAME, other, force=True, reason="trial in one ward")
+    assert (forced["passed"], forced["forced"], forced["promoted"]) == (False, True, True)
+    tags = client.get_model_version(NAME, other).tags
+    assert (tags["kmed.gate"], tags["kmed.gate_reason"]) == ("failed, promoted by force", "trial in one ward")
+
+    assert registry.promote(NAME, other)["checks"]["accuracy"]["text"] == "it is the champion already"
+    assert registry.rollback(NAME, reason="looped on silence", dry_run=True)["rolled_back"] is False
+    assert registry.rollback(NAME, reason="looped on silence")["version"] == better
+    assert champion() == better
+    assert registry.rollback(NAME, reason="again")["version"] == old
+    noted = json.loads(client.get_model_version(NAME, other).tags["kmed.rolled_back"])
+    assert (noted["to"], noted["reason"]) == (better, "looped on silence")
+
+
+def test_unknown_versions_and_models_are_named(versions: dict[str, str]) -> None:
+    with pytest.raises(KmedError, match=r"version 99 is not in the registry .* its versions are: 4, 3, 2, 1"):
+        registry.promote(NAME, 99)
+    with pytest.raises(KmedError, match="kmed-whisper-none has no champion, so there is none to go back to"):
+        registry.rollback("kmed-whisper-none", reason="x")
