@@ -119,7 +119,7 @@ class TrainConfig:
     """Optimizer steps over which the learning rate rises linearly to lr."""
     grad_clip: Annotated[float | None, BeforeValidator(none_word)] = None
     """Largest gradient norm; none: no clipping, as published."""
-    accumulation: Count = 1
+    micro_batches: Count = 1
     """Pieces in which a batch is computed; batch_size stays what an optimizer step sees."""
     patience: Annotated[int | None, Field(ge=1), BeforeValidator(none_word)] = None
     """Epochs without a lower decoded valid CER after which training stops; none: all epochs, as published."""
@@ -169,7 +169,7 @@ class EvalConfig:
     """openai-whisper's own limit: half of the 448 text positions."""
     beam_size: Annotated[int, Field(ge=1, le=32)] = 1
     """Hypotheses that decoding follows at a time; 1 is greedy."""
-    repetition_guard: Annotated[int | None, Field(ge=2, le=224), BeforeValidator(none_word)] = None
+    no_repeat_ngram_size: Annotated[int | None, Field(ge=2, le=224), BeforeValidator(none_word)] = None
     """Length of token n-grams that a transcript may hold only once, which ends loops; none: no guard, as Whisper.
     A Hangul syllable is one to three tokens, so that 8 lets short answers repeat."""
     min_group_clips: Count = 20

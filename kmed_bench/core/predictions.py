@@ -19,7 +19,7 @@ class Prediction:
         Length of the audio in seconds.
     decode_s : float
         Seconds spent on this clip; in a batch, the batch's time divided by its clips.
-    guarded : bool
+    ngram_blocked : bool
         Whether a repetition guard changed what the search saw; other systems' files need not say.
     """
 
@@ -35,7 +35,7 @@ class Prediction:
     dialect: str
     region: str
     role: str
-    guarded: bool = False
+    ngram_blocked: bool = False
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -58,7 +58,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 def _parse_predictions(path: Path) -> Iterator[Prediction]:
     if not path.is_file():
         raise KmedError(f"Predictions {path} do not exist; give the predictions.jsonl that `evaluate` wrote.")
-    names = {field.name for field in dataclasses.fields(Prediction)} - {"guarded"}
+    names = {field.name for field in dataclasses.fields(Prediction)} - {"ngram_blocked"}
     seen: set[str] = set()
     with open_lines(path) as stream:
         for number, line in enumerate(stream, start=1):
@@ -67,7 +67,7 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
             try:
                 row = json.loads(line)
                 given = {name: row[name] for name in names}
-                prediction = Prediction(**given, guarded=bool(row.get("guarded", False)))
+                prediction = Prediction(**given, ngram_blocked=bool(row.get("ngram_blocked", False)))
             except json.JSONDecodeError as error:
                 raise KmedError(f"{path}, line {number} is not JSON: {error}.") from None
             except (KeyError, TypeError) as error:

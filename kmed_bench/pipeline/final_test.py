@@ -86,7 +86,7 @@ def score_test(
     metrics = {
         **test_metrics(scores),
         **overall_metrics(before, "untouched/test_"),
-        "decode/guarded_clips": float(sum(prediction.guarded for prediction in predictions)),
+        "decode/ngram_blocked_clips": float(sum(prediction.ngram_blocked for prediction in predictions)),
         **{f"speed/{name}": speed[key] for key, name in _SPEED_NAMES.items() if speed[key] is not None},
     }
     return TestScores(scores["overall"]["cer"], before["overall"]["cer"], metrics)

@@ -79,7 +79,7 @@ def open_system(config: Config, model: str, narrator: Narrator) -> System:
 def _open_foreign(path: Path, config: EvalConfig, narrator: Narrator) -> System:
     runtime: Runtime = open_folder(path, config)
     standard = EvalConfig()
-    for name in ("audio_context", "precision", "beam_size", "repetition_guard"):
+    for name in ("audio_context", "precision", "beam_size", "no_repeat_ngram_size"):
         if getattr(config, name) != getattr(standard, name):
             narrator.say(
                 f"eval.{name} = {getattr(config, name)} is a setting of our own decoding; {runtime.name} decodes "
@@ -142,7 +142,7 @@ def load_model(config: Config, model: str) -> Whisper:
 
 
 def _describe_own(config: EvalConfig, network: Whisper) -> dict[str, Any]:
-    names = ("batch_size", "precision", "max_new_tokens", "beam_size", "repetition_guard")
+    names = ("batch_size", "precision", "max_new_tokens", "beam_size", "no_repeat_ngram_size")
     return {
         "name": "kmed-bench",
         "version": f"{__version__}, torch {importlib.metadata.version('torch')}",
@@ -166,9 +166,9 @@ def _decode_own(network: Whisper, rows: pd.DataFrame, config: Config, narrator: 
     predict_as_set(network, rows.nlargest(settings.batch_size, "duration_s"), store, settings)
     with narrator.track("Decoding") as tick:
         predictions = predict_as_set(network, rows, store, settings, tick)
-    if settings.repetition_guard is not None:
-        guarded = sum(prediction.guarded for prediction in predictions)
-        narrator.say(f"The repetition guard changed the search in {guarded} of {len(rows)} clips.")
+    if settings.no_repeat_ngram_size is not None:
+        ngram_blocked = sum(prediction.ngram_blocked for prediction in predictions)
+        narrator.say(f"The repetition guard changed the search in {ngram_blocked} of {len(rows)} clips.")
     return predictions
 
 

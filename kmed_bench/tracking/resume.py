@@ -20,7 +20,7 @@ FINISHED = "FINISHED"
 _FREE = {
     "data": ("source", "workers"),
     "model": ("weights", "skip_unavailable"),
-    "train": ("checkpoint_steps", "keep_checkpoints", "out_of_memory", "accumulation", "feature_budget_gib"),
+    "train": ("checkpoint_steps", "keep_checkpoints", "out_of_memory", "micro_batches", "feature_budget_gib"),
 }
 
 

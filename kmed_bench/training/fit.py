@@ -249,7 +249,7 @@ class _Loop:
                 "model": self.model.state_dict(),
                 "optimizer": self.stepper.optimizer.state_dict(),
                 "scaler": self.stepper.scaler.state_dict(),
-                "pieces": self.stepper.pieces,
+                "micro_batches": self.stepper.micro_batches,
                 "random": random_states(),
             }
         )
@@ -269,7 +269,7 @@ class _Loop:
         self.model.load_state_dict(state["model"])
         self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.stepper.scaler.load_state_dict(state["scaler"])
-        self.stepper.pieces = max(self.config.accumulation, state["pieces"])
+        self.stepper.micro_batches = max(self.config.micro_batches, state["micro_batches"])
         restore_random_states(state["random"])
         return position
 

@@ -24,7 +24,7 @@ PREVIOUS_NAME = "state.previous.pt"
 _VERSION = 1
 
 # Settings that may change between stop and resume: they decide how, not what, is computed.
-_FREE = ("seeds", "checkpoint_steps", "keep_checkpoints", "out_of_memory", "accumulation", "feature_budget_gib")
+_FREE = ("seeds", "checkpoint_steps", "keep_checkpoints", "out_of_memory", "micro_batches", "feature_budget_gib")
 
 
 class Interrupted(KeyboardInterrupt):

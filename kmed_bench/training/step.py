@@ -56,7 +56,7 @@ class Stepper:
 
     Attributes
     ----------
-    pieces : int
+    micro_batches : int
         In how many pieces a process computes its share of a batch.
     """
 
@@ -75,7 +75,7 @@ class Stepper:
         self.model, self.network, self.optimizer, self.config = model, network, optimizer, config
         self.parallel, self.folder, self.say = parallel, folder, say
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
-        self.pieces = config.accumulation
+        self.micro_batches = config.micro_batches
         self._tokenizer = korean_tokenizer()
         self._trained = [p for p in model.parameters() if p.requires_grad]
 
@@ -117,7 +117,7 @@ class Stepper:
         own = self.parallel.share(examples)
         weight = float(self.parallel.world) / n_tokens if own else 0.0
         sums = Sums()
-        pieces = list(chunks(own or list(examples[:1]), math.ceil(max(len(own), 1) / self.pieces)))
+        pieces = list(chunks(own or list(examples[:1]), math.ceil(max(len(own), 1) / self.micro_batches)))
         for i, piece in enumerate(pieces):
             batch = make(piece)
             with self.parallel.synchronised(self.network, i + 1 == len(pieces)):
@@ -168,21 +168,23 @@ class Stepper:
             raise error
         share = len(self.parallel.share(examples))
         alone = self.parallel.world == 1  # other processes would be in the middle of an exchange with this one
-        if alone and self.config.out_of_memory == "halve" and self.pieces < share:
-            self.pieces *= 2
+        if alone and self.config.out_of_memory == "halve" and self.micro_batches < share:
+            self.micro_batches *= 2
             self.optimizer.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if self.say:
-                self.say(f"Out of memory at {where}: each batch is computed in {self.pieces} pieces from here on.")
+                self.say(
+                    f"Out of memory at {where}: each batch is computed in {self.micro_batches} pieces from here on."
+                )
             return
         smaller = (
-            f"train.accumulation={self.pieces * 2} (the batch of {self.config.batch_size} stays, in more pieces), "
-            if self.pieces < share
+            f"train.micro_batches={self.micro_batches * 2} (the batch of {self.config.batch_size} stays, in more pieces), "
+            if self.micro_batches < share
             else ""
         )
         raise KmedError(
-            f"Memory ran out at {where}, with {math.ceil(share / self.pieces)} clips at once. Set {smaller}"
+            f"Memory ran out at {where}, with {math.ceil(share / self.micro_batches)} clips at once. Set {smaller}"
             "train.gradient_checkpointing=true, train.audio_context=dynamic, train.lora_rank=8 or a smaller size"
             f"{', or train.out_of_memory=halve' if smaller and alone else ''}."
         ) from None

@@ -143,18 +143,20 @@ def test_the_guard_ends_loops_and_counts_its_clips(tiny, beam_size):
 
     def decode(guard):
         if beam_size == 1:
-            return decode_greedy(tiny, features, tokenizer, max_new_tokens=40, repetition_guard=guard)
-        return decode_beam(tiny, features, tokenizer, max_new_tokens=40, beam_size=beam_size, repetition_guard=guard)
+            return decode_greedy(tiny, features, tokenizer, max_new_tokens=40, no_repeat_ngram_size=guard)
+        return decode_beam(
+            tiny, features, tokenizer, max_new_tokens=40, beam_size=beam_size, no_repeat_ngram_size=guard
+        )
 
-    free, guarded = decode(None), decode(3)
+    free, ngram_blocked = decode(None), decode(3)
     assert any(repeats(w.tokens, 3) for w in free)
-    assert not any(w.guarded for w in free)
-    assert not any(repeats(w.tokens, 3) for w in guarded)
-    for before, after in zip(free, guarded, strict=True):
+    assert not any(w.ngram_blocked for w in free)
+    assert not any(repeats(w.tokens, 3) for w in ngram_blocked)
+    for before, after in zip(free, ngram_blocked, strict=True):
         if before.tokens != after.tokens:
-            assert after.guarded
+            assert after.ngram_blocked
         if repeats(before.tokens, 3):
-            assert after.guarded
+            assert after.ngram_blocked
     # A guard that finds nothing to forbid changes nothing, and counts nothing.
     assert decode(41) == free
 
@@ -168,7 +170,7 @@ def test_a_forbidden_token_counts_only_where_it_would_have_been_considered():
     tokenizer = korean_tokenizer()
     text = [1000, 1001, 1000]
     for n_candidates, rank, expected in ((1, 1, True), (1, 2, False), (2, 2, True), (2, 3, False)):
-        rules = LogitFilters(tokenizer, repetition_guard=2, n_candidates=n_candidates)
+        rules = LogitFilters(tokenizer, no_repeat_ngram_size=2, n_candidates=n_candidates)
         logits = torch.zeros(1, 51865)
         logits[0, [2000, 2001, 2002]] = torch.tensor([3.0, 2.0, 1.0])
         logits[0, 1001] = 4.5 - rank
@@ -192,14 +194,16 @@ def test_settings_reach_the_search(ending, tone_part, tmp_path):
         features, bias = encode_thinned(ending, store.window([longest], N_FRAMES), n_frames, DECODING)
     beam = decode_beam(ending, features, tokenizer, max_new_tokens=12, beam_size=3, bias=bias)[0]
     assert decode(beam_size=3)[longest].text == tokenizer.decode(beam.tokens).strip()
-    assert not any(clip.guarded for clip in decode().values())
-    assert any(clip.guarded for clip in decode(repetition_guard=2).values())
+    assert not any(clip.ngram_blocked for clip in decode().values())
+    assert any(clip.ngram_blocked for clip in decode(no_repeat_ngram_size=2).values())
 
 
 def test_settings_have_limits():
     assert load_config("sound").eval.beam_size == 1
-    assert load_config("sound").eval.repetition_guard is None
-    assert load_config("sound", {"eval.repetition_guard": "8", "eval.beam_size": "5"}).eval.repetition_guard == 8
-    for key, value in (("eval.beam_size", "0"), ("eval.beam_size", "none"), ("eval.repetition_guard", "1")):
+    assert load_config("sound").eval.no_repeat_ngram_size is None
+    assert (
+        load_config("sound", {"eval.no_repeat_ngram_size": "8", "eval.beam_size": "5"}).eval.no_repeat_ngram_size == 8
+    )
+    for key, value in (("eval.beam_size", "0"), ("eval.beam_size", "none"), ("eval.no_repeat_ngram_size", "1")):
         with pytest.raises(KmedError, match=key):
             load_config("sound", {key: value})

@@ -60,7 +60,7 @@ def test_the_gpu_is_picked_and_bf16_where_it_multiplies_it():
     [
         {},
         {"audio_context": "full"},
-        {"accumulation": 2},
+        {"micro_batches": 2},
         {"gradient_checkpointing": True},
         {"lora_rank": 4},
         {"spec_augment": True},

@@ -37,7 +37,7 @@ def test_tokens_equal_openai_whispers(tiny):
     with torch.inference_mode():
         found = decode_greedy(tiny, encode(tiny, mel), korean_tokenizer(), max_new_tokens=224)
     assert [w.tokens for w in found] == expected
-    assert not any(w.guarded for w in found)
+    assert not any(w.ngram_blocked for w in found)
 
 
 def test_in_bf16_the_likeliest_tokens_are_weighed_in_fp32(tiny):

@@ -126,11 +126,11 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
 
 
 def test_settings_of_our_own_decoding_are_told_where_they_do_not_apply(folders, capsys):
-    config = load_config("sound", {"eval.audio_context": "dynamic", "eval.repetition_guard": 8})
+    config = load_config("sound", {"eval.audio_context": "dynamic", "eval.no_repeat_ngram_size": 8})
     system = open_system(config, str(folders["hf"]), Narrator(live=False))
     said = capsys.readouterr().err
     assert "eval.audio_context = dynamic" in said
-    assert "eval.repetition_guard = 8" in said
+    assert "eval.no_repeat_ngram_size = 8" in said
     assert system.runtime["audio_context"] == "full"
 
 

@@ -59,7 +59,7 @@ GOLDEN = {"dynamic": [10.621389, 9.887438], "full": [10.620794, 9.878736]}
 
 @pytest.mark.parametrize("pieces", [2, 4])
 def test_a_batch_in_pieces_is_the_batch(train, pieces):
-    assert_close(train(accumulation=pieces), train(), 2e-5)
+    assert_close(train(micro_batches=pieces), train(), 2e-5)
 
 
 def test_recomputed_activations_change_nothing(train):
@@ -115,7 +115,7 @@ def test_masks_and_speeds_depend_on_the_seed_alone(train, tone_part, cache, stor
     for options in ({"spec_augment": True}, {"source": speeds}):
         first, second = train(**options), train(**options)
         assert_close(first, second, 1e-9)
-        assert_close(train(accumulation=2, **options), first, 2e-5)
+        assert_close(train(micro_batches=2, **options), first, 2e-5)
         moved = max((a - b).abs().max().item() for a, b in zip(first[0].parameters(), plain.parameters(), strict=True))
         assert moved > 1e-4
 
@@ -170,10 +170,10 @@ class Hungry:
 
 
 def test_lack_of_memory_names_the_remedy(train, store):
-    with pytest.raises(KmedError, match=r"Memory ran out at epoch 1, step 2, .*train.accumulation=2 \(the batch of 4"):
+    with pytest.raises(KmedError, match=r"Memory ran out at epoch 1, step 2, .*train.micro_batches=2 \(the batch of 4"):
         train(Hungry(store, 1))
     with pytest.raises(KmedError, match=r"with 1 clips at once. Set train.gradient_checkpointing"):
-        train(Hungry(store, 0), accumulation=4)
+        train(Hungry(store, 0), micro_batches=4)
 
 
 def test_lack_of_memory_makes_smaller_pieces_of_the_same_batch(tiny_checkpoint, examples, store, train):

@@ -201,7 +201,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path):
 def test_the_fingerprint_is_of_what_decides_the_result():
     config = TrainConfig()
     same = fingerprint(config, seed=0)
-    for free in ({"accumulation": 4}, {"checkpoint_steps": 7}, {"epochs": 3}, {"seeds": (1,)}):
+    for free in ({"micro_batches": 4}, {"checkpoint_steps": 7}, {"epochs": 3}, {"seeds": (1,)}):
         assert fingerprint(dataclasses.replace(config, **free), seed=0) == same
     linear = dataclasses.replace(config, schedule="linear")
     others = [

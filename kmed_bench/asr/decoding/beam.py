@@ -26,7 +26,7 @@ class _Clip:
     live: list[Text]
     scores: list[float]
     ended: dict[Text, float] = dataclasses.field(default_factory=dict)
-    guarded: bool = False
+    ngram_blocked: bool = False
 
 
 @torch.inference_mode()
@@ -38,7 +38,7 @@ def decode_beam(
     max_new_tokens: int,
     beam_size: int,
     patience: float = 1.0,
-    repetition_guard: int | None = None,
+    no_repeat_ngram_size: int | None = None,
     bias: torch.Tensor | None = None,
 ) -> list[DecodedTokens]:
     """Return the most likely text that the search found for each clip.
@@ -54,12 +54,12 @@ def decode_beam(
     patience : float
         How many ended hypotheses a clip waits for, in multiples of beam_size (Kasai et al. 2022,
         A Call for Clarity in Beam Search).
-    repetition_guard : int, optional
+    no_repeat_ngram_size : int, optional
         See ``LogitFilters``.
     bias : torch.Tensor, optional
         See ``DecoderCache``.
     """
-    rules = LogitFilters(tokenizer, repetition_guard=repetition_guard, n_candidates=beam_size + 1)
+    rules = LogitFilters(tokenizer, no_repeat_ngram_size=no_repeat_ngram_size, n_candidates=beam_size + 1)
     prompt = torch.tensor(tokenizer.sot_sequence_including_notimestamps, device=audio_features.device)
     max_new_tokens = min(max_new_tokens, model.dims.n_text_ctx // 2)
     cache = DecoderCache(model, audio_features, len(prompt) + max_new_tokens, bias)
@@ -81,7 +81,7 @@ def decode_beam(
         if not active:
             break
         tokens = torch.tensor([[text[-1]] for clip in active for text in clip.live], device=prompt.device)
-    return [DecodedTokens(_best(clip, beam_size), clip.guarded) for clip in clips]
+    return [DecodedTokens(_best(clip, beam_size), clip.ngram_blocked) for clip in clips]
 
 
 def _advance_all(
@@ -95,7 +95,7 @@ def _advance_all(
     start = 0
     for clip in active:
         end = start + len(clip.live)
-        clip.guarded |= any(hits[start:end])
+        clip.ngram_blocked |= any(hits[start:end])
         sources = _advance(clip, totals[start:end], tokens[start:end], eot, beam_size, n_ended)
         rows += [start + source for source in sources]
         start = end

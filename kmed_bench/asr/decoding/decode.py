@@ -32,7 +32,7 @@ def decode_greedy(
     tokenizer: Tokenizer,
     *,
     max_new_tokens: int,
-    repetition_guard: int | None = None,
+    no_repeat_ngram_size: int | None = None,
     bias: torch.Tensor | None = None,
 ) -> list[DecodedTokens]:
     """Return the most likely token at each step for each clip.
@@ -43,24 +43,24 @@ def decode_greedy(
         Encoder output, shape (batch, n_audio_ctx, n_state).
     max_new_tokens : int
         Where decoding stops; openai-whisper stops at half of the text positions, which is 224.
-    repetition_guard : int, optional
+    no_repeat_ngram_size : int, optional
         See ``LogitFilters``.
     bias : torch.Tensor, optional
         See ``DecoderCache``.
     """
-    rules = LogitFilters(tokenizer, repetition_guard=repetition_guard)
+    rules = LogitFilters(tokenizer, no_repeat_ngram_size=no_repeat_ngram_size)
     prompt = torch.tensor(tokenizer.sot_sequence_including_notimestamps, device=audio_features.device)
     max_new_tokens = min(max_new_tokens, model.dims.n_text_ctx // 2)
     cache = DecoderCache(model, audio_features, len(prompt) + max_new_tokens, bias)
     texts: list[list[int]] = [[] for _ in audio_features]
-    guarded = [False] * len(texts)
+    ngram_blocked = [False] * len(texts)
     active, tokens = list(range(len(texts))), prompt.expand(len(texts), -1)
     for _ in range(max_new_tokens):
         logits = next_logits(model, tokens, cache)
         hits = rules.apply(logits, [texts[clip] for clip in active])
         best = logits.argmax(dim=-1).tolist()
         for clip, token, hit in zip(active, best, hits, strict=True):
-            guarded[clip] |= hit
+            ngram_blocked[clip] |= hit
             if token != tokenizer.eot:
                 texts[clip].append(token)
         alive = [token != tokenizer.eot for token in best]
@@ -71,7 +71,7 @@ def decode_greedy(
         if not active:
             break
         tokens = torch.tensor(best, device=prompt.device)[:, None]
-    return [DecodedTokens(text, hit) for text, hit in zip(texts, guarded, strict=True)]
+    return [DecodedTokens(text, hit) for text, hit in zip(texts, ngram_blocked, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +82,14 @@ class DecodingResult:
     ----------
     decode_s : float
         Its share of the batch's time, encoder included.
-    guarded : bool
+    ngram_blocked : bool
         Whether the repetition guard took away a token that the search would have considered.
     """
 
     utterance_id: str
     text: str
     decode_s: float
-    guarded: bool = False
+    ngram_blocked: bool = False
 
 
 def decode_clips(
@@ -102,7 +102,7 @@ def decode_clips(
     precision: Precision,
     max_new_tokens: int,
     beam_size: int = 1,
-    repetition_guard: int | None = None,
+    no_repeat_ngram_size: int | None = None,
 ) -> Iterator[DecodingResult]:
     """Yield each clip's transcript, clips of like length together, the longest first.
 
@@ -115,13 +115,13 @@ def decode_clips(
         that stand for the window's silence (``thin.DECODING``).
     beam_size : int
         Hypotheses followed at a time; 1 is greedy.
-    repetition_guard : int, optional
+    no_repeat_ngram_size : int, optional
         See ``LogitFilters``.
     """
     tokenizer = korean_tokenizer()
     ordered = sorted(utterance_ids, key=lambda name: (-store.n_frames(name), name))
     device = model.device
-    limits = {"max_new_tokens": max_new_tokens, "repetition_guard": repetition_guard}
+    limits = {"max_new_tokens": max_new_tokens, "no_repeat_ngram_size": no_repeat_ngram_size}
     search = partial(decode_greedy, **limits) if beam_size == 1 else partial(decode_beam, beam_size=beam_size, **limits)
     for names in chunks(ordered, batch_size):
         started = time.perf_counter()
@@ -137,7 +137,7 @@ def decode_clips(
                 written = search(model, features, tokenizer, bias=bias)
         seconds = (time.perf_counter() - started) / len(names)
         for name, clip in zip(names, written, strict=True):
-            yield DecodingResult(name, tokenizer.decode(clip.tokens).strip(), seconds, clip.guarded)
+            yield DecodingResult(name, tokenizer.decode(clip.tokens).strip(), seconds, clip.ngram_blocked)
 
 
 def predict_part(
@@ -150,7 +150,7 @@ def predict_part(
     precision: Precision,
     max_new_tokens: int,
     beam_size: int = 1,
-    repetition_guard: int | None = None,
+    no_repeat_ngram_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """Return a part's predictions in the part's order, references raw.
@@ -173,7 +173,7 @@ def predict_part(
         precision=precision,
         max_new_tokens=max_new_tokens,
         beam_size=beam_size,
-        repetition_guard=repetition_guard,
+        no_repeat_ngram_size=no_repeat_ngram_size,
     )
     for done, clip in enumerate(clips, start=1):
         decoded[clip.utterance_id] = clip
@@ -201,7 +201,7 @@ def predict_as_set(
         precision=config.precision,
         max_new_tokens=config.max_new_tokens,
         beam_size=config.beam_size,
-        repetition_guard=config.repetition_guard,
+        no_repeat_ngram_size=config.no_repeat_ngram_size,
         progress=progress,
     )
 
@@ -214,5 +214,5 @@ def _prediction(row: Mapping[Hashable, Any], clip: DecodingResult) -> Prediction
         hypothesis=clip.text,
         duration_s=float(row["duration_s"]),
         decode_s=clip.decode_s,
-        guarded=clip.guarded,
+        ngram_blocked=clip.ngram_blocked,
     )

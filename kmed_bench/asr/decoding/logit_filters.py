@@ -15,12 +15,12 @@ class DecodedTokens:
     ----------
     tokens : list of int
         Without prompt and end-of-text.
-    guarded : bool
+    ngram_blocked : bool
         Whether the repetition guard took away a token that the search would have considered.
     """
 
     tokens: list[int]
-    guarded: bool
+    ngram_blocked: bool
 
 
 class LogitFilters:
@@ -28,7 +28,7 @@ class LogitFilters:
 
     Parameters
     ----------
-    repetition_guard : int, optional
+    no_repeat_ngram_size : int, optional
         Length n of token n-grams that a text may hold only once; None: no guard. The rule is that of
         Paulus, Xiong and Socher, A Deep Reinforced Model for Abstractive Summarization (2017),
         section 2.5, known as ``no_repeat_ngram_size`` in transformers and faster-whisper.
@@ -36,9 +36,9 @@ class LogitFilters:
         How many of a row's most likely tokens the search considers.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, repetition_guard: int | None = None, n_candidates: int = 1) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, no_repeat_ngram_size: int | None = None, n_candidates: int = 1) -> None:
         self._never, self._never_first = suppressed_tokens(tokenizer)
-        self._guard, self._n_candidates = repetition_guard, n_candidates
+        self._guard, self._n_candidates = no_repeat_ngram_size, n_candidates
 
     def apply(self, logits: torch.Tensor, texts: Sequence[Sequence[int]]) -> list[bool]:
         """Mask logits, shape (rows, n_vocab), after each row's text; return where the guard took a candidate."""
