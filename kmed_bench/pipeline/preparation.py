@@ -1,7 +1,6 @@
 """What a benchmark needs before it trains: weights, corpus, split."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 from kmed_bench import __version__
@@ -54,15 +53,13 @@ def demo_corpus(config: Config, out: Path, narrator: Narrator) -> Path:
     folder = out / f"demo-corpus-{digest(made_of)[:8]}"
     if not folder.is_dir():
         narrator.say(f"Generating the demo corpus in {folder}")
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        make_demo_corpus(
-            aside,
+        make_demo_corpus(  # it appears whole or not at all
+            folder,
             speakers=config.data.demo_speakers,
             sentences=config.data.demo_sentences,
             seed=config.data.demo_seed,
             layout="zips",
         )
-        aside.rename(folder)  # half a corpus never stands under the final name
     return folder
 
 
