@@ -11,7 +11,7 @@ from kmed_bench.core.console import Narrator
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import read_predictions
 from kmed_bench.core.version import code_version
-from kmed_bench.corpus.demo.demo import corpus_name
+from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.preparation import _split_source, _whole_split, check_source, collect_weights, demo_corpus
 from kmed_bench.pipeline.trainer import (

@@ -11,7 +11,7 @@ from kmed_bench.config import Config
 from kmed_bench.core.console import Narrator
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.version import code_version
-from kmed_bench.corpus.demo.demo import corpus_name
+from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.preparation import collect_weights
 from kmed_bench.pipeline.trainer import Trainer, TrainOutcome, describe_outcome, read_training_record

@@ -16,7 +16,7 @@ from kmed_bench.core.console import Narrator
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json, replacing, write_json, write_text_atomically
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.corpus.demo.demo import is_demo
+from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.pipeline.final_test import register, score_test
 from kmed_bench.tracking.registry.checkpoints import keep_checkpoints, log_checkpoint
 from kmed_bench.tracking.runs import TrackedRun
@@ -105,7 +105,7 @@ class Trainer:
             "kmed.weights_origin": self.weights.origin,
             "kmed.weights_sha256": self.weights.sha256,
             "kmed.device": self.device.type,
-            "kmed.synthetic": str(is_demo(self.speech.split.parts["train"])).lower(),
+            "kmed.synthetic": str(is_synthetic(self.speech.split.parts["train"])).lower(),
             "kmed.processes": str(self.parallel.world),
             "kmed.machine": describe_machine(self.device),
             "kmed.train_precision": self.precision,
