@@ -27,7 +27,8 @@ from kmed_bench.scoring.significance import compare_sizes
 from kmed_bench.tracking.original.log_format import write_original_log
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench, bench_hash, check_ended, find_bench
-from kmed_bench.tracking.runs import ParentRun, TrackedRun, bench_run
+from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.tracking.runs import bench_run, log_skipped
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import featurize_split
 
@@ -72,7 +73,7 @@ def run_benchmark(config: Config, out: Path, *, narrator: Narrator, resume: bool
     tags, run_id = {HASH_TAG: bench_hash(config)}, earlier.run_id if earlier else None
     with bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench:
         folder = results_folder(out, config.profile, bench.run_id)
-        bench.log_skipped(skipped)
+        log_skipped(bench, skipped)
         split = _make_split(config, folder, out, bench, earlier, narrator)
         speech = featurize_split(split, cache_folder() / "features", narrator, train=config.train)
         trained: list[TrainOutcome] = []
@@ -133,7 +134,7 @@ def _earlier_bench(config: Config, uri: str, out: Path, narrator: Narrator, resu
     return found
 
 
-def _train(trainer: Trainer, seed: int, name: str, bench: ParentRun, earlier: EarlierBench | None) -> TrainOutcome:
+def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: EarlierBench | None) -> TrainOutcome:
     """Return a training's outcome: found where it is done, continued where it was begun, else run."""
     split, config = trainer.speech.split, trainer.config.train
     decisive = digest({"training": trainer.fingerprint(seed), "size": trainer.weights.size, "epochs": config.epochs})
@@ -180,7 +181,7 @@ def _read_outcome(folder: Path) -> TrainOutcome:
 
 
 def _make_split(
-    config: Config, folder: Path, out: Path, bench: ParentRun, earlier: EarlierBench | None, narrator: Narrator
+    config: Config, folder: Path, out: Path, bench: TrackedRun, earlier: EarlierBench | None, narrator: Narrator
 ) -> Split:
     """Ingest and split within the `split` child run, whose artifacts are the two accounts."""
     before, known = (earlier.stages.get("split"), earlier.split_sha256) if earlier else (None, "")
@@ -203,7 +204,7 @@ def _make_split(
     return split
 
 
-def _compare(trained: list[TrainOutcome], config: Config, bench: ParentRun) -> None:
+def _compare(trained: list[TrainOutcome], config: Config, bench: TrackedRun) -> None:
     """Log paired differences on the test part: each size untouched and fine-tuned, and the sizes among them."""
     best: dict[str, TrainOutcome] = {}
     for outcome in trained:
@@ -220,7 +221,7 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: ParentRun) -> N
         bench.log_json({"comparisons": compare_sizes(chosen, config.eval)}, "comparisons.json")
 
 
-def _write_original_logs(uri: str, bench: ParentRun, folder: Path, narrator: Narrator) -> None:
+def _write_original_logs(uri: str, bench: TrackedRun, folder: Path, narrator: Narrator) -> None:
     """Write each size's curves in the original benchmark's format, which its plotting code reads."""
     files, left_out = write_original_log(read_bench(uri, bench.run_id), folder)
     for path in files.values():
@@ -230,7 +231,7 @@ def _write_original_logs(uri: str, bench: ParentRun, folder: Path, narrator: Nar
         narrator.say(f"Not in the original's format: {name} ({reason})")
 
 
-def _make_report(uri: str, bench: ParentRun, folder: Path, earlier: EarlierBench | None, narrator: Narrator) -> Path:
+def _make_report(uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBench | None, narrator: Narrator) -> Path:
     before = earlier.stages.get("report") if earlier else None
     with bench.child("report", "report", run_id=before.run_id if before else None):
         started = time.perf_counter()

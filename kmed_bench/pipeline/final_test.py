@@ -17,7 +17,7 @@ from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.tracking.metric_names import overall_metrics, test_metrics
 from kmed_bench.tracking.registry.models import ModelVersionInfo, log_model
-from kmed_bench.tracking.runs import TrackedRun
+from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.epochs import FeaturizedSplit, decode_part
 
 _SPEED_NAMES = {

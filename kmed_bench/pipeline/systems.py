@@ -108,8 +108,8 @@ def find_model(config: Config, model: str, folder: Path) -> Path:
     if model in SIZES:
         return find_weights(model).path
     if model.startswith(("models:/", "runs:/")):
-        open_store(config.tracking)
-        return fetch_checkpoint(model, folder)
+        uri = open_store(config.tracking)
+        return fetch_checkpoint(model, folder, tracking_uri=uri)
     path = Path(model)
     if not path.exists():
         raise KmedError(

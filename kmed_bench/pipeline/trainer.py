@@ -19,7 +19,7 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.corpus.demo.demo import is_demo
 from kmed_bench.pipeline.final_test import register, score_test
 from kmed_bench.tracking.registry.checkpoints import keep_checkpoints, log_checkpoint
-from kmed_bench.tracking.runs import TrackedRun
+from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.epochs import (
     FeaturizedSplit,

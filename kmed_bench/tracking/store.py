@@ -34,10 +34,11 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def open_store(config: TrackingConfig) -> str:
-    """Return the tracking URI after making it MLflow's current one, ready for several processes.
+    """Return the URI of a tracking store that is initialised, reachable, and safe to share between processes.
 
     The order is ``config.uri``, then ``MLFLOW_TRACKING_URI``, then ``mlflow.db`` in the working folder.
-    A SQLite file that does not exist is made here, once; its artifacts go to ``mlruns`` beside it.
+    A SQLite file that does not exist is created; its artifacts go to ``mlruns`` in the same folder. MLflow's global
+    tracking URI is not changed: pass the returned one to a client.
 
     Raises
     ------
@@ -52,7 +53,6 @@ def open_store(config: TrackingConfig) -> str:
         _check_server(uri)
     elif uri.startswith(tuple(_DATABASE_PORTS)):
         _check_database(uri)
-    mlflow.set_tracking_uri(uri)
     try:
         with _quiet_migrations():
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
@@ -79,6 +79,21 @@ def without_password(uri: str) -> str:
     """Return a URI with its user and password masked, fit for logs, params and messages."""
     masked = re.sub(r"://.*@", "://***@", uri)
     return re.sub(r"(?i)([?&][^=&]*(?:password|passwd|token|secret)[^=&]*=)[^&]*", r"\1***", masked)
+
+
+@contextlib.contextmanager
+def global_store(uri: str) -> Iterator[None]:
+    """Make a store MLflow's global one while the block runs; afterwards the global URI is what it was.
+
+    Only for functions that can't be told the store: `mlflow.pyfunc.log_model`, `mlflow.register_model`, and the
+    download of ``models:/…``, for which MLflow 3.17 ignores its ``tracking_uri``. All else goes through a client.
+    """
+    previous = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(previous)  # type: ignore[arg-type]  # None unsets it
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:

@@ -20,7 +20,7 @@ from kmed_bench.corpus.demo.demo import corpus_name, is_demo
 from kmed_bench.corpus.splitting.split import Split, read_split
 from kmed_bench.tracking import trials as tracked
 from kmed_bench.tracking.processes import this_process
-from kmed_bench.tracking.runs import ParentRun, TrackedRun
+from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import FeaturizedSplit, ScoredEpoch, featurize_split, train_epochs
 from kmed_bench.tuning.pruning import report_epochs
@@ -96,10 +96,12 @@ class Search:
         self.queue = StudyQueue(config, self.name, setup=setup, on_lost=self._close_lost)
         self.parent = self._join()
 
-    def _join(self) -> ParentRun:
+    def _join(self) -> TrackedRun:
         with self.queue.lock():
-            known = self.queue.study.user_attrs.get(_PARENT)
-            parent, is_new = tracked.open_study_run(self.config, self.uri, name=self.name, known=known, tags=self._tags)
+            run_id = self.queue.study.user_attrs.get(_PARENT)
+            parent, is_new = tracked.open_study_run(
+                self.config, self.uri, name=self.name, run_id=run_id, tags=self._tags
+            )
             if is_new:
                 self.queue.study.set_user_attr(_PARENT, parent.run_id)
                 counts, name = self.split.report["counts"], corpus_name(self.split.parts["train"])
@@ -147,7 +149,7 @@ class Search:
     def leave(self) -> None:
         """End the study's run unless another process works on a trial."""
         with self.queue.lock():
-            tracked.close_orphans(self.uri, self.parent.run_id)
+            tracked.close_orphans(self.parent)
             complete = self.queue.is_complete()
             if complete or not self.queue.is_running():
                 tracked.end_study(self.parent, complete=complete)
@@ -155,7 +157,9 @@ class Search:
     def _close_lost(self, trial: FrozenTrial) -> None:
         run_id = trial.user_attrs.get(RUN)
         if run_id:
-            tracked.close_lost(self.uri, run_id, "its process died or was interrupted; the trial was queued again")
+            tracked.close_lost(
+                self.parent.client, run_id, "its process died or was interrupted; the trial was queued again"
+            )
         self.narrator.say(f"Trial {trial.number} was lost with its process after {_epochs(trial)} epochs.")
 
     def _objective(self, trial: optuna.Trial, lock: StudyLock) -> float | tuple[float, ...]:
@@ -199,7 +203,7 @@ class Search:
         frozen = self.queue.trials()
         lost = [frozen[number].user_attrs.get(RUN) for number in retry_history(frozen[trial.number])]
         for run_id in [run_id for run_id in lost if run_id][-1:]:
-            tracked.link_retry(self.uri, run_id, run)
+            tracked.link_retry(run_id, run)
 
     def train(self, run: TrackedRun, config: Config, seed: int, trial: optuna.Trial | None = None) -> ScoredEpoch:
         """Train once, log each epoch, and return the best one; with a trial, report to it and let it prune.

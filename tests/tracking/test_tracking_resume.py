@@ -120,7 +120,7 @@ def test_the_hash_is_of_what_decides_the_result(config: Config) -> None:
 
 
 def test_the_latest_unfinished_benchmark_is_found(config: Config) -> None:
-    uri = runs.open_store(config.tracking)
+    uri = store.open_store(config.tracking)
     assert resume.find_bench(config, uri) is None
     first, child_id = start(config)
     found = resume.find_bench(config, uri)
@@ -145,7 +145,7 @@ def test_the_latest_unfinished_benchmark_is_found(config: Config) -> None:
 
 
 def test_a_benchmark_at_work_is_not_continued(config: Config) -> None:
-    uri = runs.open_store(config.tracking)
+    uri = store.open_store(config.tracking)
     tags = {resume.HASH_TAG: resume.bench_hash(config)}
     with runs.bench_run(config, code_version="1", tags=tags):
         found = resume.find_bench(config, uri)

@@ -423,7 +423,11 @@ def test_the_best_is_confirmed_on_other_seeds_and_each_training_is_kept(place):
 def search_runs(search: Search) -> list:
     from kmed_bench.tracking.trials import read_trial_runs
 
-    return [run for kind in ("trial", "confirm") for run in read_trial_runs(search.uri, search.parent.run_id, kind)]
+    return [
+        run
+        for kind in ("trial", "confirm")
+        for run in read_trial_runs(search.parent.client, search.parent.run_id, kind)
+    ]
 
 
 @pytest.mark.slow

@@ -25,13 +25,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.registry.checkpoints import sha256_of
 from kmed_bench.tracking.registry.model_card import write_card
-from kmed_bench.tracking.registry.promotion import promote, rollback
 from kmed_bench.tracking.run import TrackedRun, datasets_of
-from kmed_bench.tracking.store import read_json_artifact
-
-__all__ = ["ModelVersionInfo", "log_model", "pinned_requirements", "promote", "rollback"]
+from kmed_bench.tracking.store import global_store, read_json_artifact
 
 PREFIX = "kmed-whisper-"
+LANGUAGE = "ko"
+"""What the registered model transcribes unless a request names another language."""
 _CHOSEN_BY = "best/valid_cer"
 _REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "numpy", "pandas")
 # A server's operator changes these with MLFLOW_PYFUNC_INFERENCE_CONFIG, as JSON.
@@ -63,7 +62,6 @@ def log_model(
     checkpoint: Path,
     *,
     size: str,
-    language: str = "ko",
     split_sha256: str = "",
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
@@ -93,16 +91,17 @@ def log_model(
     if not checkpoint.is_file():
         raise KmedError(f"The checkpoint {checkpoint} does not exist, so it can't be registered; train first.")
     name = f"{PREFIX}{size}"
-    client = MlflowClient()
+    client = run.client
     source = client.get_run(run.run_id)
-    described = {"kmed.size": size, "kmed.language": language, "kmed.split_sha256": split_sha256, **(tags or {})}
+    described = {"kmed.size": size, "kmed.language": LANGUAGE, "kmed.split_sha256": split_sha256, **(tags or {})}
     described |= {f"kmed.{key}".replace("/", "."): repr(float(value)) for key, value in (metrics or {}).items()}
     described["kmed.checkpoint_sha256"] = sha256_of(checkpoint)
     card = _card(client, source, name, size, described, metrics or {})
     model_id = _logged_before(client, source, name, described["kmed.checkpoint_sha256"])
-    if model_id is None:
-        model_id = _log_model(run, checkpoint, name, language, step, described, card)
-    version = _register(client, name, run.run_id, model_id)
+    with _active(run), _quiet():
+        model_id = model_id or _log_model(checkpoint, name, step, described, card)
+        version = _registered_before(client, name, run.run_id, model_id)
+        version = version or mlflow.register_model(f"models:/{model_id}", name)
     run.link_model(model_id, metrics or {}, step=0)
     for key, value in described.items():
         client.set_model_version_tag(name, version.version, key, value)
@@ -118,18 +117,17 @@ def log_model(
     )
 
 
-def _log_model(
-    run: TrackedRun, checkpoint: Path, name: str, language: str, step: int, tags: dict[str, str], card: str
-) -> str:
-    with _within(run), _quiet(), tempfile.TemporaryDirectory() as folder:
+def _log_model(checkpoint: Path, name: str, step: int, tags: dict[str, str], card: str) -> str:
+    """Return the id of a new LoggedModel of the active run."""
+    with tempfile.TemporaryDirectory() as folder:
         card_file = Path(folder) / "MODEL_CARD.md"
         card_file.write_text(card, encoding="utf-8")
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(_CODE),
             artifacts={"checkpoint": str(checkpoint), "card": str(card_file)},
-            model_config={"language": language, **LIMITS},
-            signature=_signature(language),
+            model_config={"language": LANGUAGE, **LIMITS},
+            signature=_signature(),
             input_example=_example(),
             pip_requirements=pinned_requirements(),
             step=step,
@@ -147,14 +145,10 @@ def _logged_before(client: MlflowClient, run: Run, name: str, sha256: str) -> st
     return str(same[0].model_id) if same else None
 
 
-def _register(client: MlflowClient, name: str, run_id: str, model_id: str) -> ModelVersion:
-    """Return the version of a logged model, made where it has none yet."""
-    source = f"models:/{model_id}"
-    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-        if version.source == source:
-            return version
-    with _quiet():
-        return mlflow.register_model(source, name)
+def _registered_before(client: MlflowClient, name: str, run_id: str, model_id: str) -> ModelVersion | None:
+    """Return the version that an interrupted attempt registered for a logged model, or None."""
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return next((version for version in versions if version.source == f"models:/{model_id}"), None)
 
 
 def _beaten_by_sibling(client: MlflowClient, name: str, run: Run, metrics: Mapping[str, float]) -> bool:
@@ -200,14 +194,15 @@ def pinned_requirements() -> list[str]:
 
 
 @contextlib.contextmanager
-def _within(run: TrackedRun) -> Iterator[None]:
-    """Make the run the active one, which is where MLflow logs models; one that is active stays open."""
-    active = mlflow.active_run()
-    if active is not None and active.info.run_id == run.run_id:
-        yield
-        return
-    with mlflow.start_run(run_id=run.run_id, nested=active is not None):
-        yield
+def _active(run: TrackedRun) -> Iterator[None]:
+    """Make a run MLflow's active one, which is where `log_model` puts models; its status afterwards is as before."""
+    status = run.client.get_run(run.run_id).info.status
+    with global_store(run.uri):
+        mlflow.start_run(run_id=run.run_id, nested=True)
+        try:
+            yield
+        finally:
+            mlflow.end_run(status)
 
 
 @contextlib.contextmanager
@@ -223,7 +218,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _signature(language: str) -> ModelSignature:
+def _signature() -> ModelSignature:
     inputs = Schema(
         [
             ColSpec(DataType.binary, "audio", required=False),
@@ -234,7 +229,7 @@ def _signature(language: str) -> ModelSignature:
         ]
     )
     params = ParamSchema(
-        [ParamSpec("language", DataType.string, language), ParamSpec("detail", DataType.boolean, False)]
+        [ParamSpec("language", DataType.string, LANGUAGE), ParamSpec("detail", DataType.boolean, False)]
     )
     return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.string, "text")]), params=params)
 
