@@ -1,4 +1,4 @@
-"""`tune`: search for better settings of training than the published ones."""
+"""`tune`: search for better training settings than the default ones."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ def register(add: Add) -> None:
     tune.add_argument("--trials", help="of the whole study, whatever number of processes shares them (tune.trials)")
     tune.add_argument("--out", type=Path, default=Path("kmed-output/tune"), help="folder for results")
     tune.add_argument("--study", help="its name (default: made of the size and the settings)")
-    tune.add_argument("--confirm", default="", metavar="SEEDS", help="seeds on which best and published are compared")
+    tune.add_argument("--confirm", default="", metavar="SEEDS", help="seeds on which best and default are compared")
 
 
 def _tune(args: argparse.Namespace) -> int:

@@ -82,9 +82,9 @@ class TuneConfig:
     space: Annotated[dict[str, Dimension], BeforeValidator(_read_space)] = dataclasses.field(
         default_factory=_default_space
     )
-    """Setting to a range {low, high, log} or a list of choices; the published value must be among them."""
+    """Setting to a range {low, high, log} or a list of choices; the default value must be among them."""
     trials: Count = 30
-    """Trials of the study, whatever number of processes shares them; the published settings are the first."""
+    """Trials of the study, however many processes share them; the default settings are the first."""
     objectives: Annotated[tuple[Literal["cer", "seconds_per_clip"], ...], BeforeValidator(split_commas)] = ("cer",)
     """What is minimised: the best decoded valid CER, alone or with the seconds a clip takes to decode."""
     sampler: Literal["tpe", "gp", "random"] = "tpe"
@@ -96,7 +96,7 @@ class TuneConfig:
     warmup_epochs: Annotated[int, Field(ge=0)] = 1
     """Epochs that no pruner cuts."""
     storage: str = "sqlite:///kmed-optuna.db"
-    """sqlite:///PATH, postgresql://…, or journal:PATH for a shared folder; never MLflow's own database."""
+    """sqlite:///PATH, or postgresql://… for several machines; never MLflow's own database."""
     heartbeat_s: Count = 60
     """A running trial signs this often; after two silent intervals its process counts as dead."""
     retries: Annotated[int, Field(ge=0)] = 2

@@ -18,6 +18,7 @@ from kmed_bench.report.sections import ExtraFigure, ExtraSection, save_sections
 from kmed_bench.report.table_view import Column, View, format_value
 
 STUDY_NAME = "study.json"
+_FORMAT = {"format": "kmed-bench study", "version": 2}
 
 
 def study_section(record: StudyRecord, figures: Sequence[ExtraFigure]) -> ExtraSection:
@@ -44,28 +45,28 @@ def _say_counts(record: StudyRecord) -> str:
 
 
 def _say_best(record: StudyRecord) -> str:
-    best, published = record.best(), record.published()
+    best, default = record.best(), record.default()
     if best is None or best.cer is None:
         return "No trial is complete, so there is no best one."
     said = f"Lowest valid CER: {_percent(best.cer)}, trial {best.number}"
-    if published is None or published.cer is None:
-        return f"{said}. The published settings have no complete trial to compare with."
-    if best.number == published.number:
-        return f"{said}, which is the published settings: the search found nothing better."
+    if default is None or default.cer is None:
+        return f"{said}. The default settings have no complete trial to compare with."
+    if best.number == default.number:
+        return f"{said}, which has the default settings: the search found nothing better."
     return (
-        f"{said}; the published settings came to {_percent(published.cer)}. The best of many trials looks better than "
-        "it is, because chance helped to choose it."
+        f"{said}; the default settings reached {_percent(default.cer)}. The best of many trials looks better than it "
+        "is, because chance helped to choose it."
     )
 
 
 def _say_confirmed(record: StudyRecord) -> str:
     found = record.confirmation
     if found is None:
-        return "Whether the best trial is better than the published settings was not tested on other seeds."
+        return "Whether the best trial is better than the default settings was not tested on other seeds."
     shift = f"{format_value(found.delta, 'points')} ({format_value(found.low, 'points')} to "
     shift += f"{format_value(found.high, 'points')})"
     return (
-        f"Trained anew with seeds {', '.join(map(str, found.seeds))}, best minus published in valid CER, mean and 95 % "
+        f"Trained again with seeds {', '.join(map(str, found.seeds))}, best minus default in valid CER, mean and 95 % "
         f"interval over seeds: {shift}. The best settings are {found.verdict}."
     )
 
@@ -112,21 +113,21 @@ def _trial_view(record: StudyRecord) -> View:
 
 
 def _note(trial: StudyTrial) -> str:
-    notes = ["published settings"] if trial.is_published else []
+    notes = ["default settings"] if trial.is_default else []
     notes += [f"repeats trial {trial.retry_of}"] if trial.retry_of is not None else []
     return "; ".join([*notes, *([trial.reason] if trial.reason else [])])
 
 
 def _setting_view(record: StudyRecord) -> View:
-    best, published = record.best(), record.published()
+    best, default = record.best(), record.default()
     rows = [
-        {"setting": name, "published": _short(published.params.get(name)) if published else "–", "best": _short(value)}
+        {"setting": name, "default": _short(default.params.get(name)) if default else "–", "best": _short(value)}
         for name, value in (best.params.items() if best else ())
     ]
     return View(
         name="settings",
-        caption="The best trial's settings beside the published ones.",
-        columns=[Column(key=key, label=key) for key in ("setting", "published", "best")],
+        caption="The best trial's settings beside the default ones.",
+        columns=[Column(key=key, label=key) for key in ("setting", "default", "best")],
         rows=pd.DataFrame(rows),
     )
 
@@ -170,7 +171,7 @@ def write_study(record: StudyRecord, figures: Sequence[ExtraFigure], out: Path) 
     """
     out.mkdir(parents=True, exist_ok=True)
     captions = [{"name": figure.name, "alt": figure.alt, "caption": figure.caption} for figure in figures]
-    write_json(out / STUDY_NAME, {"study": dataclasses.asdict(record), "figures": captions})
+    write_json(out / STUDY_NAME, {**_FORMAT, "study": dataclasses.asdict(record), "figures": captions})
     (section,) = save_sections([study_section(record, figures)], out, {"index"})
     # The bench page's own macros and style, so that both look alike.
     source = (resources.files("kmed_bench.report") / "templates" / "page.html").read_text(encoding="utf-8")
@@ -189,23 +190,25 @@ def read_section(folder: Path) -> ExtraSection:
     Raises
     ------
     KmedError
-        When the folder has no study.
+        When the folder has no study, or another release wrote it.
     """
     found = read_json(folder / STUDY_NAME)
     try:
+        if any(found.get(key) != value for key, value in _FORMAT.items()):
+            raise TypeError("expected " + ", ".join(f"{key} {value}" for key, value in _FORMAT.items()))
         study = found["study"]
         trials = tuple(StudyTrial(**trial) for trial in study.pop("trials"))
         confirmation = study.pop("confirmation")
         if confirmation is not None:
-            by_seed: dict[str, Any] = {key: tuple(confirmation.pop(key)) for key in ("seeds", "published", "best")}
+            by_seed: dict[str, Any] = {key: tuple(confirmation.pop(key)) for key in ("seeds", "default", "best")}
             confirmation = Confirmation(**by_seed, **confirmation)
         objectives = tuple(study.pop("objectives"))
         record = StudyRecord(**study, objectives=objectives, trials=trials, confirmation=confirmation)
         figures = [ExtraFigure(**figure, **_read_picture(folder, figure["name"])) for figure in found["figures"]]
     except (KeyError, TypeError, OSError) as error:
         raise KmedError(
-            f"{folder / STUDY_NAME} is not the account of a study ({error}); run the same `kmed-bench tune` again, "
-            "which writes it anew."
+            f"{folder / STUDY_NAME} is not the record of a study ({error}); run the same `kmed-bench tune` again, "
+            "which rewrites it."
         ) from None
     return study_section(record, figures)
 

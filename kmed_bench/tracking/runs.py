@@ -17,7 +17,7 @@ from kmed_bench.tracking.processes import PROCESS_TAG, end_abandoned, own_run_id
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.run import TrackedRun, ending, reopen_run, start_run
 from kmed_bench.tracking.run_notes import describe_bench, describe_train
-from kmed_bench.tracking.store import experiment_id, open_store, without_password
+from kmed_bench.tracking.store import experiment_id, open_store, sqlite_file, without_password
 
 
 @contextlib.contextmanager
@@ -153,7 +153,5 @@ def shareable(config: Config) -> Config:
 
 
 def _shareable_uri(uri: str) -> str:
-    for prefix in ("sqlite:///", "journal:"):
-        if uri.startswith(prefix):
-            return prefix + PurePath(uri).name
-    return without_password(uri)
+    path = sqlite_file(uri)
+    return without_password(uri) if path is None else f"sqlite:///{path.name}"
