@@ -249,8 +249,6 @@ def test_the_latest_bench_is_the_default(config: Config, uri: str) -> None:
     assert readback.read_bench(uri).run_id == made[-1]
     experiment = client_of(config).get_experiment_by_name(config.tracking.experiment)
     assert f"#/experiments/{experiment.experiment_id}/runs?" in experiment.tags["mlflow.note.content"]
-    found = readback.read_benches(uri, experiment=config.tracking.experiment)
-    assert [record.run_id for record in found] == made[::-1]
 
 
 def test_runs_that_are_no_bench_are_refused(config: Config, uri: str) -> None:
@@ -266,7 +264,6 @@ def test_an_empty_store_says_how_to_fill_it(empty_database: Path) -> None:
     uri = store.open_store(dataclasses.replace(Config().tracking, uri=f"sqlite:///{empty_database}"))
     with pytest.raises(KmedError, match=r"holds no benchmark; make one with `kmed-bench run`"):
         readback.read_bench(uri)
-    assert readback.read_benches(uri) == []
 
 
 def test_a_moved_store_is_named(empty_database: Path, tmp_path: Path) -> None:
