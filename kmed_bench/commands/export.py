@@ -11,7 +11,7 @@ from kmed_bench.core.schema import PARTS
 if TYPE_CHECKING:
     from whisper.model import Whisper
 
-    from kmed_bench.config import EvalConfig
+    from kmed_bench.config import Config
     from kmed_bench.pipeline.export import Trial
 
 
@@ -40,7 +40,7 @@ def _export(args: argparse.Namespace) -> int:
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
     model = load_model(config, args.model)
-    trial = None if args.split is None else _make_trial(args, model, config.eval, narrator)
+    trial = None if args.split is None else _make_trial(args, model, config, narrator)
     with narrator.track("Decoding the exported model") as tick:
         account = export_model(
             model,
@@ -59,15 +59,16 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _make_trial(args: argparse.Namespace, model: "Whisper", config: "EvalConfig", narrator: Any) -> "Trial":
+def _make_trial(args: argparse.Namespace, model: "Whisper", config: "Config", narrator: Any) -> "Trial":
     from kmed_bench.corpus.splitting.split import read_split
     from kmed_bench.pipeline.export import Trial, decode_original, spread_clips
 
     split = read_split(args.split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)
     with narrator.track("Decoding the original") as tick:
-        originals = decode_original(model, rows, config, progress=tick)
-    return Trial(part=rows, originals=originals, about={"part": args.part, "split_sha256": split.sha256})
+        originals = decode_original(model, rows, config.eval, progress=tick)
+    about = {"part": args.part, "split_sha256": split.sha256}
+    return Trial(part=rows, originals=originals, about=about, transcript_side=config.data.transcript_side)
 
 
 def _say_drift(drift: dict[str, Any] | None) -> str:

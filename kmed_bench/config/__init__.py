@@ -51,6 +51,8 @@ class DataConfig:
     """Folder of an AI Hub 208 download; none: the generated demo corpus."""
     roles: Names = ("patient",)
     """Who speaks: any of patient, nurse, doctor."""
+    transcript_side: Literal["pronunciation", "spelling"] = "pronunciation"
+    """Which side of the dual notation (3)/(삼), spelling before pronunciation, training learns and scoring expects."""
     min_duration_s: Seconds = 0.3
     max_duration_s: Annotated[float, Field(gt=0, le=30)] = 30.0
     """Whisper's window; longer audio would be cut while its label is not."""
@@ -157,8 +159,6 @@ class EvalConfig:
     """Decoding and scoring."""
 
     __pydantic_config__ = FORBID
-    policy: Literal["pronunciation", "spelling"] = "pronunciation"
-    """Which side of the dual notation (3)/(삼) is the reference."""
     batch_size: Count = 8
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the encoder, and on GPUs of the decoder too. fp32: texts equal to openai-whisper's."""

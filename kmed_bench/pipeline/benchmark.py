@@ -23,7 +23,8 @@ from kmed_bench.pipeline.trainer import (
     read_training_record,
 )
 from kmed_bench.report.page import write_report
-from kmed_bench.scoring.significance import compare_sizes
+from kmed_bench.scoring import ScoringOptions
+from kmed_bench.scoring.significance import compare_sizes, comparisons_file
 from kmed_bench.tracking.original.log_format import write_original_log
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench, bench_hash, check_ended, find_bench
@@ -218,7 +219,8 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: TrackedRun) -> 
             read_predictions(folder / "predictions.jsonl"),
         )
     if chosen:
-        bench.log_json({"comparisons": compare_sizes(chosen, config.eval)}, "comparisons.json")
+        comparisons = compare_sizes(chosen, ScoringOptions.from_config(config))
+        bench.log_json(comparisons_file(comparisons), "comparisons.json")
 
 
 def _write_original_logs(uri: str, bench: TrackedRun, folder: Path, narrator: Narrator) -> None:

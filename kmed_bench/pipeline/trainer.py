@@ -111,7 +111,7 @@ class Trainer:
             "kmed.train_precision": self.precision,
             "kmed.train_context": self.config.train.audio_context,
             "kmed.eval_context": self.config.eval.audio_context,
-            "kmed.transcript_policy": self.config.eval.policy,
+            "kmed.transcript_policy": self.config.data.transcript_side,
         }
 
     def folder(self, seed: int) -> Path:
@@ -125,6 +125,7 @@ class Trainer:
             self.config.train,
             seed=seed,
             eval=decoding,
+            transcript_side=self.config.data.transcript_side,
             weights=self.weights.sha256,
             split=self.speech.split.sha256,
             precision=self.precision,
@@ -325,7 +326,7 @@ class Trainer:
         if not self._untouched:
             self.narrator.say(f"{self.weights.size}: scoring the untouched model")
             self._untouched = {part: self.predict(model, part) for part in ("valid", "test")}
-        found = part_rates(self._untouched["valid"], self.config.eval)
+        found = part_rates(self._untouched["valid"], self.config.data.transcript_side)
         loss = self._valid_loss(model, training_examples(self.speech, "valid", self.config)[0])
         row = {"valid/loss": loss, "valid/cer": found["cer"], "valid/wer": found["wer"]}
         run.log_epoch(0, row)

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from mlflow.entities import Metric, Run
@@ -11,9 +11,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from kmed_bench.core.contracts import COMPARISONS, SCORES, NamedComparison
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import BenchRecord, TrainRecord
-from kmed_bench.tracking.store import artifact_folder, read_json_artifact, without_password
+from kmed_bench.tracking.store import artifact_folder, read_artifact, read_json_artifact, without_password
 
 _PAGE = 1_000
 _BULK_RUNS = 500  # under the 999 variables that older SQLite allows in one query
@@ -101,7 +102,8 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
     for child in children:
         by_kind[child.data.tags.get("kmed.kind", "")].append(child)
     histories = _histories(client, by_kind["train"])
-    scores = {run.info.run_id: read_json_artifact(client, run, "scores.json") for run in by_kind["train"]}
+    scores = {run.info.run_id: read_artifact(client, run, "scores.json", SCORES) for run in by_kind["train"]}
+    compared = read_artifact(client, bench, "comparisons.json", COMPARISONS)
     params, profile = dict(bench.data.params), bench.data.tags.get("kmed.profile")
     if profile is not None:
         params["profile"] = profile  # `mlflow run` logs the value that it was given, such as auto
@@ -115,8 +117,8 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
         skipped=json.loads(bench.data.tags.get("kmed.skipped", "{}")),
         split=_latest_artifact(client, by_kind["split"], "split.json"),
         quality=_latest_artifact(client, by_kind["split"], "quality.json"),
-        scores={run_id: found for run_id, found in scores.items() if found},
-        comparisons=tuple(read_json_artifact(client, bench, "comparisons.json").get("comparisons", ())),
+        scores={run_id: content for run_id, content in scores.items() if content is not None},
+        comparisons=tuple(cast(list[NamedComparison], compared["comparisons"])) if compared else (),
     )
 
 

@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError
 
 from kmed_bench.config import TrackingConfig
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.run_notes import describe_experiment
 
 _SQLITE = "sqlite:///"
@@ -140,7 +141,7 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
         When it is there and can't be read.
     """
     try:
-        text = _read_artifact(client, run, name)
+        text = _read_artifact_text(client, run, name)
         value = {} if text is None else json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
         raise KmedError(
@@ -151,7 +152,19 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
     return value
 
 
-def _read_artifact(client: MlflowClient, run: Run, name: str) -> str | None:
+def read_artifact(client: MlflowClient, run: Run, name: str, format: FileFormat[Content]) -> Content | None:
+    """Return a run's JSON artifact of a known format; None if the run has none of this name.
+
+    Raises
+    ------
+    KmedError
+        When it can't be read, or is of a format or version that this release does not read.
+    """
+    content = read_json_artifact(client, run, name)
+    return format.check(content, f"{name} of run {run.info.run_id}") if content else None
+
+
+def _read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None:
     folder = artifact_folder(run)
     if folder is not None:  # MLflow's client would look the run up twice for each file
         path = folder / name

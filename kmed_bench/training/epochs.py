@@ -18,6 +18,7 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.scoring.measures import count_utterances, rates
+from kmed_bench.text.marks import Policy
 from kmed_bench.training import adapt
 from kmed_bench.training.batches import Example, build_examples
 from kmed_bench.training.encoder_outputs import EncoderOutputStore, build_encoder_outputs
@@ -101,7 +102,7 @@ def training_examples(speech: FeaturizedSplit, part: str, config: Config) -> tup
     return build_examples(
         speech.split.parts[part],
         speech.stores[part],
-        policy=config.eval.policy,
+        policy=config.data.transcript_side,
         max_len=config.train.max_len,
         tokenizer=korean_tokenizer(),
     )
@@ -164,7 +165,7 @@ def train_epochs(
         started = time.perf_counter()
         predictions = decode_shared(model, speech, "valid", config.eval, parallel)
         decode_s = (time.perf_counter() - started) / len(predictions)
-        found = part_rates(predictions, config.eval)
+        found = part_rates(predictions, config.data.transcript_side)
         scored = ScoredEpoch(
             **dataclasses.asdict(result), valid_cer=found["cer"], valid_wer=found["wer"], decode_s=decode_s
         )
@@ -229,7 +230,7 @@ def decode_shared(
     return [decoded[name] for name in rows["utterance_id"]]
 
 
-def part_rates(predictions: list[Prediction], config: EvalConfig) -> dict[str, float]:
-    """Return the rates of decoded transcripts that are defined."""
-    found = rates(count_utterances(predictions, config.policy))
+def part_rates(predictions: list[Prediction], side: Policy) -> dict[str, float]:
+    """Return the rates of decoded transcripts that are defined, against that side of the dual notation."""
+    found = rates(count_utterances(predictions, side))
     return {name: value for name, value in found.items() if value is not None}

@@ -49,6 +49,7 @@ def describe_setup(config: Config, weights: Weights, split: Split) -> dict[str, 
         "seed": config.train.seeds[0],
         "train": digest(fixed),
         "eval": digest(config.eval),
+        "transcript_side": config.data.transcript_side,
         "tune": digest(tune),
     }
 

@@ -3,42 +3,19 @@
 import dataclasses
 import json
 import time
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.core.contracts import SCORES, SPEAKER_ERRORS, GateDecision
 from kmed_bench.core.errors import KmedError
-from kmed_bench.scoring.gate import EVIDENCE_NAME, Evidence, GateLimits, describe, judge
-from kmed_bench.tracking.store import read_json_artifact
+from kmed_bench.scoring.gate import EVIDENCE_NAME, Evidence, describe, judge
+from kmed_bench.tracking.store import read_artifact
 
 _PREVIOUS = "kmed.previous_champion"
 _NONE = "none"
-
-
-class CheckResult(TypedDict):
-    """One check of the gate; ``passed`` is None where it could not be judged, which blocks nothing."""
-
-    passed: bool | None
-    text: str
-    figures: dict[str, Any]
-
-
-class Decision(TypedDict):
-    """The gate's decision on a version.
-
-    ``champion`` is the version that was champion before, or None; ``reasons`` has one line per check.
-    """
-
-    name: str
-    version: str
-    champion: str | None
-    passed: bool
-    forced: bool
-    promoted: bool
-    reasons: list[str]
-    checks: dict[str, CheckResult]
 
 
 Rollback = TypedDict("Rollback", {"name": str, "from": str, "version": str, "rolled_back": bool})
@@ -47,7 +24,7 @@ Rollback = TypedDict("Rollback", {"name": str, "from": str, "version": str, "rol
 
 def promote(
     uri: str, name: str, version: str | int, *, dry_run: bool = False, force: bool = False, reason: str = ""
-) -> Decision:
+) -> GateDecision:
     """Return the gate's decision on making a version the champion, after carrying it out.
 
     Every check and its figures are kept as tags ``kmed.gate.…`` of the version, whether it passed or not.
@@ -71,18 +48,18 @@ def promote(
     client = MlflowClient(tracking_uri=uri)
     challenger, champion = _version(client, name, version), _champion(client, name)
     held = None if champion is None else _evidence(client, champion)
-    checks = judge(_evidence(client, challenger), held, GateLimits())
+    checks = judge(_evidence(client, challenger), held)
     passed = all(check.passed is not False for check in checks)
-    decision = Decision(
-        name=name,
-        version=str(challenger.version),
-        champion=None if champion is None else str(champion.version),
-        passed=passed,
-        forced=force and not passed,
-        promoted=(passed or force) and not dry_run,
-        reasons=describe(checks),
-        checks={c.name: CheckResult(passed=c.passed, text=c.text, figures=c.figures) for c in checks},
-    )
+    decision: GateDecision = {
+        "name": name,
+        "version": str(challenger.version),
+        "champion": None if champion is None else str(champion.version),
+        "passed": passed,
+        "forced": force and not passed,
+        "promoted": (passed or force) and not dry_run,
+        "reasons": describe(checks),
+        "checks": {c.name: {"passed": c.passed, "text": c.text, "figures": c.figures} for c in checks},
+    }
     if not dry_run:
         _apply(client, decision, reason)
     return decision
@@ -112,7 +89,7 @@ def rollback(uri: str, name: str, *, reason: str, dry_run: bool = False) -> Roll
     return {"name": name, "from": current, "version": restored, "rolled_back": not dry_run}
 
 
-def _apply(client: MlflowClient, decision: Decision, reason: str) -> None:
+def _apply(client: MlflowClient, decision: GateDecision, reason: str) -> None:
     """Tag the version with the decision, then move the alias: a champion always has its reasons."""
     name, version = decision["name"], decision["version"]
     tags = {
@@ -159,8 +136,8 @@ def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
         version=str(version.version),
         split_sha256=version.tags.get("kmed.split_sha256", ""),
         metrics={},
-        scores={},
-        speakers={},
+        scores=None,
+        speakers=None,
     )
     if not version.run_id:
         return evidence
@@ -171,6 +148,6 @@ def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
     return dataclasses.replace(
         evidence,
         metrics=dict(run.data.metrics),
-        scores=read_json_artifact(client, run, "scores.json"),
-        speakers=read_json_artifact(client, run, EVIDENCE_NAME),
+        scores=read_artifact(client, run, "scores.json", SCORES),
+        speakers=read_artifact(client, run, EVIDENCE_NAME, SPEAKER_ERRORS),
     )
