@@ -14,6 +14,7 @@ from kmed_bench import __version__
 from kmed_bench.commands import data, export, history, models, run, scores, tracked, tune
 from kmed_bench.commands.options import ALIASES, Command
 from kmed_bench.config import PROFILES
+from kmed_bench.core.console import LEVELS, configure_logging
 from kmed_bench.core.errors import KmedError
 
 # The order in which `kmed-bench --help` lists them.
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
     try:
+        configure_logging(known.log_level)
         known.overrides = _read_overrides(rest)
         command: Command = known.command
         return command(known)
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, command: Command, text: str, *, profile: str = "sound") -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.add_argument("--profile", default=profile, help=f"{', '.join(PROFILES)}, or a YAML file ({profile})")
+        sub.add_argument("--log-level", choices=LEVELS, default="info", help="messages on standard error (info)")
         sub.set_defaults(command=command)
         return sub
 

@@ -31,17 +31,17 @@ def register(add: Add) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
+    from kmed_bench.core.console import track
     from kmed_bench.pipeline.export import check_request, export_model
     from kmed_bench.pipeline.systems import load_model
 
-    config, narrator = resolve(args), Narrator()
+    config = resolve(args)
     check_request(args.out, args.format, args.quantization, args.max_drift)
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
     model = load_model(config, args.model)
-    trial = None if args.split is None else _make_trial(args, model, config.eval, narrator)
-    with narrator.track("Decoding the exported model") as tick:
+    trial = None if args.split is None else _make_trial(args, model, config.eval)
+    with track("Decoding the exported model") as tick:
         account = export_model(
             model,
             args.out,
@@ -59,13 +59,14 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _make_trial(args: argparse.Namespace, model: "Whisper", config: "EvalConfig", narrator: Any) -> "Trial":
+def _make_trial(args: argparse.Namespace, model: "Whisper", config: "EvalConfig") -> "Trial":
+    from kmed_bench.core.console import track
     from kmed_bench.corpus.splitting.split import read_split
     from kmed_bench.pipeline.export import Trial, decode_original, spread_clips
 
     split = read_split(args.split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)
-    with narrator.track("Decoding the original") as tick:
+    with track("Decoding the original") as tick:
         originals = decode_original(model, rows, config, progress=tick)
     return Trial(part=rows, originals=originals, about={"part": args.part, "split_sha256": split.sha256})
 

@@ -37,7 +37,6 @@ def register(add: Add) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
     from kmed_bench.pipeline.train_one import train_one
     from kmed_bench.tracking.store import ui_command
 
@@ -47,7 +46,7 @@ def _train(args: argparse.Namespace) -> int:
             f"`train` trains one size with one seed, and was given sizes {args.size} and seed "
             f"{args.seed}; name one of each with --size and --seed, or use `run`."
         )
-    trained = train_one(config, args.split, args.out, narrator=Narrator(), resume=args.resume)
+    trained = train_one(config, args.split, args.out, resume=args.resume)
     if trained is None:  # a further process of a training that another one reports
         return 0
     outcome, uri = trained
@@ -58,12 +57,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
     from kmed_bench.pipeline.evaluate import evaluate_model
 
-    scores = evaluate_model(
-        resolve(args), args.model, args.split, args.part, args.out, narrator=Narrator(), against=args.against
-    )
+    scores = evaluate_model(resolve(args), args.model, args.split, args.part, args.out, against=args.against)
     print_scores(scores)
     for row in scores.get("comparisons", ()):
         print(say_comparison(row))

@@ -1,13 +1,13 @@
 """The whole benchmark: weights, corpus, split, training of each size and seed, report."""
 
 import dataclasses
+import logging
 import time
-import traceback
 from pathlib import Path
 
 from kmed_bench.asr.model.weights import cache_folder
 from kmed_bench.config import Config, digest
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import read_predictions
 from kmed_bench.core.version import code_version
@@ -31,6 +31,8 @@ from kmed_bench.tracking.runs import ParentRun, TrackedRun, bench_run
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import featurize_split
 
+log = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class BenchOutcome:
@@ -50,7 +52,7 @@ class BenchOutcome:
     failed: dict[str, str]
 
 
-def run_benchmark(config: Config, out: Path, *, narrator: Narrator, resume: bool = False) -> BenchOutcome:
+def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOutcome:
     """Return the outcome of a benchmark; everything it makes lies in one folder under out.
 
     Parameters
@@ -65,38 +67,39 @@ def run_benchmark(config: Config, out: Path, *, narrator: Narrator, resume: bool
         Before any work when no size has weights, the source is missing, the store can't be used, or the benchmark to
         continue is at work or has lost its folder; later when the corpus can't be split as asked.
     """
-    weights, skipped = collect_weights(config, narrator)
+    weights, skipped = collect_weights(config)
     check_source(config)
     uri = open_store(config.tracking)
-    earlier = _earlier_bench(config, uri, out, narrator, resume)
+    earlier = _earlier_bench(config, uri, out, resume)
     tags, run_id = {HASH_TAG: bench_hash(config)}, earlier.run_id if earlier else None
-    with bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench:
-        folder = results_folder(out, config.profile, bench.run_id)
+    with (
+        bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench,
+        log_file(folder := results_folder(out, config.profile, bench.run_id)),
+    ):
         bench.log_skipped(skipped)
-        split = _make_split(config, folder, out, bench, earlier, narrator)
-        speech = featurize_split(split, cache_folder() / "features", narrator, train=config.train)
+        split = _make_split(config, folder, out, bench, earlier)
+        speech = featurize_split(split, cache_folder() / "features", train=config.train)
         trained: list[TrainOutcome] = []
         failed: dict[str, str] = {}
         for size, found in weights.items():
-            trainer = Trainer(config, found, speech, folder / size, narrator)
+            trainer = Trainer(config, found, speech, folder / size)
             for seed in config.train.seeds:
                 name = f"train-{size}-seed{seed}"
                 try:
                     trained.append(_train(trainer, seed, name, bench, earlier))
                 except Exception as error:  # one failing size or seed does not take the others' hours with it
-                    failed[name] = str(error) if isinstance(error, KmedError) else f"{type(error).__name__}: {error}"
-                    narrator.say(f"{name} failed: {failed[name]}")
-                    if not isinstance(error, KmedError):
-                        narrator.say(traceback.format_exc())
+                    expected = isinstance(error, KmedError)
+                    failed[name] = str(error) if expected else f"{type(error).__name__}: {error}"
+                    log.error("%s failed: %s", name, error, exc_info=not expected)
         _compare(trained, config, bench)
         if failed:
             bench.ends_as = "FAILED"
             bench.set_tags({"kmed.failed": ", ".join(sorted(failed))})
-        report = _make_report(uri, bench, folder, earlier, narrator)
+        report = _make_report(uri, bench, folder, earlier)
         if config.profile == "original":
-            _write_original_logs(uri, bench, folder, narrator)
+            _write_original_logs(uri, bench, folder)
         for outcome in trained:
-            narrator.say(describe_outcome(outcome))
+            log.info(describe_outcome(outcome))
     return BenchOutcome(bench.run_id, report, uri, tuple(trained), skipped, failed)
 
 
@@ -105,17 +108,17 @@ def results_folder(out: Path, profile: str, run_id: str) -> Path:
     return out / f"bench-{profile}-{run_id[:8]}"
 
 
-def _earlier_bench(config: Config, uri: str, out: Path, narrator: Narrator, resume: bool) -> EarlierBench | None:
+def _earlier_bench(config: Config, uri: str, out: Path, resume: bool) -> EarlierBench | None:
     """Return the benchmark to continue; without ``resume`` None, after a word on one that could be continued."""
     found = find_bench(config, uri)
     if found is None:
         if resume:
-            narrator.say("The store holds no benchmark of these settings to continue: a new one starts.")
+            log.info("The store holds no benchmark of these settings to continue: a new one starts.")
         return None
     done = f"{found.name} ({found.n_finished} of {len(config.model.sizes) * len(config.train.seeds)} trainings done)"
     if not resume:
         if found.status not in ("FINISHED", "RUNNING"):
-            narrator.say(
+            log.info(
                 f"An unfinished benchmark of the same settings is in the store: {done}. This is a new one; to continue "
                 "that one, stop and give --resume (with mlflow run: -P resume=true)."
             )
@@ -127,9 +130,9 @@ def _earlier_bench(config: Config, uri: str, out: Path, narrator: Narrator, resu
             f"The results of {found.name} should be in {folder}, which does not exist; give the --out that it was "
             "started with, put the folder back, or leave --resume out to start anew."
         )
-    narrator.say(f"Continuing {done} in {folder}")
+    log.info("Continuing %s in %s", done, folder)
     if found.code_version != code_version():
-        narrator.say(f"It was begun by version {found.code_version}; this is {code_version()}.")
+        log.info(f"It was begun by version {found.code_version}; this is {code_version()}.")
     return found
 
 
@@ -145,10 +148,10 @@ def _train(trainer: Trainer, seed: int, name: str, bench: ParentRun, earlier: Ea
             "set train.precision to what it was, or leave --resume out to start anew."
         )
     if before and before.status == FINISHED:
-        trainer.narrator.say(f"{name}: done before, not run again.")
+        log.info(f"{name}: done before, not run again.")
         return _read_outcome(trainer.folder(seed))
     if before:
-        trainer.narrator.say(f"{name}: was begun before ({before.status.lower()}) and is continued.")
+        log.info(f"{name}: was begun before ({before.status.lower()}) and is continued.")
     tags = {**trainer.describe(seed), HASH_TAG: decisive}
     with bench.child("train", name, tags=tags, run_id=before.run_id if before else None) as run:
         _log_data(run, split, "training")
@@ -179,17 +182,15 @@ def _read_outcome(folder: Path) -> TrainOutcome:
     return outcome
 
 
-def _make_split(
-    config: Config, folder: Path, out: Path, bench: ParentRun, earlier: EarlierBench | None, narrator: Narrator
-) -> Split:
+def _make_split(config: Config, folder: Path, out: Path, bench: ParentRun, earlier: EarlierBench | None) -> Split:
     """Ingest and split within the `split` child run, whose artifacts are the two accounts."""
     before, known = (earlier.stages.get("split"), earlier.split_sha256) if earlier else (None, "")
     if before and before.status == FINISHED and (whole := _whole_split(folder / "split")) and whole.sha256 == known:
-        narrator.say("The split is whole and stays.")
+        log.info("The split is whole and stays.")
         return whole
-    source = Path(config.data.source) if config.data.source else demo_corpus(config, out, narrator)
+    source = Path(config.data.source) if config.data.source else demo_corpus(config, out)
     with bench.child("split", f"split-{config.profile}", run_id=before.run_id if before else None) as run:
-        split = _split_source(source, folder, config, narrator)
+        split = _split_source(source, folder, config)
         if known not in ("", split.sha256):
             raise KmedError(
                 f"{source} gives the split {split.sha256[:12]} now and gave {known[:12]} when the benchmark began; its "
@@ -220,17 +221,17 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: ParentRun) -> N
         bench.log_json({"comparisons": compare_sizes(chosen, config.eval)}, "comparisons.json")
 
 
-def _write_original_logs(uri: str, bench: ParentRun, folder: Path, narrator: Narrator) -> None:
+def _write_original_logs(uri: str, bench: ParentRun, folder: Path) -> None:
     """Write each size's curves in the original benchmark's format, which its plotting code reads."""
     files, left_out = write_original_log(read_bench(uri, bench.run_id), folder)
     for path in files.values():
         bench.log_file(path)
-        narrator.say(f"The original's format: {path}")
+        log.info("The original's format: %s", path)
     for name, reason in left_out.items():
-        narrator.say(f"Not in the original's format: {name} ({reason})")
+        log.info(f"Not in the original's format: {name} ({reason})")
 
 
-def _make_report(uri: str, bench: ParentRun, folder: Path, earlier: EarlierBench | None, narrator: Narrator) -> Path:
+def _make_report(uri: str, bench: ParentRun, folder: Path, earlier: EarlierBench | None) -> Path:
     before = earlier.stages.get("report") if earlier else None
     with bench.child("report", "report", run_id=before.run_id if before else None):
         started = time.perf_counter()
@@ -238,5 +239,5 @@ def _make_report(uri: str, bench: ParentRun, folder: Path, earlier: EarlierBench
         page = write_report(record, folder / "report", comparisons=record.comparisons)
         for path in sorted(page.parent.iterdir()):
             bench.log_file(path, "report")
-        narrator.say(f"Report written in {time.perf_counter() - started:.0f} s")
+        log.info(f"Report written in {time.perf_counter() - started:.0f} s")
     return page

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from kmed_bench.config import Config
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import write_predictions
@@ -23,7 +23,6 @@ def evaluate_model(
     part: str,
     out: Path,
     *,
-    narrator: Narrator,
     against: Path | None = None,
 ) -> dict[str, Any]:
     """Decode and score one part with any model; write predictions and scores; return the scores.
@@ -49,10 +48,11 @@ def evaluate_model(
     split = read_split(split_folder)
     rows = split.parts[part]
     baseline = None if against is None else read_baseline(against, rows, config.eval)
-    system = open_system(config, model, narrator)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    predictions = system.decode(rows, narrator)
+    with log_file(out):
+        system = open_system(config, model)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        predictions = system.decode(rows)
     scores = {
         **score_predictions(predictions, config.eval, split_sha256=split.sha256),
         "part": part,

@@ -1,21 +1,23 @@
 """What a benchmark needs before it trains: weights, corpus, split."""
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 
 from kmed_bench import __version__
 from kmed_bench.asr.model.weights import Weights, WeightsError, find_weights
 from kmed_bench.config import Config, digest
-from kmed_bench.core.console import Narrator
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.demo.demo import make_demo_corpus
 from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.corpus.splitting.split import Split, read_split, split_manifest, write_split
 
+log = logging.getLogger(__name__)
 
-def collect_weights(config: Config, narrator: Narrator) -> tuple[dict[str, Weights], dict[str, str]]:
+
+def collect_weights(config: Config) -> tuple[dict[str, Weights], dict[str, str]]:
     """Return each size's weights, and for sizes that are left out the reason with its remedy.
 
     Raises
@@ -28,12 +30,12 @@ def collect_weights(config: Config, narrator: Narrator) -> tuple[dict[str, Weigh
     for size in config.model.sizes:
         try:
             found[size] = find_weights(size, config.model.weights)
-            narrator.say(f"Whisper {size}: {found[size].path} ({found[size].origin})")
+            log.info("Whisper %s: %s (%s)", size, found[size].path, found[size].origin)
         except WeightsError as error:
             if not config.model.skip_unavailable:
                 raise
             skipped[size] = str(error)
-            narrator.say(f"Skipped: {error}")
+            log.warning("Skipped: %s", error)
     if not found:
         raise WeightsError(" ".join(skipped.values()))
     return found, skipped
@@ -48,12 +50,12 @@ def check_source(config: Config) -> None:
         )
 
 
-def demo_corpus(config: Config, out: Path, narrator: Narrator) -> Path:
+def demo_corpus(config: Config, out: Path) -> Path:
     """Return the folder of the generated corpus, made once for its settings."""
     made_of = (config.data.demo_speakers, config.data.demo_sentences, config.data.demo_seed, __version__)
     folder = out / f"demo-corpus-{digest(made_of)[:8]}"
     if not folder.is_dir():
-        narrator.say(f"Generating the demo corpus in {folder}")
+        log.info("Generating the demo corpus in %s", folder)
         aside = folder.with_name(f".{folder.name}.{os.getpid()}")
         make_demo_corpus(
             aside,
@@ -73,17 +75,17 @@ def _whole_split(folder: Path) -> Split | None:
         return None  # killed while it was written; it is made anew
 
 
-def _split_source(source: Path, folder: Path, config: Config, narrator: Narrator) -> Split:
-    narrator.say(f"Reading {source}")
-    quality = ingest([source], folder / "manifest", config.data, progress=narrator.say)
-    narrator.say(
+def _split_source(source: Path, folder: Path, config: Config) -> Split:
+    log.info("Reading %s", source)
+    quality = ingest([source], folder / "manifest", config.data)
+    log.info(
         f"{quality['labels']} labels: {quality['usable']} usable, {sum(quality['rejected'].values())} rejected "
         f"({', '.join(f'{reason} {n}' for reason, n in quality['rejected'].items() if n) or 'none'})."
     )
     split = split_manifest(read_manifest(folder / "manifest" / "manifest.parquet"), config.split)
     report = write_split(split, folder / "split")
     counts, leakage = report["counts"], report["leakage"]
-    narrator.say(
+    log.info(
         f"Split {counts['train']}/{counts['valid']}/{counts['test']}, left out {report['discarded']}; shared "
         f"by parts: {leakage['speakers']} speakers, {leakage['sentences']} sentences."
     )

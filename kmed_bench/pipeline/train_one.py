@@ -1,6 +1,7 @@
 """`train`: one size and seed on a split that exists, alone or by several processes together."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from kmed_bench.asr.model.weights import Weights, cache_folder
 from kmed_bench.config import Config
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.demo.demo import corpus_name
@@ -20,9 +21,11 @@ from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import featurize_split
 from kmed_bench.training.parallel import Parallel
 
+log = logging.getLogger(__name__)
+
 
 def train_one(
-    config: Config, split_folder: Path, out: Path, *, narrator: Narrator, resume: bool = False
+    config: Config, split_folder: Path, out: Path, *, resume: bool = False
 ) -> tuple[TrainOutcome, str] | None:
     """Fine-tune the one size and seed of a config; return the outcome and the tracking URI.
 
@@ -43,10 +46,10 @@ def train_one(
     (size,) = config.model.sizes
     parallel = Parallel.from_environment()
     if not parallel.is_main:
-        narrator = Narrator(quiet=True)
+        configure_logging("warning")
     with parallel.main_first():
-        weights, _ = collect_weights(config, narrator)
-    return train_from(weights[size], config, split_folder, out, narrator=narrator, resume=resume, parallel=parallel)
+        weights, _ = collect_weights(config)
+    return train_from(weights[size], config, split_folder, out, resume=resume, parallel=parallel)
 
 
 def train_from(
@@ -55,7 +58,6 @@ def train_from(
     split_folder: Path,
     out: Path,
     *,
-    narrator: Narrator,
     resume: bool = False,
     parallel: Parallel | None = None,
 ) -> tuple[TrainOutcome, str] | None:
@@ -63,18 +65,18 @@ def train_from(
     parallel, seed = parallel or Parallel(), config.train.seeds[0]
     with parallel.main_first():
         split = read_split(split_folder)
-        speech = featurize_split(split, cache_folder() / "features", narrator, train=config.train)
-    trainer = Trainer(config, weights, speech, out, narrator, parallel)
+        speech = featurize_split(split, cache_folder() / "features", train=config.train)
+    trainer = Trainer(config, weights, speech, out, parallel)
     if not parallel.is_main:
         trainer.follow(seed, resume)
         return None
-    with _alone_in(trainer.folder(seed)):
+    with _alone_in(trainer.folder(seed)), log_file(out):
         if resume:
             trainer.done(seed)
         else:
             trainer.check_fresh(seed)
         uri = open_store(config.tracking)
-        run_id = _run_to_continue(trainer, seed, narrator) if resume else None
+        run_id = _run_to_continue(trainer, seed) if resume else None
         name = f"train-{weights.size}-seed{seed}"
         started = standalone_run(
             config, kind="train", name=name, code_version=code_version(), tags=trainer.describe(seed), run_id=run_id
@@ -85,7 +87,7 @@ def train_from(
             counts, corpus = split.report["counts"], corpus_name(split.parts["train"])
             run.log_dataset(sha256=split.sha256, counts=counts, context="training", name=corpus)
             outcome = trainer.train(seed, run, resume)
-    narrator.say(describe_outcome(outcome))
+    log.info(describe_outcome(outcome))
     return outcome, uri
 
 
@@ -104,10 +106,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run_to_continue(trainer: Trainer, seed: int, narrator: Narrator) -> str | None:
+def _run_to_continue(trainer: Trainer, seed: int) -> str | None:
     account = read_training_record(trainer.folder(seed))
     if not account:
-        narrator.say(f"Nothing to continue in {trainer.folder(seed)}: training starts anew.")
+        log.info("Nothing to continue in %s: a new training starts.", trainer.folder(seed))
         return None
     if account["fingerprint"] != trainer.fingerprint(seed):
         raise KmedError(

@@ -1,6 +1,7 @@
 """The train stage: one size, several seeds, each logged, resumable, and handed over."""
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from whisper.model import Whisper
 from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
 from kmed_bench.config import Config
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json, write_json
 from kmed_bench.core.predictions import Prediction
@@ -34,6 +35,8 @@ from kmed_bench.training.fit import mean_loss
 from kmed_bench.training.original_recipe import original_losses
 from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper, fingerprint
+
+log = logging.getLogger(__name__)
 
 TRAINING_FILE = "training.json"
 # Weights, two moments of AdamW, and the state before, each written aside before it replaces the last.
@@ -86,10 +89,9 @@ class Trainer:
         weights: Weights,
         speech: FeaturizedSplit,
         out: Path,
-        narrator: Narrator,
         parallel: Parallel | None = None,
     ) -> None:
-        self.config, self.weights, self.speech, self.out, self.narrator = config, weights, speech, out, narrator
+        self.config, self.weights, self.speech, self.out = config, weights, speech, out
         self.parallel = parallel or Parallel()
         self.device = pick_device()
         self.precision = resolve_precision(config.train.precision, self.device)
@@ -226,24 +228,23 @@ class Trainer:
         label, epochs = f"{self.weights.size}, seed {seed}", self.config.train.epochs
         folder = states.folder
         if states.resumed:
-            self.narrator.say(f"{label}: continued after {len(states.account['epochs'])} whole epochs.")
-        with self.narrator.track(f"Training {label}") as tick:
+            log.info(f"{label}: continued after {len(states.account['epochs'])} whole epochs.")
+        with track(f"Training {label}") as tick:
             results = train_epochs(
                 model,
                 self.speech,
                 self.config,
                 seed=seed,
-                progress=lambda _epoch, step, steps: tick(step, steps),
+                progress=tick,
                 states=states,
                 parallel=self.parallel,
-                say=self.narrator.say,
             )
             for epoch in results:
                 rows = [*states.account["epochs"], dataclasses.asdict(epoch)]
                 run.log_epoch(epoch.epoch, {**epoch.metrics(), **self._original_figures(model)})
                 self._keep_weights(model, rows, run, folder)
                 self._write_history(rows, untouched, folder / "history.csv")
-                self.narrator.say(
+                log.info(
                     f"{label}: epoch {epoch.epoch} of {epochs}, train loss {epoch.train_loss:.3f}, "
                     f"valid loss {epoch.valid_loss:.3f}, valid CER {epoch.valid_cer:.1%}, {epoch.epoch_s:.0f} s"
                 )
@@ -315,7 +316,7 @@ class Trainer:
             built, too_long = training_examples(self.speech, part, self.config)
             run.log_metrics({f"data/{part}_examples": len(built), f"data/{part}_label_too_long": len(too_long)})
             if too_long:
-                self.narrator.say(
+                log.info(
                     f"{len(too_long)} labels of {part} have more than {self.config.train.max_len} tokens and are left "
                     "out of its loss (label_too_long)."
                 )
@@ -323,7 +324,7 @@ class Trainer:
     def _score_untouched(self, model: Whisper, run: TrackedRun) -> dict[str, Any]:
         """Log the model's scores before training as step 0 and return them; the test part is decoded as well."""
         if not self._untouched:
-            self.narrator.say(f"{self.weights.size}: scoring the untouched model")
+            log.info("%s: scoring the untouched model", self.weights.size)
             self._untouched = {part: self.predict(model, part) for part in ("valid", "test")}
         found = part_rates(self._untouched["valid"], self.config.eval)
         loss = self._valid_loss(model, training_examples(self.speech, "valid", self.config)[0])
@@ -348,7 +349,7 @@ class Trainer:
             info = register(
                 run, checkpoint, metrics, size=self.weights.size, tags=self.describe(seed), challenger=challenger
             )
-            self.narrator.say(f"Registered {info.name} version {info.version}.")
+            log.info("Registered %s version %s.", info.name, info.version)
         return TrainOutcome(
             run.run_id,
             self.weights.size,

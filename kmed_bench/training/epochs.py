@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from kmed_bench.asr.features.store import FeatureStore, build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import cache_folder
 from kmed_bench.config import Config, EvalConfig, TrainConfig
-from kmed_bench.core.console import Narrator, Tick
+from kmed_bench.core.console import Tick, track
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import Split
@@ -72,7 +72,7 @@ class ScoredEpoch(EpochResult):
 
 
 def featurize_split(
-    split: Split, cache: Path, narrator: Narrator, parts: Sequence[str] = PARTS, train: TrainConfig | None = None
+    split: Split, cache: Path, parts: Sequence[str] = PARTS, train: TrainConfig | None = None
 ) -> FeaturizedSplit:
     """Return a split with the features of its parts, made or found in the cache folder.
 
@@ -86,7 +86,7 @@ def featurize_split(
 
     def build(part: str, speed: float = 1.0) -> FeatureStore:
         label = f"Features of {part}" + (f" at speed {speed:g}" if speed != 1 else "")
-        with narrator.track(label) as tick:
+        with track(label) as tick:
             return build_features(
                 split.parts[part], cache, dtype=form.features, speed=speed, budget_bytes=budget, progress=tick
             )
@@ -113,10 +113,9 @@ def train_epochs(
     config: Config,
     *,
     seed: int,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Tick | None = None,
     states: StateKeeper | None = None,
     parallel: Parallel | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> Iterator[ScoredEpoch]:
     """Yield each epoch with decoded valid scores, until the epochs or the patience are used up.
 
@@ -125,7 +124,7 @@ def train_epochs(
     Parameters
     ----------
     progress : callable
-        Called with (epoch, steps done, steps of the epoch).
+        Called with the steps done and those of all epochs.
     states : StateKeeper, optional
         Saves what a resumed training needs. Its account holds the epochs so far under ``epochs``.
 
@@ -152,7 +151,6 @@ def train_epochs(
         progress=progress,
         states=states,
         parallel=parallel,
-        say=say,
     )
     if _out_of_patience(done, config.train.patience):
         found = states.load() if states else None
