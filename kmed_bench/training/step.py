@@ -177,12 +177,8 @@ class Stepper:
                 f"Out of memory at {where}: each batch is computed in {self.micro_batches} pieces from here on."
             )
             return
-        smaller = (
-            f"train.micro_batches={self.micro_batches * 2} (the batch of {self.config.batch_size} stays, "
-            "in more pieces), "
-            if self.micro_batches < share
-            else ""
-        )
+        more = f"train.micro_batches={self.micro_batches * 2} (the batch of {self.config.batch_size} stays), "
+        smaller = more if self.micro_batches < share else ""
         raise KmedError(
             f"Memory ran out at {where}, with {math.ceil(share / self.micro_batches)} clips at once. Set {smaller}"
             "train.gradient_checkpointing=true, train.audio_context=dynamic, train.lora_rank=8 or a smaller size"

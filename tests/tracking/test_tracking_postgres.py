@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_benchmark_in_postgresql(
-    database: str,
+    database: str,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
