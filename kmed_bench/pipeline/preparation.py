@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 from pathlib import Path
 
 from kmed_bench import __version__
@@ -56,15 +55,13 @@ def demo_corpus(config: Config, out: Path) -> Path:
     folder = out / f"demo-corpus-{digest(made_of)[:8]}"
     if not folder.is_dir():
         log.info("Generating the demo corpus in %s", folder)
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        make_demo_corpus(
-            aside,
+        make_demo_corpus(  # it appears whole or not at all
+            folder,
             speakers=config.data.demo_speakers,
             sentences=config.data.demo_sentences,
             seed=config.data.demo_seed,
             layout="zips",
         )
-        aside.rename(folder)  # half a corpus never stands under the final name
     return folder
 
 

@@ -15,7 +15,7 @@ from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
 from kmed_bench.config import Config
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import read_json, write_json
+from kmed_bench.core.files import read_json, replacing, write_json, write_text_atomically
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.corpus.demo.demo import is_demo
 from kmed_bench.pipeline.final_test import register, score_test
@@ -275,13 +275,11 @@ class Trainer:
         path = folder / f"epoch{epoch:02d}.pt"
         save_weights(model, path, merged_state(model))
         if epoch == best:
-            link = folder / ".best.pt.link"
-            link.unlink(missing_ok=True)
-            try:
-                link.hardlink_to(path)
-            except OSError:  # a file system without links
-                shutil.copyfile(path, link)
-            link.replace(folder / "best.pt")
+            with replacing(folder / "best.pt") as link:
+                try:
+                    link.hardlink_to(path)
+                except OSError:  # a file system without links
+                    shutil.copyfile(path, link)
         if self.config.tracking.log_checkpoints:
             metrics = {name: value for name, value in _scored(rows[-1]).metrics().items() if "/cer" in name}
             sha256 = self.speech.split.sha256
@@ -295,9 +293,7 @@ class Trainer:
 
     def _write_history(self, epochs: list[dict[str, Any]], untouched: dict[str, Any], path: Path) -> None:
         rows = [{"epoch": 0, **untouched}, *({"epoch": e["epoch"], **_scored(e).metrics()} for e in epochs)]
-        aside = path.with_suffix(".writing")
-        pd.DataFrame(rows).to_csv(aside, index=False)
-        aside.replace(path)
+        write_text_atomically(path, pd.DataFrame(rows).to_csv(index=False))
 
     def _check_room(self, model: Whisper, folder: Path) -> None:
         """Refuse to start where the disk can't hold the training's state."""

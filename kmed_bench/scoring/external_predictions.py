@@ -1,7 +1,6 @@
 """Predictions of any other system: ids and hypotheses, joined with a split's references and speakers."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -9,9 +8,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import open_lines
+from kmed_bench.core.files import read_json_lines
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.core.schema import GROUP_FIELDS
 
 Missing = Literal["refuse", "empty"]
 """What an utterance without a hypothesis is: a fault, or a system that heard nothing."""
@@ -69,27 +67,17 @@ def read_hypotheses(path: Path) -> dict[str, Hypothesis]:
     if not path.is_file():
         raise KmedError(f"Predictions {path} do not exist; give a file of JSON lines with utterance_id and hypothesis.")
     found: dict[str, Hypothesis] = {}
-    with open_lines(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                utterance, hypothesis = _read_line(line, f"{path}, line {number}")
-                if utterance in found:
-                    raise KmedError(f"{path}, line {number} repeats utterance {utterance!r}; keep one.")
-                found[utterance] = hypothesis
+    for place, row in read_json_lines(path):
+        for field in ("utterance_id", "hypothesis"):
+            if not isinstance(row.get(field), str):
+                raise KmedError(f"{place} has {field} {row.get(field)!r}; it must be text (a hypothesis may be empty).")
+        decode_s = row.get("decode_s") or 0.0
+        if type(decode_s) not in (int, float) or not 0 <= decode_s <= 1e9:
+            raise KmedError(f"{place} has decode_s {decode_s!r:.80}; it must be a number of seconds, or left out.")
+        if row["utterance_id"] in found:
+            raise KmedError(f"{place} repeats utterance {row['utterance_id']!r}; keep one.")
+        found[row["utterance_id"]] = Hypothesis(text=row["hypothesis"], decode_s=decode_s)
     return found
-
-
-def _read_line(line: str, place: str) -> tuple[str, Hypothesis]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise KmedError(f"{place} is not JSON: {error}.") from None
-    if not isinstance(row, dict):
-        raise KmedError(f"{place} is no JSON object; write one with utterance_id and hypothesis for each utterance.")
-    for field in ("utterance_id", "hypothesis"):
-        if not isinstance(row.get(field), str):
-            raise KmedError(f"{place} has {field} {row.get(field)!r}; it must be text (a hypothesis may be empty).")
-    return row["utterance_id"], Hypothesis(text=row["hypothesis"], decode_s=row.get("decode_s") or 0.0)
 
 
 def join_references(hypotheses: Mapping[str, Hypothesis], part: pd.DataFrame, *, missing: Missing) -> Joined:
@@ -98,7 +86,7 @@ def join_references(hypotheses: Mapping[str, Hypothesis], part: pd.DataFrame, *,
     Parameters
     ----------
     part : pandas.DataFrame
-        A part with the columns of ``records.MANIFEST_COLUMNS``.
+        A part with the columns of ``schema.MANIFEST_COLUMNS``.
     missing : str
         ``refuse`` makes an utterance without a hypothesis an error; ``empty`` counts its hypothesis as empty,
         which costs one deletion per character of its reference.
@@ -124,21 +112,9 @@ def join_references(hypotheses: Mapping[str, Hypothesis], part: pd.DataFrame, *,
         )
     nothing = Hypothesis(text="", decode_s=0.0)
     rows = part.to_dict("records")
-    made = [_predict(row, hypotheses.get(row["utterance_id"], nothing)) for row in rows]
+    chosen = [hypotheses.get(row["utterance_id"], nothing) for row in rows]
+    made = [Prediction.from_row(row, one.text, one.decode_s) for row, one in zip(rows, chosen, strict=True)]
     return Joined(predictions=made, missing=absent, unknown=unknown)
-
-
-def _predict(row: Mapping[Any, Any], hypothesis: Hypothesis) -> Prediction:
-    shared: dict[str, Any] = {
-        name: str(row[name]) for name in ("utterance_id", "speaker_id", "sentence_id", *GROUP_FIELDS, "region")
-    }
-    return Prediction(
-        **shared,
-        reference=row["text"],
-        hypothesis=hypothesis.text,
-        duration_s=float(row["duration_s"]),
-        decode_s=hypothesis.decode_s,
-    )
 
 
 def name_some(ids: tuple[str, ...]) -> str:

@@ -23,7 +23,7 @@ from mlflow.types.schema import Array
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking.registry.checkpoints import sha256_of
+from kmed_bench.core.files import sha256_of
 from kmed_bench.tracking.registry.model_card import write_card
 from kmed_bench.tracking.registry.promotion import promote, rollback
 from kmed_bench.tracking.run import TrackedRun, datasets_of
