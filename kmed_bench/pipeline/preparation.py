@@ -50,18 +50,13 @@ def check_source(config: Config) -> None:
 
 def demo_corpus(config: Config, out: Path, narrator: Narrator) -> Path:
     """Return the folder of the generated corpus, made once for its settings."""
-    made_of = (config.data.demo_speakers, config.data.demo_sentences, config.data.demo_seed, __version__)
-    folder = out / f"demo-corpus-{digest(made_of)[:8]}"
+    data = config.data
+    made_of = {"speakers": data.demo_speakers, "sentences": data.demo_sentences, "seed": data.demo_seed}
+    folder = out / f"demo-corpus-{digest({**made_of, 'version': __version__})[:8]}"
     if not folder.is_dir():
         narrator.say(f"Generating the demo corpus in {folder}")
         aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        make_demo_corpus(
-            aside,
-            speakers=config.data.demo_speakers,
-            sentences=config.data.demo_sentences,
-            seed=config.data.demo_seed,
-            layout="zips",
-        )
+        make_demo_corpus(aside, **made_of, layout="zips")
         aside.rename(folder)  # half a corpus never stands under the final name
     return folder
 

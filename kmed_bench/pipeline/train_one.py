@@ -63,7 +63,7 @@ def train_from(
     parallel, seed = parallel or Parallel(), config.train.seeds[0]
     with parallel.main_first():
         split = read_split(split_folder)
-        speech = featurize_split(split, cache_folder() / "features", narrator, train=config.train)
+        speech = featurize_split(split, cache_folder() / "features", narrator, config)
     trainer = Trainer(config, weights, speech, out, narrator, parallel)
     if not parallel.is_main:
         trainer.follow(seed, resume)

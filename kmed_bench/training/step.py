@@ -179,7 +179,7 @@ class Stepper:
                 )
             return
         smaller = (
-            f"train.micro_batches={self.micro_batches * 2} (the batch of {self.config.batch_size} stays, in more pieces), "
+            f"train.micro_batches={self.micro_batches * 2} (the batch of {self.config.batch_size} stays the same), "
             if self.micro_batches < share
             else ""
         )

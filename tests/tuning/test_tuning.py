@@ -434,7 +434,7 @@ def test_the_documented_hooks_run(place):
     assert 15 <= len(blocks[0].splitlines()) <= 25
     config = settings(place, train__epochs="2")
     speech = featurize_split(
-        read_split(place / "split"), place / "cache", Narrator(live=False), parts=("train", "valid"), train=config.train
+        read_split(place / "split"), place / "cache", Narrator(live=False), config, parts=("train", "valid")
     )
     names = {"config": config, "speech": speech, "checkpoint": place / "tiny.pt", "load_weights": load_weights}
     for block in blocks:
@@ -467,7 +467,8 @@ def test_training_and_the_command_line_work_without_optuna(place):
         from kmed_bench.training.epochs import featurize_split, train_epochs
         place = Path({str(place)!r})
         config = load_config("demo", {{"train.epochs": "1", "eval.max_new_tokens": "8"}})
-        speech = featurize_split(read_split(place / "split"), place / "cache", Narrator(live=False), ("train", "valid"))
+        split = read_split(place / "split")
+        speech = featurize_split(split, place / "cache", Narrator(live=False), config, ("train", "valid"))
         (epoch,) = train_epochs(load_weights(place / "tiny.pt"), speech, config, seed=0)
         assert epoch.valid_cer > 0 and "optuna" not in sys.modules
         sys.exit(kmed_bench.cli.main(["tune", "split", "--size", "base"]))
