@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
 def register(add: Add) -> None:
     """Add the commands of this module."""
-    export = add("export", _export, "A model for another runtime, refused where its CER drifts.")
+    export = add(
+        "export",
+        _export,
+        "Write a model for another runtime; refused if its CER drifts.",
+        reads=["eval.policy", "eval.batch_size", "eval.max_new_tokens", "tracking.uri"],
+    )
     export.add_argument("model", help="a size, a .pt file, a Hugging Face folder, models:/NAME@ALIAS or runs:/…")
-    export.add_argument("out", type=Path, help="a folder that is not there yet")
-    export.add_argument("--format", required=True, choices=("openai", "hf", "ct2"))
+    export.add_argument("out", type=Path, help="a folder that does not exist yet")
+    export.add_argument("--format", required=True, choices=("openai", "hf", "ct2"), help="of the files")
     export.add_argument("--quantization", choices=("float32", "int8"), default="float32", help="int8 for ct2 (float32)")
     export.add_argument("--split", type=Path, help="measure the drift on it; without a split it is not measured")
     export.add_argument("--part", choices=PARTS, default="test", help="part of the split (test)")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmed_bench.commands.options import Add, resolve
+from kmed_bench.config import Config, Decides
+from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
 
@@ -15,31 +17,51 @@ if TYPE_CHECKING:
     from kmed_bench.core.predictions import Prediction
     from kmed_bench.corpus.splitting.split import Split
 
+_SCORING = tuple(decisive(Config(), Decides.SCORING))
+_SHORT = {"policy": "eval.policy"}
+
 
 def register(add: Add) -> None:
     """Add the commands of this module."""
-    score = add("score", _score, "Score any system's predictions, and compare them with a baseline.")
+    score = add(
+        "score",
+        _score,
+        "Score any system's predictions, and compare them with a baseline.",
+        reads=_SCORING,
+        short=_SHORT,
+    )
     _add_predictions(score)
     score.add_argument("out", type=Path)
-    score.add_argument("--policy", help="pronunciation or spelling")
     score.add_argument(
         "--against", type=Path, metavar="BASELINE", help="a benchmark package, or another predictions.jsonl"
     )
 
-    compare = add("compare", _compare, "Paired difference in CER of two predictions files.")
+    compare = add(
+        "compare", _compare, "Paired difference in CER of two predictions files.", reads=_SCORING, short=_SHORT
+    )
     compare.add_argument("a", type=Path)
     compare.add_argument("b", type=Path)
 
-    errors = add("errors", _errors, "What goes wrong, clip by clip; the files hold transcripts and stay local.")
+    errors = add(
+        "errors",
+        _errors,
+        "What goes wrong, clip by clip; the files hold transcripts and stay local.",
+        reads=["eval.policy"],
+        short=_SHORT,
+    )
     _add_predictions(errors)
     errors.add_argument("out", type=Path)
-    errors.add_argument("--policy", help="pronunciation or spelling")
     errors.add_argument("--name", default="model", help="what the page calls the system")
 
-    package = add("package", _package, "A benchmark package of a baseline: ids, hashes and counts, no text, no audio.")
+    package = add(
+        "package",
+        _package,
+        "A benchmark package of a baseline: ids, hashes, counts; no text, no audio.",
+        reads=_SCORING,
+        short=_SHORT,
+    )
     _add_predictions(package)
     package.add_argument("out", type=Path)
-    package.add_argument("--policy", help="pronunciation or spelling")
     package.add_argument("--name", default="baseline", help="what the package calls the system")
 
 
@@ -98,8 +120,8 @@ def _score(args: argparse.Namespace) -> int:
     if args.predictions.resolve().parent == args.out.resolve() and (args.out / "scores.json").exists():
         raise KmedError(f"{args.out} holds the scores of these predictions already; name another folder.")
     given = _read(args)
-    config = resolve(args, eval__policy=args.policy).eval
-    policy = args.policy or args.overrides.get("eval.policy")
+    config = resolve(args).eval
+    policy = args.overrides.get("eval.policy")
     compared: list[dict[str, Any]] = []
     if args.against is None:
         scores = score_predictions(given.predictions, config, split_sha256=given.split_sha256)
@@ -181,9 +203,7 @@ def _errors(args: argparse.Namespace) -> int:
     from kmed_bench.scoring.analysis_page import NOTICE, write_error_analysis
 
     given = _read(args)
-    page = write_error_analysis(
-        args.out, given.predictions, resolve(args, eval__policy=args.policy).eval, name=args.name
-    )
+    page = write_error_analysis(args.out, given.predictions, resolve(args).eval, name=args.name)
     print(NOTICE)
     print(f"Errors: {page.resolve()}")
     return 0
@@ -195,7 +215,7 @@ def _package(args: argparse.Namespace) -> int:
     if (args.out / "package.json").exists():
         raise KmedError(f"{args.out} holds a benchmark package already; name another folder, or remove it first.")
     given = _read(args)
-    config = resolve(args, eval__policy=args.policy).eval
+    config = resolve(args).eval
     # Without a split the utterances and their references alone say what the package is of.
     report = given.split.report if given.split else {"sha256": None, "counts": {args.part: len(given.predictions)}}
     head = write_package(args.out, report, args.part, {args.name: given.predictions}, config)

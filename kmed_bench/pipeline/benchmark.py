@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from kmed_bench.asr.model.weights import cache_folder
-from kmed_bench.config import Config, digest
+from kmed_bench.config import Config, benchmark_digest
 from kmed_bench.core.console import log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import read_predictions
@@ -26,7 +26,7 @@ from kmed_bench.report.page import write_report
 from kmed_bench.scoring.significance import compare_sizes
 from kmed_bench.tracking.original.log_format import write_original_log
 from kmed_bench.tracking.read import read_bench
-from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench, bench_hash, check_ended, find_bench
+from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench, check_ended, find_bench
 from kmed_bench.tracking.runs import ParentRun, TrackedRun, bench_run
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import featurize_split
@@ -71,14 +71,14 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOu
     check_source(config)
     uri = open_store(config.tracking)
     earlier = _earlier_bench(config, uri, out, resume)
-    tags, run_id = {HASH_TAG: bench_hash(config)}, earlier.run_id if earlier else None
+    tags, run_id = {HASH_TAG: benchmark_digest(config)}, earlier.run_id if earlier else None
     with (
         bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench,
         log_file(folder := results_folder(out, config.profile, bench.run_id)),
     ):
         bench.log_skipped(skipped)
         split = _make_split(config, folder, out, bench, earlier)
-        speech = featurize_split(split, cache_folder() / "features", train=config.train)
+        speech = featurize_split(split, cache_folder() / "features", config)
         trained: list[TrainOutcome] = []
         failed: dict[str, str] = {}
         for size, found in weights.items():
@@ -138,11 +138,10 @@ def _earlier_bench(config: Config, uri: str, out: Path, resume: bool) -> Earlier
 
 def _train(trainer: Trainer, seed: int, name: str, bench: ParentRun, earlier: EarlierBench | None) -> TrainOutcome:
     """Return a training's outcome: found where it is done, continued where it was begun, else run."""
-    split, config = trainer.speech.split, trainer.config.train
-    decisive = digest({"training": trainer.fingerprint(seed), "size": trainer.weights.size, "epochs": config.epochs})
-    before = earlier.trains.get(decisive) if earlier else None
+    fingerprint = trainer.fingerprint(seed)  # within one benchmark, which holds sizes and epochs, it names one training
+    before = earlier.trains.get(fingerprint) if earlier else None
     held = read_training_record(trainer.folder(seed)) if earlier and before is None else {}
-    if held and held["fingerprint"] != trainer.fingerprint(seed):
+    if held and held["fingerprint"] != fingerprint:
         raise KmedError(
             f"{name} was begun with other weights or arithmetic ({trainer.precision} here); continue where it began, "
             "set train.precision to what it was, or leave --resume out to start anew."
@@ -152,9 +151,9 @@ def _train(trainer: Trainer, seed: int, name: str, bench: ParentRun, earlier: Ea
         return _read_outcome(trainer.folder(seed))
     if before:
         log.info(f"{name}: was begun before ({before.status.lower()}) and is continued.")
-    tags = {**trainer.describe(seed), HASH_TAG: decisive}
+    tags = {**trainer.describe(seed), HASH_TAG: fingerprint}
     with bench.child("train", name, tags=tags, run_id=before.run_id if before else None) as run:
-        _log_data(run, split, "training")
+        _log_data(run, trainer.speech.split, "training")
         return trainer.train(seed, run, resume=earlier is not None)
 
 

@@ -72,7 +72,7 @@ def open_system(config: Config, model: str) -> System:
         _check_own(model, network)
         model_bytes = path.stat().st_size
     return System(
-        runtime=_describe_own(config.eval, network),
+        runtime=_describe_own(config, network),
         decode=lambda rows: _decode_own(network, rows, config),
         parameters=sum(p.numel() for p in network.parameters()),
         model_bytes=model_bytes,
@@ -144,18 +144,19 @@ def load_model(config: Config, model: str) -> Whisper:
         return read_hf_folder(path).to(pick_device())
 
 
-def _describe_own(config: EvalConfig, network: Whisper) -> dict[str, Any]:
+def _describe_own(config: Config, network: Whisper) -> dict[str, Any]:
     names = ("batch_size", "precision", "max_new_tokens", "beam_size", "no_repeat_ngram_size")
     return {
         "name": "kmed-bench",
         "version": f"{__version__}, torch {importlib.metadata.version('torch')}",
         "settings": {
-            **{name: getattr(config, name) for name in names},
+            **{name: getattr(config.eval, name) for name in names},
+            "features": config.features.dtype,
             "language": "ko",
             "device": network.device.type,
             "timed": "encoder and decoding of ready features",
         },
-        "audio_context": config.audio_context,
+        "audio_context": config.eval.audio_context,
     }
 
 
@@ -163,8 +164,13 @@ def _decode_own(network: Whisper, rows: pd.DataFrame, config: Config) -> list[Pr
     """Return our own predictions; a first batch of the longest clips is decoded untimed."""
     settings = config.eval
     with track("Features") as tick:
-        budget = int(config.train.feature_budget_gib * _GIB)
-        store = build_features(rows, cache_folder() / "features", budget_bytes=budget, progress=tick)
+        store = build_features(
+            rows,
+            cache_folder() / "features",
+            dtype=config.features.dtype,
+            budget_bytes=int(config.features.cache_gib * _GIB),
+            progress=tick,
+        )
 
     predict_as_set(network, rows.nlargest(settings.batch_size, "duration_s"), store, settings)
     with track("Decoding") as tick:

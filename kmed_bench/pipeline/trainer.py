@@ -12,7 +12,7 @@ from whisper.model import Whisper
 
 from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
-from kmed_bench.config import Config
+from kmed_bench.config import Config, training_digest
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json, replacing, write_json, write_text_atomically
@@ -34,7 +34,7 @@ from kmed_bench.training.epochs import (
 from kmed_bench.training.fit import mean_loss
 from kmed_bench.training.original_recipe import original_losses
 from kmed_bench.training.parallel import Parallel
-from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper, fingerprint
+from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper
 
 log = logging.getLogger(__name__)
 
@@ -122,11 +122,9 @@ class Trainer:
 
     def fingerprint(self, seed: int) -> str:
         """Return the digest of what decides a seed's result."""
-        decoding = {key: value for key, value in dataclasses.asdict(self.config.eval).items() if "bootstrap" not in key}
-        return fingerprint(
-            self.config.train,
+        return training_digest(
+            self.config,
             seed=seed,
-            eval=decoding,
             weights=self.weights.sha256,
             split=self.speech.split.sha256,
             precision=self.precision,

@@ -71,28 +71,25 @@ class ScoredEpoch(EpochResult):
         }
 
 
-def featurize_split(
-    split: Split, cache: Path, parts: Sequence[str] = PARTS, train: TrainConfig | None = None
-) -> FeaturizedSplit:
+def featurize_split(split: Split, cache: Path, config: Config, parts: Sequence[str] = PARTS) -> FeaturizedSplit:
     """Return a split with the features of its parts, made or found in the cache folder.
 
     Parameters
     ----------
-    train : TrainConfig, optional
-        Training's settings, for the format of the features and the speeds it draws from.
+    config : Config
+        Its ``features``, and the speeds that training draws from.
     """
-    form = train or TrainConfig()
-    budget = int(form.feature_budget_gib * 2**30)
+    features, budget = config.features, int(config.features.cache_gib * 2**30)
 
     def build(part: str, speed: float = 1.0) -> FeatureStore:
         label = f"Features of {part}" + (f" at speed {speed:g}" if speed != 1 else "")
         with track(label) as tick:
             return build_features(
-                split.parts[part], cache, dtype=form.features, speed=speed, budget_bytes=budget, progress=tick
+                split.parts[part], cache, dtype=features.dtype, speed=speed, budget_bytes=budget, progress=tick
             )
 
     stores = {part: build(part) for part in parts}
-    speeds = {speed: build("train", speed) for speed in form.speed_factors} if "train" in parts else {}
+    speeds = {speed: build("train", speed) for speed in config.train.speed_factors} if "train" in parts else {}
     return FeaturizedSplit(split, stores, speeds)
 
 
@@ -139,7 +136,7 @@ def train_epochs(
     train, valid = (training_examples(speech, part, config)[0] for part in ("train", "valid"))
     source: Any = speech.speeds or speech.stores["train"]
     if encodes_once(config.train):
-        source = _encode_train(model, speech, train, config.train, parallel)
+        source = _encode_train(model, speech, train, config, parallel)
     results = fit(
         model,
         train,
@@ -180,7 +177,7 @@ def encodes_once(config: TrainConfig) -> bool:
 
 
 def _encode_train(
-    model: Whisper, speech: FeaturizedSplit, train: Sequence[Example], config: TrainConfig, parallel: Parallel
+    model: Whisper, speech: FeaturizedSplit, train: Sequence[Example], config: Config, parallel: Parallel
 ) -> EncoderOutputStore:
     with parallel.main_first():
         return build_encoder_outputs(
@@ -188,9 +185,9 @@ def _encode_train(
             speech.stores["train"],
             [e.utterance_id for e in train],
             cache_folder() / "features",
-            context=config.audio_context,
-            dtype=config.features,
-            budget_bytes=int(config.feature_budget_gib * 2**30),
+            context=config.train.audio_context,
+            dtype=config.features.dtype,
+            budget_bytes=int(config.features.cache_gib * 2**30),
         )
 
 
