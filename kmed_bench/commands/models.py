@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kmed_bench.commands.options import Add, add_resume, resolve
 from kmed_bench.commands.scores import print_scores, say_comparison
+from kmed_bench.config import adjust
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS, SIZES
 
@@ -57,6 +58,7 @@ def _train(args: argparse.Namespace) -> int:
             f"`train` trains one size with one seed, and was given sizes {sizes} and seed {seeds}; name one of each "
             "with --size and --seed, or use `run`."
         )
+    config = adjust(config, {"train.seeds": config.train.seeds[:1]})  # a profile may name several
     trained = train_one(config, args.split, args.out, narrator=Narrator(), resume=args.resume == "true")
     if trained is None:  # a further process of a training that another one reports
         return 0
