@@ -1,6 +1,7 @@
 """A command reads the settings that it takes, and takes those that it reads: none is accepted and ignored."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ class Recorder:
         names = {field.name for field in dataclasses.fields(cls)}
 
         def look(node: object, name: str) -> object:
-            if name in names:
+            copying = sys._getframe(1).f_globals["__name__"] == "dataclasses"  # `replace` looks at every field
+            if name in names and not copying:
                 self.read.add(f"{group}.{name}")
             return object.__getattribute__(node, name)
 
