@@ -8,12 +8,12 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 import argparse
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from kmed_bench import __version__
 from kmed_bench.commands import data, export, history, models, run, scores, settings, tracked, tune
-from kmed_bench.commands.options import PROFILE, Command, CommandParser, take_overrides
-from kmed_bench.core.console import LEVELS, configure_logging
+from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
+from kmed_bench.core.console import configure_logging
 from kmed_bench.core.errors import KmedError
 
 # The order in which `kmed-bench --help` lists them.
@@ -59,24 +59,8 @@ def _parser(profile: str | None = None) -> argparse.ArgumentParser:
         epilog="Settings are given as --group.field VALUE, such as --train.lr 1e-5; `kmed-bench settings` lists them.",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name", parser_class=CommandParser)
-
-    def add(
-        name: str,
-        command: Command,
-        text: str,
-        *,
-        reads: Iterable[str] = (),
-        short: Mapping[str, str] | None = None,
-        profile_default: str = PROFILE,
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("--log-level", choices=LEVELS, default="info", help="messages on standard error (info)")
-        if reads:
-            sub.add_settings(reads, short or {}, profile_default, profile)
-        sub.set_defaults(command=command)
-        return sub
-
+    added = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name", parser_class=CommandParser)
+    commands = Commands(added, profile)
     for module in _MODULES:
-        module.register(add)
+        module.register(commands)
     return parser

@@ -4,15 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.config.describe import setting_keys
 from kmed_bench.core.schema import PARTS
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
     demo_keys = {name: f"data.demo_{name}" for name in ("speakers", "sentences", "seed")}
-    demo = add(
+    demo = commands.add(
         "demo-corpus",
         _demo_corpus,
         "Write a synthetic corpus in the download's layout.",
@@ -23,7 +23,7 @@ def register(add: Add) -> None:
     demo.add_argument("--layout", choices=("zips", "tree"), default="zips", help="archives, or joined files (zips)")
 
     own = ("data.source", *demo_keys.values())
-    ingest = add(
+    ingest = commands.add(
         "ingest",
         _ingest,
         "Turn a download into a manifest, with every reject counted.",
@@ -32,7 +32,7 @@ def register(add: Add) -> None:
     ingest.add_argument("source", type=Path, nargs="+", help="folder of a download; several make one manifest")
     ingest.add_argument("out", type=Path, help="folder for manifest.parquet, rejects.csv and quality.json")
 
-    split = add(
+    split = commands.add(
         "split",
         _split,
         "Draw train, valid and test from a manifest.",

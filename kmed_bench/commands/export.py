@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from kmed_bench.pipeline.export import Trial
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    export = add(
+    export = commands.add(
         "export",
         _export,
         "Write a model for another runtime; refused if its CER drifts.",

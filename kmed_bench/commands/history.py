@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.core.errors import KmedError
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    imported = add(
+    imported = commands.add(
         "import-log",
         _import_log,
         "Put logs of the original benchmark into MLflow, labelled as such.",
@@ -18,7 +18,7 @@ def register(add: Add) -> None:
     )
     imported.add_argument("file", type=Path, nargs="+", help="a logging_*.json; each is imported whole or not at all")
 
-    history = add(
+    history = commands.add(
         "history",
         _history,
         "Write a benchmark's curves as logging_<size>.json for the original's plots.",

@@ -3,15 +3,16 @@
 import argparse
 from pathlib import Path
 
-from kmed_bench.commands.options import Add, add_resume, resolve
+from kmed_bench.commands.options import Commands, add_resume, resolve
 from kmed_bench.commands.scores import print_scores, say_comparison
+from kmed_bench.config import adjust
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS, SIZES
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    train = add(
+    train = commands.add(
         "train",
         _train,
         "Fine-tune one size (--size) on a split.",
@@ -22,7 +23,7 @@ def register(add: Add) -> None:
     train.add_argument("out", type=Path, help="folder for checkpoints, state and history; each seed has its own in it")
     add_resume(train, "continue from the state in OUT, in the same MLflow run")
 
-    evaluate = add(
+    evaluate = commands.add(
         "evaluate",
         _evaluate,
         "Decode and score a part of a split with any model.",
@@ -41,7 +42,7 @@ def register(add: Add) -> None:
         help="also compare clip by clip: a predictions.jsonl, the scores.json beside it, or a benchmark package",
     )
 
-    weights = add("weights", _weights, "List where each size's weights come from, or fetch one.")
+    weights = commands.add("weights", _weights, "List where each size's weights come from, or fetch one.")
     weights.add_argument("size", nargs="?", choices=SIZES, help="the size to fetch (none: list all)")
 
 
@@ -56,6 +57,7 @@ def _train(args: argparse.Namespace) -> int:
             f"`train` trains one size with one seed, and was given sizes {sizes} and seed {seeds}; name one of each "
             "with --size and --seed, or use `run`."
         )
+    config = adjust(config, {"train.seeds": config.train.seeds[:1]})  # a profile may name several
     trained = train_one(config, args.split, args.out, resume=args.resume == "true")
     if trained is None:  # a further process of a training that another one reports
         return 0

@@ -1,13 +1,15 @@
 """What the commands share: their parser, with an option for each setting that a command reads."""
 
 import argparse
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from kmed_bench.config import PROFILES, Config, load_config
 from kmed_bench.config.describe import setting_keys, settings_text
 from kmed_bench.config.load import explain_unknown
+from kmed_bench.core.console import LEVELS
 from kmed_bench.core.errors import KmedError
 
 # The headline settings have short names, in MLproject and here; every other is `--group.field VALUE`.
@@ -28,32 +30,6 @@ AS_PROFILE = "profile"
 PROFILE = "sound"
 
 Command = Callable[[argparse.Namespace], int]
-
-
-class Add(Protocol):
-    """Adds a command to the parser; its function gets the arguments and returns the exit status."""
-
-    def __call__(
-        self,
-        name: str,
-        command: Command,
-        text: str,
-        *,
-        reads: Iterable[str] = (),
-        short: Mapping[str, str] | None = None,
-        profile_default: str = PROFILE,
-    ) -> argparse.ArgumentParser:
-        """Return the command's own parser.
-
-        Parameters
-        ----------
-        reads : iterable of str
-            Groups and dotted keys of the settings that the command reads; it accepts no others.
-        short : mapping, optional
-            Short names of settings in this command to their dotted keys; they replace those of ``ALIASES``.
-        profile_default : str
-            The default of ``--profile``, which commands that read settings have.
-        """
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -93,6 +69,48 @@ class CommandParser(argparse.ArgumentParser):
         width = max(40, shutil.get_terminal_size().columns - 2)
         text = settings_text(labels, [self._shown_profile], width, marks=False)
         return f"{super().format_help()}\nsettings that it reads:\n\n{text}\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """The commands of the command line.
+
+    Attributes
+    ----------
+    profile : str or None
+        What ``--profile`` was given, for the values that `--help` shows.
+    """
+
+    subparsers: "argparse._SubParsersAction[CommandParser]"
+    profile: str | None = None
+
+    def add(
+        self,
+        name: str,
+        command: Command,
+        text: str,
+        *,
+        reads: Iterable[str] = (),
+        short: Mapping[str, str] | None = None,
+        default: str = PROFILE,
+    ) -> CommandParser:
+        """Return the parser of a new command, whose function gets the arguments and returns the exit status.
+
+        Parameters
+        ----------
+        reads : iterable of str
+            Groups and dotted keys of the settings that the command reads; it accepts no others.
+        short : mapping, optional
+            Short names of settings in this command to their dotted keys; they replace those of ``ALIASES``.
+        default : str
+            Of ``--profile``, which commands that read settings have.
+        """
+        parser: CommandParser = self.subparsers.add_parser(name, help=text, description=text)
+        parser.add_argument("--log-level", choices=LEVELS, default="info", help="messages on standard error (info)")
+        if reads:
+            parser.add_settings(reads, short or {}, default, self.profile)
+        parser.set_defaults(command=command)
+        return parser
 
 
 def add_resume(parser: argparse.ArgumentParser, text: str) -> None:

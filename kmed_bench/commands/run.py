@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from kmed_bench.commands.options import Add, add_resume, resolve
+from kmed_bench.commands.options import Commands, add_resume, resolve
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    run = add(
+    run = commands.add(
         "run",
         _run,
         "All of it: weights, corpus, split, training, report.",
         reads=["data", "split", "model", "features", "train", "eval", "tracking"],
-        profile_default="auto",
+        default="auto",
     )
     run.add_argument("--out", type=Path, default=Path("kmed-output"), help="folder for results (kmed-output)")
     add_resume(run, "continue the latest unfinished benchmark of the same settings")
-    add("doctor", _doctor, "What is there, what is missing, and the remedy.", reads=["tracking.uri"])
+    commands.add("doctor", _doctor, "What is there, what is missing, and the remedy.", reads=["tracking.uri"])
 
 
 def _run(args: argparse.Namespace) -> int:

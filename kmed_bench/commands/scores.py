@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.config import Config, Decides
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
@@ -21,9 +21,9 @@ _SCORING = tuple(decisive(Config(), Decides.SCORING))
 _SHORT = {"policy": "eval.policy"}
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    score = add(
+    score = commands.add(
         "score",
         _score,
         "Score any system's predictions, and compare them with a baseline.",
@@ -31,29 +31,33 @@ def register(add: Add) -> None:
         short=_SHORT,
     )
     _add_predictions(score)
-    score.add_argument("out", type=Path)
+    score.add_argument("out", type=Path, help="folder for scores.json")
     score.add_argument(
         "--against", type=Path, metavar="BASELINE", help="a benchmark package, or another predictions.jsonl"
     )
 
-    compare = add(
-        "compare", _compare, "Paired difference in CER of two predictions files.", reads=_SCORING, short=_SHORT
+    compare = commands.add(
+        "compare",
+        _compare,
+        "Paired difference in CER of two predictions files.",
+        reads=["eval.policy", "eval.bootstrap_draws", "eval.bootstrap_seed"],
+        short=_SHORT,
     )
-    compare.add_argument("a", type=Path)
-    compare.add_argument("b", type=Path)
+    compare.add_argument("a", type=Path, help="a predictions.jsonl")
+    compare.add_argument("b", type=Path, help="another one of the same utterances")
 
-    errors = add(
+    errors = commands.add(
         "errors",
         _errors,
         "What goes wrong, clip by clip; the files hold transcripts and stay local.",
-        reads=["eval.policy"],
+        reads=_SCORING,
         short=_SHORT,
     )
     _add_predictions(errors)
-    errors.add_argument("out", type=Path)
+    errors.add_argument("out", type=Path, help="folder for the page and its tables")
     errors.add_argument("--name", default="model", help="what the page calls the system")
 
-    package = add(
+    package = commands.add(
         "package",
         _package,
         "A benchmark package of a baseline: ids, hashes, counts; no text, no audio.",
@@ -61,7 +65,7 @@ def register(add: Add) -> None:
         short=_SHORT,
     )
     _add_predictions(package)
-    package.add_argument("out", type=Path)
+    package.add_argument("out", type=Path, help="a new folder")
     package.add_argument("--name", default="baseline", help="what the package calls the system")
 
 

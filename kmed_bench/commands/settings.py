@@ -4,15 +4,9 @@ import argparse
 import shutil
 import sys
 
-from kmed_bench.commands.options import Add
+from kmed_bench.commands.options import Commands
 from kmed_bench.config import PROFILES
-from kmed_bench.config.describe import (
-    describe_group,
-    describe_settings,
-    profile_values,
-    setting_keys,
-    settings_text,
-)
+from kmed_bench.config.describe import describe_group, describe_settings, profile_values, setting_keys, settings_text
 from kmed_bench.core.errors import KmedError
 
 _TABLE_COLUMNS = 110  # narrower terminals get plain text
@@ -28,9 +22,11 @@ makes two runs the same is derived from it. A setting that decides nothing may c
 """
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    settings = add("settings", _settings, "List settings: meaning, type, default, profile values, what they decide.")
+    settings = commands.add(
+        "settings", _settings, "List settings: meaning, type, default, profile values, what they decide."
+    )
     settings.add_argument("group", nargs="?", help="a group, such as train, or one setting, such as train.lr (all)")
     settings.add_argument(
         "--profile", metavar="NAME", help=f"show only this one's values: {', '.join(PROFILES)}, a file"
@@ -78,10 +74,8 @@ def _print_table(keys: list[str], profiles: list[str]) -> None:
     table.add_column("Meaning", ratio=5, overflow="fold")
     for name in ("Type", "Default", "Profiles", "Decides"):
         table.add_column(name, ratio=2 if name == "Default" else None, overflow="fold")
-    for before, key in zip([None, *keys], keys, strict=False):
-        if before and before.partition(".")[0] != key.partition(".")[0]:
-            table.add_section()
+    for key in keys:
         one = describe_settings()[key]
         differing = "\n".join(f"{name}: {value}" for name, value in others[key].items())
-        table.add_row(one.key, one.meaning, one.kind, one.default, differing, one.decides)
+        table.add_row(key, one.meaning, one.kind, one.default, differing, one.decides)
     Console().print(table)

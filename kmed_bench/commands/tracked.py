@@ -4,19 +4,19 @@ import argparse
 import json
 from pathlib import Path
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.core.errors import KmedError
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    report = add("report", _report, "Write the HTML report of a tracked benchmark.", reads=["tracking.uri"])
+    report = commands.add("report", _report, "Write the HTML report of a tracked benchmark.", reads=["tracking.uri"])
     report.add_argument("out", type=Path, help="folder for the page, its images and tables")
     report.add_argument("--bench", help="run id of the benchmark (default: the latest)")
     report.add_argument("--imported", action="store_true", help="also show imported logs of the original benchmark")
     report.add_argument("--study", type=Path, metavar="FOLDER", help="also show the study that `tune` wrote there")
 
-    promote = add(
+    promote = commands.add(
         "promote", _promote, "Make a registered version the champion if the gate holds.", reads=["tracking.uri"]
     )
     promote.add_argument("name", help="a registered model, such as kmed-whisper-base")

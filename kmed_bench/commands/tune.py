@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from kmed_bench.commands.options import AS_PROFILE, Add, resolve
+from kmed_bench.commands.options import AS_PROFILE, Commands, resolve
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    tune = add(
+    tune = commands.add(
         "tune",
         _tune,
         "Search training settings of one size (--size) by decoded valid CER; run it again, anywhere, to join.",

@@ -10,7 +10,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from kmed_bench.config import settings, tune
-from kmed_bench.config.fields import Decides, marks
+from kmed_bench.config.fields import marks
 from kmed_bench.config.load import adapter, flatten, load_config
 from kmed_bench.config.settings import Config
 
@@ -20,26 +20,11 @@ _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A setting in words.
+    """A setting in words."""
 
-    Attributes
-    ----------
-    key : str
-        Dotted, such as ``train.lr``.
-    meaning : str
-        The docstring of its field, in one line.
-    kind : str
-        Type and limits.
-    default : str
-        Value without any profile.
-    decides : str
-        What its mark names.
-    """
-
-    key: str
-    meaning: str
-    kind: str
-    default: str
+    meaning: str  # the text below its field, in one line
+    kind: str  # type and limits
+    default: str  # without any profile
     decides: str
 
 
@@ -59,11 +44,10 @@ def describe_settings() -> dict[str, Setting]:
         group, name = key.split(".")
         kind = type(getattr(tree, group))
         found[key] = Setting(
-            key=key,
             meaning=docs[f"{kind.__name__}.{name}"],
             kind=_describe_kind(schemas[kind.__name__]["properties"][name]),
             default=defaults[key],
-            decides=describe_mark(marks(kind)[name]),
+            decides=", ".join(str(mark.name).lower() for mark in marks(kind)[name]) or "nothing",
         )
     return found
 
@@ -71,11 +55,6 @@ def describe_settings() -> dict[str, Setting]:
 def describe_group(group: str) -> str:
     """Return what a group of settings is about."""
     return inspect.cleandoc(type(getattr(Config(), group)).__doc__ or "")
-
-
-def describe_mark(mark: Decides) -> str:
-    """Return what a setting decides, in words."""
-    return ", ".join(str(kind.name).lower() for kind in mark) or "nothing"
 
 
 def shown_values(config: Config) -> dict[str, str]:
