@@ -12,8 +12,8 @@ from kmed_bench.core.errors import KmedError
 
 # What a training is made of: each call of these, and each return, is a moment at which it can be killed.
 STEP = {"take", "_backward", "_clip", "_check"}
-WRITE = {"save", "save_weights", "fsync", "replace", "write_json", "_write_history"}
-VALIDATE = {"mean_loss", "decode_shared", "predict_part"}
+WRITE = {"save", "save_weights", "fsync", "replace", "write_json", "write_history"}
+VALIDATE = {"mean_loss", "decode_part", "predict_part"}
 TRACK = {"log_batch", "log_epoch", "log_artifact", "log_text", "_finish"}
 KINDS = {"step": STEP, "write": WRITE, "validate": VALIDATE, "track": TRACK, "any": STEP | WRITE | VALIDATE | TRACK}
 
@@ -34,13 +34,13 @@ class Moments:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stopping(number: int) -> Callable[[str], AbstractContextManager[Callable[[int, int], None]]]:
-    """Return a ``track`` that sends this process a signal after the sixth step: the second of epoch 2."""
+def stopping(number: int, after: int = 6) -> Callable[[str], AbstractContextManager[Callable[[int, int], None]]]:
+    """Return a ``track`` that sends this process a signal after so many steps."""
 
     @contextmanager
     def track(_label: str) -> Iterator[Callable[[int, int], None]]:
         def tick(done: int, _total: int) -> None:
-            if done == 6:
+            if done == after:
                 os.kill(os.getpid(), number)
 
         yield tick

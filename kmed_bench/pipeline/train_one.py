@@ -1,4 +1,4 @@
-"""`train`: one size and seed on a split that exists, alone or by several processes together."""
+"""`train`: one size and seed on a split that exists, by one process or by several together."""
 
 import contextlib
 import logging
@@ -12,10 +12,10 @@ from kmed_bench.config import Config
 from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.version import code_version
-from kmed_bench.corpus.demo.demo import corpus_name
 from kmed_bench.corpus.splitting.split import read_split
-from kmed_bench.pipeline.preparation import collect_weights
-from kmed_bench.pipeline.trainer import Trainer, TrainOutcome, describe_outcome, read_training_record
+from kmed_bench.pipeline.preparation import collect_weights, log_split
+from kmed_bench.pipeline.trainer import Trainer
+from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome, read_training_record
 from kmed_bench.tracking.runs import standalone_run
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import featurize_split
@@ -35,13 +35,13 @@ def train_one(
     Parameters
     ----------
     resume : bool
-        Go on from the state in ``out``, in the MLflow run that began there.
+        Resume from the state in ``out``, in the MLflow run that started there.
 
     Raises
     ------
     KmedError
         When the size has no weights, the split can't be read, the store can't be used, or ``resume`` finds a
-        training of other settings.
+        training with other settings.
     """
     (size,) = config.model.sizes
     parallel = Parallel.from_environment()
@@ -61,39 +61,38 @@ def train_from(
     resume: bool = False,
     parallel: Parallel | None = None,
 ) -> tuple[TrainOutcome, str] | None:
-    """Do what `train_one` does, from weights that are at hand."""
+    """Do what `train_one` does, with the weights that are passed in."""
     parallel, seed = parallel or Parallel(), config.train.seeds[0]
     with parallel.main_first():
         split = read_split(split_folder)
         speech = featurize_split(split, cache_folder() / "features", config)
     trainer = Trainer(config, weights, speech, out, parallel)
     if not parallel.is_main:
-        trainer.follow(seed, resume)
+        trainer.train(seed, None, resume)
         return None
-    with _alone_in(trainer.folder(seed)), log_file(out):
+    with _only_process_in(trainer.folder(seed)), log_file(out):
         if resume:
             trainer.done(seed)
         else:
             trainer.check_fresh(seed)
         uri = open_store(config.tracking)
         run_id = _run_to_continue(trainer, seed) if resume else None
-        name = f"train-{weights.size}-seed{seed}"
-        started = standalone_run(
-            config, kind="train", name=name, code_version=code_version(), tags=trainer.describe(seed), run_id=run_id
-        )
-        with started as run:
+        name, tags = f"train-{weights.size}-seed{seed}", trainer.describe(seed)
+        with standalone_run(
+            config, kind="train", name=name, code_version=code_version(), tags=tags, run_id=run_id
+        ) as run:
             if run_id is None:
-                trainer.begin(seed, run)  # first of all, so that a training killed at once is found again
-            counts, corpus = split.report["counts"], corpus_name(split.parts["train"])
-            run.log_dataset(sha256=split.sha256, counts=counts, context="training", name=corpus)
+                trainer.record(seed, run)  # first of all, so that a training killed at once is found again
+            log_split(run, split, "training")
             outcome = trainer.train(seed, run, resume)
-    log.info(describe_outcome(outcome))
+        assert outcome is not None  # this is the process that writes
+        log.info(describe_outcome(outcome))
     return outcome, uri
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep a second process from training in the folder; the system frees the lock of one that was killed."""
+def _only_process_in(folder: Path) -> Iterator[None]:
+    """Keep a second process from training in the folder; the system frees the lock of a killed one."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".training.lock")
     try:
@@ -107,13 +106,13 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _run_to_continue(trainer: Trainer, seed: int) -> str | None:
-    account = read_training_record(trainer.folder(seed))
-    if not account:
+    record = read_training_record(trainer.folder(seed))
+    if record is None:
         log.info("Nothing to continue in %s: a new training starts.", trainer.folder(seed))
         return None
-    if account["fingerprint"] != trainer.fingerprint(seed):
+    if record.fingerprint != trainer.fingerprint(seed):
         raise KmedError(
             f"{trainer.folder(seed)} holds a training with other settings, data, weights or arithmetic; continue it "
-            "with what it was started with, or choose another folder to start anew."
+            "with what it was started with, or choose another folder to start over."
         )
-    return str(account["run_id"])
+    return record.run_id
