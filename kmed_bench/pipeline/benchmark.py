@@ -25,7 +25,8 @@ from kmed_bench.pipeline.preparation import (
 from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome
 from kmed_bench.report.page import write_report
-from kmed_bench.scoring.significance import compare_sizes
+from kmed_bench.scoring import ScoringOptions
+from kmed_bench.scoring.significance import compare_sizes, comparisons_file
 from kmed_bench.tracking.original.log_format import write_original_log
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench
@@ -167,7 +168,8 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: ParentRun) -> N
         size: (read_predictions(folder / "predictions_untouched.jsonl"), read_predictions(folder / "predictions.jsonl"))
         for size, folder in folders.items()
     }
-    bench.log_json({"comparisons": compare_sizes(predictions, config.eval)}, "comparisons.json")
+    comparisons = compare_sizes(predictions, ScoringOptions.from_config(config))
+    bench.log_json(comparisons_file(comparisons), "comparisons.json")
 
 
 def _make_report(uri: str, bench: ParentRun, folder: Path, earlier: EarlierBench | None) -> Path:

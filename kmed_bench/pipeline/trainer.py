@@ -92,7 +92,7 @@ class Trainer:
             "kmed.train_precision": self.precision,
             "kmed.train_context": self.config.train.audio_context,
             "kmed.eval_context": self.config.eval.audio_context,
-            "kmed.transcript_policy": self.config.eval.policy,
+            "kmed.transcript_policy": self.config.data.transcript_side,
         }
 
     def folder(self, seed: int) -> Path:
@@ -191,7 +191,7 @@ class Trainer:
         valid, test = (
             decode_part(model, self.speech, part, self.config.eval, self.parallel) for part in ("valid", "test")
         )
-        rates = part_rates(valid, self.config.eval)
+        rates = part_rates(valid, self.config.data.transcript_side)
         examples, _ = training_examples(self.speech, "valid", self.config)
         loss = mean_loss(model, examples, store, self.config.train, self.precision, parallel=self.parallel)
         return Untouched({"valid/loss": loss, "valid/cer": rates["cer"], "valid/wer": rates["wer"]}, test)

@@ -18,6 +18,7 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.scoring.measures import count_utterances, rates
+from kmed_bench.text.marks import Policy
 from kmed_bench.training import adapt
 from kmed_bench.training.batches import Example, build_examples
 from kmed_bench.training.encoder_outputs import EncoderOutputStore, build_encoder_outputs
@@ -98,7 +99,7 @@ def training_examples(speech: FeaturizedSplit, part: str, config: Config) -> tup
     return build_examples(
         speech.split.parts[part],
         speech.stores[part],
-        policy=config.eval.policy,
+        policy=config.data.transcript_side,
         max_len=config.train.max_len,
         tokenizer=korean_tokenizer(),
     )
@@ -158,7 +159,7 @@ def train_epochs(
         started = time.perf_counter()
         predictions = decode_part(model, speech, "valid", config.eval, parallel)
         decode_s = (time.perf_counter() - started) / len(predictions)
-        scores = part_rates(predictions, config.eval)
+        scores = part_rates(predictions, config.data.transcript_side)
         scored = ScoredEpoch(
             **dataclasses.asdict(result), valid_cer=scores["cer"], valid_wer=scores["wer"], decode_s=decode_s
         )
@@ -218,7 +219,7 @@ def decode_part(
     return [decoded[name] for name in rows["utterance_id"]]
 
 
-def part_rates(predictions: list[Prediction], config: EvalConfig) -> dict[str, float]:
-    """Return the error rates of decoded transcripts, without those that are undefined."""
-    every = rates(count_utterances(predictions, config.policy))
+def part_rates(predictions: list[Prediction], side: Policy) -> dict[str, float]:
+    """Return the error rates of decoded transcripts against a side of the dual notation, without undefined ones."""
+    every = rates(count_utterances(predictions, side))
     return {name: value for name, value in every.items() if value is not None}
