@@ -1,11 +1,12 @@
 """Whether the best trial is better or lucky: its settings and the default ones, trained again on several seeds."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.stats
 
-from kmed_bench.config import Config, adjust, digest
+from kmed_bench.config import Config, adjust, confirmation_digest
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import Confirmation
@@ -14,6 +15,8 @@ from kmed_bench.tracking.processes import is_gone, this_process
 from kmed_bench.tuning.search import Search
 from kmed_bench.tuning.space import find_default
 from kmed_bench.tuning.study_record import write_confirmation
+
+log = logging.getLogger(__name__)
 
 _OWNER = "kmed.confirming"
 
@@ -47,10 +50,10 @@ def confirm_best(search: Search, seeds: Sequence[int]) -> None:
     record = search.record()
     best = record.best()
     if best is None or best.is_default:
-        search.narrator.say("Nothing to confirm: no complete trial beats the published settings.")
+        log.info("Nothing to confirm: no complete trial beats the default settings.")
         return
     if not _claim(search):
-        search.narrator.say("Another process confirms the best trial; its page will say what it found.")
+        log.info("Another process confirms the best trial; its page will say what it found.")
         return
     try:
         default = [_train(search, find_default(search.config), seed, "default") for seed in seeds]
@@ -61,7 +64,7 @@ def confirm_best(search: Search, seeds: Sequence[int]) -> None:
     write_confirmation(search.queue.study, best.number, found)
     search.parent.log_metrics({"confirm/delta": found.delta, "confirm/low": found.low, "confirm/high": found.high})
     search.parent.set_tags({"kmed.confirmed": found.verdict})
-    search.narrator.say(f"Best settings against published on {len(seeds)} seeds: {found.verdict}.")
+    log.info(f"Best settings against the default ones on {len(seeds)} seeds: {found.verdict}.")
 
 
 def compare_seeds(seeds: Sequence[int], default: Sequence[float], best: Sequence[float]) -> Confirmation:
@@ -98,12 +101,12 @@ def _claim(search: Search) -> bool:
 def _train(search: Search, params: Mapping[str, Choice], seed: int, which: str) -> float:
     """Return the valid CER of settings trained with a seed, from the study if it was measured before."""
     config = adjust(search.config, params)
-    key = f"kmed.confirm.{digest([config.train.__dict__, seed])}"
+    key = f"kmed.confirm.{confirmation_digest(config, seed)}"
     study = search.queue.study
     if key not in study.user_attrs:
         with search.parent.child("confirm", f"confirm-{which}-seed{seed}") as run:
             run.set_tags({"kmed.study": search.name, "kmed.size": search.weights.size, "kmed.seed": str(seed)})
             cer = search.train(run, config, seed).valid_cer
         study.set_user_attr(key, cer)
-        search.narrator.say(f"Settings of {which}, seed {seed}: valid CER {cer:.2%}")
+        log.info(f"Settings of {which}, seed {seed}: valid CER {cer:.2%}")
     return float(study.user_attrs[key])

@@ -5,12 +5,13 @@ import math
 
 import optuna
 
-from kmed_bench.config import Config, Range, TrainConfig, adjust, flatten
+from kmed_bench.config import Config, Decides, Range, TrainConfig, adjust
+from kmed_bench.config.identity import decisive
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 
-# These define what a trial is, not how well it trains: seeds belong to `--confirm`, epochs to the pruner.
-_FIXED = ("train.seeds", "train.epochs")
+# It defines what a trial is, not how well it trains: epochs belong to the pruner, as seeds do to `--confirm`.
+_FIXED = ("train.epochs",)
 
 
 def check_space(config: Config) -> None:
@@ -22,7 +23,8 @@ def check_space(config: Config) -> None:
         When the space is empty, names a setting that is not one of training's, has a value that the setting does not
         take, or lacks the default value.
     """
-    tunable = [key for key in flatten(Config()) if key.startswith("train.") and key not in _FIXED]
+    decided = decisive(Config(), Decides.TRAINING)
+    tunable = [key for key in decided if key.startswith("train.") and key not in _FIXED]
     if not config.tune.space:
         raise KmedError(
             "tune.space is empty, so there is nothing to search; name settings such as "
