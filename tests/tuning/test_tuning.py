@@ -334,7 +334,7 @@ def test_a_record_counts_what_counts(tmp_path):
     assert again.lead == lead
     assert again.tables[0].rows.equals(study_section(record, ()).tables[0].rows)
     (tmp_path / "study.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(KmedError, match="is not the record of a study"):
+    with pytest.raises(KmedError, match="has version 0 of kmed-study"):
         read_section(tmp_path)
 
 
