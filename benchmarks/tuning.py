@@ -2,9 +2,9 @@
 
     python benchmarks/tuning.py [--quick] [--json FILE] [--pruner NAME]
 
-Whisper base, learning rate from 1e-6 to 1e-3 with the published one first, decoded valid CER. Both sides draw with the
+Whisper base, learning rate from 1e-6 to 1e-3 with the default one first, decoded valid CER. Both sides draw with the
 same seeds and alternate: 8 trials of 4 epochs for one seed (--quick), 12 of 6 for three. A ratio over 1 means that
-pruning took less. `no_worse` says whether the pruned study's best trial is at least as good as the published settings.
+pruning took less. `no_worse` says whether the pruned study's best trial is at least as good as the default settings.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from demo_split import prepare
 from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.model.weights import find_weights
 from kmed_bench.config import Config, load_config
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import configure_logging
 from kmed_bench.tuning.tune import tune
 
 
@@ -50,13 +50,13 @@ def settings(folder: Path, *, quick: bool, seed: int, pruner: str) -> Config:
     )
 
 
-def measure(config: Config, split: Path, out: Path, narrator: Narrator) -> dict[str, Any]:
+def measure(config: Config, split: Path, out: Path) -> dict[str, Any]:
     """Return what one study took and found."""
     started = time.perf_counter()
-    record = tune(config, find_weights("base"), split, out, code_version="benchmark", narrator=narrator).record
-    best, published = record.best(), record.published()
+    record = tune(config, find_weights("base"), split, out, code_version="benchmark").record
+    best, default = record.best(), record.default()
     assert best is not None
-    assert published is not None
+    assert default is not None
     return {
         "seed": config.tune.seed,
         "epochs": sum(trial.epochs for trial in record.trials),
@@ -65,7 +65,7 @@ def measure(config: Config, split: Path, out: Path, narrator: Narrator) -> dict[
         "failed": sum(trial.state == "failed" for trial in record.trials),
         "best_cer": best.cer,
         "best_lr": best.params["train.lr"],
-        "published_cer": published.cer,
+        "default_cer": default.cer,
     }
 
 
@@ -75,14 +75,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the result is written")
     parser.add_argument("--pruner", default="median", help="median, successive_halving or hyperband")
     args = parser.parse_args()
-    narrator, taken = Narrator(), {args.pruner: [], "none": []}
+    configure_logging()
+    taken = {args.pruner: [], "none": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        split = prepare(settings(folder, quick=args.quick, seed=0, pruner="none"), folder, narrator)
+        split = prepare(settings(folder, quick=args.quick, seed=0, pruner="none"), folder)
         for seed in range(1 if args.quick else 3):
             for pruner, rows in taken.items():
                 config = settings(folder, quick=args.quick, seed=seed, pruner=pruner)
-                rows.append(measure(config, split, folder / f"{pruner}-{seed}", narrator))
+                rows.append(measure(config, split, folder / f"{pruner}-{seed}"))
     ours, peer = taken[args.pruner], taken["none"]
     ratios = {}
     for what in ("epochs", "seconds"):
@@ -96,7 +97,7 @@ def main() -> None:
             "optuna": importlib.metadata.version("optuna"),
         },
         "settings": dataclasses.asdict(settings(Path(), quick=args.quick, seed=0, pruner=args.pruner).tune),
-        "ours": {"studies": ours, "no_worse": all(row["best_cer"] <= row["published_cer"] for row in ours)},
+        "ours": {"studies": ours, "no_worse": all(row["best_cer"] <= row["default_cer"] for row in ours)},
         "peers": {"none": {"studies": peer}},
         "epochs_saved": [1 - a["epochs"] / b["epochs"] for a, b in zip(ours, peer, strict=True)],
         "ratios": ratios,
