@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from kmed_bench import __version__
 from kmed_bench.commands import data, export, history, models, run, scores, settings, tracked, tune
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
+from kmed_bench.core.console import configure_logging
 from kmed_bench.core.errors import KmedError
 
 # The order in which `kmed-bench --help` lists them.
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         args = parse(sys.argv[1:] if arguments is None else arguments)
+        configure_logging(args.log_level)
         command: Command = args.command
         return command(args)
     except KmedError as error:

@@ -63,10 +63,9 @@ def _demo_corpus(args: argparse.Namespace) -> int:
 
 
 def _ingest(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
     from kmed_bench.corpus.ingest.manifest import ingest
 
-    quality = ingest(args.source, args.out, resolve(args).data, progress=Narrator().say)
+    quality = ingest(args.source, args.out, resolve(args).data)
     print(json.dumps({key: quality[key] for key in ("labels", "usable", "rejected", "warnings")}, indent=2))
     print(f"Manifest: {args.out / 'manifest.parquet'}")
     return 0

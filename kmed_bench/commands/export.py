@@ -11,7 +11,7 @@ from kmed_bench.core.schema import PARTS
 if TYPE_CHECKING:
     from whisper.model import Whisper
 
-    from kmed_bench.config import EvalConfig
+    from kmed_bench.config import Config
     from kmed_bench.pipeline.export import Trial
 
 
@@ -21,7 +21,7 @@ def register(commands: Commands) -> None:
         "export",
         _export,
         "Write a model for another runtime; refused if its CER drifts.",
-        reads=["eval.policy", "eval.batch_size", "eval.max_new_tokens", "tracking.uri"],
+        reads=["data.transcript_side", "eval.batch_size", "eval.max_new_tokens", "tracking.uri"],
     )
     export.add_argument("model", help="a size, a .pt file, a Hugging Face folder, models:/NAME@ALIAS or runs:/…")
     export.add_argument("out", type=Path, help="a folder that does not exist yet")
@@ -36,17 +36,17 @@ def register(commands: Commands) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
+    from kmed_bench.core.console import track
     from kmed_bench.pipeline.export import check_request, export_model
     from kmed_bench.pipeline.systems import load_model
 
-    config, narrator = resolve(args), Narrator()
+    config = resolve(args)
     check_request(args.out, args.format, args.quantization, args.max_drift)
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
     model = load_model(config, args.model)
-    trial = None if args.split is None else _make_trial(args, model, config.eval, narrator)
-    with narrator.track("Decoding the exported model") as tick:
+    trial = None if args.split is None else _make_trial(args, model, config)
+    with track("Decoding the exported model") as tick:
         account = export_model(
             model,
             args.out,
@@ -64,15 +64,17 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _make_trial(args: argparse.Namespace, model: "Whisper", config: "EvalConfig", narrator: Any) -> "Trial":
+def _make_trial(args: argparse.Namespace, model: "Whisper", config: "Config") -> "Trial":
+    from kmed_bench.core.console import track
     from kmed_bench.corpus.splitting.split import read_split
     from kmed_bench.pipeline.export import Trial, decode_original, spread_clips
 
     split = read_split(args.split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)
-    with narrator.track("Decoding the original") as tick:
-        originals = decode_original(model, rows, config, progress=tick)
-    return Trial(part=rows, originals=originals, about={"part": args.part, "split_sha256": split.sha256})
+    with track("Decoding the original") as tick:
+        originals = decode_original(model, rows, config.eval, progress=tick)
+    about = {"part": args.part, "split_sha256": split.sha256}
+    return Trial(part=rows, originals=originals, about=about, transcript_side=config.data.transcript_side)
 
 
 def _say_drift(drift: dict[str, Any] | None) -> str:

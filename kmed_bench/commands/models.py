@@ -47,7 +47,6 @@ def register(commands: Commands) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
     from kmed_bench.pipeline.train_one import train_one
     from kmed_bench.tracking.store import ui_command
 
@@ -59,7 +58,7 @@ def _train(args: argparse.Namespace) -> int:
             "with --size and --seed, or use `run`."
         )
     config = adjust(config, {"train.seeds": config.train.seeds[:1]})  # a profile may name several
-    trained = train_one(config, args.split, args.out, narrator=Narrator(), resume=args.resume == "true")
+    trained = train_one(config, args.split, args.out, resume=args.resume == "true")
     if trained is None:  # a further process of a training that another one reports
         return 0
     outcome, uri = trained
@@ -70,12 +69,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
     from kmed_bench.pipeline.evaluate import evaluate_model
 
-    scores = evaluate_model(
-        resolve(args), args.model, args.split, args.part, args.out, narrator=Narrator(), against=args.against
-    )
+    scores = evaluate_model(resolve(args), args.model, args.split, args.part, args.out, against=args.against)
     print_scores(scores)
     for row in scores.get("comparisons", ()):
         print(say_comparison(row))

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from kmed_bench.config import PROFILES, Config, load_config
 from kmed_bench.config.describe import setting_keys, settings_text
 from kmed_bench.config.load import explain_unknown
+from kmed_bench.core.console import LEVELS
 from kmed_bench.core.errors import KmedError
 
 # The headline settings have short names, in MLproject and here; every other is `--group.field VALUE`.
@@ -105,6 +106,7 @@ class Commands:
             Of ``--profile``, which commands that read settings have.
         """
         parser: CommandParser = self.subparsers.add_parser(name, help=text, description=text)
+        parser.add_argument("--log-level", choices=LEVELS, default="info", help="messages on standard error (info)")
         if reads:
             parser.add_settings(reads, short or {}, default, self.profile)
         parser.set_defaults(command=command)

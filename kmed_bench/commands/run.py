@@ -25,7 +25,6 @@ def register(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
     from kmed_bench.pipeline.benchmark import run_benchmark
     from kmed_bench.tracking.store import ui_command
 
@@ -37,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
         args.overrides.setdefault("model.skip_unavailable", "false")
     config = resolve(args)
     try:
-        outcome = run_benchmark(config, Path(args.out), narrator=Narrator(), resume=args.resume == "true")
+        outcome = run_benchmark(config, Path(args.out), resume=args.resume == "true")
     except KeyboardInterrupt as interrupt:
         print(f"kmed-bench: interrupted{f' ({interrupt})' if str(interrupt) else ''}.", file=sys.stderr)
         print(f"Continue with: {_continuing(sys.argv)}", file=sys.stderr)

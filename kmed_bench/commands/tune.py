@@ -33,7 +33,6 @@ def _tune(args: argparse.Namespace) -> int:
             raise
         raise KmedError("`tune` needs Optuna, which is not installed; run `pip install 'kmed-bench[tune]'`.") from None
     from kmed_bench.asr.model.weights import find_weights
-    from kmed_bench.core.console import Narrator
     from kmed_bench.core.version import code_version
     from kmed_bench.tracking.store import ui_command
 
@@ -48,7 +47,6 @@ def _tune(args: argparse.Namespace) -> int:
         name=None if args.study in (None, "", AS_PROFILE) else args.study,
         confirm=_seeds(args.confirm),
         code_version=code_version(),
-        narrator=Narrator(),
     )
     best = outcome.record.best()
     if best is not None and best.cer is not None:

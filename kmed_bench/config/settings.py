@@ -21,6 +21,7 @@ from kmed_bench.config.fields import (
 from kmed_bench.config.tune import TuneConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
+from kmed_bench.text.marks import Policy
 
 
 @group
@@ -32,6 +33,8 @@ class DataConfig:
     name only, so the download may be moved."""
     roles: Annotated[Names, Decides.DATA] = ("patient",)
     """Whose speech is used: any of patient, nurse and doctor."""
+    transcript_side: Annotated[Policy, Decides.TRAINING | Decides.SCORING] = "pronunciation"
+    """Side of the dual notation (3)/(삼), spelling before pronunciation, that training learns and scoring expects."""
     min_duration_s: Annotated[Positive, Decides.DATA] = 0.3
     """Shortest usable recording, in seconds."""
     max_duration_s: Annotated[float, Field(gt=0, le=30), Decides.DATA] = 30.0
@@ -155,8 +158,6 @@ class TrainConfig:
 class EvalConfig:
     """Decoding and scoring."""
 
-    policy: Annotated[Literal["pronunciation", "spelling"], Decides.TRAINING | Decides.SCORING] = "pronunciation"
-    """Side of the dual notation (3)/(삼) that is the reference, and the label in training."""
     batch_size: Annotated[Count, Decides.DECODING] = 8
     """Clips decoded at a time."""
     precision: Annotated[Literal["fp32", "bf16"], Decides.DECODING] = "fp32"

@@ -1,12 +1,9 @@
 """Handing a model over to another runtime: written, opened by that runtime, measured, and only then named."""
 
 import dataclasses
-import hashlib
 import math
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +17,10 @@ from kmed_bench.asr.runtimes.backends import Runtime, open_folder, predict_sampl
 from kmed_bench.asr.runtimes.hf_format import import_transformers, missing_library, write_hf_folder
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import write_json
+from kmed_bench.core.files import replacing_folder, sha256_of, write_json
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.measures import count_utterances, rates, versions
+from kmed_bench.text.marks import Policy
 from kmed_bench.text.normalise import normalise
 
 Format = Literal["openai", "hf", "ct2"]
@@ -47,11 +45,14 @@ class Trial:
         What our own decoding of the original model writes for them; see ``decode_original``.
     about : dict
         Identity of the clips, such as part and split_sha256, for ``export.json``.
+    transcript_side : str
+        Side of the dual notation that both CERs are measured against.
     """
 
     part: pd.DataFrame
     originals: Sequence[Prediction]
     about: dict[str, Any]
+    transcript_side: Policy = "pronunciation"
 
 
 def spread_clips(part: pd.DataFrame, limit: int | None) -> pd.DataFrame:
@@ -111,7 +112,7 @@ def export_model(
         bound.
     """
     bound = check_request(out, format, quantization, max_drift)
-    with _aside(out) as folder:
+    with replacing_folder(out) as folder:
         _WRITERS[format](model, folder, quantization)
         runtime = open_folder(folder, config)  # opened in any case: a file that its runtime can't read is no export
         account = {
@@ -120,12 +121,11 @@ def export_model(
             **(about or {}),
             "runtime": runtime.describe(),
             "parameters": runtime.parameters,
-            "drift": _measure(runtime, trial, config, bound, progress),
+            "drift": _measure(runtime, trial, bound, progress),
             "files": _list_files(folder),
         }
         write_json(folder / "export.json", account)
         _refuse_existing(out)
-        folder.rename(out)
     return account
 
 
@@ -151,22 +151,9 @@ def _refuse_existing(out: Path) -> None:
         raise KmedError(f"{out} exists already and is not overwritten; name another folder, or remove it first.")
 
 
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """Give a folder beside the final one that is gone afterwards unless it was renamed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.with_name(f".{out.name}.{os.getpid()}")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _measure(
     runtime: Runtime,
     trial: Trial | None,
-    config: EvalConfig,
     bound: float,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any] | None:
@@ -174,7 +161,9 @@ def _measure(
     if trial is None:
         return None
     exported = predict_samples(runtime, trial.part, progress=progress)
-    before, after = (rates(count_utterances(side, config.policy))["cer"] for side in (trial.originals, exported))
+    before, after = (
+        rates(count_utterances(side, trial.transcript_side))["cer"] for side in (trial.originals, exported)
+    )
     if before is None or after is None:
         raise KmedError("None of the clips has a reference that is not empty, so no CER can be measured; take others.")
     drift = after - before
@@ -196,21 +185,15 @@ def _measure(
             normalise(a.hypothesis) != normalise(b.hypothesis) for a, b in zip(trial.originals, exported, strict=True)
         ),
         **trial.about,
-        "transcript_policy": config.policy,
+        "transcript_policy": trial.transcript_side,
         **versions(),
     }
 
 
 def _list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return name to bytes and SHA-256 of every file."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as stream:
-            files[path.name] = {
-                "bytes": path.stat().st_size,
-                "sha256": hashlib.file_digest(stream, "sha256").hexdigest(),
-            }
-    return files
+    paths = sorted(folder.iterdir())
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
 
 
 def _write_openai(model: Whisper, folder: Path, quantization: Quantization) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import pickle
 import random
 import signal
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kmed_bench.core.array_cache import sync
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import remove_leftovers, replacing, sync
 
 STATE_NAME = "state.pt"
 PREVIOUS_NAME = "state.previous.pt"
@@ -78,29 +77,26 @@ class StateKeeper:
         KmedError
             When the disk is full; the last good state stays.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder)
         target, previous = self.folder / STATE_NAME, self.folder / PREVIOUS_NAME
-        aside = self.folder / f".{STATE_NAME}.writing"
         whole = {"version": _VERSION, "fingerprint": self._fingerprint, "account": self.account, **loop}
         try:
-            with aside.open("wb") as stream:
-                torch.save(whole, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
+            with replacing(target) as temporary:
+                with temporary.open("wb") as stream:
+                    torch.save(whole, stream)
+                if target.exists():
+                    sync(temporary)
+                    target.replace(previous)
         except (OSError, RuntimeError) as error:
-            aside.unlink(missing_ok=True)
             raise KmedError(
                 f"The training state can't be written to {self.folder} ({error}); make room there and continue with "
                 "--resume: the last good state is kept."
             ) from None
-        if target.exists():
-            target.replace(previous)
-        aside.replace(target)
-        sync(self.folder)
 
     def remove(self) -> None:
         """Delete the state of a training that is done."""
-        for name in (STATE_NAME, PREVIOUS_NAME, f".{STATE_NAME}.writing"):
+        remove_leftovers(self.folder)
+        for name in (STATE_NAME, PREVIOUS_NAME):
             (self.folder / name).unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:

@@ -132,7 +132,7 @@ def test_short_names_are_of_their_command():
     }
     assert parse(["train", "s", "o", "--seed", "3"]).overrides == {"train.seeds": "3"}
     assert parse(["demo-corpus", "o", "--seed", "3"]).overrides == {"data.demo_seed": "3"}
-    assert parse(["compare", "a", "b", "--policy", "spelling"]).overrides == {"eval.policy": "spelling"}
+    assert parse(["compare", "a", "b", "--policy", "spelling"]).overrides == {"data.transcript_side": "spelling"}
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
