@@ -13,7 +13,7 @@ from kmed_bench.config import Config, training_digest
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.corpus.demo.demo import is_demo
+from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.pipeline.final_test import register, score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
 from kmed_bench.pipeline.training_record import (
@@ -86,7 +86,7 @@ class Trainer:
             "kmed.weights_origin": self.weights.origin,
             "kmed.weights_sha256": self.weights.sha256,
             "kmed.device": self.device.type,
-            "kmed.synthetic": str(is_demo(self.speech.split.parts["train"])).lower(),
+            "kmed.synthetic": str(is_synthetic(self.speech.split.parts["train"])).lower(),
             "kmed.processes": str(self.parallel.world),
             "kmed.machine": describe_machine(self.device),
             "kmed.train_precision": self.precision,
