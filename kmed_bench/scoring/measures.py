@@ -1,6 +1,6 @@
-"""Every quantity of a prediction, counted once; every rate is a sum of one column over a sum of another.
+"""Every rate of this program, and the counts per utterance that it is a ratio of.
 
-The columns hold counts and no text, so the same table is what a benchmark package publishes.
+The counts contain no text, so a benchmark package publishes the same table.
 """
 
 import dataclasses
@@ -144,18 +144,18 @@ MEASURES = {measure.name: measure for measure in _ALL}
 """Every rate by name, in the order of the report; scores, groups, comparisons, report and MLflow names follow it."""
 
 EXCLUSIONS = ("reference_empty", "reference_masked")
-"""Why a prediction has no part in any rate: nothing was said, or a part of what was said is withheld."""
+"""Why a prediction is left out of every rate: its reference is empty, or a part of it is masked."""
 
 ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
 TIME_COLUMNS = ("duration_s", "decode_s")
 TERM_COLUMNS = {name: (f"terms_found_{name}", f"terms_{name}") for name in CATEGORIES}
-"""Category of medical terms to (found, said) columns; their sums over the categories are those of all terms."""
+"""Category of medical terms to (found, said) columns; summed over the categories they give ``term_recall``."""
 _PAIRS = (*((measure.top, measure.bottom) for measure in _ALL), *TERM_COLUMNS.values())
 COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in _PAIRS for column in pair))
 
 
 def versions() -> RuleVersions:
-    """Return the versions of the rules that decide what is counted; figures of different ones don't compare."""
+    """Return the versions of the rules that decide what is counted; only figures of equal versions compare."""
     return {
         "normaliser_version": NORMALISER_VERSION,
         "marks_version": MARKS_VERSION,
@@ -167,9 +167,9 @@ def versions() -> RuleVersions:
 def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.DataFrame:
     """Return one row per prediction: ids, group fields, times and counts; no text.
 
-    Marks are resolved in references alone: they are the transcribers' notation, and a hypothesis that holds
-    a parenthesis or a slash really holds it. Rows that cannot be scored name a reason of ``EXCLUSIONS`` in the
-    column ``excluded`` (empty otherwise), and have 0 in ``clips`` and in every count: they drop out of every sum.
+    Marks are resolved in references only: they are the transcribers' notation, while a parenthesis or a slash in a
+    hypothesis is the model's own. Rows that cannot be scored have a reason of ``EXCLUSIONS`` in the column
+    ``excluded`` (empty otherwise), and 0 in ``clips`` and every other count, so they drop out of every sum.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     Raises
     ------
     KmedError
-        When an utterance appears twice, or a field holds no text or no time of zero or more.
+        When an utterance appears twice, a field is not text, or a time is not a number of at least zero.
     """
     _check_fields(predictions)
     table = pd.DataFrame({name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)})
@@ -196,7 +196,7 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
 
 
 def _check_fields(predictions: Sequence[Prediction]) -> None:
-    """Other systems' files are read without a schema: name what is no text, no time or no single utterance."""
+    """Raise for a field of the wrong type and for a repeated utterance; other systems' files have no schema."""
     seen: set[str] = set()
     for prediction in predictions:
         name = prediction.utterance_id
@@ -265,7 +265,7 @@ def _match_numbers(references: list[str], hypotheses: list[str]) -> tuple[Counts
 
 
 def _count_terms(references: list[str], hypotheses: list[str]) -> dict[str, Counts]:
-    """Return how many medical terms each reference has and its hypothesis too, in all and by category."""
+    """Return the medical terms of each reference, and those its hypothesis has too, in total and by category."""
     said, found = np.zeros((2, len(CATEGORIES), len(references)), dtype=np.int64)
     for place, row in enumerate(zip(references, hypotheses, strict=True)):
         for term, n_said, n_found in match_terms(*row):
