@@ -4,6 +4,7 @@ The counts contain no text, so a benchmark package publishes the same table.
 """
 
 import dataclasses
+import functools
 import math
 import unicodedata
 from collections import Counter
@@ -34,7 +35,7 @@ from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_num
 from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, match_terms
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Measure:
     """One rate: a sum of one column of ``count_utterances`` over a sum of another.
 
@@ -68,77 +69,30 @@ class Measure:
 
 def _edits(name: str, label: str, description: str, *, interval: bool = False) -> Measure:
     """Return an error rate: edits over the length of the reference."""
-    top, bottom = f"{name}_errors", f"{name}_length"
-    return Measure(name=name, top=top, bottom=bottom, label=label, description=description, interval=interval)
+    return Measure(name, f"{name}_errors", f"{name}_length", label, description, interval=interval)
 
 
+_CER = "Character edits over reference characters, both normalised without spaces."
+_RESPACED = "WER of the hypothesis with the reference's word boundaries, so spacing is no error."
+_SIGNS = "Clips with a sign of hallucination (loop, impossible rate, subtitle credit), over all clips."
+_shares = functools.partial(Measure, better="neither", paired=False)
+_recalls = functools.partial(Measure, better="higher")
 _ALL = (
-    _edits(
-        "cer",
-        "CER: no spaces, no punctuation",
-        "Character edits over reference characters, both normalised without spaces.",
-        interval=True,
-    ),
+    _edits("cer", "CER: no spaces, no punctuation", _CER, interval=True),
     _edits("cer_spaced", "CER with spaces", "The same with spaces counted as characters."),
     _edits("cer_raw", "CER of the raw text", "Character edits over reference characters of the texts as written."),
     _edits("cer_number", "CER, numbers in one form", "CER after spelled and written numbers are brought to one form."),
     _edits("wer", "WER (eojeol)", "Word edits over reference words; words are what spaces separate."),
-    Measure(
-        name="wer_respaced",
-        top="wer_respaced_errors",
-        bottom="wer_length",
-        label="WER with the reference's spacing",
-        description="WER of the hypothesis with the reference's word boundaries, so spacing is no error.",
-    ),
+    Measure("wer_respaced", "wer_respaced_errors", "wer_length", "WER with the reference's spacing", _RESPACED),
     _edits("jer", "jamo error rate", "Edits of decomposed Hangul letters (jamo) over reference letters."),
-    Measure(
-        name="number_exact",
-        top="numbers_found",
-        bottom="numbers",
-        label="numbers reproduced",
-        description="Numbers of the reference that the hypothesis has with the same value, over all of them.",
-        better="higher",
+    _recalls("number_exact", "numbers_found", "numbers", "numbers reproduced", "Share of numbers found, by value."),
+    _recalls("term_recall", "terms_found", "terms", "medical terms found", "Share of medical terms found."),
+    _shares(
+        "insertion_share", "cer_insertions", "cer_errors", "insertions among errors", "Insertions over CER's edits."
     ),
-    Measure(
-        name="term_recall",
-        top="terms_found",
-        bottom="terms",
-        label="medical terms found",
-        description="Medical terms of the reference that the hypothesis has too, over all of them.",
-        better="higher",
-    ),
-    Measure(
-        name="insertion_share",
-        top="cer_insertions",
-        bottom="cer_errors",
-        label="insertions among errors",
-        description="Inserted characters over all character edits of CER.",
-        better="neither",
-        paired=False,
-    ),
-    Measure(
-        name="deletion_share",
-        top="cer_deletions",
-        bottom="cer_errors",
-        label="deletions among errors",
-        description="Deleted characters over all character edits of CER.",
-        better="neither",
-        paired=False,
-    ),
-    Measure(
-        name="empty_rate",
-        top="empty",
-        bottom="clips",
-        label="empty transcripts",
-        description="Clips whose hypothesis is empty once normalised, over all clips.",
-    ),
-    Measure(
-        name="hallucination_rate",
-        top="hallucinated",
-        bottom="clips",
-        label="hallucinated transcripts",
-        description="Clips that show a sign of invention (loop, impossible rate, subtitle credit), over all clips.",
-    ),
+    _shares("deletion_share", "cer_deletions", "cer_errors", "deletions among errors", "Deletions over CER's edits."),
+    Measure("empty_rate", "empty", "clips", "empty transcripts", "Clips whose hypothesis is empty, over all clips."),
+    Measure("hallucination_rate", "hallucinated", "clips", "hallucinated transcripts", _SIGNS),
 )
 MEASURES = {measure.name: measure for measure in _ALL}
 """Every rate by name, in the order of the report; scores, groups, comparisons, report and MLflow names follow it."""

@@ -10,7 +10,7 @@ from kmed_bench.core import contracts
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.formats import FileFormat
 
-SPOONS: FileFormat[dict[str, Any]] = FileFormat(name="spoons", version=3, oldest=2, remedy="count the spoons again")
+SPOONS: FileFormat[dict[str, Any]] = FileFormat("spoons", version=3, oldest=2, remedy="count the spoons again")
 ALL = [value for value in vars(contracts).values() if isinstance(value, FileFormat)]
 
 

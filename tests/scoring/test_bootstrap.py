@@ -79,6 +79,18 @@ def test_few_speakers_get_students_interval() -> None:
     assert gap_interval(given, other, draws=1, seed=0) == pytest.approx((-reach, reach))
 
 
+def test_two_speakers_are_enough_for_an_interval() -> None:
+    pair = sums([1, 3], [10, 10])
+    # ratio 0.2, standard error sqrt(2/1 * (1 + 1) / 400) for the residuals -1, 1; t(1) = 12.706205
+    reach = 12.706205 * 0.1
+    assert difference_interval(pair, draws=1, seed=0) == pytest.approx((0.2 - reach, 0.2 + reach))
+    assert rate_interval(pair, draws=1, seed=0) == pytest.approx(
+        (0.2 * np.exp(-reach / 0.2), 0.2 * np.exp(reach / 0.2))
+    )
+    reach = 12.706205 * np.sqrt(0.1**2 + 0.1**2)
+    assert gap_interval(pair, pair, draws=1, seed=0) == pytest.approx((-reach, reach))
+
+
 def test_bootstrap_equals_the_same_draws_one_by_one() -> None:
     top, bottom = np.array([3.0, 1, 4, 1, 5, 9, 2]), np.array([30.0, 20, 30, 20, 30, 40, 20])
     count = len(top)

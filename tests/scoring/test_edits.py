@@ -340,6 +340,8 @@ SIGNS += [
     ("배가아파요", "가나다라마바사아자", 0.1, ()),  # 9 characters are too few
     ("배가아파요", "가나다라마바사아자차카타파하거", 1.0, ()),  # 15 a second is not above 15
     ("가나다라마바사아자차", "가나다라마바사아자카", 0.1, ()),  # the speaker was as fast
+    ("배가아파요", 2 * "".join(chr(0xAC00 + 28 * (37 * n % 399)) for n in range(100)), 60.0, ("loop",)),  # compression
+    ("배가아파요", 2 * "".join(chr(0xAC00 + 28 * (37 * n % 399)) for n in range(20)), 60.0, ()),  # too short for it
 ]
 
 
