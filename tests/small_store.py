@@ -51,7 +51,7 @@ def make_store(folder: Path) -> SmallStore:
     config = dataclasses.replace(CONFIG, tracking=TrackingConfig(uri=uri))
     with bench_run(config, code_version="0") as bench:
         results = folder / "kmed-output" / f"bench-demo-{bench.run_id[:8]}"
-        quality = ingest([folder / "corpus"], results / "manifest", DataConfig(workers=1), progress=lambda _: None)
+        quality = ingest([folder / "corpus"], results / "manifest", DataConfig(workers=1))
         split = split_manifest(read_manifest(results / "manifest" / "manifest.parquet"), config.split)
         write_split(split, results / "split")
         with bench.child("split", "split-demo") as run:

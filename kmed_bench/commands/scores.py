@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.config import Config, Decides
+from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
 
@@ -16,13 +18,21 @@ if TYPE_CHECKING:
     from kmed_bench.corpus.splitting.split import Split
     from kmed_bench.scoring import ScoringOptions
 
+_SCORING = tuple(decisive(Config(), Decides.SCORING))
+_SHORT = {"policy": "data.transcript_side"}
 
-def register(add: Add) -> None:
+
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    score = add("score", _score, "Score any system's predictions, and compare them with a baseline.")
+    score = commands.add(
+        "score",
+        _score,
+        "Score any system's predictions, and compare them with a baseline.",
+        reads=_SCORING,
+        short=_SHORT,
+    )
     _add_predictions(score)
-    score.add_argument("out", type=Path)
-    score.add_argument("--policy", help="pronunciation or spelling")
+    score.add_argument("out", type=Path, help="folder for scores.json")
     score.add_argument(
         "--against",
         type=Path,
@@ -30,21 +40,37 @@ def register(add: Add) -> None:
         help="also compare clip by clip: a predictions.jsonl, the scores.json beside it, or a benchmark package",
     )
 
-    compare = add("compare", _compare, "Paired difference in CER, or in another rate, of two predictions files.")
-    compare.add_argument("a", type=Path)
-    compare.add_argument("b", type=Path)
+    compare = commands.add(
+        "compare",
+        _compare,
+        "Paired difference in CER, or in another rate, of two predictions files.",
+        reads=["data.transcript_side", "eval.bootstrap_draws", "eval.bootstrap_seed"],
+        short=_SHORT,
+    )
+    compare.add_argument("a", type=Path, help="a predictions.jsonl")
+    compare.add_argument("b", type=Path, help="another one of the same utterances")
     compare.add_argument("--metric", default="cer", help="a rate of scores.json, such as wer or number_exact (cer)")
 
-    errors = add("errors", _errors, "What goes wrong, clip by clip; the files hold transcripts and stay local.")
+    errors = commands.add(
+        "errors",
+        _errors,
+        "What goes wrong, clip by clip; the files hold transcripts and stay local.",
+        reads=_SCORING,
+        short=_SHORT,
+    )
     _add_predictions(errors)
-    errors.add_argument("out", type=Path)
-    errors.add_argument("--policy", help="pronunciation or spelling")
+    errors.add_argument("out", type=Path, help="folder for the page and its tables")
     errors.add_argument("--name", default="model", help="what the page calls the system")
 
-    package = add("package", _package, "A benchmark package of a baseline: ids, hashes and counts, no text, no audio.")
+    package = commands.add(
+        "package",
+        _package,
+        "A benchmark package of a baseline: ids, hashes, counts; no text, no audio.",
+        reads=_SCORING,
+        short=_SHORT,
+    )
     _add_predictions(package)
-    package.add_argument("out", type=Path)
-    package.add_argument("--policy", help="pronunciation or spelling")
+    package.add_argument("out", type=Path, help="a new folder")
     package.add_argument("--name", default="baseline", help="what the package calls the system")
 
 
@@ -126,7 +152,7 @@ def _score(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace) -> "ScoringOptions":
     from kmed_bench.scoring import ScoringOptions
 
-    return ScoringOptions.from_config(resolve(args, data__transcript_side=getattr(args, "policy", None)))
+    return ScoringOptions.from_config(resolve(args))
 
 
 def say_comparison(row: "BaselineComparison") -> str:

@@ -9,7 +9,6 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import sync, temporary_beside
 
 INDEX = "index.json"
 _RESERVED = "reserved"  # a file as long as the store will be, and without content: what a writer has been granted
@@ -78,7 +78,8 @@ def _write_aside(
         _remove_leftovers(cache, name)
         _check_budget(cache, what, needed, budget)
         _check_disk(cache, what, needed)
-        aside = Path(tempfile.mkdtemp(dir=cache, prefix=f".{name}."))
+        aside = temporary_beside(cache / name)
+        aside.mkdir()
         with (aside / _RESERVED).open("wb") as stream:
             stream.truncate(needed)
     try:
@@ -98,15 +99,6 @@ def _write_aside(
         ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Make a file's content, or a folder's renames, outlast a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_leftovers(cache: Path, name: str) -> None:
@@ -154,7 +146,7 @@ def _check_budget(cache: Path, what: str, needed: int, budget: int | None) -> No
     )
     raise KmedError(
         f"{what} need {_gib(needed)} in {cache}, whose stores take {_gib(used)} of a budget of {_gib(budget)}; raise "
-        f"train.feature_budget_gib, set train.features=fp16 (half the size){removable}."
+        f"features.cache_gib, set features.dtype=fp16 (half the size){removable}."
     )
 
 

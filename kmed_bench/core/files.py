@@ -1,44 +1,106 @@
-"""Files written whole or not at all, JSON, and digests of files."""
+"""Files written whole or not at all, JSON with a format and a version, and digests of files."""
 
 import contextlib
 import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from kmed_bench.core.errors import KmedError
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 
-def _sha256(path: Path) -> str:
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _umask() -> int:
-    """Return the umask; the only way to read it is to set it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's renames, survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return an unused name in the same folder, hidden; what a killed writer leaves there is never read."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of killed writers from a folder that only this process writes to."""
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; the file written there replaces `path` when the block ends.
+
+    The file reaches the disk before the rename, so after a crash `path` has its old content or all of the new one.
+    If the block raises, the temporary file is removed and `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path` that is renamed to `path`, which must be absent or empty, when the block ends.
+
+    If the block raises, the new folder is removed with all that was written into it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for written in temporary.rglob("*"):
+            sync(written)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[Path]:
+    """Yield a path in a temporary folder; the file written there is linked to `path` unless that exists by then.
+
+    For a file that several processes may want to create at once: the first one wins. The folder also takes what a
+    database writes beside its file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        sync(temporary)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a whole file or none of it: temporary file in the same folder, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes the file for its owner alone; results are for whoever the umask lets in.
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a whole UTF-8 file or none of it."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -58,21 +120,79 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise KmedError(f"{path} does not exist; check the path, or run the stage that writes it.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise KmedError(f"{path} is not valid JSON ({error}); write it anew with the stage that makes it.") from None
+    except (ValueError, RecursionError) as error:
+        raise KmedError(f"{path} is not valid JSON ({error}); write it again with the stage that makes it.") from None
 
 
-@contextlib.contextmanager
-def open_lines(path: Path) -> Iterator[TextIO]:
-    """Give a file's lines, read as UTF-8.
+def check_format(
+    value: Any, source: Path | str, name: str, version: int, remedy: str, *, unmarked: bool = False
+) -> Any:
+    """Return a JSON value unchanged if it is an object whose `format` and `version` can be read.
+
+    Parameters
+    ----------
+    source : path or str
+        Where the value is from, for the message.
+    name, version : str, int
+        The format expected, and its newest version; older versions are returned too.
+    remedy : str
+        What to do if it is something else, such as "write it again with `kmed-bench split`".
+    unmarked : bool
+        Whether an object without `format` counts as one from before files had it, and is returned.
 
     Raises
     ------
     KmedError
-        When it is in another encoding, such as the cp949 of Korean Windows.
+        When the value is no object, of another format, or of a newer version.
+    """
+    if not isinstance(value, dict):
+        raise KmedError(f"{source} is not a {name}: it holds a {type(value).__name__}, not an object; {remedy}.")
+    if unmarked and "format" not in value:
+        return value
+    if value.get("format") != name:
+        raise KmedError(f"{source} is not a {name}: its format is {value.get('format')!r:.80}; {remedy}.")
+    number = value.get("version")
+    if not isinstance(number, int) or not 1 <= number <= version:
+        raise KmedError(
+            f"{source} is a {name} of version {number!r:.80}, and this kmed-bench reads versions 1 to {version}; "
+            f"update kmed-bench, or {remedy}."
+        )
+    return value
+
+
+def read_format(path: Path, name: str, version: int, remedy: str, *, unmarked: bool = False) -> Any:
+    """Return a JSON file's object after `check_format`.
+
+    Raises
+    ------
+    KmedError
+        When the file is missing, is not JSON, or is not of this format and version.
+    """
+    return check_format(read_json(path), path, name, version, remedy, unmarked=unmarked)
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each line's place ("FILE, line N") and JSON object, leaving out empty lines.
+
+    Raises
+    ------
+    KmedError
+        When the file is not UTF-8 (the cp949 of Korean Windows, say), or a line is not a JSON object.
     """
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            yield stream
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield f"{path}, line {number}", _parse_line(line, f"{path}, line {number}")
     except UnicodeDecodeError as error:
         raise KmedError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+
+
+def _parse_line(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise KmedError(f"{place} is not JSON: {error}; write one JSON object per line.") from None
+    if not isinstance(row, dict):
+        raise KmedError(f"{place} is not a JSON object but {row!r:.80}; write one object per utterance.")
+    return row

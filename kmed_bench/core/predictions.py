@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Self
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import open_lines, write_text_atomically
+from kmed_bench.core.files import read_json_lines, write_text_atomically
+
+_COPIED = ("utterance_id", "speaker_id", "sentence_id", "gender", "age", "dialect", "region", "role")
+_EXPECTED: dict[Any, str] = {str: "text in quotes", float: "a number of seconds, 0 to 1e9", bool: "true or false"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,18 @@ class Prediction:
     role: str
     ngram_blocked: bool = False
 
+    @classmethod
+    def from_row(cls, row: Mapping[Any, Any], hypothesis: str, decode_s: float, ngram_blocked: bool = False) -> Self:
+        """Return the prediction for a row of a manifest: its ids and groups, its label as the reference."""
+        return cls(
+            **{name: str(row[name]) for name in _COPIED},
+            reference=str(row["text"]),
+            hypothesis=hypothesis,
+            duration_s=float(row["duration_s"]),
+            decode_s=decode_s,
+            ngram_blocked=ngram_blocked,
+        )
+
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write one JSON object a line, in the order given, atomically."""
@@ -50,7 +66,8 @@ def read_predictions(path: Path) -> list[Prediction]:
     Raises
     ------
     KmedError
-        When the file is missing, or a line is not JSON, lacks a field or repeats an utterance.
+        When the file is missing, or a line is not a JSON object, lacks a field, has one of another type or repeats
+        an utterance.
     """
     return list(_parse_predictions(path))
 
@@ -58,23 +75,27 @@ def read_predictions(path: Path) -> list[Prediction]:
 def _parse_predictions(path: Path) -> Iterator[Prediction]:
     if not path.is_file():
         raise KmedError(f"Predictions {path} do not exist; give the predictions.jsonl that `evaluate` wrote.")
-    names = {field.name for field in dataclasses.fields(Prediction)} - {"ngram_blocked"}
     seen: set[str] = set()
-    with open_lines(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                given = {name: row[name] for name in names}
-                prediction = Prediction(**given, ngram_blocked=bool(row.get("ngram_blocked", False)))
-            except json.JSONDecodeError as error:
-                raise KmedError(f"{path}, line {number} is not JSON: {error}.") from None
-            except (KeyError, TypeError) as error:
-                raise KmedError(
-                    f"{path}, line {number} lacks the field {error}; each line needs: {', '.join(sorted(names))}."
-                ) from None
-            if prediction.utterance_id in seen:
-                raise KmedError(f"{path}, line {number} repeats utterance {prediction.utterance_id!r}; keep one.")
-            seen.add(prediction.utterance_id)
-            yield prediction
+    for place, row in read_json_lines(path):
+        prediction = Prediction(**{field.name: _value(field, row, place) for field in dataclasses.fields(Prediction)})
+        if prediction.utterance_id in seen:
+            raise KmedError(f"{place} repeats utterance {prediction.utterance_id!r}; keep one.")
+        seen.add(prediction.utterance_id)
+        yield prediction
+
+
+def _value(field: dataclasses.Field[Any], row: Mapping[str, Any], place: str) -> Any:
+    value = row.get(field.name, field.default)
+    if value is dataclasses.MISSING:
+        needed = sorted(f.name for f in dataclasses.fields(Prediction) if f.default is dataclasses.MISSING)
+        raise KmedError(f"{place} lacks the field {field.name!r}; each line needs: {', '.join(needed)}.")
+    if field.type is float:
+        fits = type(value) in (int, float) and 0 <= value <= 1e9
+    else:
+        fits = type(value) is field.type
+    if not fits:
+        raise KmedError(
+            f"{place} has {field.name} {value!r:.80}; it must be {_EXPECTED[field.type]}: correct the line, or decode "
+            "again with `kmed-bench evaluate`."
+        )
+    return value

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 
 from kmed_bench.config import Config
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import log_file
 from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
@@ -26,7 +26,6 @@ def evaluate_model(
     part: str,
     out: Path,
     *,
-    narrator: Narrator,
     against: Path | None = None,
 ) -> EvaluatedScores:
     """Decode and score one part with any model; write predictions and scores; return the scores.
@@ -55,10 +54,11 @@ def evaluate_model(
     baseline = None if against is None else read_baseline(against, options)
     if baseline is not None:
         check_same_speech(baseline, read_references(rows), options)
-    system = open_system(config, model, narrator)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    predictions = system.decode(rows, narrator)
+    with log_file(out):
+        system = open_system(config, model)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        predictions = system.decode(rows)
     scores = cast(EvaluatedScores, score_predictions(predictions, options, split_sha256=split.sha256))
     scores["part"] = part
     scores["audio_context"] = system.runtime["audio_context"]

@@ -1,12 +1,9 @@
 """Handing a model over to another runtime: written, opened by that runtime, measured, and only then named."""
 
 import dataclasses
-import hashlib
 import math
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +17,7 @@ from kmed_bench.asr.runtimes.backends import Runtime, open_folder, predict_sampl
 from kmed_bench.asr.runtimes.hf_format import import_transformers, missing_library, write_hf_folder
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import write_json
+from kmed_bench.core.files import replacing_folder, sha256_of, write_json
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.measures import count_utterances, rates, versions
 from kmed_bench.text.marks import Policy
@@ -115,7 +112,7 @@ def export_model(
         bound.
     """
     bound = check_request(out, format, quantization, max_drift)
-    with _aside(out) as folder:
+    with replacing_folder(out) as folder:
         _WRITERS[format](model, folder, quantization)
         runtime = open_folder(folder, config)  # opened in any case: a file that its runtime can't read is no export
         account = {
@@ -129,7 +126,6 @@ def export_model(
         }
         write_json(folder / "export.json", account)
         _refuse_existing(out)
-        folder.rename(out)
     return account
 
 
@@ -153,18 +149,6 @@ def check_request(out: Path, format: Format, quantization: Quantization, max_dri
 def _refuse_existing(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise KmedError(f"{out} exists already and is not overwritten; name another folder, or remove it first.")
-
-
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """Give a folder beside the final one that is gone afterwards unless it was renamed."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.with_name(f".{out.name}.{os.getpid()}")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _measure(
@@ -208,14 +192,8 @@ def _measure(
 
 def _list_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return name to bytes and SHA-256 of every file."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as stream:
-            files[path.name] = {
-                "bytes": path.stat().st_size,
-                "sha256": hashlib.file_digest(stream, "sha256").hexdigest(),
-            }
-    return files
+    paths = sorted(folder.iterdir())
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
 
 
 def _write_openai(model: Whisper, folder: Path, quantization: Quantization) -> None:

@@ -1,4 +1,4 @@
-"""What a training leaves when it is done: the test part scored once, figures logged, the checkpoint registered."""
+"""The end of a training: the test part scored once, its figures logged, the checkpoint registered."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ _SPEED_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class TestScores:
-    """The test part's figures of one checkpoint.
+    """One checkpoint's figures on the test part.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ def score_test(
     for name, value in (("scores.json", scores), ("scores_untouched.json", before)):
         write_json(folder / name, value)
         run.log_file(folder / name)
-    # What a later promotion compares with: error sums by speaker, no ids and no texts.
+    # For comparison in a later promotion: error sums by speaker, no ids and no texts.
     run.log_json(summarise_speakers(counts, split_sha256=sha256, scores=scores), EVIDENCE_NAME)
     if config.tracking.log_predictions:
         run.log_file(folder / "predictions.jsonl")
@@ -107,15 +107,8 @@ def register(
     *,
     size: str,
     tags: Mapping[str, str],
-    challenger: bool,
 ) -> ModelVersionInfo:
-    """Return the registered version of a checkpoint, its CERs and its tags on it.
-
-    Parameters
-    ----------
-    challenger : bool
-        Whether it has the lowest valid CER of its benchmark's seeds so far.
-    """
+    """Register a checkpoint with its CERs and tags, and return its version."""
     return log_model(
         run,
         checkpoint,
@@ -124,5 +117,4 @@ def register(
         metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
         tags=tags,
         step=int(metrics["best/epoch"]),
-        challenger=challenger,
     )

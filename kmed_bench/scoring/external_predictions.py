@@ -1,18 +1,16 @@
 """Predictions of any other system: ids and hypotheses, joined with a split's references and speakers."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
 from kmed_bench.core.contracts import JoinedReferences
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import open_lines
+from kmed_bench.core.files import read_json_lines
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.core.schema import GROUP_FIELDS
 
 Missing = Literal["refuse", "empty"]
 """Whether an utterance without a hypothesis is an error, or counts as an empty transcript."""
@@ -73,27 +71,17 @@ def read_hypotheses(path: Path) -> dict[str, Hypothesis]:
     if not path.is_file():
         raise KmedError(f"Predictions {path} do not exist; give a file of JSON lines with utterance_id and hypothesis.")
     hypotheses: dict[str, Hypothesis] = {}
-    with open_lines(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                utterance, hypothesis = _read_line(line, f"{path}, line {number}")
-                if utterance in hypotheses:
-                    raise KmedError(f"{path}, line {number} repeats utterance {utterance!r}; keep one.")
-                hypotheses[utterance] = hypothesis
+    for where, row in read_json_lines(path):
+        for field in ("utterance_id", "hypothesis"):
+            if not isinstance(row.get(field), str):
+                raise KmedError(f"{where} has {field} {row.get(field)!r}; it must be text (a hypothesis may be empty).")
+        decode_s = row.get("decode_s") or 0.0
+        if type(decode_s) not in (int, float) or not 0 <= decode_s <= 1e9:
+            raise KmedError(f"{where} has decode_s {decode_s!r:.80}; it must be a number of seconds, or left out.")
+        if row["utterance_id"] in hypotheses:
+            raise KmedError(f"{where} repeats utterance {row['utterance_id']!r}; keep one.")
+        hypotheses[row["utterance_id"]] = Hypothesis(text=row["hypothesis"], decode_s=decode_s)
     return hypotheses
-
-
-def _read_line(line: str, where: str) -> tuple[str, Hypothesis]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise KmedError(f"{where} is not JSON: {error}.") from None
-    if not isinstance(row, dict):
-        raise KmedError(f"{where} is no JSON object; write one with utterance_id and hypothesis for each utterance.")
-    for field in ("utterance_id", "hypothesis"):
-        if not isinstance(row.get(field), str):
-            raise KmedError(f"{where} has {field} {row.get(field)!r}; it must be text (a hypothesis may be empty).")
-    return row["utterance_id"], Hypothesis(text=row["hypothesis"], decode_s=row.get("decode_s") or 0.0)
 
 
 def join_references(hypotheses: Mapping[str, Hypothesis], part: pd.DataFrame, *, missing: Missing) -> Joined:
@@ -127,26 +115,14 @@ def join_references(hypotheses: Mapping[str, Hypothesis], part: pd.DataFrame, *,
             "them, or give --missing empty to count each as an empty transcript (stated in scores.json)."
         )
     rows = part.to_dict("records")
-    predictions = [_predict(row, hypotheses.get(row["utterance_id"], _NOTHING)) for row in rows]
-    return Joined(predictions=predictions, missing=absent, unknown=unknown)
+    chosen = [hypotheses.get(row["utterance_id"], _NOTHING) for row in rows]
+    made = [Prediction.from_row(row, one.text, one.decode_s) for row, one in zip(rows, chosen, strict=True)]
+    return Joined(predictions=made, missing=absent, unknown=unknown)
 
 
 def read_references(part: pd.DataFrame) -> list[Prediction]:
     """Return the references of a part of a split, as predictions whose hypothesis is empty."""
-    return [_predict(row, _NOTHING) for row in part.to_dict("records")]
-
-
-def _predict(row: Mapping[Any, Any], hypothesis: Hypothesis) -> Prediction:
-    shared: dict[str, Any] = {
-        name: str(row[name]) for name in ("utterance_id", "speaker_id", "sentence_id", *GROUP_FIELDS, "region")
-    }
-    return Prediction(
-        **shared,
-        reference=row["text"],
-        hypothesis=hypothesis.text,
-        duration_s=float(row["duration_s"]),
-        decode_s=hypothesis.decode_s,
-    )
+    return [Prediction.from_row(row, "", 0.0) for row in part.to_dict("records")]
 
 
 def name_some(ids: tuple[str, ...]) -> str:

@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError
 
 from kmed_bench.config import TrackingConfig
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import creating
 from kmed_bench.tracking.run_notes import describe_experiment
 
 _SQLITE = "sqlite:///"
@@ -154,15 +155,11 @@ def _make_database(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # slow, and servers need none of it
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder, _quiet_migrations():
-            fresh = Path(folder) / path.name
+        with creating(path) as fresh, _quiet_migrations():
             store = SqlAlchemyStore(f"{_SQLITE}{fresh}", (path.parent / "mlruns").as_uri())  # type: ignore[no-untyped-call]
             store.engine.dispose()
             if path.exists() and path.stat().st_size == 0:
                 path.unlink()
-            with contextlib.suppress(FileExistsError):  # another process was faster; its database is as good
-                os.link(fresh, path)
     except OSError as error:
         raise KmedError(
             f"The tracking database {path} can't be made ({error}); choose a writable folder with "

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from kmed_bench.asr.model.device import Precision, no_plan_per_shape, resolve_pr
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.windows import bucket_frames, thinned_after
 from kmed_bench.config import TrainConfig
+from kmed_bench.core.console import Tick
 from kmed_bench.core.errors import KmedError
 from kmed_bench.training import adapt, augment
 from kmed_bench.training.batches import Batch, Example, by_length, epoch_order, label_tensors, n_learned
@@ -74,10 +75,9 @@ def fit(
     config: TrainConfig,
     *,
     seed: int,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Tick | None = None,
     states: StateKeeper | None = None,
     parallel: Parallel | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> Iterator[EpochResult]:
     """Yield each epoch's result; the model holds that epoch's weights until the next is asked for.
 
@@ -87,7 +87,7 @@ def fit(
         The training part's frames; frames by speed where ``speed_factors`` are set; or the output of an
         encoder that is frozen.
     progress : callable
-        Called with (epoch, steps done, steps of the epoch).
+        Called with the steps done and those of all epochs.
     states : StateKeeper, optional
         Saves the state every ``checkpoint_steps`` steps and after each epoch; a state it found is gone on
         from, so that the epochs before it are not yielded again.
@@ -101,7 +101,7 @@ def fit(
     Interrupted
         After Ctrl-C or SIGTERM, when the step in progress is done and the state saved.
     """
-    loop = _Loop(model, train, train_store, config, seed, states, parallel or Parallel(), say)
+    loop = _Loop(model, train, train_store, config, seed, states, parallel or Parallel())
     start = loop.restore()
     with retain_freed_memory(model.device):
         for epoch in range(start.epoch, config.epochs + 1):
@@ -129,7 +129,6 @@ class _Loop:
         seed: int,
         states: StateKeeper | None,
         parallel: Parallel,
-        say: Callable[[str], None] | None,
     ) -> None:
         seed_everything(seed)
         self.model, self.train, self.source, self.config, self.seed = model, train, source, config, seed
@@ -140,7 +139,7 @@ class _Loop:
         network = LossNetwork(model, self.precision, encoded=isinstance(source, EncoderOutputStore))
         folder = states.folder if states else None
         self.stepper = Stepper(
-            model, parallel.wrap(network), optimizer, config, self.precision, parallel, folder=folder, say=say
+            model, parallel.wrap(network), optimizer, config, self.precision, parallel, folder=folder
         )
         self.n_steps = len(self.order(1)[0])
         self.rate = rate_factor(config, self.n_steps * config.epochs)
@@ -165,7 +164,7 @@ class _Loop:
         heard = [dataclasses.replace(e, n_frames=frames.n_frames(e.utterance_id)) for e in self.train]
         return epoch_order(heard, self.config.batch_size, **arrange), frames
 
-    def train_epoch(self, epoch: int, done: int, progress: Callable[[int, int, int], None] | None) -> None:
+    def train_epoch(self, epoch: int, done: int, progress: Tick | None) -> None:
         """Take the steps of an epoch that are not done yet."""
         self.model.train()
         order, frames = self.order(epoch)
@@ -181,7 +180,7 @@ class _Loop:
                 self._step(epoch, step, order[step - 1], frames)
                 self.elapsed_s += time.perf_counter() - started
                 if progress:
-                    progress(epoch, step, len(order))
+                    progress((epoch - 1) * self.n_steps + step, self.n_steps * self.config.epochs)
                 if self.parallel.total(float(asked()))[0]:  # one process was asked: all stop after the same step
                     self.save(Position(epoch, step))
                     raise Interrupted(self._saved_at(epoch, step))

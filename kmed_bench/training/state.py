@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import pickle
 import random
 import signal
@@ -15,16 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from kmed_bench.config import TrainConfig, digest
-from kmed_bench.core.array_cache import sync
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import remove_leftovers, replacing, sync
 
 STATE_NAME = "state.pt"
 PREVIOUS_NAME = "state.previous.pt"
 _VERSION = 1
-
-# Settings that may change between stop and resume: they decide how, not what, is computed.
-_FREE = ("seeds", "checkpoint_steps", "keep_checkpoints", "out_of_memory", "micro_batches", "feature_budget_gib")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -47,7 +42,7 @@ class StateKeeper:
     folder : Path
         Where ``state.pt`` lies; the state before it is kept as ``state.previous.pt``.
     fingerprint : str
-        Of all that decides the result (`fingerprint`); another one's state is refused.
+        Of all that decides the result (`config.training_digest`); the state of another one is refused.
     resume : bool
         Whether an existing state is taken up; otherwise training starts anew.
 
@@ -82,29 +77,26 @@ class StateKeeper:
         KmedError
             When the disk is full; the last good state stays.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder)
         target, previous = self.folder / STATE_NAME, self.folder / PREVIOUS_NAME
-        aside = self.folder / f".{STATE_NAME}.writing"
         whole = {"version": _VERSION, "fingerprint": self._fingerprint, "account": self.account, **loop}
         try:
-            with aside.open("wb") as stream:
-                torch.save(whole, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
+            with replacing(target) as temporary:
+                with temporary.open("wb") as stream:
+                    torch.save(whole, stream)
+                if target.exists():
+                    sync(temporary)
+                    target.replace(previous)
         except (OSError, RuntimeError) as error:
-            aside.unlink(missing_ok=True)
             raise KmedError(
                 f"The training state can't be written to {self.folder} ({error}); make room there and continue with "
                 "--resume: the last good state is kept."
             ) from None
-        if target.exists():
-            target.replace(previous)
-        aside.replace(target)
-        sync(self.folder)
 
     def remove(self) -> None:
         """Delete the state of a training that is done."""
-        for name in (STATE_NAME, PREVIOUS_NAME, f".{STATE_NAME}.writing"):
+        remove_leftovers(self.folder)
+        for name in (STATE_NAME, PREVIOUS_NAME):
             (self.folder / name).unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
@@ -124,19 +116,6 @@ class StateKeeper:
                 )
             return state
         return None
-
-
-def fingerprint(config: TrainConfig, **more: Any) -> str:
-    """Return a digest of what decides a training's result.
-
-    Parameters
-    ----------
-    **more
-        Everything beside the settings: seed, size, hashes of the weights and of the split.
-    """
-    free = (*_FREE, "epochs") if config.schedule == "constant" else _FREE
-    fixed = {key: value for key, value in dataclasses.asdict(config).items() if key not in free}
-    return digest({"train": fixed, **more})
 
 
 def random_states() -> dict[str, Any]:

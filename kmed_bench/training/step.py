@@ -1,6 +1,7 @@
 """One optimizer step: a batch in pieces, its loss summed, faults stopped before they reach the weights."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.scoring.edits import token_text_cer
 from kmed_bench.training.batches import IGNORED, Batch, Example, n_learned
 from kmed_bench.training.parallel import Parallel
+
+log = logging.getLogger(__name__)
 
 FAULTY_BATCH_NAME = "faulty-batch.pt"
 # What fp16's loss scale falls under only when every step overflows: the model, not the scale, is at fault.
@@ -51,8 +54,6 @@ class Stepper:
         A `LossNetwork`, wrapped by ``parallel`` where several processes train.
     folder : Path, optional
         Where a faulty batch is kept for inspection; it is speech, so it is never logged.
-    say : callable, optional
-        Told in one line when the batch is computed in smaller pieces than asked.
 
     Attributes
     ----------
@@ -70,10 +71,9 @@ class Stepper:
         parallel: Parallel,
         *,
         folder: Path | None = None,
-        say: Callable[[str], None] | None = None,
     ) -> None:
         self.model, self.network, self.optimizer, self.config = model, network, optimizer, config
-        self.parallel, self.folder, self.say = parallel, folder, say
+        self.parallel, self.folder = parallel, folder
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.micro_batches = config.micro_batches
         self._tokenizer = korean_tokenizer()
@@ -173,10 +173,9 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if self.say:
-                self.say(
-                    f"Out of memory at {where}: each batch is computed in {self.micro_batches} pieces from here on."
-                )
+            log.warning(
+                f"Out of memory at {where}: each batch is computed in {self.micro_batches} pieces from here on."
+            )
             return
         more = f"train.micro_batches={self.micro_batches * 2} (the batch of {self.config.batch_size} stays), "
         smaller = more if self.micro_batches < share else ""

@@ -2,8 +2,6 @@
 
 import contextlib
 import hashlib
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from kmed_bench.config import TuneConfig
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import creating
 from kmed_bench.tracking.store import sqlite_file, without_password
 
 _JOURNAL = "journal:"
@@ -143,12 +142,8 @@ def _open_database(config: TuneConfig) -> RDBStorage:
 
 def _make_database(path: Path) -> None:
     """Build the tables aside and link them into place: onlookers such as a dashboard never see half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        fresh = Path(folder) / path.name
+    with creating(path) as fresh:
         RDBStorage(f"sqlite:///{fresh}").engine.dispose()
-        with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)
 
 
 def _begin_immediately(engine: sqlalchemy.Engine) -> None:

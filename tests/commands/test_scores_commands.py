@@ -110,7 +110,8 @@ def test_missing_utterances_refuse_or_count_as_empty(
     ("text", "words"),
     [
         ("{}\n", "line 1 has utterance_id None"),
-        ("[]\n", "no JSON object"),
+        ("[]\n", "line 1 is not a JSON object but []"),
+        ('{"utterance_id": "a", "hypothesis": "", "decode_s": "fast"}\n', "has decode_s 'fast'; it must be a number"),
         ('{"utterance_id": "u00", "hypothesis": 3}\n', "has hypothesis 3"),
         ('{"utterance_id": "u00"}\n', "has hypothesis None"),
         ("{\n", "line 1 is not JSON"),

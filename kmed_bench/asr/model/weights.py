@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,7 +15,7 @@ from whisper.model import ModelDimensions, Whisper
 
 from kmed_bench.asr.model.offline_wheel import WHEEL_SHA256, joined_wheel_model, to_openai_state
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import _sha256
+from kmed_bench.core.files import replacing, sha256_of, write_text_atomically
 from kmed_bench.core.schema import SIZES
 
 Origin = Literal["path", "cache", "download", "wheel"]
@@ -125,17 +124,9 @@ def save_weights(model: Whisper, path: Path, state: Mapping[str, torch.Tensor] |
 
 
 def _write_checkpoint(path: Path, dims: dict[str, int], state: dict[str, torch.Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save({"dims": dims, "model_state_dict": state}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    # Through a stream: given a path, torch would write the temporary name into the file.
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        torch.save({"dims": dims, "model_state_dict": state}, stream)
 
 
 def _read_checkpoint(path: Path) -> tuple[ModelDimensions, dict[str, torch.Tensor]]:
@@ -158,7 +149,7 @@ def _given(size: str, path: Path) -> Weights:
             f"{path} has {dims.n_audio_layer} encoder layers of width {dims.n_audio_state}, which is not Whisper "
             f"{size} ({dimensions(size).n_audio_layer} of {dimensions(size).n_audio_state}); name its own size."
         )
-    return Weights(size, path, "path", _sha256(path))
+    return Weights(size, path, "path", sha256_of(path))
 
 
 def _official(size: str) -> tuple[str, str]:
@@ -173,11 +164,11 @@ def _cached(size: str) -> Weights | None:
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "whisper"
     for folder in (cache_folder() / "weights", default):
         path = folder / f"{size}.pt"
-        if path.is_file() and _sha256(path) == expected:
+        if path.is_file() and sha256_of(path) == expected:
             return Weights(size, path, "cache", expected)
     converted = _converted_path(size)
     stamp = converted.with_suffix(".sha256")
-    if converted.is_file() and stamp.is_file() and stamp.read_text().strip() == _sha256(converted):
+    if converted.is_file() and stamp.is_file() and stamp.read_text().strip() == sha256_of(converted):
         return Weights(size, converted, "cache", WHEEL_SHA256)
     return None
 
@@ -218,7 +209,7 @@ def _from_wheel(size: str) -> Weights | None:
     path = _converted_path(size)
     dims = dimensions(size)
     _write_checkpoint(path, dataclasses.asdict(dims), to_openai_state(content, dims))
-    path.with_suffix(".sha256").write_text(_sha256(path) + "\n")
+    write_text_atomically(path.with_suffix(".sha256"), sha256_of(path) + "\n")
     return Weights(size, path, "wheel", WHEEL_SHA256)
 
 

@@ -34,8 +34,6 @@ from kmed_bench.corpus.archives.reader import AudioReader
 Kind = Literal["hf", "ct2", "openai"]
 N_VOCAB_MULTILINGUAL = 51865  # and above; openai-whisper's own test
 
-_COPIED = ("utterance_id", "speaker_id", "sentence_id", "gender", "age", "dialect", "region", "role")
-
 
 class Runtime(ABC):
     """A model in a runtime of its own.
@@ -93,14 +91,7 @@ def predict_samples(
             texts = runtime.transcribe(clips)
             seconds = (time.perf_counter() - started) / len(batch)
             for row, text in zip(batch, texts, strict=True):
-                copied: dict[str, Any] = {name: str(row[name]) for name in _COPIED}
-                decoded[row["utterance_id"]] = Prediction(
-                    **copied,
-                    reference=str(row["text"]),
-                    hypothesis=text,
-                    duration_s=float(row["duration_s"]),
-                    decode_s=seconds,
-                )
+                decoded[row["utterance_id"]] = Prediction.from_row(row, text, seconds)
             if progress:
                 progress(len(decoded), len(part))
     return [decoded[name] for name in part["utterance_id"]]

@@ -8,7 +8,6 @@ a new one is on its way.
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import sha256_of
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import local_folder
 
@@ -177,9 +177,3 @@ def _delete(client: MlflowClient, model: LoggedModel) -> None:
     except (MlflowException, NotImplementedError, OSError) as error:
         logging.getLogger(__name__).warning("The files of checkpoint %s stay in the store: %s", model.name, error)
     client.delete_logged_model(model.model_id)
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,191 @@
+"""Files written whole or not at all, and what a JSON file says of itself."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import (
+    check_format,
+    creating,
+    read_format,
+    read_json,
+    read_json_lines,
+    remove_leftovers,
+    replacing,
+    replacing_folder,
+    sha256_of,
+    write_json,
+    write_text_atomically,
+)
+
+# Writes half of a file and is killed: argument 1 names what writes, argument 2 the target.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kmed_bench.core import files
+
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
+    (temporary / "half" if temporary.is_dir() else temporary).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def umask():
+    """Set a umask for the test, and the old one afterwards."""
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_a_file_is_replaced_with_the_rights_that_the_umask_leaves(tmp_path, umask):
+    path = tmp_path / "new" / "a.txt"
+    for text in ("one", "가 two\n"):
+        write_text_atomically(path, text)
+        assert path.read_bytes() == text.encode()
+        assert path.stat().st_mode & 0o777 == 0o640
+    assert list(path.parent.iterdir()) == [path]
+    with replacing_folder(tmp_path / "folder") as temporary:
+        (temporary / "a").write_text("x")
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def fail(writer: Any, path: Path, error: type[BaseException]) -> None:
+    with writer(path) as temporary:
+        (temporary / "half" if temporary.is_dir() else temporary).write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("writer", [replacing, replacing_folder, creating])
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path, writer, error):
+    (tmp_path / "old").write_text("old")
+    with pytest.raises(error):
+        fail(writer, tmp_path / ("old" if writer is replacing else "new"), error)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old").read_text() == "old"
+
+
+@pytest.mark.parametrize("how", ["replacing", "replacing_folder", "creating"])
+def test_a_writer_that_is_killed_leaves_what_was_there(tmp_path, how):
+    path = tmp_path / "target"
+    if how == "replacing":
+        path.write_text("old")
+    command = [sys.executable, "-c", KILLED, how, str(path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (path.read_text() == "old") if how == "replacing" else not path.exists()
+    (left,) = (p for p in tmp_path.iterdir() if p != path)
+    assert left.name.startswith(".target.")
+
+
+def test_content_reaches_the_disk_before_the_name(tmp_path):
+    calls: list[str] = []
+
+    def note(_frame: Any, event: str, argument: Any) -> None:
+        name = getattr(argument, "__name__", "")
+        if event == "c_call" and name in ("fsync", "replace", "rename"):
+            calls.append(name)
+
+    sys.setprofile(note)
+    try:
+        write_text_atomically(tmp_path / "a", "x")
+        with replacing_folder(tmp_path / "b") as temporary:
+            (temporary / "one").write_text("1")
+            (temporary / "two").write_text("2")
+    finally:
+        sys.setprofile(None)
+    assert calls == ["fsync", "replace", "fsync", "fsync", "fsync", "replace", "fsync"]
+
+
+def test_a_folder_takes_the_place_of_an_empty_one_only(tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("a", "b"):
+        try:
+            with replacing_folder(tmp_path / "out") as temporary:
+                (temporary / name).write_text("x")
+        except OSError:
+            assert name == "b"
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_first_creator_wins(tmp_path):
+    path = tmp_path / "db"
+    with creating(path) as slow:
+        with creating(path) as fast:
+            fast.write_text("first")
+        slow.write_text("second")
+        (slow.parent / "db-journal").write_text("beside")
+    assert path.read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["db"]
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path):
+    kept = (".hidden", "a.0a1b2c3d", ".a.0a1b2c3", ".a.0A1B2C3D", "state.pt")
+    for name in (*kept, ".state.pt.0a1b2c3d", ".a.b.ffffffff"):
+        (tmp_path / name).write_text("x")
+    remove_leftovers(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == set(kept)
+    remove_leftovers(tmp_path / "none")
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"[" * 100_000, b"9" * 5000], ids=range(5))
+def test_what_is_not_json_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(KmedError, match=r"a\.json is not valid JSON \(.*write it again"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "lines").write_bytes(b'{"a": 1}\n\n' + (content or b"{") + b"\n")
+    with pytest.raises(KmedError, match=r"lines(, line 3)? is not (JSON|UTF-8)"):
+        list(read_json_lines(tmp_path / "lines"))
+
+
+def test_lines_have_their_place(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('\ufeff{"a": 1}\n  \n{"b": "가"}', encoding="utf-8")
+    assert list(read_json_lines(path)) == [(f"{path}, line 1", {"a": 1}), (f"{path}, line 3", {"b": "가"})]
+    for value in ("[1]", "null", '"text"', "3"):
+        path.write_text('{"a": 1}\n' + value, encoding="utf-8")
+        with pytest.raises(KmedError, match=r"line 2 is not a JSON object but .*; write one object per utterance"):
+            list(read_json_lines(path))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], r"f\.json is not a thing: it holds a list, not an object; do this"),
+        (None, "it holds a NoneType"),
+        ({}, "its format is None; do this"),
+        ({"format": "other", "version": 1}, "its format is 'other'"),
+        ({"format": 2}, "its format is 2"),
+        ({"format": "thing"}, "a thing of version None, and this kmed-bench reads versions 1 to 2; update"),
+        ({"format": "thing", "version": 3}, "of version 3"),
+        ({"format": "thing", "version": 0}, "of version 0"),
+        ({"format": "thing", "version": "1"}, "of version '1'"),
+    ],
+)
+def test_another_format_is_refused_with_the_remedy(tmp_path, value, message):
+    write_json(tmp_path / "f.json", value)
+    with pytest.raises(KmedError, match=message):
+        read_format(tmp_path / "f.json", "thing", 2, "do this")
+
+
+def test_older_versions_and_files_without_a_format_are_read(tmp_path):
+    for version in (1, 2):
+        value = {"format": "thing", "version": version, "a": 1}
+        write_json(tmp_path / "f.json", value)
+        assert read_format(tmp_path / "f.json", "thing", 2, "do this") == value
+    assert check_format({"a": 1}, "run 7", "thing", 2, "do this", unmarked=True) == {"a": 1}
+    with pytest.raises(KmedError, match="run 7 is not a thing: its format is 'x'"):
+        check_format({"format": "x"}, "run 7", "thing", 2, "do this", unmarked=True)
