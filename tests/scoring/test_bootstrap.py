@@ -114,6 +114,23 @@ def test_bootstrap_equals_the_same_draws_one_by_one() -> None:
     assert difference_interval(sums(top, bottom), draws=DRAWS, seed=4) == pytest.approx(expected)
 
 
+def test_intervals_agree_with_archs_studentised_bootstrap() -> None:
+    """Bounds by arch 8.0.0, ``IIDBootstrap(seed=default_rng(1)).conf_int(reps=20_000, method="studentized")``.
+
+    Its scale is the standard deviation of the draws, which for n speakers is sqrt((n - 1) / n) of the standard error
+    here; its rate is the square of an interval of the root.
+    """
+    bottom = [191, 140, 149, 183, 132, 164, 173, 76, 48, 88, 85, 179, 186, 40, 119, 171, 61, 167, 59, 114]
+    moved = sums([10, 3, 2, -9, -7, -7, 4, 1, -2, 2, -2, -6, 16, 0, 2, 3, -3, 3, 13, -5], bottom)
+    made = sums([24, 19, 20, 9, 8, 5, 12, 14, 2, 1, 7, 24, 11, 9, 8, 13, 2, 10, 8, 15], bottom)
+    scale = np.sqrt(20 / 19)
+    reach = [bound - moved.ratio for bound in difference_interval(moved, draws=20_000, seed=1) or ()]
+    assert reach == pytest.approx([scale * (bound - moved.ratio) for bound in (-0.0148205, 0.0345135)], rel=0.005)
+    root = np.sqrt(made.ratio)
+    reach = [np.sqrt(bound) - root for bound in rate_interval(made, draws=20_000, seed=1) or ()]
+    assert reach == pytest.approx([scale * (np.sqrt(bound) - root) for bound in (0.06831135, 0.10945675)], rel=0.005)
+
+
 def test_an_interval_narrows_with_speakers() -> None:
     generator = np.random.default_rng(3)
     widths = []
