@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from kmed_bench.asr.model.weights import load_weights
+from kmed_bench.asr.runtimes.formats import FORMATS
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import build_split, sort_manifest, write_split
-from kmed_bench.pipeline.export import FORMATS, export_model
+from kmed_bench.pipeline.export import export_model
 
 _made: dict[Path, dict[str, Path]] = {}
 

@@ -10,7 +10,7 @@ from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.config import Config
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
-from kmed_bench.pipeline.systems import describe_speed
+from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import score_predictions
 from kmed_bench.scoring.gate import EVIDENCE_NAME, summarise_speakers
 from kmed_bench.scoring.groups import score_counts

@@ -18,41 +18,19 @@ import whisper
 from whisper.model import ModelDimensions, Whisper
 
 from kmed_bench.asr.decoding.logit_filters import suppressed_tokens
-from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.model.tokenizer import N_VOCAB, korean_tokenizer
 from kmed_bench.asr.model.weights import dimensions
+from kmed_bench.asr.runtimes.libraries import import_transformers
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-N_VOCAB = 51865  # 99 languages: tiny to large-v2
 _MAX_INITIAL_TIMESTAMP_STEPS = 50  # openai-whisper's max_initial_timestamp of 1.0 s, in steps of 20 ms
 
 _ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
 _FEED_FORWARD = {"mlp.0": "fc1", "mlp.2": "fc2"}
-
-
-def import_transformers() -> Any:
-    """Return the transformers module.
-
-    Raises
-    ------
-    KmedError
-        When it is not installed.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise missing_library("transformers", "The Hugging Face format", error) from None
-    # Its bars for loading and writing would cut through ours.
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
-
-
-def missing_library(library: str, purpose: str, error: ImportError) -> KmedError:
-    """Return the error that names the extra which brings a library."""
-    return KmedError(f"{purpose} needs {library} ({error}); install it with `pip install 'kmed-bench[export]'`.")
 
 
 def tensor_names(dims: ModelDimensions) -> dict[str, str]:
