@@ -16,8 +16,10 @@ from kmed_bench.asr.decoding.decode import predict_part
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.tokenizer import N_VOCAB
 from kmed_bench.asr.model.weights import load_weights
+from kmed_bench.asr.runtimes import backend as backend_module
 from kmed_bench.asr.runtimes.faster_whisper import FasterWhisperBackend
 from kmed_bench.asr.runtimes.formats import detect_format, open_folder
+from kmed_bench.asr.runtimes.own import OwnBackend
 from kmed_bench.asr.runtimes.transformers import TransformersBackend
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
