@@ -20,7 +20,7 @@ ROOMS = {
     "__init__": set(),
     "core": CORE,
     "text": CORE,
-    "config": CORE,
+    "config": CORE | {"text"},
     "corpus": BASE,
     "scoring": BASE,
     "asr": DOMAIN,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kmed_bench.asr.model.weights import Weights, cache_folder
-from kmed_bench.config import Config
+from kmed_bench.config import Config, benchmark_digest
 from kmed_bench.core.console import log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import read_predictions
@@ -25,10 +25,11 @@ from kmed_bench.pipeline.preparation import (
 from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome
 from kmed_bench.report.page import write_report
-from kmed_bench.scoring.significance import compare_sizes
+from kmed_bench.scoring import ScoringOptions
+from kmed_bench.scoring.significance import compare_sizes, comparisons_file
 from kmed_bench.tracking.original.log_format import write_original_log
 from kmed_bench.tracking.read import read_bench
-from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench, bench_hash
+from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench
 from kmed_bench.tracking.runs import ParentRun, bench_run
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
@@ -73,14 +74,14 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOu
     check_source(config)
     uri = open_store(config.tracking)
     earlier = find_earlier(config, uri, out, resume=resume)
-    tags, run_id = {HASH_TAG: bench_hash(config)}, earlier.run_id if earlier else None
+    tags, run_id = {HASH_TAG: benchmark_digest(config)}, earlier.run_id if earlier else None
     with (
         bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench,
         log_file(folder := results_folder(out, config.profile, bench.run_id)),
     ):
         bench.log_skipped(skipped)
         split = _make_split(config, folder, out, bench, earlier)
-        speech = featurize_split(split, cache_folder() / "features", train=config.train)
+        speech = featurize_split(split, cache_folder() / "features", config)
         trained, failed = _train_all(config, weights, speech, folder, bench, earlier)
         if trained:
             _compare(trained, config, bench)
@@ -167,7 +168,8 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: ParentRun) -> N
         size: (read_predictions(folder / "predictions_untouched.jsonl"), read_predictions(folder / "predictions.jsonl"))
         for size, folder in folders.items()
     }
-    bench.log_json({"comparisons": compare_sizes(predictions, config.eval)}, "comparisons.json")
+    comparisons = compare_sizes(predictions, ScoringOptions.from_config(config))
+    bench.log_json(comparisons_file(comparisons), "comparisons.json")
 
 
 def _make_report(uri: str, bench: ParentRun, folder: Path, earlier: EarlierBench | None) -> Path:

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from kmed_bench.config import Config, digest
+from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.version import code_version
 from kmed_bench.pipeline.trainer import Trainer
@@ -81,21 +81,21 @@ def find_training(trainer: Trainer, seed: int, name: str, earlier: EarlierBench 
     KmedError
         When it was started with other weights or arithmetic, or is finished and its files are gone.
     """
-    settings, fingerprint, folder = trainer.config.train, trainer.fingerprint(seed), trainer.folder(seed)
-    identity = digest({"training": fingerprint, "size": trainer.weights.size, "epochs": settings.epochs})
+    # Within one benchmark, which fixes sizes and epochs, the fingerprint identifies a training.
+    fingerprint, folder = trainer.fingerprint(seed), trainer.folder(seed)
     if earlier is None:
-        return EarlierTraining(identity)
-    run, record = earlier.trains.get(identity), read_training_record(folder)
+        return EarlierTraining(fingerprint)
+    run, record = earlier.trains.get(fingerprint), read_training_record(folder)
     if run is None:
         if record is not None and record.fingerprint != fingerprint:
             raise KmedError(
                 f"{name} was started with other weights or arithmetic ({trainer.precision} here); continue it on the "
                 "machine where it started, set train.precision to what it was, or leave --resume out to start over."
             )
-        return EarlierTraining(identity)
+        return EarlierTraining(fingerprint)
     if run.status != FINISHED:
         log.info(f"{name}: was begun before ({run.status.lower()}) and is continued.")
-        return EarlierTraining(identity, run)
+        return EarlierTraining(fingerprint, run)
     log.info(f"{name}: done before, not run again.")
     outcome = record.outcome if record else None
     missing = [name for name in ("predictions.jsonl", "predictions_untouched.jsonl") if not (folder / name).is_file()]
@@ -104,4 +104,4 @@ def find_training(trainer: Trainer, seed: int, name: str, earlier: EarlierBench 
             f"The store says that the training in {folder} is finished, but {', '.join(missing) or TRAINING_FILE} is "
             "not there; put the folder back, or leave --resume out to start over."
         )
-    return EarlierTraining(identity, run, outcome)
+    return EarlierTraining(fingerprint, run, outcome)

@@ -21,6 +21,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing_folder, sha256_of, write_json
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.measures import count_utterances, rates, versions
+from kmed_bench.text.marks import Policy
 from kmed_bench.text.normalise import normalise
 
 Quantization = Literal["float32", "int8"]
@@ -43,11 +44,14 @@ class DriftCheck:
         The original model's, by our own decoding; see `decode_original`.
     about : dict
         Identity of the clips, such as part and split_sha256, for ``export.json``.
+    transcript_side : str
+        Side of the dual notation that both CERs are measured against.
     """
 
     part: pd.DataFrame
     originals: Sequence[Prediction]
     about: dict[str, Any]
+    transcript_side: Policy = "pronunciation"
 
 
 def spread_clips(part: pd.DataFrame, limit: int | None) -> pd.DataFrame:
@@ -103,7 +107,7 @@ def export_model(
             **(about or {}),
             "runtime": backend.describe(),
             "parameters": backend.parameters,
-            "drift": None if check is None else _measure_drift(backend, check, config, bound),
+            "drift": None if check is None else _measure_drift(backend, check, bound),
             "files": _list_files(folder),
         }
         write_json(folder / "export.json", record)
@@ -133,10 +137,10 @@ def _refuse_existing(out: Path) -> None:
         raise KmedError(f"{out} exists already and is not overwritten; name another folder, or remove it first.")
 
 
-def _measure_drift(backend: Backend, check: DriftCheck, config: EvalConfig, bound: float) -> dict[str, Any]:
+def _measure_drift(backend: Backend, check: DriftCheck, bound: float) -> dict[str, Any]:
     """Return the drift as ``export.json`` records it; raise KmedError if it exceeds the bound."""
-    exported = backend.decode(check.part)
-    before, after = (rates(count_utterances(side, config.policy))["cer"] for side in (check.originals, exported))
+    exported, side = backend.decode(check.part), check.transcript_side
+    before, after = (rates(count_utterances(clips, side))["cer"] for clips in (check.originals, exported))
     if before is None or after is None:
         raise KmedError("Every clip has an empty reference, so no CER can be measured; measure on other clips.")
     drift = after - before
@@ -158,7 +162,7 @@ def _measure_drift(backend: Backend, check: DriftCheck, config: EvalConfig, boun
             normalise(a.hypothesis) != normalise(b.hypothesis) for a, b in zip(check.originals, exported, strict=True)
         ),
         **check.about,
-        "transcript_policy": config.policy,
+        "transcript_policy": side,
         **versions(),
     }
 

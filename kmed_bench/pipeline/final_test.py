@@ -8,10 +8,11 @@ import torch
 
 from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.config import Config
+from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
 from kmed_bench.pipeline.speed import describe_speed
-from kmed_bench.scoring import score_predictions
+from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.gate import EVIDENCE_NAME, summarise_speakers
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
@@ -65,16 +66,17 @@ def score_test(
     folder, sha256 = checkpoint.parent, speech.split.sha256
     model = load_weights(checkpoint, str(device))
     predictions = decode_part(model, speech, "test", config.eval)
-    counts = count_utterances(predictions, config.eval.policy)
-    scores = score_counts(counts, config.eval, split_sha256=sha256)
-    before = score_predictions(untouched, config.eval, split_sha256=sha256)
+    options = ScoringOptions.from_config(config)
+    counts = count_utterances(predictions, options.transcript_side)
+    scores = score_counts(counts, options, split_sha256=sha256)
+    before = score_predictions(untouched, options, split_sha256=sha256)
     write_predictions(folder / "predictions.jsonl", predictions)
     write_predictions(folder / "predictions_untouched.jsonl", untouched)
     for name, value in (("scores.json", scores), ("scores_untouched.json", before)):
         write_json(folder / name, value)
         run.log_file(folder / name)
     # For comparison in a later promotion: error sums by speaker, no ids and no texts.
-    run.log_json(summarise_speakers(counts, split_sha256=sha256, scoring=scores), EVIDENCE_NAME)
+    run.log_json(summarise_speakers(counts, split_sha256=sha256, scores=scores), EVIDENCE_NAME)
     if config.tracking.log_predictions:
         run.log_file(folder / "predictions.jsonl")
     speed = describe_speed(
@@ -89,7 +91,13 @@ def score_test(
         "decode/ngram_blocked_clips": float(sum(prediction.ngram_blocked for prediction in predictions)),
         **{f"speed/{name}": speed[key] for key, name in _SPEED_NAMES.items() if speed[key] is not None},
     }
-    return TestScores(scores["overall"]["cer"], before["overall"]["cer"], metrics)
+    cer, untouched_cer = scores["overall"]["cer"], before["overall"]["cer"]
+    if cer is None or untouched_cer is None:
+        raise KmedError(
+            f"None of the test part's {len(predictions)} references can be scored ({scores['n_excluded']}); draw a "
+            "split whose test part has transcripts without masks."
+        )
+    return TestScores(cer, untouched_cer, metrics)
 
 
 def register(

@@ -36,8 +36,8 @@ def open_backend(config: Config, model: str) -> Backend:
             _warn_of_settings(config.eval, backend.name)
             return backend
         network = load_weights(path, str(pick_device()))
-        budget_gib, model_bytes = config.train.feature_budget_gib, path.stat().st_size
-    return OwnBackend(network, config.eval, model, model_bytes=model_bytes, budget_gib=budget_gib)
+        model_bytes = path.stat().st_size
+    return OwnBackend(network, config.eval, model, model_bytes=model_bytes, features=config.features)
 
 
 def _warn_of_settings(config: EvalConfig, library: str) -> None:

@@ -52,17 +52,12 @@ def check_source(config: Config) -> None:
 
 def demo_corpus(config: Config, out: Path) -> Path:
     """Return the folder of the generated corpus, made once for its settings."""
-    made_of = (config.data.demo_speakers, config.data.demo_sentences, config.data.demo_seed, __version__)
-    folder = out / f"demo-corpus-{digest(made_of)[:8]}"
+    data = config.data
+    made_of = {"speakers": data.demo_speakers, "sentences": data.demo_sentences, "seed": data.demo_seed}
+    folder = out / f"demo-corpus-{digest({**made_of, 'version': __version__})[:8]}"
     if not folder.is_dir():
         log.info("Generating the demo corpus in %s", folder)
-        make_demo_corpus(  # it appears whole or not at all
-            folder,
-            speakers=config.data.demo_speakers,
-            sentences=config.data.demo_sentences,
-            seed=config.data.demo_seed,
-            layout="zips",
-        )
+        make_demo_corpus(folder, **made_of, layout="zips")  # it appears whole or not at all
     return folder
 
 

@@ -65,7 +65,7 @@ def train_from(
     parallel, seed = parallel or Parallel(), config.train.seeds[0]
     with parallel.main_first():
         split = read_split(split_folder)
-        speech = featurize_split(split, cache_folder() / "features", train=config.train)
+        speech = featurize_split(split, cache_folder() / "features", config)
     trainer = Trainer(config, weights, speech, out, parallel)
     if not parallel.is_main:
         trainer.train(seed, None, resume)

@@ -9,7 +9,7 @@ from whisper.model import Whisper
 
 from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
-from kmed_bench.config import Config
+from kmed_bench.config import Config, training_digest
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
@@ -37,7 +37,7 @@ from kmed_bench.training.epochs import (
 from kmed_bench.training.fit import mean_loss
 from kmed_bench.training.original_recipe import original_losses
 from kmed_bench.training.parallel import Parallel
-from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper, fingerprint
+from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Trainer:
             "kmed.train_precision": self.precision,
             "kmed.train_context": self.config.train.audio_context,
             "kmed.eval_context": self.config.eval.audio_context,
-            "kmed.transcript_policy": self.config.eval.policy,
+            "kmed.transcript_policy": self.config.data.transcript_side,
         }
 
     def folder(self, seed: int) -> Path:
@@ -101,11 +101,9 @@ class Trainer:
 
     def fingerprint(self, seed: int) -> str:
         """Return the digest of what decides a seed's result."""
-        decoding = {key: value for key, value in dataclasses.asdict(self.config.eval).items() if "bootstrap" not in key}
-        return fingerprint(
-            self.config.train,
+        return training_digest(
+            self.config,
             seed=seed,
-            eval=decoding,
             weights=self.weights.sha256,
             split=self.speech.split.sha256,
             precision=self.precision,
@@ -193,7 +191,7 @@ class Trainer:
         valid, test = (
             decode_part(model, self.speech, part, self.config.eval, self.parallel) for part in ("valid", "test")
         )
-        rates = part_rates(valid, self.config.eval)
+        rates = part_rates(valid, self.config.data.transcript_side)
         examples, _ = training_examples(self.speech, "valid", self.config)
         loss = mean_loss(model, examples, store, self.config.train, self.precision, parallel=self.parallel)
         return Untouched({"valid/loss": loss, "valid/cer": rates["cer"], "valid/wer": rates["wer"]}, test)

@@ -18,6 +18,7 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.scoring.measures import count_utterances, rates
+from kmed_bench.text.marks import Policy
 from kmed_bench.training import adapt
 from kmed_bench.training.batches import Example, build_examples
 from kmed_bench.training.encoder_outputs import EncoderOutputStore, build_encoder_outputs
@@ -71,28 +72,25 @@ class ScoredEpoch(EpochResult):
         }
 
 
-def featurize_split(
-    split: Split, cache: Path, parts: Sequence[str] = PARTS, train: TrainConfig | None = None
-) -> FeaturizedSplit:
+def featurize_split(split: Split, cache: Path, config: Config, parts: Sequence[str] = PARTS) -> FeaturizedSplit:
     """Return a split with the features of its parts, computed unless the cache folder has them.
 
     Parameters
     ----------
-    train : TrainConfig, optional
-        Training's settings: the format of the features, and the speeds that training draws from.
+    config : Config
+        Its ``features``, and the speeds that training draws from.
     """
-    form = train or TrainConfig()
-    budget = int(form.feature_budget_gib * 2**30)
+    features, budget = config.features, int(config.features.cache_gib * 2**30)
 
     def build(part: str, speed: float = 1.0) -> FeatureStore:
         label = f"Features of {part}" + (f" at speed {speed:g}" if speed != 1 else "")
         with track(label) as tick:
             return build_features(
-                split.parts[part], cache, dtype=form.features, speed=speed, budget_bytes=budget, progress=tick
+                split.parts[part], cache, dtype=features.dtype, speed=speed, budget_bytes=budget, progress=tick
             )
 
     stores = {part: build(part) for part in parts}
-    speeds = {speed: build("train", speed) for speed in form.speed_factors} if "train" in parts else {}
+    speeds = {speed: build("train", speed) for speed in config.train.speed_factors} if "train" in parts else {}
     return FeaturizedSplit(split, stores, speeds)
 
 
@@ -101,7 +99,7 @@ def training_examples(speech: FeaturizedSplit, part: str, config: Config) -> tup
     return build_examples(
         speech.split.parts[part],
         speech.stores[part],
-        policy=config.eval.policy,
+        policy=config.data.transcript_side,
         max_len=config.train.max_len,
         tokenizer=korean_tokenizer(),
     )
@@ -138,7 +136,7 @@ def train_epochs(
     train, valid = (training_examples(speech, part, config)[0] for part in ("train", "valid"))
     source: Any = speech.speeds or speech.stores["train"]
     if encodes_once(config.train):
-        source = _encode_train(model, speech, train, config.train, parallel)
+        source = _encode_train(model, speech, train, config, parallel)
     results = fit(
         model,
         train,
@@ -161,7 +159,7 @@ def train_epochs(
         started = time.perf_counter()
         predictions = decode_part(model, speech, "valid", config.eval, parallel)
         decode_s = (time.perf_counter() - started) / len(predictions)
-        scores = part_rates(predictions, config.eval)
+        scores = part_rates(predictions, config.data.transcript_side)
         scored = ScoredEpoch(
             **dataclasses.asdict(result), valid_cer=scores["cer"], valid_wer=scores["wer"], decode_s=decode_s
         )
@@ -186,7 +184,7 @@ def encodes_once(config: TrainConfig) -> bool:
 
 
 def _encode_train(
-    model: Whisper, speech: FeaturizedSplit, train: Sequence[Example], config: TrainConfig, parallel: Parallel
+    model: Whisper, speech: FeaturizedSplit, train: Sequence[Example], config: Config, parallel: Parallel
 ) -> EncoderOutputStore:
     with parallel.main_first():
         return build_encoder_outputs(
@@ -194,9 +192,9 @@ def _encode_train(
             speech.stores["train"],
             [e.utterance_id for e in train],
             cache_folder() / "features",
-            context=config.audio_context,
-            dtype=config.features,
-            budget_bytes=int(config.feature_budget_gib * 2**30),
+            context=config.train.audio_context,
+            dtype=config.features.dtype,
+            budget_bytes=int(config.features.cache_gib * 2**30),
         )
 
 
@@ -221,7 +219,7 @@ def decode_part(
     return [decoded[name] for name in rows["utterance_id"]]
 
 
-def part_rates(predictions: list[Prediction], config: EvalConfig) -> dict[str, float]:
-    """Return the error rates of decoded transcripts, without those that are undefined."""
-    every = rates(count_utterances(predictions, config.policy))
+def part_rates(predictions: list[Prediction], side: Policy) -> dict[str, float]:
+    """Return the error rates of decoded transcripts against a side of the dual notation, without undefined ones."""
+    every = rates(count_utterances(predictions, side))
     return {name: value for name, value in every.items() if value is not None}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from kmed_bench.config import Config, adjust, digest
+from kmed_bench.config import Config, adjust, confirmation_digest
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import Confirmation
 from kmed_bench.scoring.bootstrap import LEVEL
@@ -101,7 +101,7 @@ def _claim(search: Search) -> bool:
 
 def _train(search: Search, params: Any, seed: int, which: str) -> float:
     config = adjust(search.config, params)
-    known = f"kmed.confirm.{digest([config.train.__dict__, seed])}"
+    known = f"kmed.confirm.{confirmation_digest(config, seed)}"
     study = search.queue.study
     if known not in study.user_attrs:
         with search.parent.child("confirm", f"confirm-{which}-seed{seed}") as run:

@@ -1,7 +1,6 @@
 """One process's part in a study: it takes trials, trains them, and tells Optuna and MLflow the same."""
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,11 @@ from optuna.trial import FrozenTrial
 
 from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.model.weights import Weights, cache_folder, load_weights
-from kmed_bench.config import Config, Range, adjust, digest
+from kmed_bench.config import Config, Range, adjust, digest, study_setup
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.corpus.demo.demo import corpus_name, is_demo
-from kmed_bench.corpus.splitting.split import Split, read_split
+from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.tracking import trials as tracked
 from kmed_bench.tracking.processes import this_process
 from kmed_bench.tracking.runs import ParentRun, TrackedRun
@@ -35,24 +34,6 @@ _PARENT = "kmed.mlflow_run"
 # What ends a trial and not the study: settings that diverge, don't fit together or don't fit into memory.
 _TRIAL_ERRORS = (KmedError, RuntimeError)
 _REASON_CHARS = 1_000
-
-
-def describe_setup(config: Config, weights: Weights, split: Split) -> dict[str, Any]:
-    """Return what makes trials comparable; how many, where they are kept and who runs them is free."""
-    tune = dataclasses.asdict(config.tune)
-    for free in ("trials", "storage", "heartbeat_s", "retries", "experiment"):
-        del tune[free]
-    train = {key: value for key, value in dataclasses.asdict(config.train).items() if key != "seeds"}
-    fixed = {key: value for key, value in train.items() if f"train.{key}" not in config.tune.space}
-    return {
-        "size": weights.size,
-        "weights": weights.sha256,
-        "split": split.sha256,
-        "seed": config.train.seeds[0],
-        "train": digest(fixed),
-        "eval": digest(config.eval),
-        "tune": digest(tune),
-    }
 
 
 class Search:
@@ -81,9 +62,11 @@ class Search:
         self.uri = open_store(config.tracking)
         check_storage(config.tune.storage, self.uri)
         self.device = pick_device()
-        setup = describe_setup(config, self.weights, self.split)
+        setup = study_setup(
+            config, size=weights.size, weights=weights.sha256, split=self.split.sha256, seed=config.train.seeds[0]
+        )
         self.name = name or f"{weights.size}-{digest(setup)[:8]}"
-        self._speeches: dict[tuple[tuple[float, ...], str], FeaturizedSplit] = {}
+        self._speeches: dict[tuple[float, ...], FeaturizedSplit] = {}
         self._tags = {
             "kmed.study": self.name,
             "kmed.size": weights.size,
@@ -236,12 +219,12 @@ class Search:
 
     def speech(self, config: Config) -> FeaturizedSplit:
         """Return the features of train and valid; the test part is not even opened."""
-        kind = (config.train.speed_factors, config.train.features)
-        if kind not in self._speeches:
-            self._speeches[kind] = featurize_split(
-                self.split, cache_folder() / "features", parts=("train", "valid"), train=config.train
+        speeds = config.train.speed_factors
+        if speeds not in self._speeches:
+            self._speeches[speeds] = featurize_split(
+                self.split, cache_folder() / "features", config, parts=("train", "valid")
             )
-        return self._speeches[kind]
+        return self._speeches[speeds]
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def test_a_ctranslate2_folder_is_decoded_by_faster_whisper(folders, split, tmp_p
 def test_a_baseline_of_other_utterances_is_refused_before_decoding(evaluated, split, tmp_path):
     kept = read_predictions(evaluated / "predictions.jsonl")[1:]
     write_predictions(tmp_path / "short.jsonl", kept)
-    with pytest.raises(KmedError, match="1 of this part's 4 are missing"):
+    with pytest.raises(KmedError, match="1 of these 4 are missing in it"):
         evaluate_model(
             load_config("sound", SETTINGS),
             "no such model",  # never looked for
@@ -108,7 +108,7 @@ def test_a_benchmark_package_is_a_baseline_too(evaluated, tiny_checkpoint, split
     capsys.readouterr()
     assert main(words) == 0
     assert "Against random: CER +0.0000" in capsys.readouterr().out
-    assert main([*words, "--eval.policy", "spelling"]) == 2
+    assert main([*words, "--data.transcript_side", "spelling"]) == 2
     assert "scored on the pronunciation side" in capsys.readouterr().err
 
 

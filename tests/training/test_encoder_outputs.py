@@ -141,7 +141,7 @@ def test_a_store_is_found_again_and_follows_its_content(model, frames, names, tm
 
 
 def test_budget_and_progress(model, frames, names, tmp_path):
-    with pytest.raises(KmedError, match=r"The encoder outputs of 12 clips need .* raise train\.feature_budget_gib"):
+    with pytest.raises(KmedError, match=r"The encoder outputs of 12 clips need .* raise features\.cache_gib"):
         build_encoder_outputs(model, frames, names, tmp_path, context="full", budget_bytes=4_000_000)
     seen = []
     build_encoder_outputs(

@@ -427,7 +427,7 @@ def test_the_documented_hooks_run(place):
     assert len(blocks) == 2
     assert 15 <= len(blocks[0].splitlines()) <= 25
     config = settings(place, train__epochs="2")
-    speech = featurize_split(read_split(place / "split"), place / "cache", parts=("train", "valid"), train=config.train)
+    speech = featurize_split(read_split(place / "split"), place / "cache", config, parts=("train", "valid"))
     names = {"config": config, "speech": speech, "checkpoint": place / "tiny.pt", "load_weights": load_weights}
     for block in blocks:
         exec(textwrap.dedent(block), names)
@@ -455,10 +455,10 @@ def test_training_and_the_command_line_work_without_optuna(place):
         from kmed_bench.asr.model.weights import load_weights
         from kmed_bench.config import load_config
         from kmed_bench.corpus.splitting.split import read_split
-                from kmed_bench.training.epochs import featurize_split, train_epochs
+        from kmed_bench.training.epochs import featurize_split, train_epochs
         place = Path({str(place)!r})
         config = load_config("demo", {{"train.epochs": "1", "eval.max_new_tokens": "8"}})
-        speech = featurize_split(read_split(place / "split"), place / "cache", ("train", "valid"))
+        speech = featurize_split(read_split(place / "split"), place / "cache", config, ("train", "valid"))
         (epoch,) = train_epochs(load_weights(place / "tiny.pt"), speech, config, seed=0)
         assert epoch.valid_cer > 0 and "optuna" not in sys.modules
         sys.exit(kmed_bench.cli.main(["tune", "split", "--size", "base"]))

@@ -13,7 +13,7 @@ from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.tokenizer import N_VOCAB
 from kmed_bench.asr.model.weights import cache_folder
 from kmed_bench.asr.runtimes.backend import Backend
-from kmed_bench.config import EvalConfig
+from kmed_bench.config import EvalConfig, FeaturesConfig
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
@@ -30,8 +30,8 @@ class OwnBackend(Backend):
         What errors call the model.
     model_bytes : int
         Size of its file.
-    budget_gib : float, optional
-        Disk space that the features of the clips may take; None: any.
+    features : FeaturesConfig, optional
+        Format of the clips' features, and what their cache may take; None: the defaults.
 
     Raises
     ------
@@ -42,7 +42,13 @@ class OwnBackend(Backend):
     name = "kmed-bench"
 
     def __init__(
-        self, network: Whisper, config: EvalConfig, label: str, *, model_bytes: int = 0, budget_gib: float | None = None
+        self,
+        network: Whisper,
+        config: EvalConfig,
+        label: str,
+        *,
+        model_bytes: int = 0,
+        features: FeaturesConfig | None = None,
     ) -> None:
         dims = network.dims
         if (dims.n_vocab, dims.n_mels) != (N_VOCAB, N_MELS):
@@ -52,7 +58,7 @@ class OwnBackend(Backend):
                 "large-v3 as a Hugging Face or CTranslate2 folder."
             )
         self._network, self._config = network, config
-        self._budget_bytes = None if budget_gib is None else int(budget_gib * 2**30)
+        self._features = features or FeaturesConfig()
         self.version = f"{__version__}, torch {importlib.metadata.version('torch')}"
         self.audio_context = config.audio_context
         self.parameters = sum(p.numel() for p in network.parameters())
@@ -60,6 +66,7 @@ class OwnBackend(Backend):
         names = ("batch_size", "precision", "max_new_tokens", "beam_size", "no_repeat_ngram_size")
         self.settings = {
             **{name: getattr(config, name) for name in names},
+            "features": self._features.dtype,
             "language": "ko",
             "device": network.device.type,
             "timed": "encoder and decoding of ready features",
@@ -68,7 +75,13 @@ class OwnBackend(Backend):
     def decode(self, rows: pd.DataFrame) -> list[Prediction]:
         """Return the predictions; the untimed first batch is of the longest clips."""
         with track("Features") as tick:
-            features = build_features(rows, cache_folder() / "features", budget_bytes=self._budget_bytes, progress=tick)
+            features = build_features(
+                rows,
+                cache_folder() / "features",
+                dtype=self._features.dtype,
+                budget_bytes=int(self._features.cache_gib * 2**30),
+                progress=tick,
+            )
         predict_as_set(self._network, rows.nlargest(self._config.batch_size, "duration_s"), features, self._config)
         with track("Decoding") as tick:
             predictions = predict_as_set(self._network, rows, features, self._config, tick)
