@@ -33,12 +33,12 @@ class FasterWhisperBackend(SampleBackend):
             raise missing_library("faster-whisper", "A CTranslate2 folder", error) from None
         if not (folder / "tokenizer.json").is_file():
             raise KmedError(
-                f"{folder} lacks tokenizer.json, without which faster-whisper asks the internet for one; copy it from "
-                "the Hugging Face folder that the model was converted from, or make it with `kmed-bench export`."
+                f"{folder} lacks tokenizer.json, without which faster-whisper would download one; copy it from "
+                "the Hugging Face folder that the model was converted from, or export the model again with `kmed-bench export`."
             )
         self.version = f"{importlib.metadata.version('faster-whisper')}, ctranslate2 {ctranslate2.__version__}"
         device = pick_device().type
-        threads = torch.get_num_threads()  # the same number as the other runtimes have
+        threads = torch.get_num_threads()  # as many as the other libraries use
         logging.getLogger("faster_whisper").setLevel(logging.WARNING)
         try:
             self._model = WhisperModel(str(folder), device=device, compute_type="default", cpu_threads=threads)
@@ -54,7 +54,7 @@ class FasterWhisperBackend(SampleBackend):
             "without_timestamps": True,
             "condition_on_previous_text": False,
             "vad_filter": False,
-            # With these, a clip that the model finds doubtful would be skipped as silence.
+            # With these set, clips of low probability would be skipped as silence.
             "no_speech_threshold": None,
             "log_prob_threshold": None,
             "compression_ratio_threshold": None,
@@ -72,21 +72,20 @@ class FasterWhisperBackend(SampleBackend):
         }
 
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """Return transcripts, one clip after another."""
+        """Return the transcripts, decoded one clip after another."""
         texts = []
         for samples in clips:
-            # By itself faster-whisper fills the window with zeros of log-mel, which is a loud hiss to the model:
-            # 23 of 60 transcripts of Whisper base change. Silence is what Whisper was trained on.
+            # faster-whisper would fill the window with zeros in the log-mel features, a loud hiss to the model that
+            # changes 23 of 60 transcripts of Whisper base. Whisper was trained on silence.
             segments, _ = self._model.transcribe(whisper.pad_or_trim(samples), **self._options)
             texts.append("".join(segment.text for segment in segments).strip())
         return texts
 
 
 def _count_parameters(path: Path) -> int | None:
-    """Return the numbers in a ``model.bin`` that were learned; None for a layout that is not known.
+    """Return the number of learned parameters in a ``model.bin``; None for an unknown layout.
 
-    Its zero biases of the keys count as well (0.01 % in base), scales of int8 and the encoder's fixed positions
-    do not.
+    The zero biases of the keys are counted too (0.01 % in base); int8 scales and the encoder's fixed positions are not.
     """
     try:
         variables = read_variables(path.read_bytes())

@@ -37,7 +37,7 @@ class OpenAIBackend(SampleBackend):
         }
 
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """Return transcripts, all clips in one batch."""
+        """Return the transcripts; the clips are one batch."""
         mels = [whisper.log_mel_spectrogram(whisper.pad_or_trim(samples)) for samples in clips]
-        found = whisper.decode(self._model, torch.stack(mels).to(self._model.device), self._options)
-        return [result.text for result in found]
+        results = whisper.decode(self._model, torch.stack(mels).to(self._model.device), self._options)
+        return [result.text for result in results]

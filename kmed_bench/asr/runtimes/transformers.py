@@ -51,7 +51,7 @@ class TransformersBackend(SampleBackend):
         kinds = ("model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin")
         read = next((files for kind in kinds if (files := list(folder.glob(kind)))), [])
         self.model_bytes = sum(file.stat().st_size for file in read)
-        self._options, told = self._prepare(config)
+        self._options, described = self._prepare(config)
         self.settings = {
             "decoding": "greedy",
             "batch_size": config.batch_size,
@@ -59,23 +59,23 @@ class TransformersBackend(SampleBackend):
             "device": self._device.type,
             "window_s": 30,
             "return_timestamps": False,
-            **told,
+            **described,
             "timed": "the runtime's features and decoding, without reading the audio",
         }
 
     def _prepare(self, config: EvalConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the options of ``generate`` and their account; mend what old fine-tunings left behind."""
+        """Return the options of ``generate`` and what ``settings`` says of them; repair an outdated generation config."""
         generation = self._model.generation_config
         large = self._model.config.vocab_size >= N_VOCAB
         multilingual = getattr(generation, "is_multilingual", None)
-        multilingual = large if multilingual is None else multilingual  # an outdated config does not say
+        multilingual = large if multilingual is None else multilingual  # an outdated config lacks it
         limit = min(config.max_new_tokens, self._model.config.max_target_positions // 2)
-        told: dict[str, Any] = {"max_new_tokens": limit, "language": None}
-        # Forced ids of another language or task would win over what is asked for here.
+        described: dict[str, Any] = {"max_new_tokens": limit, "language": None}
+        # Forced ids of another language or task would override the options.
         if getattr(generation, "forced_decoder_ids", None) or getattr(self._model.config, "forced_decoder_ids", None):
             generation.forced_decoder_ids = None
             self._model.config.forced_decoder_ids = None
-            told["removed"] = "forced_decoder_ids"
+            described["removed"] = "forced_decoder_ids"
         options: dict[str, Any] = {
             "max_new_tokens": limit,
             "max_length": None,
@@ -85,14 +85,14 @@ class TransformersBackend(SampleBackend):
         }
         if multilingual:
             options |= {"language": "ko", "task": "transcribe"}
-            told |= {"language": "ko", "task": "transcribe"}
+            described |= {"language": "ko", "task": "transcribe"}
             if not hasattr(generation, "lang_to_id"):
                 self._complete_tokens(generation)
-                told["added"] = "language and task tokens, which the generation config lacks"
-        return options, told
+                described["added"] = "language and task tokens, which the generation config lacks"
+        return options, described
 
     def _complete_tokens(self, generation: Any) -> None:
-        """Give an outdated generation config what ``generate`` needs in order to take a language."""
+        """Add to an outdated generation config what ``generate`` needs to accept a language."""
         tokenizer = self._processor.tokenizer
         ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("ko", "transcribe", "translate")}
         generation.is_multilingual = True
@@ -101,7 +101,7 @@ class TransformersBackend(SampleBackend):
         generation.no_timestamps_token_id = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
 
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """Return transcripts, all clips in one batch."""
+        """Return the transcripts; the clips are one batch."""
         inputs = self._processor.feature_extractor(
             list(clips), sampling_rate=SAMPLE_RATE, return_tensors="pt", padding="max_length"
         )
@@ -126,7 +126,7 @@ class TransformersBackend(SampleBackend):
 def _check_processor(folder: Path) -> None:
     """Raise KmedError when the tokenizer or the features' settings are missing.
 
-    Without its files transformers makes a tokenizer that knows no word, and says nothing.
+    Without these files transformers silently makes a tokenizer with an empty vocabulary.
     """
     for names in (("tokenizer.json", "vocab.json"), ("preprocessor_config.json", "processor_config.json")):
         if not any((folder / name).is_file() for name in names):
