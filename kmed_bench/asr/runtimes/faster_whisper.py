@@ -34,7 +34,7 @@ class FasterWhisperBackend(SampleBackend):
         if not (folder / "tokenizer.json").is_file():
             raise KmedError(
                 f"{folder} lacks tokenizer.json, without which faster-whisper would download one; copy it from "
-                "the Hugging Face folder that the model was converted from, or export the model again with `kmed-bench export`."
+                "the Hugging Face folder that the model was converted from, or use `kmed-bench export`."
             )
         self.version = f"{importlib.metadata.version('faster-whisper')}, ctranslate2 {ctranslate2.__version__}"
         device = pick_device().type

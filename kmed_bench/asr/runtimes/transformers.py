@@ -64,7 +64,7 @@ class TransformersBackend(SampleBackend):
         }
 
     def _prepare(self, config: EvalConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the options of ``generate`` and what ``settings`` says of them; repair an outdated generation config."""
+        """Return the options of ``generate`` and their description; repair an outdated generation config."""
         generation = self._model.generation_config
         large = self._model.config.vocab_size >= N_VOCAB
         multilingual = getattr(generation, "is_multilingual", None)
