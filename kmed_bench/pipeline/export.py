@@ -25,7 +25,6 @@ from kmed_bench.text.marks import Policy
 from kmed_bench.text.normalise import normalise
 
 Quantization = Literal["float32", "int8"]
-QUANTIZATIONS: tuple[Quantization, ...] = ("float32", "int8")
 MAX_DRIFT: dict[Quantization, float] = {"float32": 0.002, "int8": 0.01}
 """Largest difference of an exported model's CER from the original's, as a fraction, in either direction."""
 

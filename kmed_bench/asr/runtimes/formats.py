@@ -12,7 +12,6 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
 
 Format = Literal["openai", "hf", "ct2"]
-FORMATS: tuple[Format, ...] = ("openai", "hf", "ct2")
 
 
 def detect_format(folder: Path) -> Format:
