@@ -145,7 +145,11 @@ def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_help_shows_the_settings_that_the_command_reads(capsys):
     text = help_of(capsys, "train", "--help")
     for key, setting in describe_settings().items():
-        read = key.startswith(("train.", "eval.", "features.", "tracking.")) or key in ("model.sizes", "model.weights")
+        read = key.startswith(("train.", "eval.", "features.", "tracking.")) or key in (
+            "data.transcript_side",
+            "model.sizes",
+            "model.weights",
+        )
         assert (f"--{key}" in text) == read, key
         if read:
             assert setting.meaning in text
