@@ -27,6 +27,7 @@ from sqlalchemy.exc import ArgumentError
 from kmed_bench.config import TrackingConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
+from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.run_notes import describe_experiment
 
 _SQLITE = "sqlite:///"
@@ -35,10 +36,11 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def open_store(config: TrackingConfig) -> str:
-    """Return the tracking URI after making it MLflow's current one, ready for several processes.
+    """Return the URI of a tracking store that is initialised, reachable, and safe to share between processes.
 
     The order is ``config.uri``, then ``MLFLOW_TRACKING_URI``, then ``mlflow.db`` in the working folder.
-    A SQLite file that does not exist is made here, once; its artifacts go to ``mlruns`` beside it.
+    A SQLite file that does not exist is created; its artifacts go to ``mlruns`` in the same folder. MLflow's global
+    tracking URI is not changed: pass the returned one to a client.
 
     Raises
     ------
@@ -53,7 +55,6 @@ def open_store(config: TrackingConfig) -> str:
         _check_server(uri)
     elif uri.startswith(tuple(_DATABASE_PORTS)):
         _check_database(uri)
-    mlflow.set_tracking_uri(uri)
     try:
         with _quiet_migrations():
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
@@ -80,6 +81,21 @@ def without_password(uri: str) -> str:
     """Return a URI with its user and password masked, fit for logs, params and messages."""
     masked = re.sub(r"://.*@", "://***@", uri)
     return re.sub(r"(?i)([?&][^=&]*(?:password|passwd|token|secret)[^=&]*=)[^&]*", r"\1***", masked)
+
+
+@contextlib.contextmanager
+def global_store(uri: str) -> Iterator[None]:
+    """Make a store MLflow's global one while the block runs; afterwards the global URI is what it was.
+
+    Only for functions that can't be told the store: `mlflow.pyfunc.log_model`, `mlflow.register_model`, and the
+    download of ``models:/…``, for which MLflow 3.17 ignores its ``tracking_uri``. All else goes through a client.
+    """
+    previous = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(previous)  # type: ignore[arg-type]  # None unsets it
 
 
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
@@ -126,7 +142,7 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
         When it is there and can't be read.
     """
     try:
-        text = _read_artifact(client, run, name)
+        text = _read_artifact_text(client, run, name)
         value = {} if text is None else json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
         raise KmedError(
@@ -137,7 +153,19 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
     return value
 
 
-def _read_artifact(client: MlflowClient, run: Run, name: str) -> str | None:
+def read_artifact(client: MlflowClient, run: Run, name: str, format: FileFormat[Content]) -> Content | None:
+    """Return a run's JSON artifact of a known format; None if the run has none of this name.
+
+    Raises
+    ------
+    KmedError
+        When it can't be read, or is of a format or version that this release does not read.
+    """
+    content = read_json_artifact(client, run, name)
+    return format.check(content, f"{name} of run {run.info.run_id}") if content else None
+
+
+def _read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None:
     folder = artifact_folder(run)
     if folder is not None:  # MLflow's client would look the run up twice for each file
         path = folder / name

@@ -83,7 +83,7 @@ def log_checkpoint(
         raise KmedError(f"The checkpoint {path} of epoch {epoch} does not exist, so it can't be logged; save it first.")
     client, sha256 = run.client, sha256_of(path)
     model_id: str | None = None
-    for known in search_checkpoints(run.run_id, client=client):
+    for known in search_checkpoints(run):
         if known.epoch != epoch:
             if best and known.best:
                 client.set_logged_model_tags(known.model_id, {"kmed.best": "false"})
@@ -123,19 +123,18 @@ def _put(client: MlflowClient, model: LoggedModel, path: Path) -> None:
     client.log_model_artifact(model.model_id, str(path))
 
 
-def search_checkpoints(run_id: str, *, client: MlflowClient | None = None) -> list[Checkpoint]:
-    """Return a run's checkpoints in the store by epoch, half-written ones included."""
-    client = client or MlflowClient()
-    experiment = client.get_run(run_id).info.experiment_id
-    query = f"source_run_id = '{run_id}' AND model_type = '{MODEL_TYPE}'"
-    found: list[Checkpoint] = []
+def search_checkpoints(run: TrackedRun) -> list[Checkpoint]:
+    """Return a run's checkpoints in the store by epoch, incomplete ones included."""
+    experiment = run.client.get_run(run.run_id).info.experiment_id
+    query = f"source_run_id = '{run.run_id}' AND model_type = '{MODEL_TYPE}'"
+    checkpoints: list[Checkpoint] = []
     token: str | None = None
     while True:
-        page = client.search_logged_models([experiment], query, max_results=_PAGE, page_token=token)
-        found += [_checkpoint(model) for model in page]
+        page = run.client.search_logged_models([experiment], query, max_results=_PAGE, page_token=token)
+        checkpoints += [_checkpoint(model) for model in page]
         token = page.token
         if not token:
-            return sorted(found, key=lambda one: (one.epoch, not one.whole))
+            return sorted(checkpoints, key=lambda one: (one.epoch, not one.whole))
 
 
 def _checkpoint(model: LoggedModel) -> Checkpoint:
@@ -159,9 +158,9 @@ def keep_checkpoints(run: TrackedRun, keep: int) -> list[Checkpoint]:
     keep : int
         How many of the latest epochs stay beside the best one; 0: the best one alone.
     """
-    found = search_checkpoints(run.run_id, client=run.client)
-    others = [one for one in found if one.whole and not one.best]
-    superseded = [one for one in found if not one.whole] + others[: max(0, len(others) - keep)]
+    checkpoints = search_checkpoints(run)
+    others = [one for one in checkpoints if one.whole and not one.best]
+    superseded = [one for one in checkpoints if not one.whole] + others[: max(0, len(others) - keep)]
     for one in superseded:
         _delete(run.client, run.client.get_logged_model(one.model_id))
     return superseded
