@@ -1,10 +1,10 @@
-"""What the stages hand to one another: names of columns, reasons and parts, and the layout of files."""
+"""What the stages hand to one another: names of columns, reasons and parts, and manifests."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import check_format
+from kmed_bench.core.formats import FileFormat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,79 +60,11 @@ PARTS = ("train", "valid", "test")
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 
-MANIFEST_FORMAT, MANIFEST_VERSION = "kmed-bench manifest", 1
-SPLIT_FORMAT, SPLIT_VERSION = "kmed-bench split", 1
-QUALITY_FORMAT, QUALITY_VERSION = "kmed-bench quality report", 1
+_HEAD_KEYS = (b"format", b"version")
 
-
-class SplitDetails(TypedDict, total=False):
-    """Entries of split.json that depend on how the split was made."""
-
-    method: str
-    discarded_because: dict[str, int]
-    merged_strata: list[str]
-    frozen_sha256: str
-    missing: dict[str, list[str]]
-    changed: dict[str, list[str]]
-
-
-class SplitReport(SplitDetails):
-    """The contents of split.json; docs/formats.md describes each key."""
-
-    format: str
-    version: int
-    sha256: str
-    label: str
-    synthetic: bool
-    corpus: int
-    counts: dict[str, int]
-    parts: dict[str, dict[str, float]]
-    discarded: int
-    leakage: dict[str, int]
-    max_share_deviation: float
-    share_deviation: dict[str, float]
-    shares: dict[str, dict[str, dict[str, float]]]
-    distance: dict[str, dict[str, dict[str, float]]]
-    config: dict[str, Any]
-
-
-class QualityReport(TypedDict):
-    """The contents of quality.json; docs/formats.md describes each key."""
-
-    format: str
-    version: int
-    labels: int
-    usable: int
-    rejected: dict[str, int]
-    warnings: dict[str, int]
-    speakers: int
-    sentences: int
-    hours: float
-    by: dict[str, dict[str, int]]
-    hours_by: dict[str, dict[str, float]]
-    pairs: dict[str, dict[str, dict[str, dict[str, float]]]]
-    unknown_values: dict[str, dict[str, int]]
-    stated: dict[str, int]
-    reject_examples: dict[str, list[str]]
-    warning_examples: dict[str, list[str]]
-    histograms: dict[str, dict[str, list[float]]]
-    marks_version: str
-    roles_left_out: dict[str, int]
-    files_ignored: dict[str, int]
-
-
-def check_split_report(value: Any, source: Path | str) -> SplitReport:
-    """Return the contents of a split.json, or raise KmedError when they are something else or newer."""
-    remedy = "make the split again with `kmed-bench split`"
-    report: SplitReport = check_format(value, source, SPLIT_FORMAT, SPLIT_VERSION, remedy, unmarked=True)
-    return report
-
-
-def check_quality_report(value: Any, source: Path | str) -> QualityReport:
-    """Return the contents of a quality.json, or raise KmedError when they are something else or newer."""
-    remedy = "write it again with `kmed-bench ingest`"
-    report: QualityReport = check_format(value, source, QUALITY_FORMAT, QUALITY_VERSION, remedy, unmarked=True)
-    return report
+MANIFEST = FileFormat[dict[str, Any]](
+    name="kmed-manifest", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
+)
 
 
 def write_manifest(table: "pd.DataFrame", path: Path) -> None:
@@ -144,8 +76,8 @@ def write_manifest(table: "pd.DataFrame", path: Path) -> None:
     import pyarrow.parquet as pq
 
     whole = pa.Table.from_pandas(table, preserve_index=False)
-    marks = {"format": MANIFEST_FORMAT, "version": str(MANIFEST_VERSION)}
-    pq.write_table(whole.replace_schema_metadata({**whole.schema.metadata, **marks}), path, compression="zstd")
+    head = {key: str(value) for key, value in MANIFEST.head.items()}
+    pq.write_table(whole.replace_schema_metadata({**whole.schema.metadata, **head}), path, compression="zstd")
 
 
 def read_manifest(path: Path) -> "pd.DataFrame":
@@ -156,23 +88,21 @@ def read_manifest(path: Path) -> "pd.DataFrame":
     KmedError
         When the file is missing, is not parquet, is of another format or a newer version, or lacks a column.
     """
-    # Imported here: the command line needs the names above and starts four times faster without these.
-    import pandas as pd
+    import pandas as pd  # here, since the command line needs the names above and starts four times faster without it
     import pyarrow.parquet as pq
 
     if not path.is_file():
         raise KmedError(f"{path} does not exist; `kmed-bench ingest` writes manifests, `kmed-bench split` splits.")
-    remedy = "write it again with `kmed-bench ingest`"
     try:
         metadata = pq.read_metadata(path).metadata or {}
         table = pd.read_parquet(path)
     except Exception as error:  # pyarrow raises several unrelated types here
-        raise KmedError(f"{path} is not a readable parquet file ({error}); {remedy}.") from None
-    marks: dict[str, Any] = {k.decode(): v.decode() for k, v in metadata.items() if k in (b"format", b"version")}
-    if marks.get("version", "").isdecimal():
-        marks["version"] = int(marks["version"])
-    check_format(marks, path, MANIFEST_FORMAT, MANIFEST_VERSION, remedy, unmarked=True)
+        raise KmedError(f"{path} is not a readable parquet file ({error}); {MANIFEST.remedy}.") from None
+    head: dict[str, Any] = {key.decode(): value.decode() for key, value in metadata.items() if key in _HEAD_KEYS}
+    if head.get("version", "").isdecimal():
+        head["version"] = int(head["version"])
+    MANIFEST.check(head, path)
     missing = [name for name in MANIFEST_COLUMNS if name not in table.columns]
     if missing:
-        raise KmedError(f"{path} lacks the columns {', '.join(missing)}; {remedy}.")
+        raise KmedError(f"{path} lacks the columns {', '.join(missing)}; {MANIFEST.remedy}.")
     return table

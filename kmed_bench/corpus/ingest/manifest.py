@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kmed_bench.config import DataConfig
+from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing, write_json, write_text_atomically
-from kmed_bench.core.schema import MANIFEST_COLUMNS, QualityReport, WarningKind, write_manifest
+from kmed_bench.core.schema import MANIFEST_COLUMNS, WarningKind, write_manifest
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.aihub import ROLES, parse_name
 from kmed_bench.corpus.ingest.checks import judge_audio, judge_labels, pair_audio

@@ -34,7 +34,8 @@ import numpy as np
 import pandas as pd
 
 from kmed_bench.config import DataConfig
-from kmed_bench.core.schema import QUALITY_FORMAT, QUALITY_VERSION, QualityReport, WarningKind
+from kmed_bench.core.corpus_contracts import QUALITY, QualityReport
+from kmed_bench.core.schema import WarningKind
 from kmed_bench.corpus.ingest.aihub import VOCABULARY
 from kmed_bench.text.marks import MARKS_VERSION
 
@@ -70,8 +71,7 @@ def describe(
     warned = {kind: ids for kind, ids in sorted({**warnings, **_warnings(rows, config)}.items()) if ids}
     hours = manifest["duration_s"] / 3600
     return {
-        "format": QUALITY_FORMAT,
-        "version": QUALITY_VERSION,
+        **QUALITY.head,
         "labels": len(rows),
         "usable": len(manifest),
         "rejected": {str(reason): len(ids) for reason, ids in rejected},

@@ -6,26 +6,16 @@ Others apply it to their own copy of the download and get the same three parts.
 import hashlib
 import unicodedata
 from pathlib import Path
-from typing import Any, TypedDict
 
 import pandas as pd
 
+from kmed_bench.core.corpus_contracts import FROZEN_SPLIT, FrozenSplit
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import check_format, read_json, write_json
+from kmed_bench.core.files import read_json, write_json
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import Split, build_split, sort_manifest
 
-_FORMAT, _VERSION = "kmed-bench frozen split", 1
-
-
-class FrozenSplit(TypedDict):
-    """The contents of a frozen split's file; docs/formats.md describes each key."""
-
-    format: str
-    version: int
-    sha256: str
-    config: dict[str, Any]
-    parts: dict[str, dict[str, str]]
+_OLDER_FORMAT = "kmed-bench frozen split 1"  # before `version` was a key of its own
 
 
 def hash_label(utterance_id: str, speaker_id: str, text: str) -> str:
@@ -44,8 +34,7 @@ def freeze_split(split: Split, path: Path, *, hashes: bool = True) -> FrozenSpli
         label can confirm the guess by its hash, so that a file to be published holds ids alone.
     """
     frozen: FrozenSplit = {
-        "format": _FORMAT,
-        "version": _VERSION,
+        **FROZEN_SPLIT.head,
         "sha256": split.sha256,
         "config": split.report["config"],
         "parts": {part: _hash_rows(split.parts[part], hashes=hashes) for part in PARTS},
@@ -104,8 +93,6 @@ def apply_frozen(path: Path, manifest: pd.DataFrame) -> Split:
 
 def _read(path: Path) -> FrozenSplit:
     frozen = read_json(path)
-    if isinstance(frozen, dict) and frozen.get("format") == f"{_FORMAT} 1":  # before `version` was a key of its own
-        frozen |= {"format": _FORMAT, "version": 1}
-    remedy = "export one with `kmed-bench split --freeze FILE`"
-    checked: FrozenSplit = check_format(frozen, path, _FORMAT, _VERSION, remedy)
-    return checked
+    if isinstance(frozen, dict) and frozen.get("format") == _OLDER_FORMAT:
+        frozen |= FROZEN_SPLIT.head
+    return FROZEN_SPLIT.check(frozen, path)

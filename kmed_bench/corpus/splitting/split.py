@@ -15,20 +15,10 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench.config import SplitConfig
+from kmed_bench.core.corpus_contracts import SPLIT, SplitDetails, SplitReport
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import read_json, replacing, write_json
-from kmed_bench.core.schema import (
-    MANIFEST_COLUMNS,
-    PARTS,
-    SPLIT_FORMAT,
-    SPLIT_VERSION,
-    SplitDetails,
-    SplitReport,
-    check_split_report,
-    read_manifest,
-    write_manifest,
-)
-from kmed_bench.corpus.demo.sentences import is_synthetic
+from kmed_bench.core.files import replacing, write_json
+from kmed_bench.core.schema import MANIFEST_COLUMNS, PARTS, read_manifest, write_manifest
 from kmed_bench.corpus.splitting.leakage import (
     count_leaks,
     count_shares,
@@ -148,11 +138,9 @@ def build_split(
     leakage = count_leaks(parts)
     sha256 = split_digest(parts)
     report: SplitReport = {
-        "format": SPLIT_FORMAT,
-        "version": SPLIT_VERSION,
+        **SPLIT.head,
         "sha256": sha256,
         "label": name_leaks(leakage),
-        "synthetic": is_synthetic(table),
         "corpus": len(table),
         "counts": {part: len(parts[part]) for part in PARTS},
         "parts": describe_parts(parts),
@@ -202,7 +190,7 @@ def read_split(folder: Path) -> Split:
     KmedError
         When a file is missing or unreadable, or the parts are not those that split.json accounts for.
     """
-    report = check_split_report(read_json(folder / "split.json"), folder / "split.json")
+    report = SPLIT.read(folder / "split.json")
     parts = {part: read_manifest(folder / f"{part}.parquet") for part in PARTS}
     sha256 = split_digest(parts)
     if report.get("sha256") != sha256:
