@@ -149,7 +149,7 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
             f"{name} of run {run.info.run_id} can't be read ({error}); check the artifact store."
         ) from error
     if not isinstance(value, dict):
-        raise KmedError(f"{name} of run {run.info.run_id} holds a {type(value).__name__}, not an object; log it anew.")
+        raise KmedError(f"{name} of run {run.info.run_id} holds a {type(value).__name__}, not an object; log it again.")
     return value
 
 
@@ -170,7 +170,7 @@ def _read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None
     if folder is not None:  # faster: MLflow's client would look up the run twice per file
         path = folder / name
         return path.read_text(encoding="utf-8") if path.exists() else None
-    if name not in {found.path for found in client.list_artifacts(run.info.run_id)}:
+    if name not in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}:
         return None
     with tempfile.TemporaryDirectory() as target:
         return Path(client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")

@@ -177,8 +177,8 @@ def _version(value: Any, metadata: Mapping[str, Any], where: str) -> OriginalVer
 
 def _row(row: Any, where: str) -> OriginalEpoch:
     if not isinstance(row, list) or len(row) != 1 + len(FIGURES):
-        found = f"{len(row)} values" if isinstance(row, list) else f"a {type(row).__name__}"
-        raise KmedError(f"{where} has {found}; it must be the five of [epoch, {', '.join(FIGURES)}].")
+        content = f"{len(row)} values" if isinstance(row, list) else f"a {type(row).__name__}"
+        raise KmedError(f"{where} has {content}; it must be the five of [epoch, {', '.join(FIGURES)}].")
     epoch, *figures = row
     if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
         raise KmedError(f"{where} has the epoch {epoch!r}; it must be a whole number, 0 or more.")
