@@ -26,7 +26,8 @@ from kmed_bench.scoring.measures import count_utterances, rates
 from kmed_bench.training.batches import Example, build_examples, epoch_order
 from kmed_bench.training.fit import fit, seed_everything
 
-SCORING = EvalConfig()
+DECODING = EvalConfig()
+SIDE = DataConfig.transcript_side
 PEERS = ("original", "transformers")
 Train = Callable[[Whisper, int], Iterator[object]]
 
@@ -55,7 +56,7 @@ class Comparison:
         made, _ = build_examples(
             self.split.parts[part],
             self.stores[part],
-            policy=SCORING.policy,
+            policy=SIDE,
             max_len=self.config.max_len,
             tokenizer=korean_tokenizer(),
         )
@@ -96,12 +97,12 @@ class Comparison:
             model.eval(),
             self.split.parts["test"],
             self.stores["test"],
-            batch_size=SCORING.batch_size,
+            batch_size=DECODING.batch_size,
             context=context,
             precision="bf16" if resolve_precision("auto", model.device) == "bf16" else "fp32",
-            max_new_tokens=SCORING.max_new_tokens,
+            max_new_tokens=DECODING.max_new_tokens,
         )
-        cer = rates(count_utterances(predictions, SCORING.policy))["cer"]
+        cer = rates(count_utterances(predictions, SIDE))["cer"]
         assert cer is not None
         return cer
 

@@ -81,7 +81,7 @@ def _split(args: argparse.Namespace) -> int:
     split = apply_frozen(args.frozen, manifest) if args.frozen else split_manifest(manifest, config)
     report = write_split(split, args.out)
     shown = ("label", "sha256", "counts", "max_share_deviation", "leakage", "discarded", "missing", "changed")
-    print(json.dumps({key: report[key] for key in shown if key in report}, ensure_ascii=False, indent=2))
+    print(json.dumps({key: report.get(key) for key in shown if key in report}, ensure_ascii=False, indent=2))
     if args.freeze:
         freeze_split(split, args.freeze)
         print(f"Frozen split (ids and hashes, no text): {args.freeze}")

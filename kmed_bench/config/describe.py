@@ -94,13 +94,11 @@ def _describe_kind(schema: Mapping[str, Any]) -> str:
         return "true or false"
     if schema["type"] == "array":
         return f"list of: {_describe_kind(schema['items'])}"
-    kind, limits = (
-        _KINDS[schema["type"]],
-        [f"{sign} {schema[name]}" for name, sign in _LIMITS.items() if name in schema],
-    )
+    kind = _KINDS[schema["type"]]
     if {"minimum", "maximum"} <= schema.keys():
         return f"{kind}, {schema['minimum']} to {schema['maximum']}"
-    return f"{kind} {' and '.join(limits)}".rstrip()
+    limits = " and ".join(f"{sign} {schema[name]}" for name, sign in _LIMITS.items() if name in schema)
+    return f"{kind} {limits}".rstrip()
 
 
 def _join(words: Iterable[str]) -> str:

@@ -110,7 +110,7 @@ def find_notices(record: BenchRecord) -> list[str]:
     if failed:
         notices.append(f"{len(failed)} of {len(record.trains)} train runs did not finish; see “Left out”.")
     for key in ("transcript_policy", "normaliser_version", "split_sha256"):
-        found = tables.scored_with(record, key)
-        if len(found) > 1:
-            notices.append(f"The runs were scored with different {key}: {', '.join(found)}. Do not compare them.")
+        values = tables.scored_with(record, key)
+        if len(values) > 1:
+            notices.append(f"The runs were scored with different {key}: {', '.join(values)}. Do not compare them.")
     return notices

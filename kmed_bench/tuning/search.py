@@ -16,7 +16,7 @@ from kmed_bench.config import Config, Range, adjust, digest, study_setup
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import StudyRecord
-from kmed_bench.corpus.demo.demo import corpus_name, is_demo
+from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.tracking import trials as tracked
 from kmed_bench.tracking.processes import this_process
@@ -126,7 +126,7 @@ class Search:
     def record(self) -> StudyRecord:
         """Return the study in its current state."""
         return read_study(
-            self.queue.study, self.config, self.weights.size, synthetic=is_demo(self.split.parts["train"])
+            self.queue.study, self.config, self.weights.size, synthetic=is_synthetic(self.split.parts["train"])
         )
 
     def leave(self) -> None:

@@ -333,9 +333,10 @@ def test_a_record_counts_what_counts(tmp_path):
     again = read_section(tmp_path)
     assert again.lead == lead
     assert again.tables[0].rows.equals(study_section(record, ()).tables[0].rows)
-    (tmp_path / "study.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(KmedError, match="has version 0 of kmed-study"):
-        read_section(tmp_path)
+    for text, message in (("{}", "version 0 of kmed-study"), ('{"version": 1}', "is incomplete")):
+        (tmp_path / "study.json").write_text(text, encoding="utf-8")
+        with pytest.raises(KmedError, match=f"{message}.*run the same `kmed-bench tune` again"):
+            read_section(tmp_path)
 
 
 def test_two_objectives_are_said_not_to_prune():
