@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from whisper.model import Whisper
 
 from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.weights import cache_folder, save_weights
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.backends import Runtime, open_folder, predict_samples
 from kmed_bench.asr.runtimes.hf_format import import_transformers, missing_library, write_hf_folder
 from kmed_bench.config import EvalConfig
@@ -63,16 +64,8 @@ def decode_original(
 ) -> list[Prediction]:
     """Return our own transcripts of clips, greedy, fp32, in the 30 s window that every runtime uses."""
     store = build_features(part, cache_folder() / "features")
-    return predict_part(
-        model,
-        part,
-        store,
-        batch_size=config.batch_size,
-        context="full",
-        precision="fp32",
-        max_new_tokens=config.max_new_tokens,
-        progress=progress,
-    )
+    options = DecodingOptions(batch_size=config.batch_size, max_new_tokens=config.max_new_tokens)
+    return predict_part(model, part, store, options, progress=progress)
 
 
 def export_model(

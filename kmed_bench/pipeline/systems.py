@@ -10,14 +10,15 @@ from typing import Any
 
 import pandas as pd
 import torch
-from whisper.model import Whisper
 
 from kmed_bench import __version__
-from kmed_bench.asr.decoding.decode import predict_as_set
+from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.log_mel import N_MELS
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.model.weights import cache_folder, find_weights, load_weights
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.backends import Runtime, detect_kind, open_folder, predict_samples
 from kmed_bench.asr.runtimes.hf_format import N_VOCAB, read_hf_folder
 from kmed_bench.config import Config, EvalConfig
@@ -138,7 +139,8 @@ def load_model(config: Config, model: str) -> Whisper:
                 f"{model} is a CTranslate2 folder, which is what an export ends in; export the .pt file or the Hugging "
                 "Face folder that it was made from."
             )
-        return read_hf_folder(path).to(pick_device())
+        network: Whisper = read_hf_folder(path).to(pick_device())
+        return network
 
 
 def _describe_own(config: EvalConfig, network: Whisper) -> dict[str, Any]:
@@ -163,9 +165,10 @@ def _decode_own(network: Whisper, rows: pd.DataFrame, config: Config, narrator: 
         budget = int(config.train.feature_budget_gib * _GIB)
         store = build_features(rows, cache_folder() / "features", budget_bytes=budget, progress=tick)
 
-    predict_as_set(network, rows.nlargest(settings.batch_size, "duration_s"), store, settings)
+    options = DecodingOptions.from_config(settings)
+    predict_part(network, rows.nlargest(settings.batch_size, "duration_s"), store, options)
     with narrator.track("Decoding") as tick:
-        predictions = predict_as_set(network, rows, store, settings, tick)
+        predictions = predict_part(network, rows, store, options, progress=tick)
     if settings.no_repeat_ngram_size is not None:
         ngram_blocked = sum(prediction.ngram_blocked for prediction in predictions)
         narrator.say(f"The repetition guard changed the search in {ngram_blocked} of {len(rows)} clips.")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from whisper.model import Whisper
 
 from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config
 from kmed_bench.core.console import Narrator
 from kmed_bench.core.errors import KmedError

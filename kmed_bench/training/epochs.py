@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from whisper.model import Whisper
-
-from kmed_bench.asr.decoding.decode import predict_as_set
+from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import FeatureStore, build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import cache_folder
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, EvalConfig, TrainConfig
 from kmed_bench.core.console import Narrator, Tick
 from kmed_bench.core.predictions import Prediction
@@ -20,9 +20,10 @@ from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.scoring.measures import count_utterances, rates
 from kmed_bench.training import adapt
 from kmed_bench.training.batches import Example, build_examples
-from kmed_bench.training.encoder_outputs import EncoderOutputStore, build_encoder_outputs
+from kmed_bench.training.encoder_outputs import build_encoder_outputs
 from kmed_bench.training.fit import EpochResult, fit
 from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.sources import EncoderOutputSource, LogMelSource, SpeedPerturbedSource, TrainingSource
 from kmed_bench.training.state import StateKeeper
 
 
@@ -138,13 +139,10 @@ def train_epochs(
     account: dict[str, Any] = states.account if states else {}
     done: list[dict[str, Any]] = account.setdefault("epochs", [])
     train, valid = (training_examples(speech, part, config)[0] for part in ("train", "valid"))
-    source: Any = speech.speeds or speech.stores["train"]
-    if encodes_once(config.train):
-        source = _encode_train(model, speech, train, config.train, parallel)
     results = fit(
         model,
         train,
-        source,
+        _training_source(model, speech, train, config.train, parallel),
         valid,
         speech.stores["valid"],
         config.train,
@@ -175,17 +173,16 @@ def train_epochs(
             return
 
 
-def encodes_once(config: TrainConfig) -> bool:
-    """Tell whether encoder output can be computed once: the encoder is frozen and hears the same each epoch."""
-    varied = config.spec_augment or config.speed_factors or config.lora_rank
-    return config.freeze_encoder and not varied
-
-
-def _encode_train(
+def _training_source(
     model: Whisper, speech: FeaturizedSplit, train: Sequence[Example], config: TrainConfig, parallel: Parallel
-) -> EncoderOutputStore:
+) -> TrainingSource:
+    if speech.speeds:
+        return SpeedPerturbedSource(speech.speeds)
+    if not config.freeze_encoder or config.spec_augment or config.lora_rank:
+        return LogMelSource(speech.stores["train"])
+    # A frozen encoder that reads the same in each epoch is computed once.
     with parallel.main_first():
-        return build_encoder_outputs(
+        store = build_encoder_outputs(
             model,
             speech.stores["train"],
             [e.utterance_id for e in train],
@@ -194,6 +191,7 @@ def _encode_train(
             dtype=config.features,
             budget_bytes=int(config.feature_budget_gib * 2**30),
         )
+    return EncoderOutputSource(store)
 
 
 def _out_of_patience(epochs: Sequence[Mapping[str, Any]], patience: int | None) -> bool:
@@ -224,8 +222,10 @@ def decode_shared(
 ) -> list[Prediction]:
     """Return a part's decoded transcripts in its order, the clips dealt to the processes."""
     rows = speech.split.parts[part]
-    own = predict_as_set(model, rows.iloc[parallel.rank :: parallel.world], speech.stores[part], config, progress)
-    decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(own)}
+    options = DecodingOptions.from_config(config)
+    share = rows.iloc[parallel.rank :: parallel.world]
+    predictions = predict_part(model, share, speech.stores[part], options, progress=progress)
+    decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(predictions)}
     return [decoded[name] for name in rows["utterance_id"]]
 
 

@@ -23,9 +23,9 @@ from whisper.audio import N_SAMPLES, SAMPLE_RATE
 from kmed_bench.asr.features.audio import decode_audio
 from kmed_bench.asr.model.device import pick_device
 from kmed_bench.asr.model.offline_wheel import read_variables
-from kmed_bench.asr.model.windows import chunks
 from kmed_bench.asr.runtimes.hf_format import import_transformers, missing_library
 from kmed_bench.config import EvalConfig
+from kmed_bench.core.batching import chunks
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
 from kmed_bench.core.predictions import Prediction
