@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
 export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
-.PHONY: run test lint format ui lock clean help
+.PHONY: run test lint format docs-settings ui lock clean help
 
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
@@ -26,6 +26,9 @@ format: $(VENV)/.installed-dev ## formats the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs-settings: $(VENV)/.installed ## writes docs/settings.md from the settings
+	$(BIN)/kmed-bench settings --markdown > docs/settings.md
+
 ui: $(VENV)/.installed ## the MLflow UI on the embedded store
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
 
@@ -41,7 +44,7 @@ clean: ## removes the environment and caches, not results
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 help:
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -22,7 +22,6 @@ from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import dimensions
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Context, TrainConfig, load_config
-from kmed_bench.core.console import Narrator
 from kmed_bench.core.schema import SIZES
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.training.batches import Example, build_examples
@@ -37,7 +36,7 @@ def measure_memory(config: TrainConfig) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(load_config("demo"), folder, Narrator())
+        prepare(load_config("demo"), folder)
         for size in SIZES:
             for context in CONTEXTS:
                 command = [sys.executable, __file__, str(folder), size, context, str(config.batch_size)]

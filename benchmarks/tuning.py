@@ -24,7 +24,7 @@ from demo_split import prepare
 from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.model.weights import find_weights
 from kmed_bench.config import Config, load_config
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import configure_logging
 from kmed_bench.tuning.tune import tune
 
 
@@ -50,10 +50,10 @@ def settings(folder: Path, *, quick: bool, seed: int, pruner: str) -> Config:
     )
 
 
-def measure(config: Config, split: Path, out: Path, narrator: Narrator) -> dict[str, Any]:
+def measure(config: Config, split: Path, out: Path) -> dict[str, Any]:
     """Return what one study took and found."""
     started = time.perf_counter()
-    record = tune(config, find_weights("base"), split, out, code_version="benchmark", narrator=narrator).record
+    record = tune(config, find_weights("base"), split, out, code_version="benchmark").record
     best, published = record.best(), record.published()
     assert best is not None
     assert published is not None
@@ -75,14 +75,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the result is written")
     parser.add_argument("--pruner", default="median", help="median, successive_halving or hyperband")
     args = parser.parse_args()
-    narrator, taken = Narrator(), {args.pruner: [], "none": []}
+    configure_logging()
+    taken = {args.pruner: [], "none": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        split = prepare(settings(folder, quick=args.quick, seed=0, pruner="none"), folder, narrator)
+        split = prepare(settings(folder, quick=args.quick, seed=0, pruner="none"), folder)
         for seed in range(1 if args.quick else 3):
             for pruner, rows in taken.items():
                 config = settings(folder, quick=args.quick, seed=seed, pruner=pruner)
-                rows.append(measure(config, split, folder / f"{pruner}-{seed}", narrator))
+                rows.append(measure(config, split, folder / f"{pruner}-{seed}"))
     ours, peer = taken[args.pruner], taken["none"]
     ratios = {}
     for what in ("epochs", "seconds"):

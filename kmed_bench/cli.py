@@ -11,25 +11,24 @@ import warnings
 from collections.abc import Sequence
 
 from kmed_bench import __version__
-from kmed_bench.commands import data, export, history, models, run, scores, tracked, tune
-from kmed_bench.commands.options import ALIASES, Command
-from kmed_bench.config import PROFILES
+from kmed_bench.commands import data, export, history, models, run, scores, settings, tracked, tune
+from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
+from kmed_bench.core.console import configure_logging
 from kmed_bench.core.errors import KmedError
 
 # The order in which `kmed-bench --help` lists them.
-_MODULES = (run, data, models, export, tune, scores, tracked, history)
+_MODULES = (run, data, models, export, tune, scores, tracked, history, settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 done in part, 2 not done, 130 interrupted."""
     # The commands print what matters; a library's advice to developers is no message for users.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    parser = _parser()
-    known, rest = parser.parse_known_args(arguments)
     try:
-        known.overrides = _read_overrides(rest)
-        command: Command = known.command
-        return command(known)
+        args = parse(sys.argv[1:] if arguments is None else arguments)
+        configure_logging(args.log_level)
+        command: Command = args.command
+        return command(args)
     except KmedError as error:
         print(f"kmed-bench: {error}", file=sys.stderr)
         return 2
@@ -38,38 +37,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _read_overrides(rest: Sequence[str]) -> dict[str, str]:
-    """Turn ``--train.lr 1e-5`` or ``--train.lr=1e-5`` into a mapping of dotted keys."""
-    overrides: dict[str, str] = {}
-    words = list(rest)
-    while words:
-        word = words.pop(0)
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not ("." in name or name in ALIASES):
-            raise KmedError(f"Argument {word!r} is not understood; see `kmed-bench --help`.")
-        if not equals:
-            if not words:
-                raise KmedError(f"Setting {name!r} has no value; write --{name} VALUE.")
-            value = words.pop(0)
-        overrides[ALIASES.get(name, name)] = value
-    return overrides
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return a command's arguments, its settings under ``overrides``.
+
+    Raises
+    ------
+    KmedError
+        For arguments and settings that the command does not take.
+    """
+    profile = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    profile.add_argument("--profile", nargs="?")  # `--help` shows its values wherever it is given
+    args, rest = _parser(profile.parse_known_args(words)[0].profile).parse_known_args(words)
+    args.overrides = take_overrides(args, rest)
+    return args
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(profile: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kmed-bench",
         description="Benchmark Whisper tiny, base and small on Korean medical speech, tracked in MLflow.",
-        epilog="Every setting can be given as --group.field VALUE, for instance --train.lr 1e-5.",
+        epilog="Settings are given as --group.field VALUE, such as --train.lr 1e-5; `kmed-bench settings` lists them.",
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, command: Command, text: str, *, profile: str = "sound") -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.add_argument("--profile", default=profile, help=f"{', '.join(PROFILES)}, or a YAML file ({profile})")
-        sub.set_defaults(command=command)
-        return sub
-
+    added = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name", parser_class=CommandParser)
+    commands = Commands(added, profile)
     for module in _MODULES:
-        module.register(add)
+        module.register(commands)
     return parser

@@ -4,17 +4,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from kmed_bench.core.console import Narrator
 from kmed_bench.core.errors import KmedError
 
 # What a training is made of: each call of these, and each return, is a moment at which it can be killed.
 STEP = {"take", "_backward", "_clip", "_check"}
-WRITE = {"save", "save_weights", "fsync", "replace", "write_json", "_write_history"}
-VALIDATE = {"mean_loss", "decode_shared", "predict_part"}
+WRITE = {"save", "save_weights", "fsync", "replace", "write_json", "write_history"}
+VALIDATE = {"mean_loss", "decode_part", "predict_part"}
 TRACK = {"log_batch", "log_epoch", "log_artifact", "log_text", "_finish"}
 KINDS = {"step": STEP, "write": WRITE, "validate": VALIDATE, "track": TRACK, "any": STEP | WRITE | VALIDATE | TRACK}
 
@@ -35,22 +34,18 @@ class Moments:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Stopper(Narrator):
-    """Says nothing; sends this process a signal when training's progress comes to the second step of epoch 2."""
-
-    def __init__(self, number: int | None) -> None:
-        super().__init__(quiet=True)
-        self.number, self.ticks = number, 0
+def stopping(number: int, after: int = 6) -> Callable[[str], AbstractContextManager[Callable[[int, int], None]]]:
+    """Return a ``track`` that sends this process a signal after so many steps."""
 
     @contextmanager
-    def track(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        def tick(_done: int, _total: int) -> None:
-            self.ticks += 1
-            if self.number and label.startswith("Training") and self.ticks == 6:
-                os.kill(os.getpid(), self.number)
+    def track(_label: str) -> Iterator[Callable[[int, int], None]]:
+        def tick(done: int, _total: int) -> None:
+            if done == after:
+                os.kill(os.getpid(), number)
 
-        self.ticks = 0
         yield tick
+
+    return track
 
 
 def settings(store: Path, **more: Any) -> dict[str, Any]:
@@ -84,6 +79,7 @@ def train(
     """Train, or go on training, in a folder; leave the moments passed in ``moments``."""
     from kmed_bench.asr.model.weights import Weights
     from kmed_bench.config import load_config
+    from kmed_bench.pipeline import trainer
     from kmed_bench.pipeline.train_one import train_from
 
     os.chdir(folder)
@@ -91,8 +87,10 @@ def train(
     moments = Moments(kill_at, KINDS[kind])
     sys.setprofile(moments)
     config = load_config("sound", overrides)
+    if stop_with:
+        trainer.track = stopping(stop_with)
     try:
-        train_from(weights, config, split, folder / "out", narrator=Stopper(stop_with), resume=True)
+        train_from(weights, config, split, folder / "out", resume=True)
     except (KeyboardInterrupt, KmedError) as said:
         (folder / "said").write_text(str(said))
         sys.exit(130 if isinstance(said, KeyboardInterrupt) else 2)

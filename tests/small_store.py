@@ -13,8 +13,8 @@ from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.demo.demo import make_demo_corpus
 from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.corpus.splitting.split import Split, split_manifest, write_split
-from kmed_bench.scoring import score_predictions
-from kmed_bench.scoring.significance import compare_sizes
+from kmed_bench.scoring import ScoringOptions, score_predictions
+from kmed_bench.scoring.significance import compare_sizes, comparisons_file
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.tracking.runs import ParentRun, bench_run
 
@@ -23,6 +23,7 @@ CONFIG = Config(
     split=SplitConfig(train=48, valid=6, test=24),
     eval=EvalConfig(bootstrap_draws=200, min_group_clips=4, min_group_speakers=2),
 )
+OPTIONS = ScoringOptions.from_config(CONFIG)
 WRONG = {"tiny": (0.4, 0.2), "base": (0.2, 0.05)}  # shares of characters misheard, untouched and fine-tuned
 RTFX = {"tiny": 9.5, "base": 5.5}
 EPOCHS = 3
@@ -50,7 +51,7 @@ def make_store(folder: Path) -> SmallStore:
     config = dataclasses.replace(CONFIG, tracking=TrackingConfig(uri=uri))
     with bench_run(config, code_version="0") as bench:
         results = folder / "kmed-output" / f"bench-demo-{bench.run_id[:8]}"
-        quality = ingest([folder / "corpus"], results / "manifest", DataConfig(workers=1), progress=lambda _: None)
+        quality = ingest([folder / "corpus"], results / "manifest", DataConfig(workers=1))
         split = split_manifest(read_manifest(results / "manifest" / "manifest.parquet"), config.split)
         write_split(split, results / "split")
         with bench.child("split", "split-demo") as run:
@@ -60,7 +61,7 @@ def make_store(folder: Path) -> SmallStore:
         for size in WRONG:
             for seed in (1, 0):
                 chosen[size] = _train(bench, split, results / size / f"seed{seed}", size, seed)
-        bench.log_json({"comparisons": compare_sizes(chosen, config.eval)}, "comparisons.json")
+        bench.log_json(comparisons_file(compare_sizes(chosen, OPTIONS)), "comparisons.json")
         bench.log_skipped({"small": "no weights; give --weights"})
     return SmallStore(uri, bench.run_id, folder / "kmed-output")
 
@@ -70,7 +71,7 @@ def _train(
 ) -> tuple[list[Prediction], list[Prediction]]:
     """Log a train run whose transcripts are the labels misheard; seed 0 has the lower valid CER."""
     predictions = [_mishear(split, share, seed) for share in WRONG[size]]
-    scores = [score_predictions(made, CONFIG.eval, split_sha256=split.sha256) for made in predictions]
+    scores = [score_predictions(made, OPTIONS, split_sha256=split.sha256) for made in predictions]
     write_predictions(folder / "predictions.jsonl", predictions[1])
     write_json(folder / "scores.json", scores[1])
     with bench.child("train", f"{size}-s{seed}", tags={"kmed.size": size, "kmed.seed": str(seed)}) as run:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kmed_bench.cli import _parser, _read_overrides
-from kmed_bench.commands.options import ALIASES, AS_PROFILE
-from kmed_bench.config import load_config
+from kmed_bench.cli import _parser, parse
+from kmed_bench.commands.options import ALIASES, AS_PROFILE, PROFILE, resolve
+from kmed_bench.config import Config, flatten, load_config
+from kmed_bench.config.describe import setting_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
@@ -33,29 +34,78 @@ def test_entry_points_are_the_contracts():
     assert PROJECT["conda_env"] == "conda.yaml"
 
 
+def words_of(name: str, **given: str) -> list[str]:
+    """The words that `mlflow run -e NAME -P …` starts, undeclared parameters behind the declared ones."""
+    entry = PROJECT["entry_points"][name]
+    values = {key: spec.get("default", "1") for key, spec in entry["parameters"].items()}
+    words = shlex.split(entry["command"].format(**values | {"size": "base"}))
+    assert words[:3] == ["python", "-m", "kmed_bench"]
+    return words[3:] + [word for key, value in given.items() for word in (f"--{key}", value)]
+
+
 @pytest.mark.parametrize("name", sorted(ENTRIES))
 def test_every_declared_parameter_is_used_and_parsed(name):
     entry = PROJECT["entry_points"][name]
-    declared = set(entry["parameters"])
     # A declared name that the command does not use would be dropped in silence.
-    assert declared == set(re.findall(r"{(\w+)}", entry["command"]))
-    values = {key: spec.get("default", "1") for key, spec in entry["parameters"].items()}
-    words = shlex.split(entry["command"].format(**values))
-    assert words[:3] == ["python", "-m", "kmed_bench"]
-    known, rest = _parser().parse_known_args(words[3:])
-    assert callable(known.command)
-    overrides = {key: value for key, value in _read_overrides(rest).items() if value != AS_PROFILE}
-    load_config("demo", overrides)
+    assert set(entry["parameters"]) == set(re.findall(r"{(\w+)}", entry["command"]))
+    args = parse(words_of(name))
+    assert callable(args.command)
+    assert args.command_name == {"main": "run"}.get(name, name)
+    given = {key for key, spec in entry["parameters"].items() if spec.get("default") not in (None, AS_PROFILE)}
+    # A profile decides unless someone gives a value: what MLproject names by itself is no setting's value.
+    assert set(args.overrides) <= {"model.sizes"} | ({"data.source", "model.weights"} if name == "main" else set())
+    assert given <= {"source", "profile", "weights", "resume"} if name == "main" else True
+    if args.command_name != "run" and "profile" in vars(args):
+        assert args.profile == PROFILE
+        assert resolve(args).profile == PROFILE
+
+
+@pytest.mark.parametrize("name", ["main", "train", "tune"])
+def test_every_other_setting_is_an_undeclared_parameter(name):
+    args = parse(words_of(name, **{"train.warmup_steps": "100", "train.lr": "1e-5", "eval.beam_size": AS_PROFILE}))
+    assert args.overrides["train.warmup_steps"] == "100"
+    assert args.overrides["train.lr"] == "1e-5"
+    assert "eval.beam_size" not in args.overrides
+    args.profile = "demo"
+    assert resolve(args).train.lr == 1e-5
+
+
+def commands() -> dict[str, set[str]]:
+    """Each command's option strings."""
+    (actions,) = (action for action in _parser()._actions if hasattr(action, "choices") and action.choices)
+    return {name: set(sub._option_string_actions) for name, sub in actions.choices.items()}
+
+
+def test_a_flag_that_is_a_setting_has_one_spelling_everywhere():
+    """A setting is --group.field in each command that reads it, and its short name is the same one in all of them."""
+    keys = set(setting_keys())
+    assert keys == {key for key in flatten(Config()) if "." in key}
+    offered = {key: {name for name, flags in commands().items() if f"--{key}" in flags} for key in keys}
+    assert {key for key in keys if not offered[key]} == set()  # a setting that no command takes is dead
+    for short, key in ALIASES.items():
+        takers = {name for name, flags in commands().items() if f"--{short}" in flags}
+        single = {"sizes": {"train", "tune"}, "seeds": {"train"}}.get(short, set())  # --size and --seed: one of them
+        assert takers == offered[key] - single, short
+    for name in {"train", "tune"}:
+        assert "--size" in commands()[name]
 
 
 def test_mains_parameters_are_the_headline_settings():
     assert set(PROJECT["entry_points"]["main"]["parameters"]) == {*ALIASES, "profile", "resume"}
 
 
-def test_defaults_are_written_once():
+def test_mains_defaults_are_written_once():
     """MLproject names no value of its own: what a profile says must not stand in two places."""
     defaults = {spec.get("default") for spec in PROJECT["entry_points"]["main"]["parameters"].values()}
     assert defaults <= {AS_PROFILE, "none", "auto", "false"}  # resume is no setting: false, unless asked for
+
+
+def test_profiles_name_settings_of_the_tree():
+    for path in (ROOT / "kmed_bench" / "profiles").glob("*.yaml"):
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        named = {f"{group}.{name}" for group, fields in tree.items() for name in fields}
+        assert named <= set(setting_keys())
+        assert load_config(path.stem) == load_config(str(path))
 
 
 def test_conda_installs_the_lock_and_the_package():

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, load_config
-from kmed_bench.core.console import Narrator
 from kmed_bench.tuning.tune import tune
 
 SETTINGS = {
@@ -42,6 +41,5 @@ if __name__ == "__main__":
         place / "out",
         name="shared",
         code_version="test",
-        narrator=Narrator(live=False),
     )
     print(json.dumps([trial.state for trial in outcome.record.trials]))

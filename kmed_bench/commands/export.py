@@ -4,22 +4,27 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
     from kmed_bench.asr.model.whisper import Whisper
-    from kmed_bench.config import EvalConfig
+    from kmed_bench.config import Config
     from kmed_bench.pipeline.export import Trial
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    export = add("export", _export, "A model for another runtime, refused where its CER drifts.")
+    export = commands.add(
+        "export",
+        _export,
+        "Write a model for another runtime; refused if its CER drifts.",
+        reads=["data.transcript_side", "eval.batch_size", "eval.max_new_tokens", "tracking.uri"],
+    )
     export.add_argument("model", help="a size, a .pt file, a Hugging Face folder, models:/NAME@ALIAS or runs:/…")
-    export.add_argument("out", type=Path, help="a folder that is not there yet")
-    export.add_argument("--format", required=True, choices=("openai", "hf", "ct2"))
+    export.add_argument("out", type=Path, help="a folder that does not exist yet")
+    export.add_argument("--format", required=True, choices=("openai", "hf", "ct2"), help="of the files")
     export.add_argument("--quantization", choices=("float32", "int8"), default="float32", help="int8 for ct2 (float32)")
     export.add_argument("--split", type=Path, help="measure the drift on it; without a split it is not measured")
     export.add_argument("--part", choices=PARTS, default="test", help="part of the split (test)")
@@ -30,17 +35,17 @@ def register(add: Add) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
+    from kmed_bench.core.console import track
     from kmed_bench.pipeline.export import check_request, export_model
     from kmed_bench.pipeline.systems import load_model
 
-    config, narrator = resolve(args), Narrator()
+    config = resolve(args)
     check_request(args.out, args.format, args.quantization, args.max_drift)
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
     model = load_model(config, args.model)
-    trial = None if args.split is None else _make_trial(args, model, config.eval, narrator)
-    with narrator.track("Decoding the exported model") as tick:
+    trial = None if args.split is None else _make_trial(args, model, config)
+    with track("Decoding the exported model") as tick:
         account = export_model(
             model,
             args.out,
@@ -58,15 +63,17 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _make_trial(args: argparse.Namespace, model: "Whisper", config: "EvalConfig", narrator: Any) -> "Trial":
+def _make_trial(args: argparse.Namespace, model: "Whisper", config: "Config") -> "Trial":
+    from kmed_bench.core.console import track
     from kmed_bench.corpus.splitting.split import read_split
     from kmed_bench.pipeline.export import Trial, decode_original, spread_clips
 
     split = read_split(args.split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)
-    with narrator.track("Decoding the original") as tick:
-        originals = decode_original(model, rows, config, progress=tick)
-    return Trial(part=rows, originals=originals, about={"part": args.part, "split_sha256": split.sha256})
+    with track("Decoding the original") as tick:
+        originals = decode_original(model, rows, config.eval, progress=tick)
+    about = {"part": args.part, "split_sha256": split.sha256}
+    return Trial(part=rows, originals=originals, about=about, transcript_side=config.data.transcript_side)
 
 
 def _say_drift(drift: dict[str, Any] | None) -> str:

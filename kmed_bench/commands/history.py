@@ -4,17 +4,27 @@ import argparse
 import sys
 from pathlib import Path
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.core.errors import KmedError
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    imported = add("import-log", _import_log, "Put logs of the original benchmark into MLflow, labelled as such.")
+    imported = commands.add(
+        "import-log",
+        _import_log,
+        "Put logs of the original benchmark into MLflow, labelled as such.",
+        reads=["tracking.uri", "tracking.experiment"],
+    )
     imported.add_argument("file", type=Path, nargs="+", help="a logging_*.json; each is imported whole or not at all")
 
-    history = add("history", _history, "Write a benchmark's curves as logging_<size>.json for the original's plots.")
-    history.add_argument("out", type=Path)
+    history = commands.add(
+        "history",
+        _history,
+        "Write a benchmark's curves as logging_<size>.json for the original's plots.",
+        reads=["tracking.uri"],
+    )
+    history.add_argument("out", type=Path, help="folder for the files")
     history.add_argument("--bench", help="run id of the benchmark (default: the latest)")
 
 

@@ -3,28 +3,38 @@
 import argparse
 from pathlib import Path
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, add_resume, resolve
 from kmed_bench.commands.scores import print_scores, say_comparison
+from kmed_bench.config import adjust
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS, SIZES
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    train = add("train", _train, "Fine-tune one size on a split.")
-    train.add_argument("split", type=Path)
-    train.add_argument("out", type=Path)
-    train.add_argument("--size", required=True)
-    train.add_argument("--seed")
-    train.add_argument("--resume", action="store_true", help="go on from the state in OUT, in the same MLflow run")
+    train = commands.add(
+        "train",
+        _train,
+        "Fine-tune one size (--size) on a split.",
+        reads=["model.sizes", "model.weights", "features", "train", "eval", "tracking"],
+        short={"size": "model.sizes", "seed": "train.seeds"},
+    )
+    train.add_argument("split", type=Path, help="a folder that `split` wrote")
+    train.add_argument("out", type=Path, help="folder for checkpoints, state and history; each seed has its own in it")
+    add_resume(train, "continue from the state in OUT, in the same MLflow run")
 
-    evaluate = add("evaluate", _evaluate, "Decode and score a part of a split with any model.")
+    evaluate = commands.add(
+        "evaluate",
+        _evaluate,
+        "Decode and score a part of a split with any model.",
+        reads=["features", "eval", "tracking.uri"],
+    )
     evaluate.add_argument(
         "model", help="a size, a .pt file, a Hugging Face or CTranslate2 folder, models:/NAME@ALIAS or runs:/…"
     )
-    evaluate.add_argument("split", type=Path)
-    evaluate.add_argument("out", type=Path)
-    evaluate.add_argument("--part", choices=PARTS, default="test")
+    evaluate.add_argument("split", type=Path, help="a folder that `split` wrote")
+    evaluate.add_argument("out", type=Path, help="folder for predictions.jsonl and scores.json")
+    evaluate.add_argument("--part", choices=PARTS, default="test", help="part of the split (test)")
     evaluate.add_argument(
         "--against",
         type=Path,
@@ -32,22 +42,23 @@ def register(add: Add) -> None:
         help="also compare clip by clip: a predictions.jsonl, the scores.json beside it, or a benchmark package",
     )
 
-    weights = add("weights", _weights, "Say where each size's weights come from, or fetch one.")
-    weights.add_argument("size", nargs="?")
+    weights = commands.add("weights", _weights, "List where each size's weights come from, or fetch one.")
+    weights.add_argument("size", nargs="?", choices=SIZES, help="the size to fetch (none: list all)")
 
 
 def _train(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
     from kmed_bench.pipeline.train_one import train_one
     from kmed_bench.tracking.store import ui_command
 
-    config = resolve(args, model__sizes=args.size, train__seeds=args.seed, model__skip_unavailable=False)
-    if len(config.model.sizes) != 1 or "," in (args.seed or ""):
+    config = resolve(args)
+    sizes, seeds = args.overrides.get("model.sizes"), args.overrides.get("train.seeds")
+    if sizes is None or len(config.model.sizes) != 1 or "," in (seeds or ""):
         raise KmedError(
-            f"`train` trains one size with one seed, and was given sizes {args.size} and seed "
-            f"{args.seed}; name one of each with --size and --seed, or use `run`."
+            f"`train` trains one size with one seed, and was given sizes {sizes} and seed {seeds}; name one of each "
+            "with --size and --seed, or use `run`."
         )
-    trained = train_one(config, args.split, args.out, narrator=Narrator(), resume=args.resume)
+    config = adjust(config, {"train.seeds": config.train.seeds[:1]})  # a profile may name several
+    trained = train_one(config, args.split, args.out, resume=args.resume == "true")
     if trained is None:  # a further process of a training that another one reports
         return 0
     outcome, uri = trained
@@ -58,12 +69,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
     from kmed_bench.pipeline.evaluate import evaluate_model
 
-    scores = evaluate_model(
-        resolve(args), args.model, args.split, args.part, args.out, narrator=Narrator(), against=args.against
-    )
+    scores = evaluate_model(resolve(args), args.model, args.split, args.part, args.out, against=args.against)
     print_scores(scores)
     for row in scores.get("comparisons", ()):
         print(say_comparison(row))

@@ -1,10 +1,16 @@
-"""What the commands share: how a command is added, and how its settings are resolved."""
+"""What the commands share: their parser, with an option for each setting that a command reads."""
 
 import argparse
-from collections.abc import Callable
-from typing import Any, Protocol
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
-from kmed_bench.config import Config, load_config
+from kmed_bench.config import PROFILES, Config, load_config
+from kmed_bench.config.describe import setting_keys, settings_text
+from kmed_bench.config.load import explain_unknown
+from kmed_bench.core.console import LEVELS
+from kmed_bench.core.errors import KmedError
 
 # The headline settings have short names, in MLproject and here; every other is `--group.field VALUE`.
 ALIASES = {
@@ -20,25 +26,126 @@ ALIASES = {
 }
 # MLproject passes every declared parameter; this word means "what the profile says".
 AS_PROFILE = "profile"
+# The profile of a command that is given none, but for `run`, which chooses one by the source.
+PROFILE = "sound"
 
 Command = Callable[[argparse.Namespace], int]
 
 
-class Add(Protocol):
-    """Adds a command to the parser; its function gets the arguments and returns the exit status."""
+class CommandParser(argparse.ArgumentParser):
+    """Parser of one command. Faulty arguments raise KmedError."""
 
-    def __call__(self, name: str, command: Command, text: str, *, profile: str = "sound") -> argparse.ArgumentParser:
-        """Return the command's own parser, with ``--profile``."""
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+        self._flags: dict[str, list[str]] = {}
+        self._shown_profile = PROFILE
+
+    def add_settings(self, reads: Iterable[str], short: Mapping[str, str], default: str, given: str | None) -> None:
+        """Add ``--profile`` and an option for each setting that the command reads.
+
+        Parameters
+        ----------
+        default, given : str
+            The command's default profile, and the one whose values `--help` shows if it was asked for.
+        """
+        text = f"{', '.join(PROFILES)}, or a YAML file ({default})"
+        self.add_argument("--profile", default=default, metavar="NAME", help=text)
+        self._shown_profile = given or (default if default in PROFILES else PROFILE)
+        names, wanted = {key: f"--{name}" for name, key in {**ALIASES, **short}.items()}, set(reads)
+        for key in setting_keys():
+            if wanted & {key, key.partition(".")[0]}:
+                self._flags[key] = [f"--{key}"] + ([names[key]] if key in names else [])
+                self.add_argument(*self._flags[key], dest=key, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise KmedError with argparse's message."""
+        raise KmedError(f"{self.prog.split()[-1]}: {message}; see `{self.prog} --help`.")
+
+    def format_help(self) -> str:
+        """Return argparse's help and, below it, the command's settings."""
+        if not self._flags:
+            return super().format_help()
+        labels = {key: ", ".join(flags) for key, flags in self._flags.items()}
+        width = max(40, shutil.get_terminal_size().columns - 2)
+        text = settings_text(labels, [self._shown_profile], width, marks=False)
+        return f"{super().format_help()}\nsettings that it reads:\n\n{text}\n"
 
 
-def resolve(args: argparse.Namespace, **more: Any) -> Config:
-    """Return the settings of a command: profile, then dotted settings, then the command's own options.
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """The commands of the command line.
+
+    Attributes
+    ----------
+    profile : str or None
+        What ``--profile`` was given, for the values that `--help` shows.
+    """
+
+    subparsers: "argparse._SubParsersAction[CommandParser]"
+    profile: str | None = None
+
+    def add(
+        self,
+        name: str,
+        command: Command,
+        text: str,
+        *,
+        reads: Iterable[str] = (),
+        short: Mapping[str, str] | None = None,
+        default: str = PROFILE,
+    ) -> CommandParser:
+        """Return the parser of a new command, whose function gets the arguments and returns the exit status.
+
+        Parameters
+        ----------
+        reads : iterable of str
+            Groups and dotted keys of the settings that the command reads; it accepts no others.
+        short : mapping, optional
+            Short names of settings in this command to their dotted keys; they replace those of ``ALIASES``.
+        default : str
+            Of ``--profile``, which commands that read settings have.
+        """
+        parser: CommandParser = self.subparsers.add_parser(name, help=text, description=text)
+        parser.add_argument("--log-level", choices=LEVELS, default="info", help="messages on standard error (info)")
+        if reads:
+            parser.add_settings(reads, short or {}, default, self.profile)
+        parser.set_defaults(command=command)
+        return parser
+
+
+def add_resume(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--resume``, which MLproject gives as a word."""
+    words = ("true", "false")
+    parser.add_argument("--resume", nargs="?", type=str.lower, const="true", default="false", choices=words, help=text)
+
+
+def take_overrides(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, str]:
+    """Return the settings among a command's arguments by dotted key, without those left to the profile.
 
     Parameters
     ----------
-    **more
-        Settings by dotted name with two underscores for the dot; None is left to the profile.
+    rest : sequence of str
+        The words that the parser did not understand.
+
+    Raises
+    ------
+    KmedError
+        When there are any: a renamed or unknown setting, one that the command does not read, or no setting at all.
     """
-    overrides = {key: value for key, value in args.overrides.items() if value != AS_PROFILE}
-    overrides |= {key.replace("__", "."): value for key, value in more.items() if value not in (None, AS_PROFILE)}
-    return load_config(args.profile, overrides)
+    for word in sorted(rest, key=lambda word: not word.startswith("--")):
+        name = word.removeprefix("--").partition("=")[0]
+        key = ALIASES.get(name, name)
+        if word.startswith("--") and key in setting_keys():
+            raise KmedError(
+                f"`{args.command_name}` does not read the setting {key}; `kmed-bench {args.command_name} --help` lists "
+                "those that it reads."
+            )
+        if word.startswith("--") and "." in name:
+            raise KmedError(explain_unknown(name))
+        raise KmedError(f"Argument {word!r} is not understood; see `kmed-bench {args.command_name} --help`.")
+    return {key: value for key, value in vars(args).items() if "." in key and value != AS_PROFILE}
+
+
+def resolve(args: argparse.Namespace) -> Config:
+    """Return the settings of a command: its profile, and the settings given on the command line."""
+    return load_config(args.profile, args.overrides)

@@ -7,36 +7,36 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from kmed_bench.commands.options import AS_PROFILE, Add, resolve
+from kmed_bench.commands.options import Commands, add_resume, resolve
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    run = add("run", _run, "All of it: weights, corpus, split, training, report.", profile="auto")
+    run = commands.add(
+        "run",
+        _run,
+        "All of it: weights, corpus, split, training, report.",
+        reads=["data", "split", "model", "features", "train", "eval", "tracking"],
+        default="auto",
+    )
     run.add_argument("--out", type=Path, default=Path("kmed-output"), help="folder for results (kmed-output)")
-    run.add_argument(
-        "--resume", nargs="?",
-        type=str.lower, const="true", default="false", choices=("true", "false"),
-        help="continue the latest unfinished benchmark of the same settings",
-    )  # fmt: skip
-    add("doctor", _doctor, "What is there, what is missing, and the remedy.")
+    add_resume(run, "continue the latest unfinished benchmark of the same settings")
+    commands.add("doctor", _doctor, "What is there, what is missing, and the remedy.", reads=["tracking.uri"])
 
 
 def _run(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import Narrator
     from kmed_bench.pipeline.benchmark import run_benchmark
     from kmed_bench.tracking.store import ui_command
 
-    chosen = {key: value for key, value in args.overrides.items() if value != AS_PROFILE}
-    source = chosen.get("data.source", "none").strip().lower()
+    source = args.overrides.get("data.source", "none").strip().lower()
     if args.profile == "auto":
         args.profile = "demo" if source in ("", "none", "null") else "sound"
-    if "model.sizes" in chosen:
-        # A size named by the user is not skipped in silence.
+    if "model.sizes" in args.overrides:
+        # A size named by the user is not skipped silently.
         args.overrides.setdefault("model.skip_unavailable", "false")
     config = resolve(args)
     try:
-        outcome = run_benchmark(config, Path(args.out), narrator=Narrator(), resume=args.resume == "true")
+        outcome = run_benchmark(config, Path(args.out), resume=args.resume == "true")
     except KeyboardInterrupt as interrupt:
         print(f"kmed-bench: interrupted{f' ({interrupt})' if str(interrupt) else ''}.", file=sys.stderr)
         print(f"Continue with: {_continuing(sys.argv)}", file=sys.stderr)

@@ -4,42 +4,73 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.config import Config, Decides
+from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
-    from kmed_bench.config import EvalConfig
+    from kmed_bench.core.contracts import BaselineComparison, EvaluatedScores, JoinedReferences, Scores
     from kmed_bench.core.predictions import Prediction
     from kmed_bench.corpus.splitting.split import Split
+    from kmed_bench.scoring import ScoringOptions
+
+_SCORING = tuple(decisive(Config(), Decides.SCORING))
+_SHORT = {"policy": "data.transcript_side"}
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    score = add("score", _score, "Score any system's predictions, and compare them with a baseline.")
+    score = commands.add(
+        "score",
+        _score,
+        "Score any system's predictions, and compare them with a baseline.",
+        reads=_SCORING,
+        short=_SHORT,
+    )
     _add_predictions(score)
-    score.add_argument("out", type=Path)
-    score.add_argument("--policy", help="pronunciation or spelling")
+    score.add_argument("out", type=Path, help="folder for scores.json")
     score.add_argument(
-        "--against", type=Path, metavar="BASELINE", help="a benchmark package, or another predictions.jsonl"
+        "--against",
+        type=Path,
+        metavar="BASELINE",
+        help="also compare clip by clip: a predictions.jsonl, the scores.json beside it, or a benchmark package",
     )
 
-    compare = add("compare", _compare, "Paired difference in CER of two predictions files.")
-    compare.add_argument("a", type=Path)
-    compare.add_argument("b", type=Path)
+    compare = commands.add(
+        "compare",
+        _compare,
+        "Paired difference in CER, or in another rate, of two predictions files.",
+        reads=["data.transcript_side", "eval.bootstrap_draws", "eval.bootstrap_seed"],
+        short=_SHORT,
+    )
+    compare.add_argument("a", type=Path, help="a predictions.jsonl")
+    compare.add_argument("b", type=Path, help="another one of the same utterances")
+    compare.add_argument("--metric", default="cer", help="a rate of scores.json, such as wer or number_exact (cer)")
 
-    errors = add("errors", _errors, "What goes wrong, clip by clip; the files hold transcripts and stay local.")
+    errors = commands.add(
+        "errors",
+        _errors,
+        "What goes wrong, clip by clip; the files hold transcripts and stay local.",
+        reads=_SCORING,
+        short=_SHORT,
+    )
     _add_predictions(errors)
-    errors.add_argument("out", type=Path)
-    errors.add_argument("--policy", help="pronunciation or spelling")
+    errors.add_argument("out", type=Path, help="folder for the page and its tables")
     errors.add_argument("--name", default="model", help="what the page calls the system")
 
-    package = add("package", _package, "A benchmark package of a baseline: ids, hashes and counts, no text, no audio.")
+    package = commands.add(
+        "package",
+        _package,
+        "A benchmark package of a baseline: ids, hashes, counts; no text, no audio.",
+        reads=_SCORING,
+        short=_SHORT,
+    )
     _add_predictions(package)
-    package.add_argument("out", type=Path)
-    package.add_argument("--policy", help="pronunciation or spelling")
+    package.add_argument("out", type=Path, help="a new folder")
     package.add_argument("--name", default="baseline", help="what the package calls the system")
 
 
@@ -60,11 +91,11 @@ def _add_predictions(parser: argparse.ArgumentParser) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Given:
-    """Predictions as a command was given them, with the split they belong to."""
+    """Predictions of a command, with the split they belong to if one was named."""
 
     predictions: "list[Prediction]"
     split: "Split | None"
-    joined: dict[str, Any] | None
+    joined: "JoinedReferences | None"
 
     @property
     def split_sha256(self) -> str | None:
@@ -72,7 +103,7 @@ class _Given:
 
 
 def _read(args: argparse.Namespace) -> _Given:
-    """Return the predictions, joined with the split's references where one is given."""
+    """Return the predictions, joined with the references of the split if one was named."""
     from kmed_bench.core.predictions import read_predictions
 
     if args.split is None:
@@ -94,17 +125,16 @@ def _read(args: argparse.Namespace) -> _Given:
 def _score(args: argparse.Namespace) -> int:
     from kmed_bench.core.files import write_json
     from kmed_bench.scoring import score_predictions
+    from kmed_bench.scoring.baselines import compare_with, read_baseline
+    from kmed_bench.scoring.significance import comparisons_file
 
     if args.predictions.resolve().parent == args.out.resolve() and (args.out / "scores.json").exists():
         raise KmedError(f"{args.out} holds the scores of these predictions already; name another folder.")
-    given = _read(args)
-    config = resolve(args, eval__policy=args.policy).eval
-    policy = args.policy or args.overrides.get("eval.policy")
-    compared: list[dict[str, Any]] = []
-    if args.against is None:
-        scores = score_predictions(given.predictions, config, split_sha256=given.split_sha256)
-    else:
-        scores, compared = _score_against(given, args.against, config, policy)
+    given, options = _read(args), _options(args)
+    baseline = None if args.against is None else read_baseline(args.against, options)
+    compared = [] if baseline is None else compare_with(baseline, given.predictions, options)
+    sha256 = given.split_sha256 or (baseline.split_sha256 if baseline else None)
+    scores = cast("EvaluatedScores", score_predictions(given.predictions, options, split_sha256=sha256))
     if given.joined:
         scores["joined"] = given.joined
     (args.out / "comparisons.json").unlink(missing_ok=True)  # of scores that these replace
@@ -114,56 +144,34 @@ def _score(args: argparse.Namespace) -> int:
         print(say_comparison(row))
     print(f"Scores: {args.out / 'scores.json'}")
     if compared:
-        write_json(args.out / "comparisons.json", {"comparisons": compared})
+        write_json(args.out / "comparisons.json", comparisons_file(compared))
         print(f"Comparisons: {args.out / 'comparisons.json'}")
     return 0
 
 
-def _score_against(
-    given: _Given, baseline: Path, config: "EvalConfig", policy: str | None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return scores and one comparison per baseline of a package or of a predictions file."""
-    from kmed_bench.core.predictions import read_predictions
-    from kmed_bench.scoring import compare_predictions, score_predictions
-    from kmed_bench.scoring.package import read_package, score_against
+def _options(args: argparse.Namespace) -> "ScoringOptions":
+    from kmed_bench.scoring import ScoringOptions
 
-    if (baseline / "package.json").is_file():
-        package = read_package(baseline)
-        if policy not in (None, package.policy):
-            raise KmedError(
-                f"{baseline} was scored on the {package.policy} side, and --policy says {policy}; leave it out."
-            )
-        found = score_against(package, given.predictions, config)
-        return found["scores"], found["comparisons"]
-    if baseline.is_dir():
-        baseline = baseline / "predictions.jsonl"
-    if not baseline.is_file():
-        raise KmedError(
-            f"{baseline} does not exist; --against takes the folder of a benchmark package (`kmed-bench package`), or "
-            "a predictions.jsonl of `kmed-bench evaluate`."
-        )
-    comparison = compare_predictions(read_predictions(baseline), given.predictions, config)
-    scores = score_predictions(given.predictions, config, split_sha256=given.split_sha256)
-    return scores, [{"baseline": str(baseline), **comparison, "p_holm": comparison["p_value"]}]
+    return ScoringOptions.from_config(resolve(args))
 
 
-def say_comparison(row: dict[str, Any]) -> str:
+def say_comparison(row: "BaselineComparison") -> str:
     """Return a comparison in a line: by how much the new system differs from a baseline."""
-    if row["delta"] is None:
+    if row["delta"] is None or row["a"] is None or row["b"] is None:
         return f"Against {row['baseline']}: no clip can be scored."
     low, high = row["delta_low"], row["delta_high"]
-    interval = "no interval" if low is None else f"95 % interval {low:+.4f} to {high:+.4f}"
+    interval = "no interval" if low is None or high is None else f"95 % interval {low:+.4f} to {high:+.4f}"
     return (
         f"Against {row['baseline']}: CER {row['delta']:+.4f} ({interval}; p {row['p_holm']:.4f}, Holm), from "
         f"{row['a']:.4f} to {row['b']:.4f} on {row['n_clips']} clips of {row['n_speakers']} speakers"
     )
 
 
-def print_scores(scores: dict[str, Any]) -> None:
+def print_scores(scores: "Scores") -> None:
     """Print the headline: CER with its interval and what it was measured on."""
     overall = scores["overall"]
     low, high = overall["cer_low"], overall["cer_high"]
-    interval = "no interval" if low is None else f"95 % interval {low:.4f} to {high:.4f}"
+    interval = "no interval" if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}"
     cer = "undefined" if overall["cer"] is None else f"{overall['cer']:.4f}"
     print(f"CER {cer} ({interval}; {overall['n_clips']} clips, {overall['n_speakers']} speakers)")
 
@@ -172,18 +180,16 @@ def _compare(args: argparse.Namespace) -> int:
     from kmed_bench.core.predictions import read_predictions
     from kmed_bench.scoring import compare_predictions
 
-    result = compare_predictions(read_predictions(args.a), read_predictions(args.b), resolve(args).eval)
+    a, b = read_predictions(args.a), read_predictions(args.b)
+    result = compare_predictions(a, b, _options(args), metric=args.metric)
     print(json.dumps(result, ensure_ascii=False, indent=2))
     return 0
 
 
 def _errors(args: argparse.Namespace) -> int:
-    from kmed_bench.scoring.analysis_page import NOTICE, write_error_analysis
+    from kmed_bench.report.error_page import NOTICE, write_error_analysis
 
-    given = _read(args)
-    page = write_error_analysis(
-        args.out, given.predictions, resolve(args, eval__policy=args.policy).eval, name=args.name
-    )
+    page = write_error_analysis(args.out, _read(args).predictions, _options(args), name=args.name)
     print(NOTICE)
     print(f"Errors: {page.resolve()}")
     return 0
@@ -195,15 +201,14 @@ def _package(args: argparse.Namespace) -> int:
     if (args.out / "package.json").exists():
         raise KmedError(f"{args.out} holds a benchmark package already; name another folder, or remove it first.")
     given = _read(args)
-    config = resolve(args, eval__policy=args.policy).eval
-    # Without a split the utterances and their references alone say what the package is of.
+    # Without a split only the utterances and their references identify what the package is of.
     report = given.split.report if given.split else {"sha256": None, "counts": {args.part: len(given.predictions)}}
-    head = write_package(args.out, report, args.part, {args.name: given.predictions}, config)
+    head = write_package(args.out, report, args.part, {args.name: given.predictions}, _options(args))
     if given.split is not None:
         from kmed_bench.corpus.splitting.frozen import freeze_split
 
         freeze_split(given.split, args.out / "frozen-split.json", hashes=False)
         print(f"Split: {args.out / 'frozen-split.json'}; `kmed-bench split MANIFEST OUT --frozen FILE` applies it")
     print(f"Package (no text, no audio): {head}")
-    print(f"Another system is set beside it with: kmed-bench score PREDICTIONS OUT --against {args.out}")
+    print(f"Compare another system with it: kmed-bench score PREDICTIONS OUT --against {args.out}")
     return 0

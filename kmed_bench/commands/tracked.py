@@ -4,25 +4,27 @@ import argparse
 import json
 from pathlib import Path
 
-from kmed_bench.commands.options import Add, resolve
+from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.core.errors import KmedError
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    report = add("report", _report, "Write the HTML report of a tracked benchmark.")
-    report.add_argument("out", type=Path)
+    report = commands.add("report", _report, "Write the HTML report of a tracked benchmark.", reads=["tracking.uri"])
+    report.add_argument("out", type=Path, help="folder for the page, its images and tables")
     report.add_argument("--bench", help="run id of the benchmark (default: the latest)")
-    report.add_argument("--imported", action="store_true", help="show imported logs of the original beside it")
-    report.add_argument("--study", type=Path, metavar="FOLDER", help="show a study that `tune` wrote there")
+    report.add_argument("--imported", action="store_true", help="also show imported logs of the original benchmark")
+    report.add_argument("--study", type=Path, metavar="FOLDER", help="also show the study that `tune` wrote there")
 
-    promote = add("promote", _promote, "Make a registered version the champion if the gate holds.")
-    promote.add_argument("name")
-    promote.add_argument("version", nargs="?")
-    promote.add_argument("--rollback", action="store_true", help="give the alias back to the champion before")
-    promote.add_argument("--dry-run", action="store_true")
-    promote.add_argument("--force", action="store_true", help="needs --reason")
-    promote.add_argument("--reason", default="")
+    promote = commands.add(
+        "promote", _promote, "Make a registered version the champion if the gate holds.", reads=["tracking.uri"]
+    )
+    promote.add_argument("name", help="a registered model, such as kmed-whisper-base")
+    promote.add_argument("version", nargs="?", help="its version, such as 1; not with --rollback")
+    promote.add_argument("--rollback", action="store_true", help="give the alias back to the previous champion")
+    promote.add_argument("--dry-run", action="store_true", help="decide, and change nothing")
+    promote.add_argument("--force", action="store_true", help="promote even if the gate does not hold; needs --reason")
+    promote.add_argument("--reason", default="", metavar="TEXT", help="kept as a tag of the version")
 
 
 def _report(args: argparse.Namespace) -> int:

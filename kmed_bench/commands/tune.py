@@ -3,18 +3,25 @@
 import argparse
 from pathlib import Path
 
-from kmed_bench.commands.options import AS_PROFILE, Add, resolve
+from kmed_bench.commands.options import AS_PROFILE, Commands, resolve
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import SIZES
 
 
-def register(add: Add) -> None:
+def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    tune = add("tune", _tune, "Search settings of training by decoded valid CER; run it again, anywhere, to join.")
-    tune.add_argument("split", type=Path)
-    tune.add_argument("--size", required=True)
-    tune.add_argument("--trials", help="of the whole study, whatever number of processes shares them (tune.trials)")
-    tune.add_argument("--out", type=Path, default=Path("kmed-output/tune"), help="folder for results")
-    tune.add_argument("--study", help="its name (default: made of the size and the settings)")
+    tune = commands.add(
+        "tune",
+        _tune,
+        "Search training settings of one size (--size) by decoded valid CER; run it again, anywhere, to join.",
+        reads=["model.sizes", "model.weights", "features", "train", "eval", "tracking.uri", "tune"],
+        short={"size": "model.sizes", "trials": "tune.trials"},
+    )
+    tune.add_argument("split", type=Path, help="a folder that `split` wrote")
+    tune.add_argument(
+        "--out", type=Path, default=Path("kmed-output/tune"), help="folder for results (kmed-output/tune)"
+    )
+    tune.add_argument("--study", metavar="NAME", help="the study's name (made of the size and the settings)")
     tune.add_argument("--confirm", default="", metavar="SEEDS", help="seeds on which best and published are compared")
 
 
@@ -26,13 +33,12 @@ def _tune(args: argparse.Namespace) -> int:
             raise
         raise KmedError("`tune` needs Optuna, which is not installed; run `pip install 'kmed-bench[tune]'`.") from None
     from kmed_bench.asr.model.weights import find_weights
-    from kmed_bench.core.console import Narrator
     from kmed_bench.core.version import code_version
     from kmed_bench.tracking.store import ui_command
 
-    config = resolve(args, model__sizes=args.size, tune__trials=args.trials, model__skip_unavailable="false")
-    if len(config.model.sizes) != 1:
-        raise KmedError(f"--size {args.size} names {len(config.model.sizes)} sizes; a study is of one.")
+    config, size = resolve(args), args.overrides.get("model.sizes")
+    if size is None or len(config.model.sizes) != 1:
+        raise KmedError(f"A study is of one size, and --size is {size}; name one of {', '.join(SIZES)}.")
     outcome = tune(
         config,
         find_weights(config.model.sizes[0], config.model.weights),
@@ -41,7 +47,6 @@ def _tune(args: argparse.Namespace) -> int:
         name=None if args.study in (None, "", AS_PROFILE) else args.study,
         confirm=_seeds(args.confirm),
         code_version=code_version(),
-        narrator=Narrator(),
     )
     best = outcome.record.best()
     if best is not None and best.cer is not None:

@@ -1,4 +1,4 @@
-"""Settings of the search for better settings."""
+"""Settings of the hyperparameter search."""
 
 import contextlib
 import dataclasses
@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from kmed_bench.config.fields import FORBID, Count, split_commas
+from kmed_bench.config.fields import FORBID, LIST, Count, Decides, Whole, group
 
 
 def _number_word(value: Any) -> Any:
-    """YAML 1.1 reads ``2e-5``, which has no dot, as a text."""
+    """Return the number that a text holds: YAML 1.1 reads ``2e-5``, which has no dot, as a text."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)
@@ -20,7 +20,7 @@ def _number_word(value: Any) -> Any:
 
 
 def _read_space(value: Any) -> Any:
-    """Let the command line give a search space as YAML text; ``none`` is the empty one."""
+    """Return the search space that a YAML text of the command line holds; ``none`` is the empty one."""
     if isinstance(value, str):
         try:
             value = yaml.safe_load(value)
@@ -39,13 +39,13 @@ def _read_choices(entry: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Range:
-    """Values from low to high, both included; whole numbers where low and high are."""
+    """Values from low to high, both included; whole numbers if both are."""
 
     __pydantic_config__ = FORBID
     low: Annotated[int | float, BeforeValidator(_number_word)]
     high: Annotated[int | float, BeforeValidator(_number_word)]
     log: bool = False
-    """Draw the logarithm evenly."""
+    """Whether values are drawn evenly on a logarithmic scale."""
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -57,7 +57,7 @@ class Range:
 Choice = bool | int | float | str | None
 Dimension = Annotated[
     Annotated[Range, Tag("range")] | Annotated[tuple[Choice, ...], Field(min_length=2), Tag("choices")],
-    # Told apart first, so that a fault in one form is not explained as a fault in the other too.
+    # Told apart first: otherwise a fault in one form would be explained as a fault in the other as well.
     Discriminator(lambda entry: "range" if isinstance(entry, (Mapping, Range)) else "choices"),
 ]
 
@@ -74,31 +74,37 @@ def _default_space() -> dict[str, Range | tuple[Choice, ...]]:
     }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@group
 class TuneConfig:
-    """Search for settings of training by decoded valid CER."""
+    """Search for better settings of training, by decoded validation CER."""
 
-    __pydantic_config__ = FORBID
-    space: Annotated[dict[str, Dimension], BeforeValidator(_read_space)] = dataclasses.field(
+    space: Annotated[dict[str, Dimension], BeforeValidator(_read_space), Decides.SEARCH] = dataclasses.field(
         default_factory=_default_space
     )
-    """Setting to a range {low, high, log} or a list of choices; the published value must be among them."""
-    trials: Count = 30
-    """Trials of the study, whatever number of processes shares them; the published settings are the first."""
-    objectives: Annotated[tuple[Literal["cer", "seconds_per_clip"], ...], BeforeValidator(split_commas)] = ("cer",)
-    """What is minimised: the best decoded valid CER, alone or with the seconds a clip takes to decode."""
-    sampler: Literal["tpe", "gp", "random"] = "tpe"
-    pruner: Literal["median", "successive_halving", "hyperband", "none"] = "median"
-    seed: Annotated[int, Field(ge=0)] = 208
-    """Of the sampler; trial k draws the same whichever process runs it. Training uses train.seeds' first."""
-    startup_trials: Annotated[int, Field(ge=1)] = 5
-    """Trials before tpe and gp learn from others, and before the median pruner may end one."""
-    warmup_epochs: Annotated[int, Field(ge=0)] = 1
-    """Epochs that no pruner cuts."""
-    storage: str = "sqlite:///kmed-optuna.db"
-    """sqlite:///PATH, postgresql://…, or journal:PATH for a shared folder; never MLflow's own database."""
-    heartbeat_s: Count = 60
-    """A running trial signs this often; after two silent intervals its process counts as dead."""
-    retries: Annotated[int, Field(ge=0)] = 2
+    """What is searched: each setting of training with a range {low, high, log} or a list of choices, in YAML. The
+    published value must be among them."""
+    trials: Annotated[Count, Decides.NOTHING] = 30
+    """Trials of the study, shared by all processes that work on it. The published settings are the first trial."""
+    objectives: Annotated[tuple[Literal["cer", "seconds_per_clip"], ...], Field(min_length=1), LIST, Decides.SEARCH] = (
+        "cer",
+    )
+    """What is minimized: the lowest decoded validation CER, with or without the decoding time per clip in seconds."""
+    sampler: Annotated[Literal["tpe", "gp", "random"], Decides.SEARCH] = "tpe"
+    """How the settings of a trial are chosen: tree-structured Parzen estimator, Gaussian process, or at random."""
+    pruner: Annotated[Literal["median", "successive_halving", "hyperband", "none"], Decides.SEARCH] = "median"
+    """Rule that stops unpromising trials early."""
+    seed: Annotated[Whole, Decides.SEARCH] = 208
+    """Random seed of the sampler; trial k draws the same in any process. Trainings use the first of train.seeds."""
+    startup_trials: Annotated[Count, Decides.SEARCH] = 5
+    """Trials before tpe and gp learn from others, and before the median pruner may stop one."""
+    warmup_epochs: Annotated[Whole, Decides.SEARCH] = 1
+    """First epochs of a trial, in which no pruner stops it."""
+    storage: Annotated[str, Decides.NOTHING] = "sqlite:///kmed-optuna.db"
+    """Where Optuna keeps the study: sqlite:///PATH, postgresql://…, or journal:PATH on a shared folder. Never MLflow's
+    own database."""
+    heartbeat_s: Annotated[Count, Decides.NOTHING] = 60
+    """Heartbeat interval of a running trial, in seconds. A process that misses two is considered dead."""
+    retries: Annotated[Whole, Decides.NOTHING] = 2
     """How often a trial whose process died is run again with the same parameters."""
-    experiment: str = "kmed-hpo"
+    experiment: Annotated[str, Decides.NOTHING] = "kmed-hpo"
+    """MLflow experiment of studies."""

@@ -146,7 +146,7 @@ def _check_budget(cache: Path, what: str, needed: int, budget: int | None) -> No
     )
     raise KmedError(
         f"{what} need {_gib(needed)} in {cache}, whose stores take {_gib(used)} of a budget of {_gib(budget)}; raise "
-        f"train.feature_budget_gib, set train.features=fp16 (half the size){removable}."
+        f"features.cache_gib, set features.dtype=fp16 (half the size){removable}."
     )
 
 

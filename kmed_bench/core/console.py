@@ -1,63 +1,139 @@
-"""Progress of long work: a rich bar on a terminal, plain lines now and then in a log."""
+"""Messages and progress on standard error: rich on a terminal, plain lines elsewhere, and a log file beside results."""
 
+import contextlib
+import copy
+import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.highlighter import NullHighlighter
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Tick = Callable[[int, int], None]
+"""Called with (done, total)."""
 
-# In a log a line every so often says that work goes on without burying what matters.
+LEVELS = ("debug", "info", "warning", "error")
+LOG_NAME = "kmed-bench.log"
+
+# In a log, a line this often shows that work goes on without burying what matters.
 _LOG_INTERVAL_S = 15.0
+_CONSOLE_HANDLER = "kmed-bench console"
+
+_package = logging.getLogger("kmed_bench")
 
 
-class Narrator:
-    """Says what happens, on standard error; standard output belongs to results.
+def configure_logging(level: str = "info") -> None:
+    """Show the package's messages of a level and above on standard error; standard output is for results.
 
     Parameters
     ----------
-    live : bool, optional
-        Whether bars may move; None: where standard error is a terminal.
-    quiet : bool
-        Says nothing: for all but one of several processes that do the same.
+    level : str
+        One of ``LEVELS``.
     """
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        options: dict[str, Any] = {"show_time": False, "show_level": False, "show_path": False, "keywords": []}
+        handler = RichHandler(console=Console(stderr=True), highlighter=NullHighlighter(), **options)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = _StderrHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.set_name(_CONSOLE_HANDLER)
+    handler.setLevel(level.upper())
+    for earlier in [handler for handler in _package.handlers if handler.get_name() == _CONSOLE_HANDLER]:
+        _package.removeHandler(earlier)
+    _package.addHandler(handler)
+    _package.setLevel(level.upper())
 
-    def __init__(self, live: bool | None = None, *, quiet: bool = False) -> None:
-        self._live = (sys.stderr.isatty() if live is None else live) and not quiet
-        self._quiet = quiet
-        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
-    def say(self, text: str) -> None:
-        """Print one line, with the time of day in a log."""
-        if self._quiet:
+class _StderrHandler(logging.Handler):
+    """Writes to what standard error is at the time of the message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def log_file(folder: Path) -> Iterator[None]:
+    """Append messages of all levels to ``kmed-bench.log`` in a folder, and where an exception came from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / LOG_NAME, encoding="utf-8")
+    handler.setFormatter(_FileFormatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    level = _package.level
+    _package.addHandler(handler)
+    _package.setLevel(logging.DEBUG)
+    try:
+        yield
+    except BaseException:
+        _package.debug("Stopped:", exc_info=True)
+        raise
+    finally:
+        _package.removeHandler(handler)
+        _package.setLevel(level)
+        handler.close()
+
+
+class _FileFormatter(logging.Formatter):
+    """Shortens exceptions to their type and paths to their last part: the rest may name patients or what they said."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shortened = copy.copy(record)
+        shortened.exc_text = None  # as the console's handler wrote it
+        if isinstance(record.args, tuple):
+            shortened.args = tuple(map(_shorten, record.args))
+        return super().format(shortened)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  (the library's name)
+        return "".join(traceback.format_tb(ei[2])) + str(ei[0].__name__)
+
+
+def _shorten(value: object) -> object:
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    return value.name if isinstance(value, Path) else value
+
+
+@contextlib.contextmanager
+def track(label: str) -> Iterator[Tick]:
+    """Yield a function that shows progress: a bar on a terminal, elsewhere a line every 15 s.
+
+    Both estimate the time that remains.
+    """
+    screens = [handler for handler in _package.handlers if isinstance(handler, RichHandler)]
+    if not screens or screens[0].level > logging.INFO:
+        yield _log_progress(label)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screens[0].console, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _log_progress(label: str) -> Tick:
+    last_s = time.monotonic()
+    first: tuple[float, int] | None = None  # the pace is measured from the first call: what came before may be resumed
+
+    def tick(done: int, total: int) -> None:
+        nonlocal first, last_s
+        now_s = time.monotonic()
+        first = first or (now_s, done)
+        if now_s - last_s < _LOG_INTERVAL_S:
             return
-        if self._live:
-            self._console.print(text, markup=False)
-        else:
-            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        last_s = now_s
+        advanced = done - first[1]
+        rest = f", about {_rough((total - done) * (now_s - first[0]) / advanced)} left" if advanced > 0 else ""
+        _package.info(f"{label}: {done} of {total}{rest}")
 
-    @contextmanager
-    def track(self, label: str) -> Iterator[Tick]:
-        """Give a function to call with (done, total)."""
-        if not self._live:
-            yield self._plain(label)
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+    return tick
 
-    def _plain(self, label: str) -> Tick:
-        last = time.monotonic()
 
-        def tick(done: int, total: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= _LOG_INTERVAL_S:
-                last = now
-                self.say(f"{label}: {done} of {total}")
-
-        return tick
+def _rough(duration_s: float) -> str:
+    if duration_s < 90:
+        return f"{duration_s:.0f} s"
+    return f"{duration_s / 60:.0f} min" if duration_s < 90 * 60 else f"{duration_s / 3600:.1f} h"

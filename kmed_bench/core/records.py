@@ -1,4 +1,4 @@
-"""Runs and studies as read back from the tracking store."""
+"""Runs and studies as read from the tracking store."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,10 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from kmed_bench.core.contracts import NamedComparison, Scores
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainRecord:
-    """One `train` run as read back from the store.
+    """One `train` run.
 
     Attributes
     ----------
@@ -33,18 +35,18 @@ class TrainRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchRecord:
-    """One `bench` run with its children as read back from the store.
+    """One `bench` run with its children.
 
     Attributes
     ----------
     skipped : dict
-        Size to the reason why it was left out, remedy included.
+        Size to the reason why it was left out, with the remedy.
     split, quality : dict
         Contents of split.json and quality.json; empty when the run has none.
     scores : dict
         Run id of a train run to the scores.json of its best checkpoint on the test part.
     comparisons : tuple of dict
-        Paired differences on the test part; what ``report.significance.compare_systems`` returned.
+        Paired differences on the test part; what ``scoring.significance.compare_systems`` returned.
     """
 
     run_id: str
@@ -56,15 +58,31 @@ class BenchRecord:
     skipped: dict[str, str]
     split: dict[str, Any]
     quality: dict[str, Any]
-    scores: dict[str, dict[str, Any]]
-    comparisons: tuple[dict[str, Any], ...] = ()
+    scores: dict[str, Scores]
+    comparisons: tuple[NamedComparison, ...] = ()
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the speech is the generated demo corpus, by its train runs, or its own settings without any."""
+        return any(is_synthetic(run.params | self.params, run.tags) for run in self.trains or (self,))
+
+
+def is_synthetic(params: Mapping[str, str], tags: Mapping[str, str]) -> bool:
+    """Return whether the speech of a run is the generated demo corpus.
+
+    The tag ``kmed.synthetic`` decides, which was set by comparing the labels with the demo corpus's sentences. A run
+    without it is synthetic when its settings, as logged, name no source.
+    """
+    if "kmed.synthetic" in tags:
+        return tags["kmed.synthetic"] == "true"
+    return params.get("data.source", "unknown").lower() in ("", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportedRecord:
-    """One repetition of an original benchmark's log, as imported into the store.
+    """One repetition from a log of the original benchmark, as imported into the store.
 
-    Its figures are teacher-forced and over the training data: shown beside ours, never compared with decoded CER.
+    Its figures are teacher-forced and on the training data: shown beside ours, never compared with decoded CER.
 
     Attributes
     ----------
@@ -128,7 +146,7 @@ class StudyTrial:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """The best trial's settings against the published ones, both trained anew with the same seeds.
+    """The best trial's settings against the published ones, both trained again with the same seeds.
 
     Attributes
     ----------
@@ -147,7 +165,7 @@ class Confirmation:
 
     @property
     def verdict(self) -> str:
-        """What may be said: ``better`` or ``worse`` only where the interval leaves 0 out."""
+        """``better`` or ``worse`` where the interval excludes 0, else ``not shown to be better``."""
         if self.high < 0:
             return "better"
         return "worse" if self.low > 0 else "not shown to be better"
@@ -169,7 +187,7 @@ class StudyRecord:
     confirmation: Confirmation | None = None
 
     def slots(self) -> list[StudyTrial]:
-        """Return the trials that count, without those that another repeats."""
+        """Return the trials without those that another one repeats."""
         return [trial for trial in self.trials if trial.state != "lost"]
 
     def best(self) -> StudyTrial | None:
@@ -179,13 +197,13 @@ class StudyRecord:
 
     def published(self) -> StudyTrial | None:
         """Return the trial of the published settings; None where it is not complete."""
-        found = [trial for trial in self.trials if trial.is_published and trial.state == "complete"]
-        return found[0] if found else None
+        complete = (trial for trial in self.trials if trial.is_published and trial.state == "complete")
+        return next(complete, None)
 
     def saved_epochs(self) -> float:
         """Return the share of the epochs of pruned and complete trials that pruning saved."""
         ended = [trial for trial in self.trials if trial.state in ("complete", "pruned")]
         planned = self.epochs * len(ended)
-        # Patience may end a complete trial early; that is no merit of the pruner.
+        # Patience may end a complete trial early; those epochs were not saved by the pruner.
         unspent = sum(self.epochs - trial.epochs for trial in ended if trial.state == "pruned")
         return unspent / planned if planned else 0.0

@@ -1,10 +1,12 @@
 """What the stages hand to one another: columns, reasons, records, errors, small file helpers."""
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from kmed_bench.core.errors import KmedError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SIZES = ("tiny", "base", "small")
 
@@ -58,7 +60,7 @@ PARTS = ("train", "valid", "test")
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
+def read_manifest(path: Path) -> "pd.DataFrame":
     """Return a manifest or one part of a split with the columns of ``MANIFEST_COLUMNS``.
 
     Raises
@@ -66,6 +68,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
     KmedError
         When the file is missing, is not parquet, or lacks a column.
     """
+    import pandas as pd  # here, since the command line needs the names above and starts four times faster without it
+
     if not path.is_file():
         raise KmedError(f"{path} does not exist; `kmed-bench ingest` writes manifests, `kmed-bench split` splits.")
     try:

@@ -1,19 +1,22 @@
 """Any model on the same standard: decode a part of a split, score it, compare it with a baseline."""
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 
 from kmed_bench.config import Config
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import log_file
+from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import write_predictions
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.systems import describe_speed, open_system
-from kmed_bench.scoring import score_predictions
-from kmed_bench.scoring.baselines import _predictions_behind, compare_with, read_baseline
+from kmed_bench.scoring import ScoringOptions, score_predictions
+from kmed_bench.scoring.baselines import check_same_speech, compare_with, predictions_beside, read_baseline
+from kmed_bench.scoring.external_predictions import read_references
+from kmed_bench.scoring.significance import comparisons_file
 
 
 def evaluate_model(
@@ -23,9 +26,8 @@ def evaluate_model(
     part: str,
     out: Path,
     *,
-    narrator: Narrator,
     against: Path | None = None,
-) -> dict[str, Any]:
+) -> EvaluatedScores:
     """Decode and score one part with any model; write predictions and scores; return the scores.
 
     Parameters
@@ -42,30 +44,32 @@ def evaluate_model(
         When the model, the split or the baseline can't be read, or the baseline is of other utterances; before any
         clip is decoded.
     """
-    if against is not None and _predictions_behind(against).resolve() == (out / "predictions.jsonl").resolve():
+    if against is not None and predictions_beside(against).resolve() == (out / "predictions.jsonl").resolve():
         raise KmedError(
             f"{out} holds the baseline itself, which would be overwritten; name another folder for results."
         )
     split = read_split(split_folder)
     rows = split.parts[part]
-    baseline = None if against is None else read_baseline(against, rows, config.eval)
-    system = open_system(config, model, narrator)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    predictions = system.decode(rows, narrator)
-    scores = {
-        **score_predictions(predictions, config.eval, split_sha256=split.sha256),
-        "part": part,
-        "audio_context": system.runtime["audio_context"],
-        "runtime": system.runtime,
-    }
+    options = ScoringOptions.from_config(config)
+    baseline = None if against is None else read_baseline(against, options)
+    if baseline is not None:
+        check_same_speech(baseline, read_references(rows), options)
+    with log_file(out):
+        system = open_system(config, model)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        predictions = system.decode(rows)
+    scores = cast(EvaluatedScores, score_predictions(predictions, options, split_sha256=split.sha256))
+    scores["part"] = part
+    scores["audio_context"] = system.runtime["audio_context"]
+    scores["runtime"] = system.runtime
     scores["speed"] = describe_speed(scores, parameters=system.parameters, model_bytes=system.model_bytes)
     if system.runtime["name"] == "faster-whisper" and torch.cuda.is_available():
         scores["speed"]["peak_memory_bytes"] = None  # CTranslate2's memory is not torch's, so it is not measured
     (out / "comparisons.json").unlink(missing_ok=True)  # of scores that these replace
     write_predictions(out / "predictions.jsonl", predictions)
     write_json(out / "scores.json", scores)
-    if baseline is not None and against is not None:
-        scores["comparisons"] = compare_with(baseline, str(against), predictions, config.eval)
-        write_json(out / "comparisons.json", {"comparisons": scores["comparisons"]})
+    if baseline is not None:
+        scores["comparisons"] = compare_with(baseline, predictions, options)
+        write_json(out / "comparisons.json", comparisons_file(scores["comparisons"]))
     return scores

@@ -21,6 +21,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing_folder, sha256_of, write_json
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.measures import count_utterances, rates, versions
+from kmed_bench.text.marks import Policy
 from kmed_bench.text.normalise import normalise
 
 Format = Literal["openai", "hf", "ct2"]
@@ -45,11 +46,14 @@ class Trial:
         What our own decoding of the original model writes for them; see ``decode_original``.
     about : dict
         Identity of the clips, such as part and split_sha256, for ``export.json``.
+    transcript_side : str
+        Side of the dual notation that both CERs are measured against.
     """
 
     part: pd.DataFrame
     originals: Sequence[Prediction]
     about: dict[str, Any]
+    transcript_side: Policy = "pronunciation"
 
 
 def spread_clips(part: pd.DataFrame, limit: int | None) -> pd.DataFrame:
@@ -110,7 +114,7 @@ def export_model(
             **(about or {}),
             "runtime": runtime.describe(),
             "parameters": runtime.parameters,
-            "drift": _measure(runtime, trial, config, bound, progress),
+            "drift": _measure(runtime, trial, bound, progress),
             "files": _list_files(folder),
         }
         write_json(folder / "export.json", account)
@@ -143,7 +147,6 @@ def _refuse_existing(out: Path) -> None:
 def _measure(
     runtime: Runtime,
     trial: Trial | None,
-    config: EvalConfig,
     bound: float,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any] | None:
@@ -151,7 +154,9 @@ def _measure(
     if trial is None:
         return None
     exported = predict_samples(runtime, trial.part, progress=progress)
-    before, after = (rates(count_utterances(side, config.policy))["cer"] for side in (trial.originals, exported))
+    before, after = (
+        rates(count_utterances(side, trial.transcript_side))["cer"] for side in (trial.originals, exported)
+    )
     if before is None or after is None:
         raise KmedError("None of the clips has a reference that is not empty, so no CER can be measured; take others.")
     drift = after - before
@@ -173,7 +178,7 @@ def _measure(
             normalise(a.hypothesis) != normalise(b.hypothesis) for a, b in zip(trial.originals, exported, strict=True)
         ),
         **trial.about,
-        "transcript_policy": config.policy,
+        "transcript_policy": trial.transcript_side,
         **versions(),
     }
 

@@ -1,4 +1,4 @@
-"""What a training leaves when it is done: the test part scored once, figures logged, the checkpoint registered."""
+"""The end of a training: the test part scored once, its figures logged, the checkpoint registered."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,10 +8,11 @@ import torch
 
 from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.config import Config
+from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
 from kmed_bench.pipeline.systems import describe_speed
-from kmed_bench.scoring import score_predictions
+from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.gate import EVIDENCE_NAME, summarise_speakers
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
@@ -32,7 +33,7 @@ _SPEED_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class TestScores:
-    """The test part's figures of one checkpoint.
+    """One checkpoint's figures on the test part.
 
     Attributes
     ----------
@@ -65,16 +66,17 @@ def score_test(
     folder, sha256 = checkpoint.parent, speech.split.sha256
     model = load_weights(checkpoint, str(device))
     predictions = decode_part(model, speech, "test", config.eval)
-    counts = count_utterances(predictions, config.eval.policy)
-    scores = score_counts(counts, config.eval, split_sha256=sha256)
-    before = score_predictions(untouched, config.eval, split_sha256=sha256)
+    options = ScoringOptions.from_config(config)
+    counts = count_utterances(predictions, options.transcript_side)
+    scores = score_counts(counts, options, split_sha256=sha256)
+    before = score_predictions(untouched, options, split_sha256=sha256)
     write_predictions(folder / "predictions.jsonl", predictions)
     write_predictions(folder / "predictions_untouched.jsonl", untouched)
     for name, value in (("scores.json", scores), ("scores_untouched.json", before)):
         write_json(folder / name, value)
         run.log_file(folder / name)
-    # What a later promotion compares with: error sums by speaker, no ids and no texts.
-    run.log_json(summarise_speakers(counts, split_sha256=sha256, scoring=scores), EVIDENCE_NAME)
+    # For comparison in a later promotion: error sums by speaker, no ids and no texts.
+    run.log_json(summarise_speakers(counts, split_sha256=sha256, scores=scores), EVIDENCE_NAME)
     if config.tracking.log_predictions:
         run.log_file(folder / "predictions.jsonl")
     speed = describe_speed(
@@ -89,7 +91,13 @@ def score_test(
         "decode/ngram_blocked_clips": float(sum(prediction.ngram_blocked for prediction in predictions)),
         **{f"speed/{name}": speed[key] for key, name in _SPEED_NAMES.items() if speed[key] is not None},
     }
-    return TestScores(scores["overall"]["cer"], before["overall"]["cer"], metrics)
+    cer, untouched_cer = scores["overall"]["cer"], before["overall"]["cer"]
+    if cer is None or untouched_cer is None:
+        raise KmedError(
+            f"None of the test part's {len(predictions)} references can be scored ({scores['n_excluded']}); draw a "
+            "split whose test part has transcripts without masks."
+        )
+    return TestScores(cer, untouched_cer, metrics)
 
 
 def register(
@@ -99,15 +107,8 @@ def register(
     *,
     size: str,
     tags: Mapping[str, str],
-    challenger: bool,
 ) -> ModelVersionInfo:
-    """Return the registered version of a checkpoint, its CERs and its tags on it.
-
-    Parameters
-    ----------
-    challenger : bool
-        Whether it has the lowest valid CER of its benchmark's seeds so far.
-    """
+    """Register a checkpoint with its CERs and tags, and return its version."""
     return log_model(
         run,
         checkpoint,
@@ -116,5 +117,4 @@ def register(
         metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
         tags=tags,
         step=int(metrics["best/epoch"]),
-        challenger=challenger,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import logging
 import resource
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,12 +23,14 @@ from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.backends import Runtime, detect_kind, open_folder, predict_samples
 from kmed_bench.asr.runtimes.hf_format import N_VOCAB, read_hf_folder
 from kmed_bench.config import Config, EvalConfig
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import SIZES
 from kmed_bench.tracking.registry.fetch import fetch_checkpoint
 from kmed_bench.tracking.store import open_store
+
+log = logging.getLogger(__name__)
 
 _GIB = 2**30
 
@@ -41,7 +44,7 @@ class System:
     runtime : dict
         Name, version, settings and audio_context of what decodes, for ``scores.json``.
     decode : callable
-        Takes rows of a manifest and a narrator; returns their predictions in that order, warm-up not timed.
+        Takes rows of a manifest; returns their predictions in that order, warm-up not timed.
     parameters : int or None
         Learned numbers; None where the file does not tell.
     model_bytes : int
@@ -49,12 +52,12 @@ class System:
     """
 
     runtime: dict[str, Any]
-    decode: Callable[[pd.DataFrame, Narrator], list[Prediction]]
+    decode: Callable[[pd.DataFrame], list[Prediction]]
     parameters: int | None
     model_bytes: int
 
 
-def open_system(config: Config, model: str, narrator: Narrator) -> System:
+def open_system(config: Config, model: str) -> System:
     """Return a model with the runtime that belongs to it: our own decoding, transformers or faster-whisper.
 
     Raises
@@ -65,30 +68,30 @@ def open_system(config: Config, model: str, narrator: Narrator) -> System:
     with tempfile.TemporaryDirectory() as folder:
         path = find_model(config, model, Path(folder))
         if path.is_dir():
-            return _open_foreign(path, config.eval, narrator)
+            return _open_foreign(path, config.eval)
         network = load_weights(path, str(pick_device()))
         _check_own(model, network)
         model_bytes = path.stat().st_size
     return System(
-        runtime=_describe_own(config.eval, network),
-        decode=lambda rows, narrator: _decode_own(network, rows, config, narrator),
+        runtime=_describe_own(config, network),
+        decode=lambda rows: _decode_own(network, rows, config),
         parameters=sum(p.numel() for p in network.parameters()),
         model_bytes=model_bytes,
     )
 
 
-def _open_foreign(path: Path, config: EvalConfig, narrator: Narrator) -> System:
+def _open_foreign(path: Path, config: EvalConfig) -> System:
     runtime: Runtime = open_folder(path, config)
     standard = EvalConfig()
     for name in ("audio_context", "precision", "beam_size", "no_repeat_ngram_size"):
         if getattr(config, name) != getattr(standard, name):
-            narrator.say(
+            log.warning(
                 f"eval.{name} = {getattr(config, name)} is a setting of our own decoding; {runtime.name} decodes "
                 "greedily in the 30 s window, in the arithmetic recorded in scores.json."
             )
 
-    def decode(rows: pd.DataFrame, narrator: Narrator) -> list[Prediction]:
-        with narrator.track(f"Decoding by {runtime.name}") as tick:
+    def decode(rows: pd.DataFrame) -> list[Prediction]:
+        with track(f"Decoding by {runtime.name}") as tick:
             return predict_samples(runtime, rows, progress=tick)
 
     return System(
@@ -143,35 +146,41 @@ def load_model(config: Config, model: str) -> Whisper:
         return network
 
 
-def _describe_own(config: EvalConfig, network: Whisper) -> dict[str, Any]:
+def _describe_own(config: Config, network: Whisper) -> dict[str, Any]:
     names = ("batch_size", "precision", "max_new_tokens", "beam_size", "no_repeat_ngram_size")
     return {
         "name": "kmed-bench",
         "version": f"{__version__}, torch {importlib.metadata.version('torch')}",
         "settings": {
-            **{name: getattr(config, name) for name in names},
+            **{name: getattr(config.eval, name) for name in names},
+            "features": config.features.dtype,
             "language": "ko",
             "device": network.device.type,
             "timed": "encoder and decoding of ready features",
         },
-        "audio_context": config.audio_context,
+        "audio_context": config.eval.audio_context,
     }
 
 
-def _decode_own(network: Whisper, rows: pd.DataFrame, config: Config, narrator: Narrator) -> list[Prediction]:
+def _decode_own(network: Whisper, rows: pd.DataFrame, config: Config) -> list[Prediction]:
     """Return our own predictions; a first batch of the longest clips is decoded untimed."""
     settings = config.eval
-    with narrator.track("Features") as tick:
-        budget = int(config.train.feature_budget_gib * _GIB)
-        store = build_features(rows, cache_folder() / "features", budget_bytes=budget, progress=tick)
+    with track("Features") as tick:
+        store = build_features(
+            rows,
+            cache_folder() / "features",
+            dtype=config.features.dtype,
+            budget_bytes=int(config.features.cache_gib * _GIB),
+            progress=tick,
+        )
 
     options = DecodingOptions.from_config(settings)
     predict_part(network, rows.nlargest(settings.batch_size, "duration_s"), store, options)
-    with narrator.track("Decoding") as tick:
+    with track("Decoding") as tick:
         predictions = predict_part(network, rows, store, options, progress=tick)
     if settings.no_repeat_ngram_size is not None:
         ngram_blocked = sum(prediction.ngram_blocked for prediction in predictions)
-        narrator.say(f"The repetition guard changed the search in {ngram_blocked} of {len(rows)} clips.")
+        log.info(f"The repetition guard changed the search in {ngram_blocked} of {len(rows)} clips.")
     return predictions
 
 

@@ -1,6 +1,7 @@
-"""`train`: one size and seed on a split that exists, alone or by several processes together."""
+"""`train`: one size and seed on a split that exists, by one process or by several together."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,21 +9,23 @@ from filelock import FileLock, Timeout
 
 from kmed_bench.asr.model.weights import Weights, cache_folder
 from kmed_bench.config import Config
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.version import code_version
-from kmed_bench.corpus.demo.demo import corpus_name
 from kmed_bench.corpus.splitting.split import read_split
-from kmed_bench.pipeline.preparation import collect_weights
-from kmed_bench.pipeline.trainer import Trainer, TrainOutcome, describe_outcome, read_training_record
+from kmed_bench.pipeline.preparation import collect_weights, log_split
+from kmed_bench.pipeline.trainer import Trainer
+from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome, read_training_record
 from kmed_bench.tracking.runs import standalone_run
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import featurize_split
 from kmed_bench.training.parallel import Parallel
 
+log = logging.getLogger(__name__)
+
 
 def train_one(
-    config: Config, split_folder: Path, out: Path, *, narrator: Narrator, resume: bool = False
+    config: Config, split_folder: Path, out: Path, *, resume: bool = False
 ) -> tuple[TrainOutcome, str] | None:
     """Fine-tune the one size and seed of a config; return the outcome and the tracking URI.
 
@@ -32,21 +35,21 @@ def train_one(
     Parameters
     ----------
     resume : bool
-        Go on from the state in ``out``, in the MLflow run that began there.
+        Resume from the state in ``out``, in the MLflow run that started there.
 
     Raises
     ------
     KmedError
         When the size has no weights, the split can't be read, the store can't be used, or ``resume`` finds a
-        training of other settings.
+        training with other settings.
     """
     (size,) = config.model.sizes
     parallel = Parallel.from_environment()
     if not parallel.is_main:
-        narrator = Narrator(quiet=True)
+        configure_logging("warning")
     with parallel.main_first():
-        weights, _ = collect_weights(config, narrator)
-    return train_from(weights[size], config, split_folder, out, narrator=narrator, resume=resume, parallel=parallel)
+        weights, _ = collect_weights(config)
+    return train_from(weights[size], config, split_folder, out, resume=resume, parallel=parallel)
 
 
 def train_from(
@@ -55,43 +58,41 @@ def train_from(
     split_folder: Path,
     out: Path,
     *,
-    narrator: Narrator,
     resume: bool = False,
     parallel: Parallel | None = None,
 ) -> tuple[TrainOutcome, str] | None:
-    """Do what `train_one` does, from weights that are at hand."""
+    """Do what `train_one` does, with the weights that are passed in."""
     parallel, seed = parallel or Parallel(), config.train.seeds[0]
     with parallel.main_first():
         split = read_split(split_folder)
-        speech = featurize_split(split, cache_folder() / "features", narrator, train=config.train)
-    trainer = Trainer(config, weights, speech, out, narrator, parallel)
+        speech = featurize_split(split, cache_folder() / "features", config)
+    trainer = Trainer(config, weights, speech, out, parallel)
     if not parallel.is_main:
-        trainer.follow(seed, resume)
+        trainer.train(seed, None, resume)
         return None
-    with _alone_in(trainer.folder(seed)):
+    with _only_process_in(trainer.folder(seed)), log_file(out):
         if resume:
             trainer.done(seed)
         else:
             trainer.check_fresh(seed)
         uri = open_store(config.tracking)
-        run_id = _run_to_continue(trainer, seed, narrator) if resume else None
-        name = f"train-{weights.size}-seed{seed}"
-        started = standalone_run(
-            config, kind="train", name=name, code_version=code_version(), tags=trainer.describe(seed), run_id=run_id
-        )
-        with started as run:
+        run_id = _run_to_continue(trainer, seed) if resume else None
+        name, tags = f"train-{weights.size}-seed{seed}", trainer.describe(seed)
+        with standalone_run(
+            config, kind="train", name=name, code_version=code_version(), tags=tags, run_id=run_id
+        ) as run:
             if run_id is None:
-                trainer.begin(seed, run)  # first of all, so that a training killed at once is found again
-            counts, corpus = split.report["counts"], corpus_name(split.parts["train"])
-            run.log_dataset(sha256=split.sha256, counts=counts, context="training", name=corpus)
+                trainer.record(seed, run)  # first of all, so that a training killed at once is found again
+            log_split(run, split, "training")
             outcome = trainer.train(seed, run, resume)
-    narrator.say(describe_outcome(outcome))
+        assert outcome is not None  # this is the process that writes
+        log.info(describe_outcome(outcome))
     return outcome, uri
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep a second process from training in the folder; the system frees the lock of one that was killed."""
+def _only_process_in(folder: Path) -> Iterator[None]:
+    """Keep a second process from training in the folder; the system frees the lock of a killed one."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".training.lock")
     try:
@@ -104,14 +105,14 @@ def _alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run_to_continue(trainer: Trainer, seed: int, narrator: Narrator) -> str | None:
-    account = read_training_record(trainer.folder(seed))
-    if not account:
-        narrator.say(f"Nothing to continue in {trainer.folder(seed)}: training starts anew.")
+def _run_to_continue(trainer: Trainer, seed: int) -> str | None:
+    record = read_training_record(trainer.folder(seed))
+    if record is None:
+        log.info("Nothing to continue in %s: a new training starts.", trainer.folder(seed))
         return None
-    if account["fingerprint"] != trainer.fingerprint(seed):
+    if record.fingerprint != trainer.fingerprint(seed):
         raise KmedError(
             f"{trainer.folder(seed)} holds a training with other settings, data, weights or arithmetic; continue it "
-            "with what it was started with, or choose another folder to start anew."
+            "with what it was started with, or choose another folder to start over."
         )
-    return str(account["run_id"])
+    return record.run_id

@@ -1,41 +1,37 @@
 """The report: one self-contained HTML page, with its pictures and tables beside it."""
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-from kmed_bench import __version__
+from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.files import write_text_atomically
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import tables
 from kmed_bench.report.figures import save_plots
-from kmed_bench.report.fonts import plot_style, subset_font
+from kmed_bench.report.fonts import plot_style
+from kmed_bench.report.html import render
 from kmed_bench.report.page_tables import make_frames, make_views, size_costs
 from kmed_bench.report.plots import Plot
 from kmed_bench.report.sections import ExtraSection, PlacedSection, save_sections
-from kmed_bench.report.table_view import View, cell, interval, is_absent, number
+from kmed_bench.report.table_view import View
 
 
 def write_report(
     record: BenchRecord,
     out: Path,
     *,
-    comparisons: Sequence[Mapping[str, Any]] = (),
+    comparisons: Sequence[NamedComparison] = (),
     extra: Sequence[ExtraSection] = (),
 ) -> Path:
-    """Return the path of ``index.html`` after writing it with its PNG, SVG and CSV files into a folder.
+    """Write the report of a benchmark with its PNG, SVG and CSV files, and return the path of its ``index.html``.
 
     Parameters
     ----------
     record : BenchRecord
-        A bench and its train runs as read back from the store. What it lacks is left out or shown as
-        missing; no figure is estimated.
+        A benchmark and its train runs as read from the store. What it lacks is left out or shown as missing; no
+        figure is estimated.
     comparisons : sequence of mapping
-        What ``significance.compare_systems`` returned; empty: the page has no significance table.
+        What ``scoring.significance.compare_systems`` returned; empty: the page has no significance table.
     extra : sequence of ExtraSection
         Shown at the end, before the provenance.
     """
@@ -51,11 +47,11 @@ def write_report(
     drawn = [plot.name for section in plots.values() for plot in section]
     sections = save_sections(extra, out, {*frames, *drawn, "index"})
     views = make_views(frames)
-    html = _template().render(
+    html = render(
+        "page.html",
         record=record,
         profile=record.params.get("profile"),
         context=record.params.get("eval.audio_context"),
-        version=__version__,
         notices=find_notices(record),
         headline=headline,
         device=best[0].tags.get("kmed.device") if best else None,
@@ -68,8 +64,7 @@ def write_report(
         settings={key: value for key, value in record.params.items() if "." in key or key == "profile"},
         files=sorted(f"{name}.csv" for name in [*frames, *(view.name for s in sections for view in s.views)]),
     )
-    font = subset_font(html)
-    write_text_atomically(out / "index.html", html.replace("/*hangul*/", _font_rule(font)))
+    write_text_atomically(out / "index.html", html)
     return out / "index.html"
 
 
@@ -79,7 +74,7 @@ def list_contents(
     plots: Mapping[str, Sequence[Plot]],
     sections: Sequence[PlacedSection],
 ) -> dict[str, str]:
-    """Return the page's sections in their order, id to title; those without content are not on the page."""
+    """Return the page's sections in their order, id to title, without those that have no content."""
     own = {
         "sizes-section": ("Sizes", "sizes" in views),
         "left-out": ("Left out", "missing" in views),
@@ -96,10 +91,10 @@ def list_contents(
 
 
 def find_notices(record: BenchRecord) -> list[str]:
-    """Return what a reader must know before any figure: leaking splits, synthetic speech, failed runs."""
+    """Return what a reader must know first: synthetic speech, leaking splits, failed runs, unlike scores."""
     notices = []
     profile = record.params.get("profile")
-    if tables.is_demo(record):
+    if record.synthetic:
         notices.append(
             "Demo corpus: synthetic speech says nothing about patients. These figures show that the chain works."
         )
@@ -119,24 +114,3 @@ def find_notices(record: BenchRecord) -> list[str]:
         if len(found) > 1:
             notices.append(f"The runs were scored with different {key}: {', '.join(found)}. Do not compare them.")
     return notices
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"number": number, "safe_svg": Markup}
-    environment.tests["known"] = lambda value: not is_absent(value)
-    environment.globals |= {"cell": cell, "interval": interval}
-    text = (resources.files("kmed_bench.report") / "templates" / "page.html").read_text(encoding="utf-8")
-    return environment.from_string(text)
-
-
-def _font_rule(font: str | None) -> str:
-    """CSS for the page's own Hangul glyphs, used where the reader's machine has none."""
-    if font is None:
-        return ""
-    return (
-        f'@font-face {{ font-family: "Kmed Hangul"; src: url("data:font/woff;base64,{font}") format("woff"); '
-        "unicode-range: U+1100-11FF, U+3130-318F, U+AC00-D7A3; }"
-    )

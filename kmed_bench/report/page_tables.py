@@ -1,10 +1,10 @@
 """What the report holds: every table of a bench, and how each reads on the page."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
+from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import data_tables, score_tables, tables
 from kmed_bench.report.table_view import Column, Kind, View
@@ -24,7 +24,7 @@ COSTS: dict[str, tuple[str, Kind]] = {
 }
 
 
-def make_frames(record: BenchRecord, comparisons: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+def make_frames(record: BenchRecord, comparisons: Sequence[NamedComparison]) -> dict[str, pd.DataFrame]:
     """Return the report's tables by the name of their CSV file; rates are fractions."""
     runs = tables.runs_table(record)
     sizes = tables.sizes_table(runs)
@@ -55,7 +55,7 @@ def make_frames(record: BenchRecord, comparisons: Sequence[Mapping[str, Any]]) -
 
 def _describe_test(record: BenchRecord, sizes: pd.DataFrame) -> dict[str, str]:
     """Name the test part and the rules behind this bench's figures, as a row among published ones needs."""
-    corpus = "demo corpus, synthetic speech" if tables.is_demo(record) else "this bench's test part"
+    corpus = "demo corpus, synthetic speech" if record.synthetic else "this bench's test part"
     counted = ""
     if len(sizes) and sizes["n_clips"].notna().any():
         counted = f", {int(sizes['n_clips'].max()):,} clips"
@@ -125,11 +125,11 @@ def _score_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
             name="rates",
             caption="Rates on the test part; CER is the headline, the others explain it.",
             columns=[
-                Column(key="label", label="measure"),
+                Column(key="label", label="measure", hint="description"),
                 *(
                     Column(key=str(name), label=str(name), kind="percent")
                     for name in rates
-                    if name not in ("label", "measure")
+                    if name not in ("label", "measure", "description")
                 ),
             ],
             rows=rates,

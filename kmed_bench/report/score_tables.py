@@ -4,31 +4,18 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
+from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import GROUP_FIELDS
-from kmed_bench.report.tables import ordered_trains
+from kmed_bench.report.tables import ordered_trains, scored_trains
+from kmed_bench.scoring.measures import MEASURES
 
-# The measures that the page explains, in its order; others that scores.json may hold go to rates.csv alone.
-MEASURES = {
-    "cer": "CER: no spaces, no punctuation",
-    "cer_spaced": "CER with spaces",
-    "cer_raw": "CER of the raw text",
-    "cer_number": "CER, numbers in one form",
-    "wer": "WER (eojeol)",
-    "wer_respaced": "WER with the reference's spacing",
-    "jer": "jamo error rate",
-    "number_exact": "numbers reproduced",
-    "term_recall": "medical terms found",
-    "insertion_share": "insertions among errors",
-    "deletion_share": "deletions among errors",
-    "empty_rate": "empty transcripts",
-    "hallucination_rate": "hallucinated transcripts",
-}
-_NOT_MEASURES = ("n_clips", "n_speakers", "below_minimum")
+_COUNTS = ("n_clips", "n_speakers", "below_minimum")
+_CELL = ("cer", "cer_low", "cer_high", "n_clips", "n_speakers")
 _UNTOUCHED = "untouched/test_"
 
 
@@ -38,17 +25,14 @@ def groups_table(bench: BenchRecord) -> pd.DataFrame:
     Fields such as ``dialect_age`` are pairs. ``below_minimum`` marks groups too small to be ranked.
     """
     rows = []
-    for run in ordered_trains(bench):
-        groups = bench.scores.get(run.run_id, {}).get("groups", {})
-        known = [name for name in GROUP_FIELDS if name in groups]
-        for field in known + [name for name in groups if name not in known]:
+    for run, scores in scored_trains(bench):
+        groups = scores.get("groups", {})
+        single = [name for name in GROUP_FIELDS if name in groups]
+        for field in single + [name for name in groups if name not in single]:
             for value, score in groups[field].items():
                 row = {"run_id": run.run_id, "size": run.size, "seed": run.seed, "field": field, "value": value}
                 rows.append(row | _cell(score) | {"below_minimum": bool(score.get("below_minimum", False))})
     return pd.DataFrame(rows, columns=["run_id", "size", "seed", "field", "value", *_CELL, "below_minimum"])
-
-
-_CELL = ("cer", "cer_low", "cer_high", "n_clips", "n_speakers")
 
 
 def _cell(score: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,13 +69,13 @@ def sort_groups(groups: pd.DataFrame) -> pd.DataFrame:
 
 
 def age_rank(value: str) -> int:
-    """Return the first number of an age band such as ``60~69`` or ``over70``; bands without one come last."""
-    found = re.search(r"\d+", value)
-    return int(found.group()) if found else 999
+    """Return the first number of an age band such as ``60~69`` or ``over70``, 999 for bands without one."""
+    number = re.search(r"\d+", value)
+    return int(number.group()) if number else 999
 
 
 def pairs_of_run(groups: pd.DataFrame, run_id: str, first: str, second: str) -> pd.DataFrame:
-    """Return one run's cells of a pair of fields, each field a column of its own, the largest cell first."""
+    """Return one run's cells of a pair of fields, with a column per field, the largest cell first."""
     cells = groups[(groups["run_id"] == run_id) & (groups["field"] == f"{first}_{second}")]
     values = cells["value"].str.split("_", n=1, expand=True)
     if not len(cells) or values.shape[1] != 2:
@@ -102,15 +86,14 @@ def pairs_of_run(groups: pd.DataFrame, run_id: str, first: str, second: str) -> 
 def elderly_table(bench: BenchRecord) -> pd.DataFrame:
     """Return one row per run: CER of speakers aged 60 and over, of the rest, and the gap with its interval."""
     rows = []
-    for run in ordered_trains(bench):
-        gap = bench.scores.get(run.run_id, {}).get("elderly_gap")
-        if not gap:
-            continue
-        row = {"run_id": run.run_id, "size": run.size, "seed": run.seed}
-        row |= {name: _number(gap.get(name)) for name in ("cer_gap", "cer_gap_low", "cer_gap_high")}
-        for side in ("elderly", "rest"):
-            row |= {f"{side}_{name}": value for name, value in _cell(gap.get(side) or {}).items()}
-        rows.append(row | {"below_minimum": bool(gap.get("below_minimum", False))})
+    for run, scores in scored_trains(bench):
+        gap = scores.get("elderly_gap")
+        if gap:
+            row: dict[str, Any] = {"run_id": run.run_id, "size": run.size, "seed": run.seed}
+            row |= {name: _number(gap[name]) for name in ("cer_gap", "cer_gap_low", "cer_gap_high")}
+            row |= {f"elderly_{name}": value for name, value in _cell(gap["elderly"]).items()}
+            row |= {f"rest_{name}": value for name, value in _cell(gap["rest"]).items()}
+            rows.append(row | {"below_minimum": gap["below_minimum"]})
     return pd.DataFrame(rows)
 
 
@@ -120,8 +103,8 @@ def terms_table(bench: BenchRecord) -> pd.DataFrame:
     rows = [
         {"run_id": run.run_id, "size": run.size, "seed": run.seed, "category": category}
         | {name: _number(row.get(name)) for name in columns}
-        for run in ordered_trains(bench)
-        for category, row in bench.scores.get(run.run_id, {}).get("terms", {}).items()
+        for run, scores in scored_trains(bench)
+        for category, row in scores.get("terms", {}).items()
     ]
     return pd.DataFrame(rows, columns=["run_id", "size", "seed", "category", *columns])
 
@@ -143,11 +126,12 @@ def rates_table(bench: BenchRecord) -> pd.DataFrame:
     """Return every rate on the test part: run_id, size, seed, state (untouched, fine-tuned), measure, value."""
     rows = []
     for run in ordered_trains(bench):
-        overall = bench.scores.get(run.run_id, {}).get("overall", {})
-        found = {"untouched": _untouched_rates(run), "fine-tuned": overall}
-        for state, rates in found.items():
+        scores = bench.scores.get(run.run_id)
+        tuned = cast(Mapping[str, float | None], scores["overall"]) if scores else {}
+        states: dict[str, Mapping[str, float | None]] = {"untouched": _untouched_rates(run), "fine-tuned": tuned}
+        for state, rates in states.items():
             for measure, value in rates.items():
-                if measure not in _NOT_MEASURES and value is not None:
+                if measure not in _COUNTS and value is not None:
                     rows.append((run.run_id, run.size, run.seed, state, measure, value))
     return pd.DataFrame(rows, columns=["run_id", "size", "seed", "state", "measure", "value"])
 
@@ -157,21 +141,24 @@ def _untouched_rates(run: TrainRecord) -> dict[str, float]:
 
 
 def rates_of_sizes(rates: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
-    """Return one row per known measure, one column per chosen run's size and state, such as ``base untouched``."""
+    """Return one row per measure, one column per chosen run's size and state, such as ``base untouched``.
+
+    ``label`` and ``description`` are the measure's own; rates of scores.json that are no measure are left out.
+    """
     chosen = rates[rates["run_id"].isin(run_ids) & rates["measure"].isin(MEASURES)]
     if not len(chosen):
         return pd.DataFrame()
     column = chosen["size"] + " " + chosen["state"]
     wide = chosen.assign(column=column).pivot(index="measure", columns="column", values="value")
     wide = wide.loc[[name for name in MEASURES if name in wide.index], list(dict.fromkeys(column))]
-    return wide.reset_index().assign(label=[MEASURES[name] for name in wide.index])
+    shown = [MEASURES[str(name)] for name in wide.index]
+    return wide.reset_index().assign(label=[m.label for m in shown], description=[m.description for m in shown])
 
 
 def errors_by_kind(rates: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
-    """Return the CER of each chosen run's size and state, parted into its three kinds of errors.
+    """Return the CER of each chosen run's size and state, split into its three kinds of errors.
 
-    A kind's rate is the CER times its share among the errors; substitutions are what is neither
-    inserted nor deleted.
+    A kind's rate is the CER times its share of the errors; substitutions are what is neither inserted nor deleted.
     """
     rows = []
     chosen = rates[rates["run_id"].isin(run_ids)]
@@ -197,7 +184,7 @@ def costs_table(bench: BenchRecord) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def comparisons_table(comparisons: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def comparisons_table(comparisons: Sequence[NamedComparison]) -> pd.DataFrame:
     """Return one row per comparison of `significance.compare_systems`."""
     columns = ["a_name", "b_name", "a", "b", "delta", "delta_low", "delta_high", "p_value", "p_holm"]
     columns += ["n_clips", "n_speakers"]
@@ -205,12 +192,18 @@ def comparisons_table(comparisons: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def beside_published(sizes: pd.DataFrame, *, test_set: str, rules: str) -> pd.DataFrame:
-    """Return this bench's figures and the published ones in one table; ``ours`` tells them apart."""
+    """Return this benchmark's figures and the published ones in one table; ``ours`` is true for the former."""
     rows = []
     for row in sizes.to_dict("records"):
-        known = {"model": row["size"], "test_set": test_set, "rules": rules, "source": "this bench", "comparable": True}
-        rows.append(known | {"training": "zero-shot (untouched)", "cer": row["untouched_test_cer"]})
-        rows.append(known | {"training": f"fine-tuned, epoch {row['best_epoch']:.0f}", "cer": row["test_cer"]})
+        shared = {
+            "model": row["size"],
+            "test_set": test_set,
+            "rules": rules,
+            "source": "this bench",
+            "comparable": True,
+        }
+        rows.append(shared | {"training": "zero-shot (untouched)", "cer": row["untouched_test_cer"]})
+        rows.append(shared | {"training": f"fine-tuned, epoch {row['best_epoch']:.0f}", "cer": row["test_cer"]})
     published = published_table()
     ours = pd.DataFrame(rows, columns=published.columns).assign(ours=True)
     if not len(ours):
@@ -219,7 +212,7 @@ def beside_published(sizes: pd.DataFrame, *, test_set: str, rules: str) -> pd.Da
 
 
 def published_table() -> pd.DataFrame:
-    """Return the published CERs to hold results against, as fractions with conditions and sources.
+    """Return published CERs as fractions, with their conditions and sources.
 
     ``comparable`` is False for teacher-forced figures. ``cer_high`` is set where a range was published.
     """

@@ -2,18 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kmed_bench import __version__
+from kmed_bench.core.contracts import STUDY, StudyFile
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import read_json, write_json, write_text_atomically
+from kmed_bench.core.files import write_json, write_text_atomically
+from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import STATES, Confirmation, StudyRecord, StudyTrial
-from kmed_bench.report import page
-from kmed_bench.report.fonts import subset_font
+from kmed_bench.report.html import render
 from kmed_bench.report.sections import ExtraFigure, ExtraSection, save_sections
 from kmed_bench.report.table_view import Column, View, format_value
 
@@ -21,16 +20,16 @@ STUDY_NAME = "study.json"
 
 
 def study_section(record: StudyRecord, figures: Sequence[ExtraFigure]) -> ExtraSection:
-    """Return the study for a report: what was searched, what came of it, and whether that is more than chance."""
+    """Return a study as a section: what was searched, the best trial, and whether it is better by more than chance."""
     return ExtraSection(
         title=f"Tuning of {record.size}",
-        lead="\n\n".join([_say_counts(record), _say_best(record), _say_confirmed(record)]),
+        lead="\n\n".join([_describe_counts(record), _describe_best(record), _describe_confirmation(record)]),
         figures=figures,
         tables=[_trial_view(record), _setting_view(record)],
     )
 
 
-def _say_counts(record: StudyRecord) -> str:
+def _describe_counts(record: StudyRecord) -> str:
     states = [trial.state for trial in record.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
     pruned = f"Pruning ({record.pruner}) saved {record.saved_epochs():.0%} of the epochs of finished trials."
@@ -43,35 +42,31 @@ def _say_counts(record: StudyRecord) -> str:
     )
 
 
-def _say_best(record: StudyRecord) -> str:
+def _describe_best(record: StudyRecord) -> str:
     best, published = record.best(), record.published()
     if best is None or best.cer is None:
         return "No trial is complete, so there is no best one."
-    said = f"Lowest valid CER: {_percent(best.cer)}, trial {best.number}"
+    lowest = f"Lowest valid CER: {percent(best.cer, 2)}, trial {best.number}"
     if published is None or published.cer is None:
-        return f"{said}. The published settings have no complete trial to compare with."
+        return f"{lowest}. The published settings have no complete trial to compare with."
     if best.number == published.number:
-        return f"{said}, which is the published settings: the search found nothing better."
+        return f"{lowest}, which is the published settings: the search found nothing better."
     return (
-        f"{said}; the published settings came to {_percent(published.cer)}. The best of many trials looks better than "
-        "it is, because chance helped to choose it."
+        f"{lowest}; the published settings came to {percent(published.cer, 2)}. The best of many trials looks better "
+        "than it is, because chance helped to choose it."
     )
 
 
-def _say_confirmed(record: StudyRecord) -> str:
-    found = record.confirmation
-    if found is None:
+def _describe_confirmation(record: StudyRecord) -> str:
+    confirmation = record.confirmation
+    if confirmation is None:
         return "Whether the best trial is better than the published settings was not tested on other seeds."
-    shift = f"{format_value(found.delta, 'points')} ({format_value(found.low, 'points')} to "
-    shift += f"{format_value(found.high, 'points')})"
+    shift = f"{format_value(confirmation.delta, 'points')} ({format_value(confirmation.low, 'points')} to "
+    shift += f"{format_value(confirmation.high, 'points')})"
     return (
-        f"Trained anew with seeds {', '.join(map(str, found.seeds))}, best minus published in valid CER, mean and 95 % "
-        f"interval over seeds: {shift}. The best settings are {found.verdict}."
+        f"Trained again with seeds {', '.join(map(str, confirmation.seeds))}, best minus published in valid CER, mean "
+        f"and 95 % interval over seeds: {shift}. The best settings are {confirmation.verdict}."
     )
-
-
-def _percent(value: float) -> str:
-    return format_value(value, "percent")
 
 
 def _trial_view(record: StudyRecord) -> View:
@@ -137,49 +132,17 @@ def _short(value: Any) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_BODY = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ record.name }}: tuning Whisper {{ record.size }}</title>
-{{ style | safe_svg }}
-</head>
-<body>
-<header><h1>{{ section.title }}</h1><p class="soft">{{ record.name }}</p></header>
-<main>
-{% if record.synthetic %}
-<p class="notice" role="note">Demo corpus: synthetic speech says nothing about patients.</p>
-{% endif %}
-{% for text in section.paragraphs %}<p>{{ text }}</p>
-{% endfor %}
-{% for plot in section.plots %}{{ figure(plot) }}{% endfor %}
-{% for view in section.views %}{{ table(view) }}{% endfor %}
-</main>
-<footer class="soft"><p>kmed-bench {{ version }}</p></footer>
-</body>
-</html>
-"""
-
-
 def write_study(record: StudyRecord, figures: Sequence[ExtraFigure], out: Path) -> Path:
-    """Return the path of the study's own self-contained ``index.html``, written with its pictures and tables.
+    """Write a study's own page with its pictures and tables, and return the path of its ``index.html``.
 
-    ``study.json`` beside it holds all that `read_section` needs for another page.
+    ``study.json`` beside it has all that `read_section` needs for another page.
     """
     out.mkdir(parents=True, exist_ok=True)
     captions = [{"name": figure.name, "alt": figure.alt, "caption": figure.caption} for figure in figures]
-    write_json(out / STUDY_NAME, {"study": dataclasses.asdict(record), "figures": captions})
+    content: StudyFile = {**STUDY.head, "study": dataclasses.asdict(record), "figures": captions}
+    write_json(out / STUDY_NAME, content)
     (section,) = save_sections([study_section(record, figures)], out, {"index"})
-    # The bench page's own macros and style, so that both look alike.
-    source = (resources.files("kmed_bench.report") / "templates" / "page.html").read_text(encoding="utf-8")
-    macros, _, rest = source.partition("<!doctype html>")
-    style = rest[rest.index("<style>") : rest.index("</style>") + len("</style>")]
-    template = page._template().environment.from_string(macros + _BODY)
-    html = template.render(record=record, section=section, style=style, version=__version__)
-    html = html.replace("/*hangul*/", page._font_rule(subset_font(html)))
-    write_text_atomically(out / "index.html", html)
+    write_text_atomically(out / "index.html", render("study.html", record=record, section=section))
     return out / "index.html"
 
 
@@ -189,11 +152,11 @@ def read_section(folder: Path) -> ExtraSection:
     Raises
     ------
     KmedError
-        When the folder has no study.
+        When the folder has no study that this release reads.
     """
-    found = read_json(folder / STUDY_NAME)
+    content = STUDY.read(folder / STUDY_NAME)
     try:
-        study = found["study"]
+        study = dict(content["study"])
         trials = tuple(StudyTrial(**trial) for trial in study.pop("trials"))
         confirmation = study.pop("confirmation")
         if confirmation is not None:
@@ -201,14 +164,14 @@ def read_section(folder: Path) -> ExtraSection:
             confirmation = Confirmation(**by_seed, **confirmation)
         objectives = tuple(study.pop("objectives"))
         record = StudyRecord(**study, objectives=objectives, trials=trials, confirmation=confirmation)
-        figures = [ExtraFigure(**figure, **_read_picture(folder, figure["name"])) for figure in found["figures"]]
+        figures = [_read_figure(folder, **figure) for figure in content["figures"]]
     except (KeyError, TypeError, OSError) as error:
         raise KmedError(
-            f"{folder / STUDY_NAME} is not the account of a study ({error}); run the same `kmed-bench tune` again, "
-            "which writes it anew."
+            f"{folder / STUDY_NAME} is incomplete, or a picture beside it is missing ({error}); {STUDY.remedy}."
         ) from None
     return study_section(record, figures)
 
 
-def _read_picture(folder: Path, name: str) -> dict[str, Any]:
-    return {ending: (folder / f"{name}.{ending}").read_bytes() for ending in ("png", "svg")}
+def _read_figure(folder: Path, name: str, alt: str, caption: str) -> ExtraFigure:
+    png, svg = ((folder / f"{name}.{ending}").read_bytes() for ending in ("png", "svg"))
+    return ExtraFigure(name=name, alt=alt, caption=caption, png=png, svg=svg)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import pandas as pd
 from markupsafe import Markup, escape
 
+from kmed_bench.core.quantities import percent
+
 Kind = Literal["text", "percent", "points", "spread", "count", "number", "seconds", "bytes", "p_value"]
 
 
@@ -21,6 +23,8 @@ class Column:
         Columns of an interval, shown in brackets.
     until : str or None
         Column of a range's upper end, shown where it has a value.
+    hint : str or None
+        Column of a text that appears when the pointer rests on the cell.
     """
 
     key: str
@@ -29,6 +33,7 @@ class Column:
     low: str | None = None
     high: str | None = None
     until: str | None = None
+    hint: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,7 @@ def format_value(value: Any, kind: Kind) -> str:
     if kind == "text":
         return str(value)
     if kind == "percent":
-        return f"{100 * value:.2f} %"
+        return percent(value, 2)
     if kind == "points":
         return f"{100 * value:+.2f} pp".replace("-", "−")
     if kind == "spread":

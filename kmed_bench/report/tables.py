@@ -1,17 +1,19 @@
-"""Tables made from a bench's record, one row per thing; rates are fractions, absent values are NaN.
+"""Tables made from a benchmark's record; rates are fractions, absent values are NaN.
 
-Nothing here is estimated: a figure that the record does not hold stays empty.
+Nothing is estimated: a figure that the record does not have stays empty.
 """
 
 import collections
 import dataclasses
 import math
 import statistics
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+from kmed_bench.core.contracts import Scores
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SIZES
 
@@ -19,13 +21,20 @@ FINISHED = "FINISHED"
 
 
 def size_rank(size: str) -> int:
-    """Return a size's place from small to large; names that are not Whisper sizes come last."""
+    """Return a size's rank from small to large; names that are not Whisper sizes come last."""
     return SIZES.index(size) if size in SIZES else len(SIZES)
 
 
 def ordered_trains(bench: BenchRecord) -> list[TrainRecord]:
     """Return the bench's train runs by size, then by seed."""
     return sorted(bench.trains, key=lambda run: (size_rank(run.size), run.size, run.seed, run.run_id))
+
+
+def scored_trains(bench: BenchRecord) -> Iterator[tuple[TrainRecord, Scores]]:
+    """Yield the bench's train runs that have scores of the test part, with these, by size, then by seed."""
+    for run in ordered_trains(bench):
+        if run.run_id in bench.scores:
+            yield run, bench.scores[run.run_id]
 
 
 def history_table(bench: BenchRecord) -> pd.DataFrame:
@@ -50,7 +59,7 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
     """
     rows = []
     for run in ordered_trains(bench):
-        overall = bench.scores.get(run.run_id, {}).get("overall", {})
+        scores = bench.scores.get(run.run_id)
         history = _by_metric(run)
         epoch_s = [history["time/epoch_s"][epoch] for epoch in sorted(history["time/epoch_s"])]
         valid = history["valid/cer"]
@@ -72,8 +81,8 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
                 "test_cer": get("test/cer", math.nan),
                 "test_cer_low": get("test/cer_low", math.nan),
                 "test_cer_high": get("test/cer_high", math.nan),
-                "n_clips": overall.get("n_clips", math.nan),
-                "n_speakers": overall.get("n_speakers", math.nan),
+                "n_clips": scores["overall"]["n_clips"] if scores else math.nan,
+                "n_speakers": scores["overall"]["n_speakers"] if scores else math.nan,
                 "epoch_s": statistics.median(epoch_s) if epoch_s else math.nan,
                 "train_s": sum(epoch_s) if epoch_s else math.nan,
             }
@@ -218,12 +227,7 @@ def _tag_name(key: str) -> str:
     return key.removeprefix("kmed.").replace("_", " ")
 
 
-def is_demo(bench: BenchRecord) -> bool:
-    """Return whether the bench's speech is the generated demo corpus: its profile, or a config without a source."""
-    source = bench.params.get("data.source", "unknown")
-    return bench.params.get("profile") == "demo" or source.lower() in ("", "none")
-
-
 def scored_with(bench: BenchRecord, key: str) -> list[str]:
     """Return the distinct values of a top-level entry over all scores, in order; more than one is a fault."""
-    return sorted({str(scores[key]) for scores in bench.scores.values() if scores.get(key) is not None})
+    values = [cast(Mapping[str, object], scores).get(key) for scores in bench.scores.values()]
+    return sorted({str(value) for value in values if value is not None})

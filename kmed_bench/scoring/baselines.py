@@ -1,76 +1,128 @@
-"""Baselines to compare with: predictions or benchmark packages of the same utterances."""
+"""Baselines of a new system: predictions or benchmark packages of the same utterances."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from kmed_bench.config import EvalConfig
+from kmed_bench.core.contracts import BaselineComparison
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction, read_predictions
-from kmed_bench.scoring import compare_predictions
-from kmed_bench.scoring.external_predictions import Hypothesis, join_references
-from kmed_bench.scoring.package import Package, hash_references, read_package, score_against
+from kmed_bench.scoring.compare import compare_counts, holm
+from kmed_bench.scoring.measures import count_utterances
+from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.package import HEAD_NAME, hash_references, read_package
 
 
-def read_baseline(path: Path, rows: pd.DataFrame, config: EvalConfig) -> Package | list[Prediction]:
-    """Return a baseline that was measured on the same utterances as these rows.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """Systems that were all measured on the same utterances.
+
+    Attributes
+    ----------
+    path : Path
+        Where it was read from, as given.
+    systems : dict
+        Name to table of ``count_utterances``; a predictions file is one system, named by ``path``.
+    references_sha256 : str
+        What ``hash_references`` returns for its utterances.
+    split_sha256 : str or None
+        Identity of the split; None where the baseline does not state it.
+    """
+
+    path: Path
+    systems: dict[str, pd.DataFrame]
+    references_sha256: str
+    split_sha256: str | None
+
+
+def read_baseline(path: Path, options: ScoringOptions) -> Baseline:
+    """Return a baseline: a package's folder, a predictions.jsonl, or the scores.json or the folder beside one.
 
     Raises
     ------
     KmedError
-        When there is none, it can't be read, or it is of other utterances or of another transcript policy.
+        When there is none, it can't be read, or a package was scored on another transcript side.
     """
-    if (path / "package.json").is_file():
+    if (path / HEAD_NAME).is_file():
         package = read_package(path)
-        if package.policy != config.policy:
+        if package.policy != options.transcript_side:
             raise KmedError(
-                f"{path} was scored on the {package.policy} side, and eval.policy is {config.policy}; give "
-                f"--eval.policy {package.policy}."
+                f"{path} was scored on the {package.policy} side, and data.transcript_side is "
+                f"{options.transcript_side}; give --data.transcript_side {package.policy}."
             )
-        ids = set(next(iter(package.systems.values()))["utterance_id"])
-        baseline: Package | list[Prediction] = package
-    else:
-        predictions = read_predictions(_predictions_behind(path))
-        ids = {prediction.utterance_id for prediction in predictions}
-        baseline = predictions
-    own = set(rows["utterance_id"])
-    if ids != own:
-        raise KmedError(
-            f"The baseline {path} is of other utterances: {len(own - ids)} of this part's {len(own)} are missing in it "
-            f"and {len(ids - own)} of its {len(ids)} are not in this part; decode the same part of the same split."
+        return Baseline(
+            path=path,
+            systems=package.systems,
+            references_sha256=package.head["references_sha256"],
+            split_sha256=package.head["split"]["sha256"],
         )
-    if isinstance(baseline, Package):
-        nothing = {name: Hypothesis(text="", decode_s=0.0) for name in rows["utterance_id"]}
-        references = join_references(nothing, rows, missing="refuse").predictions
-        if hash_references(references, config.policy) != baseline.head["references_sha256"]:
-            raise KmedError(
-                f"The references or speakers of this split are not those of the package {path}; take both from the "
-                "same release of the corpus."
-            )
-    return baseline
+    file = predictions_beside(path)
+    if not file.is_file():
+        raise KmedError(
+            f"{path} does not exist, or no predictions.jsonl is in it; --against takes the folder of a benchmark "
+            "package (`kmed-bench package`), a predictions.jsonl of `kmed-bench evaluate`, or the scores.json or the "
+            "folder beside one."
+        )
+    predictions = read_predictions(file)
+    return Baseline(
+        path=path,
+        systems={str(path): count_utterances(predictions, options.transcript_side)},
+        references_sha256=hash_references(predictions, options.transcript_side),
+        split_sha256=None,
+    )
 
 
-def _predictions_behind(path: Path) -> Path:
-    """Return the predictions of a path that may also be the scores beside them, or their folder."""
+def predictions_beside(path: Path) -> Path:
+    """Return the predictions that a path means: itself, or those beside scores.json or in a folder."""
     if path.is_dir():
         return path / "predictions.jsonl"
     return path.with_name("predictions.jsonl") if path.name == "scores.json" else path
 
 
-def compare_with(
-    baseline: Package | Sequence[Prediction], name: str, predictions: Sequence[Prediction], config: EvalConfig
-) -> list[dict[str, Any]]:
-    """Return the paired difference to every system of a baseline; a negative delta means that the new one is better.
+def check_same_speech(baseline: Baseline, predictions: Sequence[Prediction], options: ScoringOptions) -> None:
+    """Raise unless predictions are of a baseline's utterances, with the same references and speakers.
 
-    Parameters
-    ----------
-    name : str
-        What a baseline of one predictions file is called.
+    Hypotheses play no part, so ``external_predictions.read_references`` can be checked before anything is decoded.
+
+    Raises
+    ------
+    KmedError
+        When utterances are missing or others are there, or a reference or speaker differs.
     """
-    if isinstance(baseline, Package):
-        rows: list[dict[str, Any]] = score_against(baseline, predictions, config)["comparisons"]
-        return rows
-    compared = compare_predictions(baseline, predictions, config)
-    return [{"baseline": name, **compared, "p_holm": compared["p_value"]}]
+    wanted = set(next(iter(baseline.systems.values()))["utterance_id"])
+    present = {prediction.utterance_id for prediction in predictions}
+    if wanted != present:
+        raise KmedError(
+            f"The baseline {baseline.path} is of other utterances: {len(present - wanted)} of these {len(present)} are "
+            f"missing in it and {len(wanted - present)} of its {len(wanted)} are missing here, such as "
+            f"{min(wanted ^ present)!r}; decode the same part of the same split, all of it."
+        )
+    if hash_references(predictions, options.transcript_side) != baseline.references_sha256:
+        raise KmedError(
+            f"The references or speakers are not those of the baseline {baseline.path} (SHA-256 "
+            f"{baseline.references_sha256}); take both from the same release of the corpus, as written."
+        )
+
+
+def compare_with(
+    baseline: Baseline, predictions: Sequence[Prediction], options: ScoringOptions
+) -> list[BaselineComparison]:
+    """Return the paired difference to every system of a baseline, which is ``a``; the new system is ``b``.
+
+    ``p_holm`` is corrected over the baseline's systems.
+
+    Raises
+    ------
+    KmedError
+        As `check_same_speech`.
+    """
+    check_same_speech(baseline, predictions, options)
+    counts = count_utterances(predictions, options.transcript_side)
+    compared = {name: compare_counts(table, counts, options) for name, table in baseline.systems.items()}
+    corrected = holm([comparison["p_value"] for comparison in compared.values()])
+    return [
+        {"baseline": name, **comparison, "p_holm": p}
+        for (name, comparison), p in zip(compared.items(), corrected, strict=True)
+    ]

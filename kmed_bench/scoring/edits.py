@@ -1,4 +1,4 @@
-"""Edit counts of paired texts, on jiwer's alignments: one row per utterance, so that groups are sums."""
+"""Edit counts of paired texts, from jiwer's alignments: one row per utterance, so the errors of a group are a sum."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from kmed_bench.text.normalise import normalise
 Counts = npt.NDArray[np.int64]
 Alignments = list[list[jiwer.AlignmentChunk]]
 
-# jiwer's default transforms strip and filter; here the texts are final, so they are split and nothing else.
+# jiwer's default transforms strip and filter; these texts are final and are only split.
 _BY_CHARACTER = jiwer.Compose([jiwer.ReduceToListOfListOfChars()])
 _BY_WORD = jiwer.Compose([jiwer.ReduceToListOfListOfWords()])
 
@@ -58,7 +58,7 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCo
 
 
 def count_word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
-    """Return each utterance's word edits; words are what single spaces part.
+    """Return each utterance's word edits; words are separated by single spaces.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> Alignme
 def _check_pairs(references: Sequence[str], hypotheses: Sequence[str]) -> None:
     if len(references) != len(hypotheses):
         raise KmedError(
-            f"{len(references)} references stand against {len(hypotheses)} hypotheses; give one of each per utterance."
+            f"There are {len(references)} references and {len(hypotheses)} hypotheses; give one of each per utterance."
         )
 
 
@@ -101,7 +101,7 @@ def count_edits(alignments: Alignments, lengths: Sequence[int]) -> EditCounts:
         for chunk in chunks:
             row = rows.get(chunk.type)
             if row is not None:
-                # Of a substitution both spans are equal; of the others one is zero.
+                # The spans of a substitution are equal; of a deletion or insertion one is zero.
                 counts[row, index] += max(
                     chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
                 )
@@ -109,27 +109,10 @@ def count_edits(alignments: Alignments, lengths: Sequence[int]) -> EditCounts:
     return EditCounts(substitutions=counts[0], deletions=counts[1], insertions=counts[2], length=length)
 
 
-def cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Return the headline character error rate of texts without transcription marks, as a fraction.
-
-    Both sides are normalised without spaces; errors and characters are summed over the corpus and divided once.
-    Pairs whose reference is empty after that do not count.
-
-    Raises
-    ------
-    KmedError
-        When the sides differ in length, or every reference is empty.
-    """
-    errors, length = token_text_cer(references, hypotheses)
-    if not length:
-        raise KmedError(f"All {len(references)} references are empty once normalised; there is nothing to divide by.")
-    return errors / length
-
-
 def token_text_cer(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[int, int]:
     """Return (errors, reference characters) of decoded token texts, to be summed over batches and divided once.
 
-    This is what ``cer_teacher_forced`` is made of. Both sides are normalised as for ``cer``; empty references
+    These are the sums behind ``cer_teacher_forced``. Both sides are normalised as for ``cer``; empty references
     do not count.
     """
     _check_pairs(references, hypotheses)
@@ -142,27 +125,26 @@ def token_text_cer(references: Sequence[str], hypotheses: Sequence[str]) -> tupl
 def impose_spacing(reference: str, hypothesis: str, chunks: list[jiwer.AlignmentChunk] | None = None) -> str:
     """Return the hypothesis with the reference's word boundaries, for ``wer_respaced``.
 
-    The characters of both, without spaces, are aligned; where a word of the reference begins, one begins in the
-    hypothesis. Inserted characters at a boundary stay with the word before it; a word that was wholly deleted
-    leaves none behind.
+    The characters of both are aligned without spaces; a word of the hypothesis begins where one of the reference
+    does. Characters inserted at a boundary belong to the word before it; a word deleted as a whole leaves none.
 
     Parameters
     ----------
     reference, hypothesis : str
         Normalised texts with single spaces.
     chunks : list, optional
-        Their alignment without spaces, where it is at hand.
+        Their alignment without spaces; computed if left out.
     """
     letters = hypothesis.replace(" ", "")
     words = reference.split()
     flat = "".join(words)
     if not flat:
         return letters
-    place = np.zeros(len(flat), dtype=np.int64)  # where each reference character falls in the hypothesis
+    positions = np.zeros(len(flat), dtype=np.int64)  # of each reference character in the hypothesis
     for chunk in chunks if chunks is not None else align_characters([flat], [letters])[0]:
         step = 0 if chunk.type == "delete" else 1
         span = np.arange(chunk.ref_end_idx - chunk.ref_start_idx)
-        place[chunk.ref_start_idx : chunk.ref_end_idx] = chunk.hyp_start_idx + step * span
+        positions[chunk.ref_start_idx : chunk.ref_end_idx] = chunk.hyp_start_idx + step * span
     starts = np.cumsum([0, *(len(word) for word in words)])[1:-1]
-    cuts = [0, *place[starts].tolist(), len(letters)]
+    cuts = [0, *positions[starts].tolist(), len(letters)]
     return " ".join(letters[a:b] for a, b in itertools.pairwise(cuts) if b > a)

@@ -2,7 +2,7 @@
 
 The paired comparison needs both systems' errors on the same speech, but transcripts stay out of the store, and so
 do utterances: what is kept is each speaker's sums. Speakers are numbered in an order that depends on the split's
-hash, so that two runs on one split number them alike and the numbers alone name nobody.
+hash, so two runs on one split number them the same way, and a number identifies nobody.
 """
 
 import dataclasses
@@ -12,47 +12,46 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.config import EvalConfig
+from kmed_bench.core.contracts import SPEAKER_ERRORS, Comparison, Scores, SpeakerErrors
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.quantities import percent
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.compare import compare_counts, holm
+from kmed_bench.scoring.options import ScoringOptions
 
 EVIDENCE_NAME = "speaker_errors.json"
 SIGNIFICANT = 0.05
+MAX_ELDERLY_GAP = 0.05
+"""How much higher the CER of speakers aged 60 and over may be than that of the rest, as a fraction."""
+MAX_DECODE_S = 5.0
+"""Largest 95th percentile of seconds per clip, as measured by the run that made the model."""
+_OPTIONS = ScoringOptions()
 _RULES = ("transcript_policy", "normaliser_version", "marks_version")
 _SUMS = ("cer_errors", "cer_length", "clips")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GateLimits:
-    """What a champion may cost at most.
+class Evidence:
+    """What is known of one version: tags of the version, metrics and artifacts of the run that made it.
 
     Attributes
     ----------
-    max_elderly_gap : float
-        How much higher the CER of speakers aged 60 and over may be than that of the rest, as a fraction.
-    max_decode_s : float
-        The 95th percentile of seconds per clip, as measured by the run that made the model.
+    split_sha256 : str
+        Empty where it is unknown.
+    scores, speakers : dict or None
+        Content of scores.json and speaker_errors.json; None where the run has none.
     """
-
-    max_elderly_gap: float = 0.05
-    max_decode_s: float = 5.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What is known of one version: tags of the version, metrics and artifacts of the run that made it."""
 
     version: str
     split_sha256: str
     metrics: Mapping[str, float]
-    scores: Mapping[str, Any]
-    speakers: Mapping[str, Any]
+    scores: Scores | None
+    speakers: SpeakerErrors | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """One condition of the gate; ``passed`` None: it could not be judged and does not stand in the way."""
+    """One condition of the gate; ``passed`` None: it could not be judged and does not prevent a promotion."""
 
     name: str
     passed: bool | None
@@ -60,30 +59,37 @@ class Check:
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def summarise_speakers(counts: pd.DataFrame, *, split_sha256: str, scoring: Mapping[str, Any]) -> dict[str, Any]:
+def summarise_speakers(counts: pd.DataFrame, *, split_sha256: str, scores: Scores) -> SpeakerErrors:
     """Return the content of ``speaker_errors.json``: errors summed by speaker, no ids, no texts.
 
     Parameters
     ----------
     counts : pandas.DataFrame
         As ``scoring.measures.count_utterances`` returns it.
-    scoring : mapping
-        ``scores.json`` or any mapping with transcript_policy, normaliser_version and marks_version.
+    scores : dict
+        The scores of these counts, which state the rules they were counted by.
     """
     scored = counts[counts["excluded"] == ""]
 
-    def place(speaker: str) -> str:
+    def order(speaker: str) -> str:
         return hashlib.sha256(f"{split_sha256}/{speaker}".encode()).hexdigest()
 
-    numbers = {speaker: n for n, speaker in enumerate(sorted(scored["speaker_id"].unique(), key=place))}
+    numbers = {speaker: n for n, speaker in enumerate(sorted(scored["speaker_id"].unique(), key=order))}
     table = scored.assign(speaker=scored["speaker_id"].map(numbers))
     sums = table.groupby(["speaker", *GROUP_FIELDS], as_index=False)[list(_SUMS)].sum()
-    return {"split_sha256": split_sha256, **{rule: scoring[rule] for rule in _RULES}, "speakers": sums.to_dict("list")}
+    return {
+        **SPEAKER_ERRORS.head,
+        "split_sha256": split_sha256,
+        "transcript_policy": scores["transcript_policy"],
+        "normaliser_version": scores["normaliser_version"],
+        "marks_version": scores["marks_version"],
+        "speakers": {str(name): column for name, column in sums.to_dict("list").items()},
+    }
 
 
-def judge(challenger: Evidence, champion: Evidence | None, limits: GateLimits) -> list[Check]:
-    """Return every check of the gate in the order of their weight; it holds when none is False."""
-    limited = [_elderly_gap(challenger, limits), _latency(challenger, limits)]
+def judge(challenger: Evidence, champion: Evidence | None) -> list[Check]:
+    """Return every check of the gate in the order of their weight; the gate holds when none is False."""
+    limited = [_elderly_gap(challenger), _latency(challenger)]
     if champion is None:
         return [Check(name="accuracy", passed=True, text="there is no champion yet: first of its kind"), *limited]
     if champion.version == challenger.version:
@@ -95,84 +101,87 @@ def judge(challenger: Evidence, champion: Evidence | None, limits: GateLimits) -
 
 
 def _same_test(challenger: Evidence, champion: Evidence) -> Check:
-    """Errors are comparable on equal speech that was scored by equal rules."""
+    """Check that both were tested on the same speech and scored by the same rules."""
     ours, theirs = challenger.split_sha256, champion.split_sha256
     if not ours or ours != theirs:
         text = f"measured on split {ours[:12] or 'unknown'}, the champion on {theirs[:12] or 'unknown'}"
         return Check(
             name="test", passed=False, text=f"{text}: their errors can't be compared; measure both on one split"
         )
-    for rule in _RULES:
-        new, old = challenger.speakers.get(rule), champion.speakers.get(rule)
-        if challenger.speakers and champion.speakers and new != old:
-            text = f"scored with {rule} {new}, the champion with {old}: score both with one release"
-            return Check(name="test", passed=False, text=text)
+    new_rules, old_rules = _rules(challenger), _rules(champion)
+    for rule in (name for name in _RULES if name in new_rules and name in old_rules):
+        if new_rules[rule] != old_rules[rule]:
+            text = f"scored with {rule} {new_rules[rule]}, the champion with {old_rules[rule]}"
+            return Check(name="test", passed=False, text=f"{text}: score both with one release")
     return Check(name="test", passed=True, text=f"both were measured on split {ours[:12]} by the same rules")
+
+
+def _rules(evidence: Evidence) -> dict[str, object]:
+    return {key: value for key, value in (evidence.speakers or {}).items() if key in _RULES}
 
 
 def _compare(challenger: Evidence, champion: Evidence) -> list[Check]:
     try:
         new, old = _counts(challenger), _counts(champion)
-        whole = compare_counts(old, new, EvalConfig())
+        whole = compare_counts(old, new, _OPTIONS)
     except KmedError as error:
         return [Check(name="accuracy", passed=False, text=f"the two can't be compared: {error}")]
-    figures = {key: whole[key] for key in ("a", "b", "delta", "delta_low", "delta_high", "p_value", "n_speakers")}
-    text = f"test CER {_percent(whole['b'])} against the champion's {_percent(whole['a'])}, difference {_delta(whole)}"
+    keys = ("a", "b", "delta", "delta_low", "delta_high", "p_value", "n_speakers")
+    figures = {key: value for key, value in whole.items() if key in keys}
+    text = f"test CER {percent(whole['b'])} against the champion's {percent(whole['a'])}, difference {_delta(whole)}"
     better = whole["delta_high"] is not None and whole["delta_high"] < 0
-    accuracy = Check(name="accuracy", passed=better, text=f"{text}; its interval must lie below zero", figures=figures)
+    accuracy = Check(name="accuracy", passed=better, text=f"{text}; its interval must be below zero", figures=figures)
     return [accuracy, _subgroups(old, new)]
 
 
 def _subgroups(old: pd.DataFrame, new: pd.DataFrame) -> Check:
     """Compare every group that is large enough; p-values are corrected for the number of groups."""
-    config = EvalConfig()
-    compared: dict[str, dict[str, Any]] = {}
+    compared: dict[str, Comparison] = {}
     for field in GROUP_FIELDS:
         groups = old.groupby(field)
-        for value, rows in groups if len(groups) > 1 else ():  # a lone group is the whole
-            large = rows["clips"].sum() >= config.min_group_clips
-            if large and rows["speaker_id"].nunique() >= config.min_group_speakers:
-                compared[f"{field} {value}"] = compare_counts(rows, new[new[field] == value], config)
+        for value, rows in groups if len(groups) > 1 else ():  # the only group is the whole part
+            large = rows["clips"].sum() >= _OPTIONS.min_group_clips
+            if large and rows["speaker_id"].nunique() >= _OPTIONS.min_group_speakers:
+                compared[f"{field} {value}"] = compare_counts(rows, new[new[field] == value], _OPTIONS)
     if not compared:
-        text = f"no subgroup has {config.min_group_clips} clips of {config.min_group_speakers} speakers: not judged"
-        return Check(name="subgroups", passed=None, text=text)
-    corrected = dict(zip(compared, holm([found["p_value"] for found in compared.values()]), strict=True))
-    worse = [name for name, found in compared.items() if found["delta"] > 0]
+        minimum = f"{_OPTIONS.min_group_clips} clips of {_OPTIONS.min_group_speakers} speakers"
+        return Check(name="subgroups", passed=None, text=f"no subgroup has {minimum}: not judged")
+    corrected = dict(zip(compared, holm([each["p_value"] for each in compared.values()]), strict=True))
+    deltas = {name: each["delta"] or 0.0 for name, each in compared.items()}
+    worse = [name for name, delta in deltas.items() if delta > 0]
     surely = [name for name in worse if corrected[name] < SIGNIFICANT]
     figures = {
-        name: {"delta": found["delta"], "p_value": corrected[name], "n_speakers": found["n_speakers"]}
-        for name, found in compared.items()
+        name: {"delta": deltas[name], "p_value": corrected[name], "n_speakers": each["n_speakers"]}
+        for name, each in compared.items()
     }
-    named = ", ".join(f"{name} by {100 * compared[name]['delta']:.2f} points" for name in surely or worse)
+    named = ", ".join(f"{name} by {100 * deltas[name]:.2f} points" for name in surely or worse)
     share = f"{len(surely)} of {len(compared)} significantly worse, {len(worse)} worse at all"
-    text = f"{share}: {named}" if named else share
-    return Check(name="subgroups", passed=not surely, text=text, figures=figures)
+    return Check(name="subgroups", passed=not surely, text=f"{share}: {named}" if named else share, figures=figures)
 
 
-def _elderly_gap(challenger: Evidence, limits: GateLimits) -> Check:
-    found = challenger.scores.get("elderly_gap") or {}
-    gap = found.get("cer_gap")
-    if gap is None or found.get("below_minimum"):
+def _elderly_gap(challenger: Evidence) -> Check:
+    gap = challenger.scores["elderly_gap"] if challenger.scores else None
+    if gap is None or gap["cer_gap"] is None or gap["below_minimum"]:
         return Check(name="elderly gap", passed=None, text="too few speakers aged 60 and over, or under: not judged")
-    limit = _percent(limits.max_elderly_gap)
-    text = f"the CER of speakers aged 60 and over is {_percent(gap)} above the rest's, limit {limit}"
-    figures = {"cer_gap": gap, "limit": limits.max_elderly_gap}
-    return Check(name="elderly gap", passed=gap <= limits.max_elderly_gap, text=text, figures=figures)
+    higher, limit = gap["cer_gap"], MAX_ELDERLY_GAP
+    text = f"the CER of speakers aged 60 and over is {percent(higher)} above the rest's, limit {percent(limit)}"
+    figures = {"cer_gap": higher, "limit": limit}
+    return Check(name="elderly gap", passed=higher <= limit, text=text, figures=figures)
 
 
-def _latency(challenger: Evidence, limits: GateLimits) -> Check:
+def _latency(challenger: Evidence) -> Check:
     measured = challenger.metrics.get("speed/test_decode_s_p95")
     if measured is None:
         return Check(name="latency", passed=None, text="the time per clip was not measured: not judged")
-    text = f"95 % of clips take at most {measured:.2f} s, limit {limits.max_decode_s:g} s"
-    figures = {"decode_s_p95": measured, "limit": limits.max_decode_s}
-    return Check(name="latency", passed=measured <= limits.max_decode_s, text=text, figures=figures)
+    text = f"95 % of clips take at most {measured:.2f} s, limit {MAX_DECODE_S:g} s"
+    figures = {"decode_s_p95": measured, "limit": MAX_DECODE_S}
+    return Check(name="latency", passed=measured <= MAX_DECODE_S, text=text, figures=figures)
 
 
 def _counts(evidence: Evidence) -> pd.DataFrame:
     """Return the speakers' sums as `compare_counts` takes them, one row per speaker and group."""
     if not evidence.speakers:
-        raise KmedError(f"the run of version {evidence.version} holds no {EVIDENCE_NAME}; train it with this release.")
+        raise KmedError(f"the run of version {evidence.version} has no {EVIDENCE_NAME}; train it with this release.")
     table = pd.DataFrame(evidence.speakers["speakers"])
     keys = ["speaker", *GROUP_FIELDS]
     return table.assign(
@@ -180,15 +189,11 @@ def _counts(evidence: Evidence) -> pd.DataFrame:
     )
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _delta(found: Mapping[str, Any]) -> str:
-    if found["delta_low"] is None:
-        return f"{100 * found['delta']:+.2f} points, no interval"
-    low, high = 100 * found["delta_low"], 100 * found["delta_high"]
-    return f"{100 * found['delta']:+.2f} points ({low:+.2f} to {high:+.2f})"
+def _delta(comparison: Comparison) -> str:
+    delta, low, high = (comparison[key] for key in ("delta", "delta_low", "delta_high"))
+    if delta is None or low is None or high is None:
+        return f"{100 * (delta or 0):+.2f} points, no interval"
+    return f"{100 * delta:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def describe(checks: Iterable[Check]) -> list[str]:

@@ -3,34 +3,44 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from kmed_bench.config import EvalConfig
+from kmed_bench.core.contracts import (
+    SCORES,
+    CerCell,
+    DecodingTimes,
+    ElderlyGap,
+    GroupMinimum,
+    IntervalMethod,
+    ScoreCell,
+    Scores,
+    TermRecall,
+)
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.bootstrap import LEVEL, METHOD, SpeakerSums, gap_interval, rate_interval, sum_by_speaker
-from kmed_bench.scoring.measures import EXCLUSIONS, TERM_COLUMNS, count_utterances, rates, versions
+from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, TERM_COLUMNS, count_utterances, rates, versions
+from kmed_bench.scoring.options import ScoringOptions
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
-
-Scores = dict[str, Any]
+_DEFAULT = ScoringOptions()
 
 
 def score_predictions(
-    predictions: Sequence[Prediction], config: EvalConfig, *, split_sha256: str | None = None
+    predictions: Sequence[Prediction], options: ScoringOptions = _DEFAULT, *, split_sha256: str | None = None
 ) -> Scores:
     """Return the content of ``scores.json``; it holds no transcript and no NaN.
 
-    ``overall`` and each cell of ``groups`` have every rate of ``measures.RATES`` (None where its denominator is
-    zero), ``cer_low`` and ``cer_high`` (95 %, speaker-blocked; None where no interval can be had), ``n_clips``,
+    ``overall`` and each cell of ``groups`` have every rate of ``measures.MEASURES`` (None where its denominator is
+    zero), ``cer_low`` and ``cer_high`` (95 %, speaker-blocked; None where no interval is possible), ``n_clips``,
     ``n_speakers`` and ``below_minimum``. Group fields are ``dialect``, ``gender``, ``age``, ``role`` and their
-    pairs such as ``dialect_gender``, whose values are joined likewise. ``terms`` has what ``recall_by_category``
-    returns.
+    pairs such as ``dialect_gender``, whose values are joined the same way. ``terms`` has what
+    ``recall_by_category`` returns.
 
     Parameters
     ----------
@@ -40,119 +50,140 @@ def score_predictions(
     Raises
     ------
     KmedError
-        When there are no predictions, an utterance appears twice, or a field is not what it should be.
+        When there are no predictions, an utterance appears twice, or a field has the wrong type.
     """
     if not predictions:
         raise KmedError("There are no predictions to score; give a predictions.jsonl with at least one line.")
-    return score_counts(count_utterances(predictions, config.policy), config, split_sha256=split_sha256)
+    return score_counts(count_utterances(predictions, options.transcript_side), options, split_sha256=split_sha256)
 
 
-def score_counts(counts: pd.DataFrame, config: EvalConfig, *, split_sha256: str | None = None) -> Scores:
-    """Return the same as ``score_predictions`` from the table of ``count_utterances``."""
+def score_counts(
+    counts: pd.DataFrame, options: ScoringOptions = _DEFAULT, *, split_sha256: str | None = None
+) -> Scores:
+    """Return the same as ``score_predictions`` from the table of ``count_utterances``.
+
+    The table was counted on ``options.transcript_side``, which is only recorded here.
+    """
     scored = counts[counts["excluded"] == ""]
-    groups: dict[str, dict[str, Scores]] = {}
+    groups: dict[str, dict[str, ScoreCell]] = {}
     for fields in (*((field,) for field in GROUP_FIELDS), *itertools.combinations(GROUP_FIELDS, 2)):
         cells = scored.groupby(list(fields), sort=True)
         groups["_".join(fields)] = {
-            "_".join(map(str, values)): _score_cell(cell, config) for values, cell in cells if len(cell)
+            "_".join(map(str, values)): score_cell(cell, options) for values, cell in cells if len(cell)
         }
+    method = IntervalMethod(method=METHOD, level=LEVEL, draws=options.bootstrap_draws, seed=options.bootstrap_seed)
     return {
-        "overall": _score_cell(scored, config),
+        **SCORES.head,
+        "overall": score_cell(scored, options),
         "groups": groups,
-        "elderly_gap": elderly_gap(scored, config),
-        "terms": recall_by_category(scored, config),
+        "elderly_gap": elderly_gap(scored, options),
+        "terms": recall_by_category(scored, options),
         "decode": _time(counts),
         "n_predictions": len(counts),
         "n_excluded": {reason: int((counts["excluded"] == reason).sum()) for reason in EXCLUSIONS},
-        "transcript_policy": config.policy,
+        "transcript_policy": options.transcript_side,
         **versions(),
         "split_sha256": split_sha256,
-        "interval": {
-            "method": METHOD,
-            "level": LEVEL,
-            "draws": config.bootstrap_draws,
-            "seed": config.bootstrap_seed,
-        },
-        "minimum": {"clips": config.min_group_clips, "speakers": config.min_group_speakers},
+        "interval": method,
+        "minimum": GroupMinimum(clips=options.min_group_clips, speakers=options.min_group_speakers),
     }
 
 
-def _score_cell(rows: pd.DataFrame, config: EvalConfig) -> Scores:
-    sums = cer_sums(rows)
-    interval = rate_interval(sums, draws=config.bootstrap_draws, seed=config.bootstrap_seed)
-    n_clips, n_speakers = len(rows), len(sums.top)
-    return {
-        **rates(rows),
-        "cer_low": interval and interval[0],
-        "cer_high": interval and interval[1],
-        "n_clips": n_clips,
-        "n_speakers": n_speakers,
-        "below_minimum": n_clips < config.min_group_clips or n_speakers < config.min_group_speakers,
-    }
+def score_cell(rows: pd.DataFrame, options: ScoringOptions) -> ScoreCell:
+    """Return the rates of scored clips, their intervals, and whether the clips are too few to be ranked."""
+    bounds: dict[str, float | None] = {}
+    for name, measure in MEASURES.items():
+        if measure.interval:
+            low, high = _interval(rows, measure.top, measure.bottom, options, of_misses=measure.better == "higher")
+            bounds |= {f"{name}_low": low, f"{name}_high": high}
+    n_clips, n_speakers = len(rows), rows["speaker_id"].nunique()
+    too_few = n_clips < options.min_group_clips or n_speakers < options.min_group_speakers
+    counts = {"n_clips": n_clips, "n_speakers": n_speakers, "below_minimum": too_few}
+    return cast(ScoreCell, {**rates(rows), **bounds, **counts})
 
 
-def cer_sums(rows: pd.DataFrame) -> SpeakerSums:
-    """Return the errors and reference characters of ``cer`` by speaker."""
-    return sum_by_speaker(rows["speaker_id"], rows["cer_errors"], rows["cer_length"])
+def _interval(
+    rows: pd.DataFrame, top: str, bottom: str, options: ScoringOptions, *, of_misses: bool
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the 95 % interval of a ratio of sums, or two Nones where none is possible.
+
+    With ``of_misses`` it is one minus that of ``bottom - top``: a recall near 1 is a rate of misses near 0, and rates
+    near 0 are what ``rate_interval`` is made for.
+    """
+    tops = rows[bottom] - rows[top] if of_misses else rows[top]
+    sums = sum_by_speaker(rows["speaker_id"], tops, rows[bottom])
+    interval = rate_interval(sums, draws=options.bootstrap_draws, seed=options.bootstrap_seed) if len(rows) else None
+    if interval is None:
+        return None, None
+    return (max(0.0, 1 - interval[1]), 1 - interval[0]) if of_misses else interval
 
 
-def elderly_gap(scored: pd.DataFrame, config: EvalConfig) -> Scores:
+def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
     """Return how much higher the ``cer`` of speakers aged 60 and over is than that of the rest.
 
     Clips whose age is unknown belong to neither side; ``n_unknown_age`` counts them.
     """
     old = scored["age"].isin(ELDERLY_AGES)
     known = scored["age"].isin(KNOWN_AGES)
-    sides = {"elderly": scored[old], "rest": scored[known & ~old]}
-    cells = {name: _score_cell(rows, config) for name, rows in sides.items()}
-    both = all(cell["cer"] is not None for cell in cells.values())
+    elderly, rest = (score_cell(scored[side], options) for side in (old, known & ~old))
     interval = gap_interval(
-        *(cer_sums(rows) for rows in sides.values()), draws=config.bootstrap_draws, seed=config.bootstrap_seed
+        _cer_sums(scored[old]),
+        _cer_sums(scored[known & ~old]),
+        draws=options.bootstrap_draws,
+        seed=options.bootstrap_seed,
     )
     return {
-        "cer_gap": cells["elderly"]["cer"] - cells["rest"]["cer"] if both else None,
+        "cer_gap": elderly["cer"] - rest["cer"] if elderly["cer"] is not None and rest["cer"] is not None else None,
         "cer_gap_low": interval and interval[0],
         "cer_gap_high": interval and interval[1],
-        "below_minimum": any(cell["below_minimum"] for cell in cells.values()),
+        "below_minimum": elderly["below_minimum"] or rest["below_minimum"],
         "n_unknown_age": int((~known).sum()),
-        **{name: {key: cell[key] for key in _SIDE_KEYS} for name, cell in cells.items()},
+        "elderly": _cer_of(elderly),
+        "rest": _cer_of(rest),
     }
 
 
-def recall_by_category(scored: pd.DataFrame, config: EvalConfig) -> Scores:
+def _cer_sums(rows: pd.DataFrame) -> SpeakerSums:
+    return sum_by_speaker(rows["speaker_id"], rows["cer_errors"], rows["cer_length"])
+
+
+def _cer_of(cell: ScoreCell) -> CerCell:
+    return {
+        "cer": cell["cer"],
+        "cer_low": cell["cer_low"],
+        "cer_high": cell["cer_high"],
+        "n_clips": cell["n_clips"],
+        "n_speakers": cell["n_speakers"],
+    }
+
+
+def recall_by_category(scored: pd.DataFrame, options: ScoringOptions) -> dict[str, TermRecall]:
     """Return for each category of medical terms how many were said, found and missed, and the share found.
 
-    ``recall_low`` and ``recall_high`` are the 95 % interval of the share missed, taken from 1; None where no
-    interval can be had.
+    ``recall_low`` and ``recall_high`` are one minus the 95 % interval of the share missed; None where no interval
+    is possible.
     """
-    found = {}
+    recalls: dict[str, TermRecall] = {}
     for category, (top, bottom) in TERM_COLUMNS.items():
-        said, missed = scored[bottom], scored[bottom] - scored[top]
-        n_said, n_missed = int(said.sum()), int(missed.sum())
-        interval = None
-        if n_said:
-            sums = sum_by_speaker(scored["speaker_id"], missed, said)
-            interval = rate_interval(sums, draws=config.bootstrap_draws, seed=config.bootstrap_seed)
-        found[category] = {
-            "n_terms": n_said,
-            "n_found": n_said - n_missed,
-            "n_missed": n_missed,
-            "recall": 1 - n_missed / n_said if n_said else None,
-            "recall_low": interval and max(0.0, 1 - interval[1]),
-            "recall_high": interval and 1 - interval[0],
+        n_terms, n_found = int(scored[bottom].sum()), int(scored[top].sum())
+        low, high = _interval(scored, top, bottom, options, of_misses=True)
+        recalls[category] = {
+            "n_terms": n_terms,
+            "n_found": n_found,
+            "n_missed": n_terms - n_found,
+            "recall": 1 - (n_terms - n_found) / n_terms if n_terms else None,
+            "recall_low": low,
+            "recall_high": high,
         }
-    return found
+    return recalls
 
 
-_SIDE_KEYS = ("cer", "cer_low", "cer_high", "n_clips", "n_speakers")
-
-
-def _time(counts: pd.DataFrame) -> Scores:
+def _time(counts: pd.DataFrame) -> DecodingTimes:
     """Return decoding figures of all predictions, unscored ones included: they were decoded too."""
-    timed = counts[counts["decode_s"] > 0]  # 0 stands for unknown
+    timed = counts[counts["decode_s"] > 0]  # 0 means unknown
     audio_s, decode_s = math.fsum(counts["duration_s"]), math.fsum(timed["decode_s"])  # in any order of lines
     if not len(timed):
-        return {"audio_s": audio_s, **dict.fromkeys(("decode_s", "rtfx", "decode_s_p50", "decode_s_p95"))}
+        return {"audio_s": audio_s, "decode_s": None, "rtfx": None, "decode_s_p50": None, "decode_s_p95": None}
     p50, p95 = np.quantile(timed["decode_s"].to_numpy(dtype=float), [0.5, 0.95])
     return {
         "audio_s": audio_s,

@@ -3,15 +3,18 @@
 The columns hold counts and no text, so the same table is what a benchmark package publishes.
 """
 
+import dataclasses
 import math
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from numbers import Real
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from kmed_bench.core.contracts import RuleVersions
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
@@ -30,22 +33,115 @@ from kmed_bench.text.normalise import NORMALISER_VERSION, normalise
 from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers, keep_ranges
 from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, match_terms
 
-RATES: dict[str, tuple[str, str]] = {
-    "cer": ("cer_errors", "cer_length"),
-    "cer_spaced": ("cer_spaced_errors", "cer_spaced_length"),
-    "cer_raw": ("cer_raw_errors", "cer_raw_length"),
-    "wer": ("wer_errors", "wer_length"),
-    "wer_respaced": ("wer_respaced_errors", "wer_length"),
-    "jer": ("jer_errors", "jer_length"),
-    "cer_number": ("cer_number_errors", "cer_number_length"),
-    "number_exact": ("numbers_found", "numbers"),
-    "term_recall": ("terms_found", "terms"),
-    "insertion_share": ("cer_insertions", "cer_errors"),
-    "deletion_share": ("cer_deletions", "cer_errors"),
-    "empty_rate": ("empty", "clips"),
-    "hallucination_rate": ("hallucinated", "clips"),
-}
-"""Metric to (numerator, denominator) columns of ``count_utterances``'s table."""
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One rate: a sum of one column of ``count_utterances`` over a sum of another.
+
+    Attributes
+    ----------
+    name : str
+        Its key in scores.json; ``test/<name>`` in MLflow.
+    top, bottom : str
+        Columns of numerator and denominator.
+    label : str
+        Its name in the report.
+    description : str
+        What is divided by what, in a sentence.
+    better : str
+        The direction of an improvement: ``lower``, ``higher``, or ``neither``.
+    paired : bool
+        Whether the denominator depends on the reference only, so that two systems share it and can be compared.
+    interval : bool
+        Whether each cell of scores.json also has ``<name>_low`` and ``<name>_high``.
+    """
+
+    name: str
+    top: str
+    bottom: str
+    label: str
+    description: str
+    better: Literal["lower", "higher", "neither"] = "lower"
+    paired: bool = True
+    interval: bool = False
+
+
+def _edits(name: str, label: str, description: str, *, interval: bool = False) -> Measure:
+    """Return an error rate: edits over the length of the reference."""
+    top, bottom = f"{name}_errors", f"{name}_length"
+    return Measure(name=name, top=top, bottom=bottom, label=label, description=description, interval=interval)
+
+
+_ALL = (
+    _edits(
+        "cer",
+        "CER: no spaces, no punctuation",
+        "Character edits over reference characters, both normalised without spaces.",
+        interval=True,
+    ),
+    _edits("cer_spaced", "CER with spaces", "The same with spaces counted as characters."),
+    _edits("cer_raw", "CER of the raw text", "Character edits over reference characters of the texts as written."),
+    _edits("cer_number", "CER, numbers in one form", "CER after spelled and written numbers are brought to one form."),
+    _edits("wer", "WER (eojeol)", "Word edits over reference words; words are what spaces separate."),
+    Measure(
+        name="wer_respaced",
+        top="wer_respaced_errors",
+        bottom="wer_length",
+        label="WER with the reference's spacing",
+        description="WER of the hypothesis with the reference's word boundaries, so spacing is no error.",
+    ),
+    _edits("jer", "jamo error rate", "Edits of decomposed Hangul letters (jamo) over reference letters."),
+    Measure(
+        name="number_exact",
+        top="numbers_found",
+        bottom="numbers",
+        label="numbers reproduced",
+        description="Numbers of the reference that the hypothesis has with the same value, over all of them.",
+        better="higher",
+    ),
+    Measure(
+        name="term_recall",
+        top="terms_found",
+        bottom="terms",
+        label="medical terms found",
+        description="Medical terms of the reference that the hypothesis has too, over all of them.",
+        better="higher",
+    ),
+    Measure(
+        name="insertion_share",
+        top="cer_insertions",
+        bottom="cer_errors",
+        label="insertions among errors",
+        description="Inserted characters over all character edits of CER.",
+        better="neither",
+        paired=False,
+    ),
+    Measure(
+        name="deletion_share",
+        top="cer_deletions",
+        bottom="cer_errors",
+        label="deletions among errors",
+        description="Deleted characters over all character edits of CER.",
+        better="neither",
+        paired=False,
+    ),
+    Measure(
+        name="empty_rate",
+        top="empty",
+        bottom="clips",
+        label="empty transcripts",
+        description="Clips whose hypothesis is empty once normalised, over all clips.",
+    ),
+    Measure(
+        name="hallucination_rate",
+        top="hallucinated",
+        bottom="clips",
+        label="hallucinated transcripts",
+        description="Clips that show a sign of invention (loop, impossible rate, subtitle credit), over all clips.",
+    ),
+)
+MEASURES = {measure.name: measure for measure in _ALL}
+"""Every rate by name, in the order of the report; scores, groups, comparisons, report and MLflow names follow it."""
 
 EXCLUSIONS = ("reference_empty", "reference_masked")
 """Why a prediction has no part in any rate: nothing was said, or a part of what was said is withheld."""
@@ -54,10 +150,11 @@ ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
 TIME_COLUMNS = ("duration_s", "decode_s")
 TERM_COLUMNS = {name: (f"terms_found_{name}", f"terms_{name}") for name in CATEGORIES}
 """Category of medical terms to (found, said) columns; their sums over the categories are those of all terms."""
-COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in (*RATES.values(), *TERM_COLUMNS.values()) for column in pair))
+_PAIRS = (*((measure.top, measure.bottom) for measure in _ALL), *TERM_COLUMNS.values())
+COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in _PAIRS for column in pair))
 
 
-def versions() -> dict[str, str]:
+def versions() -> RuleVersions:
     """Return the versions of the rules that decide what is counted; figures of different ones don't compare."""
     return {
         "normaliser_version": NORMALISER_VERSION,
@@ -190,9 +287,9 @@ def _nfd(text: str) -> str:
 
 
 def rates(table: pd.DataFrame) -> dict[str, float | None]:
-    """Return every rate of ``RATES`` over the table's rows; None where its denominator is zero."""
+    """Return every rate of ``MEASURES`` over the table's rows; None where its denominator is zero."""
     sums = table[list(COUNT_COLUMNS)].sum()
-    return {name: _divide(int(sums[top]), int(sums[bottom])) for name, (top, bottom) in RATES.items()}
+    return {name: _divide(int(sums[m.top]), int(sums[m.bottom])) for name, m in MEASURES.items()}
 
 
 def _divide(top: int, bottom: int) -> float | None:

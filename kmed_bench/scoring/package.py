@@ -1,8 +1,8 @@
 """A benchmark package: a frozen part of a split and its baselines, publishable without text or audio.
 
-It holds ids, hashes, lengths and error counts per utterance. Whoever has the corpus decodes the same utterances
-with another system and is measured on the same standard, differences to every baseline included; whoever has not
-can still recompute every rate, interval and comparison of the baselines. Layout::
+It holds ids, hashes, lengths and error counts per utterance. With the corpus, another system can be decoded on the
+same utterances and compared with every baseline (`baselines.compare_with`); without it, every rate, interval and
+comparison of the baselines can still be recomputed. Layout::
 
     package.json        identity of split and references, versions, columns, scores of the baselines
     systems/<name>.csv  one line per utterance: ids, groups, times, counts
@@ -14,30 +14,30 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
-from kmed_bench.config import EvalConfig
+from kmed_bench.core.contracts import PACKAGE, PackageHead
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import read_json, write_json, write_text_atomically
+from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.scoring.compare import compare_counts, holm
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import COUNT_COLUMNS, ID_COLUMNS, TIME_COLUMNS, count_utterances, versions
+from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
 
-FORMAT = 2
+HEAD_NAME = "package.json"
 COLUMNS = (*ID_COLUMNS, *TIME_COLUMNS, "excluded", *COUNT_COLUMNS)
 _SPLIT_KEYS = ("sha256", "counts", "shares", "max_share_deviation", "leakage", "discarded")
-"""What of split.json is published; anything else, a path for instance, stays at home."""
+"""Keys of split.json that are published; others may hold paths."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Package:
-    """A benchmark package as read back, its hashes checked.
+    """A benchmark package as read from its folder, its hashes checked.
 
     Attributes
     ----------
@@ -47,14 +47,13 @@ class Package:
         Baseline to its table of ``count_utterances``.
     """
 
-    head: dict[str, Any]
+    head: PackageHead
     systems: dict[str, pd.DataFrame]
 
     @property
     def policy(self) -> Policy:
         """Side of the dual notation that the baselines were scored on."""
-        policy: Policy = self.head["transcript_policy"]
-        return policy
+        return cast(Policy, self.head["transcript_policy"])
 
 
 def write_package(
@@ -62,9 +61,9 @@ def write_package(
     split_report: Mapping[str, Any],
     part: str,
     systems: Mapping[str, Sequence[Prediction]],
-    config: EvalConfig,
+    options: ScoringOptions,
 ) -> Path:
-    """Return the path of ``package.json``, written with one CSV per system.
+    """Write a package and return the path of its ``package.json``; one CSV per system is written beside it.
 
     Parameters
     ----------
@@ -81,28 +80,28 @@ def write_package(
         When there is no system, a name is unfit for a file, the systems' utterances or references differ, or the
         part has another number of utterances than the split report says.
     """
-    said = _check_systems(split_report, part, systems, config.policy)
+    references_sha256 = _check_systems(split_report, part, systems, options.transcript_side)
     files, scores = {}, {}
     for name, predictions in systems.items():
-        counts = count_utterances(predictions, config.policy).sort_values("utterance_id")
+        counts = count_utterances(predictions, options.transcript_side).sort_values("utterance_id")
         text = counts[list(COLUMNS)].to_csv(index=False, lineterminator="\n")
         write_text_atomically(folder / _csv(name), text)
         files[name] = hashlib.sha256(text.encode()).hexdigest()
-        scores[name] = score_counts(counts, config, split_sha256=split_report["sha256"])
-    head = {
-        "format": FORMAT,
+        scores[name] = score_counts(counts, options, split_sha256=split_report["sha256"])
+    head: PackageHead = {
+        **PACKAGE.head,
         "part": part,
         "n_utterances": split_report["counts"][part],
-        "references_sha256": said,
-        "transcript_policy": config.policy,
+        "references_sha256": references_sha256,
+        "transcript_policy": options.transcript_side,
         **versions(),
         "split": {key: split_report[key] for key in _SPLIT_KEYS if key in split_report},
         "columns": list(COLUMNS),
         "files_sha256": files,
         "scores": scores,
     }
-    write_json(folder / "package.json", head)
-    return folder / "package.json"
+    write_json(folder / HEAD_NAME, head)
+    return folder / HEAD_NAME
 
 
 def _check_systems(
@@ -116,8 +115,8 @@ def _check_systems(
             raise KmedError(f"{name!r} cannot name a baseline; use up to 64 Latin letters, digits, '.', '_' and '-'.")
     hashes = {name: hash_references(predictions, policy) for name, predictions in systems.items()}
     first = next(iter(systems))
-    for name, said in hashes.items():
-        if said != hashes[first]:
+    for name, sha256 in hashes.items():
+        if sha256 != hashes[first]:
             raise KmedError(f"Baselines {first} and {name} differ in utterances or references; decode the same part.")
     expected = split_report["counts"].get(part)
     if expected != len(systems[first]):
@@ -141,30 +140,28 @@ def hash_references(predictions: Sequence[Prediction], policy: Policy) -> str:
 
 
 def read_package(folder: Path) -> Package:
-    """Return a package whose files are what its head says.
+    """Return the package in a folder, its files checked against the hashes in its head.
 
     Raises
     ------
     KmedError
-        When a file is missing, differs from its hash, or has another format or other versions than this program.
+        When a file is missing, differs from its hash, or was made by a release with other rules.
     """
-    head = read_json(folder / "package.json")
-    if head.get("format") != FORMAT:
-        raise KmedError(f"{folder} has package format {head.get('format')!r}; this program reads format {FORMAT}.")
+    head = PACKAGE.read(folder / HEAD_NAME)
     for key, version in versions().items():
         if head.get(key) != version:
             raise KmedError(
                 f"{folder} was made with {key} {head.get(key)!r}, this program has {version!r}; its counts cannot be "
-                "set beside new ones. Install the release that made it, or make the package anew."
+                "compared with new ones. Install the release that made it, or make the package again."
             )
     return Package(head=head, systems={name: _read_counts(folder, name, sha) for name, sha in _files(head).items()})
 
 
-def _files(head: Mapping[str, Any]) -> dict[str, str]:
-    files: dict[str, str] = head["files_sha256"]
+def _files(head: PackageHead) -> dict[str, str]:
+    files = head["files_sha256"]
     unfit = [name for name in files if not _NAME.fullmatch(name)]
     if unfit:
-        raise KmedError(f"package.json names a baseline {unfit[0]!r}, which is no file name; fetch the package anew.")
+        raise KmedError(f"package.json names a baseline {unfit[0]!r}, which is no file name; fetch the package again.")
     return files
 
 
@@ -173,52 +170,11 @@ def _read_counts(folder: Path, name: str, sha256: str) -> pd.DataFrame:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise KmedError(f"{path} is missing from the package; fetch the package anew.") from None
+        raise KmedError(f"{path} is missing from the package; fetch the package again.") from None
     if hashlib.sha256(raw).hexdigest() != sha256:
-        raise KmedError(f"{path} is not what package.json says (SHA-256 {sha256}); fetch the package anew.")
+        raise KmedError(f"{path} is not what package.json says (SHA-256 {sha256}); fetch the package again.")
     texts = dict.fromkeys((*ID_COLUMNS, "excluded"), str)
     return pd.read_csv(io.BytesIO(raw), dtype=texts, keep_default_na=False)
-
-
-def score_against(package: Package, predictions: Sequence[Prediction], config: EvalConfig) -> dict[str, Any]:
-    """Return a new system's scores and its comparison with every baseline of the package.
-
-    ``scores`` is that of ``score_predictions`` under the package's transcript policy; ``comparisons`` has one entry
-    per baseline with ``baseline``, the keys of ``compare_predictions`` (the baseline is ``a``) and ``p_holm``,
-    corrected over the baselines.
-
-    Raises
-    ------
-    KmedError
-        When the system did not decode the package's utterances, all of them, or has other references.
-    """
-    config = dataclasses.replace(config, policy=package.policy)
-    _check_utterances(package, predictions)
-    if hash_references(predictions, config.policy) != package.head["references_sha256"]:
-        raise KmedError(
-            "The references or speakers of these predictions are not those of the package (SHA-256 "
-            f"{package.head['references_sha256']}); take them from the same release of the corpus, as written."
-        )
-    counts = count_utterances(predictions, config.policy)
-    found = {name: compare_counts(table, counts, config) for name, table in package.systems.items()}
-    corrected = holm([comparison["p_value"] for comparison in found.values()])
-    return {
-        "scores": score_counts(counts, config, split_sha256=package.head["split"]["sha256"]),
-        "comparisons": [
-            {"baseline": name, **comparison, "p_holm": p}
-            for (name, comparison), p in zip(found.items(), corrected, strict=True)
-        ],
-    }
-
-
-def _check_utterances(package: Package, predictions: Sequence[Prediction]) -> None:
-    wanted = set(next(iter(package.systems.values()))["utterance_id"])
-    given = {p.utterance_id for p in predictions}
-    if wanted != given:
-        raise KmedError(
-            f"The predictions lack {len(wanted - given)} of the package's {len(wanted)} utterances and have "
-            f"{len(given - wanted)} others, such as {min(wanted ^ given)!r}; decode the package's part as a whole."
-        )
 
 
 def _csv(name: str) -> Path:

@@ -2,18 +2,20 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from kmed_bench.config import EvalConfig
+from kmed_bench.core.contracts import COMPARISONS, BaselineComparison, Comparisons, NamedComparison
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.scoring import compare_predictions, holm
+from kmed_bench.scoring.compare import compare_predictions, holm
+from kmed_bench.scoring.options import ScoringOptions
+
+_DEFAULT = ScoringOptions()
 
 
 def compare_sizes(
-    sizes: Mapping[str, tuple[Sequence[Prediction], Sequence[Prediction]]], config: EvalConfig
-) -> list[dict[str, Any]]:
-    """Return what `compare_systems` finds for a bench: what fine-tuning did to each size, and size against size.
+    sizes: Mapping[str, tuple[Sequence[Prediction], Sequence[Prediction]]], options: ScoringOptions = _DEFAULT
+) -> list[NamedComparison]:
+    """Return the comparisons of a benchmark: each size untouched and fine-tuned, and the fine-tuned sizes in pairs.
 
     Parameters
     ----------
@@ -25,15 +27,15 @@ def compare_sizes(
         systems |= {f"{size} untouched": untouched, f"{size} fine-tuned": tuned}
     pairs = [(f"{size} untouched", f"{size} fine-tuned") for size in sizes]
     pairs += [(f"{a} fine-tuned", f"{b} fine-tuned") for a, b in itertools.combinations(sizes, 2)]
-    return compare_systems(systems, config, pairs=pairs)
+    return compare_systems(systems, options, pairs=pairs)
 
 
 def compare_systems(
     systems: Mapping[str, Sequence[Prediction]],
-    config: EvalConfig,
+    options: ScoringOptions = _DEFAULT,
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[NamedComparison]:
     """Return one comparison per pair: that of `compare_predictions`, with ``a_name``, ``b_name`` and ``p_holm``.
 
     Parameters
@@ -53,9 +55,14 @@ def compare_systems(
     unknown = sorted({name for pair in chosen for name in pair} - set(systems))
     if unknown:
         raise KmedError(f"No system is called {', '.join(unknown)}; the systems are: {', '.join(systems)}.")
-    found = [compare_predictions(systems[a], systems[b], config) for a, b in chosen]
-    corrected = holm([comparison["p_value"] for comparison in found])
+    comparisons = [compare_predictions(systems[a], systems[b], options) for a, b in chosen]
+    corrected = holm([comparison["p_value"] for comparison in comparisons])
     return [
         {"a_name": a, "b_name": b, **comparison, "p_holm": p}
-        for (a, b), comparison, p in zip(chosen, found, corrected, strict=True)
+        for (a, b), comparison, p in zip(chosen, comparisons, corrected, strict=True)
     ]
+
+
+def comparisons_file(rows: list[NamedComparison] | list[BaselineComparison]) -> Comparisons:
+    """Return the content of comparisons.json."""
+    return {**COMPARISONS.head, "comparisons": rows}

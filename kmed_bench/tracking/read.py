@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from mlflow.entities import Metric, Run
@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from kmed_bench.core.contracts import COMPARISONS, SCORES, NamedComparison, Scores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.tracking.store import artifact_folder, read_json_artifact, without_password
@@ -130,7 +131,7 @@ def _bench_record(
     split: dict[str, Any] = {}
     quality: dict[str, Any] = {}
     trains: list[TrainRecord] = []
-    scores: dict[str, dict[str, Any]] = {}
+    scores: dict[str, Scores] = {}
     for child in children:
         kind, run_id = child.data.tags.get("kmed.kind"), child.info.run_id
         if kind == "split":
@@ -138,8 +139,8 @@ def _bench_record(
             quality = read_json_artifact(client, child, "quality.json") or quality
         elif kind == "train":
             trains.append(_train_record(child, histories[run_id]))
-            if found := read_json_artifact(client, child, "scores.json"):
-                scores[run_id] = found
+            if content := read_json_artifact(client, child, "scores.json"):
+                scores[run_id] = SCORES.check(content, f"scores.json of run {run_id}")
     params, profile = dict(bench.data.params), bench.data.tags.get("kmed.profile")
     if profile is not None:
         params["profile"] = profile  # `mlflow run` logs the word that it was given, such as auto
@@ -154,8 +155,16 @@ def _bench_record(
         split=split,
         quality=quality,
         scores=scores,
-        comparisons=tuple(read_json_artifact(client, bench, "comparisons.json").get("comparisons", ())),
+        comparisons=_read_comparisons(client, bench),
     )
+
+
+def _read_comparisons(client: MlflowClient, bench: Run) -> tuple[NamedComparison, ...]:
+    content = read_json_artifact(client, bench, "comparisons.json")
+    if not content:
+        return ()
+    where = f"comparisons.json of run {bench.info.run_id}"
+    return tuple(cast(list[NamedComparison], COMPARISONS.check(content, where)["comparisons"]))
 
 
 def _check_artifacts(bench: Run) -> None:

@@ -1,27 +1,18 @@
 """Benchmarks that can be continued: found in the store by what decides their results, not by their paths."""
 
 import dataclasses
-from pathlib import PurePath
-from typing import Any
 
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from kmed_bench.config import Config, digest
+from kmed_bench.config import Config, benchmark_digest
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
 from kmed_bench.tracking.read import search_runs
 
 HASH_TAG = "kmed.config_hash"
 FINISHED = "FINISHED"
-
-# Settings that say how or where, not what, is computed: a benchmark may be continued with others.
-_FREE = {
-    "data": ("source", "workers"),
-    "model": ("weights", "skip_unavailable"),
-    "train": ("checkpoint_steps", "keep_checkpoints", "out_of_memory", "micro_batches", "feature_budget_gib"),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,20 +52,10 @@ class EarlierBench:
         return sum(run.status == FINISHED for run in self.trains.values())
 
 
-def bench_hash(config: Config) -> str:
-    """Return the digest of all settings that decide a benchmark's results: no paths, nothing of tracking."""
-    decisive: dict[str, Any] = {}
-    for group in ("data", "split", "model", "train", "eval"):
-        fields = dataclasses.asdict(getattr(config, group))
-        decisive[group] = {name: value for name, value in fields.items() if name not in _FREE.get(group, ())}
-    source = config.data.source
-    return digest(decisive | {"source": PurePath(source).name if source else None})
-
-
 def find_bench(config: Config, uri: str) -> EarlierBench | None:
     """Return the latest unfinished benchmark of the same settings, else the latest finished one, else None."""
     client = MlflowClient(tracking_uri=uri)
-    found = search_runs(client, f"tags.`kmed.kind` = 'bench' and tags.`{HASH_TAG}` = '{bench_hash(config)}'")
+    found = search_runs(client, f"tags.`kmed.kind` = 'bench' and tags.`{HASH_TAG}` = '{benchmark_digest(config)}'")
     chosen = next((run for run in found if run.info.status != FINISHED), found[0] if found else None)
     return None if chosen is None else _describe(client, chosen)
 

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SIZES
 
@@ -64,7 +65,7 @@ def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
     if any("test/cer" in run.metrics for run in bench.trains):
         charts = charts_link(experiment_id, bench.run_id)
         lines += ["", f"[Charts of these trainings]({charts}). The report is among the artifacts: `report/index.html`."]
-    if is_synthetic(bench.params):
+    if bench.synthetic:
         lines += ["", _SYNTHETIC]
     return "\n".join(lines) + "\n"
 
@@ -105,16 +106,6 @@ def _describe_split(split: Mapping[str, Any]) -> str:
     shared = ", ".join(f"{n} {kind}" for kind, n in leakage.items() if isinstance(n, int))
     lines = f"Split `{str(split.get('sha256', ''))[:12]}`: {counts}."
     return f"{lines} Shared between parts: {shared}." if shared else lines
-
-
-def is_synthetic(params: Mapping[str, str]) -> bool:
-    """Tell whether settings, as logged, name no source, which means the generated demo corpus."""
-    return params.get("data.source") == "none"
-
-
-def percent(value: float | None) -> str:
-    """Return a fraction for people's eyes; a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _whole(value: float | None) -> str:

@@ -166,7 +166,7 @@ def _check_range(names: Sequence[str], encoded: np.ndarray, dtype: Dtype) -> Non
         raise KmedError(f"The encoder's output is not finite for {', '.join(bad)}; check these recordings and weights.")
     raise KmedError(
         f"The encoder's output reaches {largest.max():.0f} for {', '.join(bad)}, and {dtype} ends at {limit:.0f}; set "
-        "train.features=fp32."
+        "features.dtype=fp32."
     )
 
 

@@ -1,10 +1,9 @@
-"""Stages that need the model: features of a split, epochs with decoded scores, metrics of scores."""
+"""Features of a split, and training on it: epochs with the decoded scores of the valid part."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from kmed_bench.asr.decoding.decode import predict_part
 from kmed_bench.asr.decoding.options import DecodingOptions
@@ -12,12 +11,13 @@ from kmed_bench.asr.features.store import FeatureStore, build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import cache_folder
 from kmed_bench.asr.model.whisper import Whisper
-from kmed_bench.config import Config, EvalConfig, TrainConfig
-from kmed_bench.core.console import Narrator, Tick
+from kmed_bench.config import Config, EvalConfig
+from kmed_bench.core.console import Tick, track
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.scoring.measures import count_utterances, rates
+from kmed_bench.text.marks import Policy
 from kmed_bench.training import adapt
 from kmed_bench.training.batches import Example, build_examples
 from kmed_bench.training.encoder_outputs import build_encoder_outputs
@@ -34,9 +34,9 @@ class FeaturizedSplit:
     Attributes
     ----------
     stores : dict
-        Part to frame store.
+        Part to its features.
     speeds : dict
-        Speed to the training part's frame store at that speed; empty where training keeps to the recordings.
+        Speed to the training part's features at that speed; empty if training uses the recordings as they are.
     """
 
     split: Split
@@ -72,37 +72,34 @@ class ScoredEpoch(EpochResult):
         }
 
 
-def featurize_split(
-    split: Split, cache: Path, narrator: Narrator, parts: Sequence[str] = PARTS, train: TrainConfig | None = None
-) -> FeaturizedSplit:
-    """Return a split with the features of its parts, made or found in the cache folder.
+def featurize_split(split: Split, cache: Path, config: Config, parts: Sequence[str] = PARTS) -> FeaturizedSplit:
+    """Return a split with the features of its parts, computed unless the cache folder has them.
 
     Parameters
     ----------
-    train : TrainConfig, optional
-        Training's settings, for the format of the features and the speeds it draws from.
+    config : Config
+        Its ``features``, and the speeds that training draws from.
     """
-    form = train or TrainConfig()
-    budget = int(form.feature_budget_gib * 2**30)
+    features, budget = config.features, int(config.features.cache_gib * 2**30)
 
     def build(part: str, speed: float = 1.0) -> FeatureStore:
         label = f"Features of {part}" + (f" at speed {speed:g}" if speed != 1 else "")
-        with narrator.track(label) as tick:
+        with track(label) as tick:
             return build_features(
-                split.parts[part], cache, dtype=form.features, speed=speed, budget_bytes=budget, progress=tick
+                split.parts[part], cache, dtype=features.dtype, speed=speed, budget_bytes=budget, progress=tick
             )
 
     stores = {part: build(part) for part in parts}
-    speeds = {speed: build("train", speed) for speed in form.speed_factors} if "train" in parts else {}
+    speeds = {speed: build("train", speed) for speed in config.train.speed_factors} if "train" in parts else {}
     return FeaturizedSplit(split, stores, speeds)
 
 
 def training_examples(speech: FeaturizedSplit, part: str, config: Config) -> tuple[list[Example], list[str]]:
-    """Return a part's examples, and the ids of those whose label is too long to be learned."""
+    """Return a part's examples, and the ids of clips left out because their label is too long."""
     return build_examples(
         speech.split.parts[part],
         speech.stores[part],
-        policy=config.eval.policy,
+        policy=config.data.transcript_side,
         max_len=config.train.max_len,
         tokenizer=korean_tokenizer(),
     )
@@ -114,21 +111,20 @@ def train_epochs(
     config: Config,
     *,
     seed: int,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Tick | None = None,
     states: StateKeeper | None = None,
     parallel: Parallel | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> Iterator[ScoredEpoch]:
-    """Yield each epoch with decoded valid scores, until the epochs or the patience are used up.
+    """Yield each epoch with decoded valid scores until the epochs or the patience are used up.
 
-    The model holds the epoch's weights until the next is asked for. Closing the generator ends training.
+    The model holds the epoch's weights until the next epoch is requested. Closing the generator ends training.
 
     Parameters
     ----------
     progress : callable
-        Called with (epoch, steps done, steps of the epoch).
+        Called with the steps done and those of all epochs.
     states : StateKeeper, optional
-        Saves what a resumed training needs. Its account holds the epochs so far under ``epochs``.
+        Saves what a resumed training needs, among it the epochs so far; see `earlier_epochs`.
 
     Raises
     ------
@@ -136,13 +132,12 @@ def train_epochs(
         When the loss is not finite, memory runs out or no label can be learned.
     """
     parallel = parallel or Parallel()
-    account: dict[str, Any] = states.account if states else {}
-    done: list[dict[str, Any]] = account.setdefault("epochs", [])
+    done = earlier_epochs(states)
     train, valid = (training_examples(speech, part, config)[0] for part in ("train", "valid"))
     results = fit(
         model,
         train,
-        _training_source(model, speech, train, config.train, parallel),
+        _training_source(model, speech, train, config, parallel),
         valid,
         speech.stores["valid"],
         config.train,
@@ -150,35 +145,41 @@ def train_epochs(
         progress=progress,
         states=states,
         parallel=parallel,
-        say=say,
     )
     if _out_of_patience(done, config.train.patience):
-        found = states.load() if states else None
-        if found is not None:  # nothing is left to train, but the caller still gets the last epoch's weights
+        state = states.load() if states else None
+        if state is not None:  # nothing is left to train, but the caller still gets the last epoch's weights
             adapt.prepare(model, config.train)
-            model.load_state_dict(found["model"])
+            model.load_state_dict(state["model"])
         return
     for result in results:
         started = time.perf_counter()
-        predictions = decode_shared(model, speech, "valid", config.eval, parallel)
+        predictions = decode_part(model, speech, "valid", config.eval, parallel)
         decode_s = (time.perf_counter() - started) / len(predictions)
-        found = part_rates(predictions, config.eval)
+        scores = part_rates(predictions, config.data.transcript_side)
         scored = ScoredEpoch(
-            **dataclasses.asdict(result), valid_cer=found["cer"], valid_wer=found["wer"], decode_s=decode_s
+            **dataclasses.asdict(result), valid_cer=scores["cer"], valid_wer=scores["wer"], decode_s=decode_s
         )
         yield scored
-        # Only now: whoever stopped while this epoch was being recorded goes on from before it.
-        done.append(dataclasses.asdict(scored))
+        # Only now: a training that stopped while this epoch was being recorded resumes before it.
+        done.append(scored)
+        if states:
+            states.account["epochs"] = [dataclasses.asdict(epoch) for epoch in done]
         if _out_of_patience(done, config.train.patience):
             return
 
 
+def earlier_epochs(states: StateKeeper | None) -> list[ScoredEpoch]:
+    """Return the epochs that the state to resume from holds; none without one."""
+    return [ScoredEpoch(**epoch) for epoch in states.account.get("epochs", [])] if states else []
+
+
 def _training_source(
-    model: Whisper, speech: FeaturizedSplit, train: Sequence[Example], config: TrainConfig, parallel: Parallel
+    model: Whisper, speech: FeaturizedSplit, train: Sequence[Example], config: Config, parallel: Parallel
 ) -> TrainingSource:
     if speech.speeds:
         return SpeedPerturbedSource(speech.speeds)
-    if not config.freeze_encoder or config.spec_augment or config.lora_rank:
+    if not config.train.freeze_encoder or config.train.spec_augment or config.train.lora_rank:
         return LogMelSource(speech.stores["train"])
     # A frozen encoder that reads the same in each epoch is computed once.
     with parallel.main_first():
@@ -187,49 +188,36 @@ def _training_source(
             speech.stores["train"],
             [e.utterance_id for e in train],
             cache_folder() / "features",
-            context=config.audio_context,
-            dtype=config.features,
-            budget_bytes=int(config.feature_budget_gib * 2**30),
+            context=config.train.audio_context,
+            dtype=config.features.dtype,
+            budget_bytes=int(config.features.cache_gib * 2**30),
         )
     return EncoderOutputSource(store)
 
 
-def _out_of_patience(epochs: Sequence[Mapping[str, Any]], patience: int | None) -> bool:
+def _out_of_patience(epochs: Sequence[ScoredEpoch], patience: int | None) -> bool:
     if patience is None or not epochs:
         return False
-    return bool(epochs[-1]["epoch"] - best_of(epochs)["epoch"] >= patience)
+    return epochs[-1].epoch - best_of(epochs).epoch >= patience
 
 
-def best_of(epochs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def best_of(epochs: Sequence[ScoredEpoch]) -> ScoredEpoch:
     """Return the epoch with the lowest decoded valid CER, the first of equals."""
-    return min(epochs, key=lambda row: (row["valid_cer"], row["epoch"]))
+    return min(epochs, key=lambda epoch: (epoch.valid_cer, epoch.epoch))
 
 
 def decode_part(
-    model: Whisper, speech: FeaturizedSplit, part: str, config: EvalConfig, progress: Tick | None = None
+    model: Whisper, speech: FeaturizedSplit, part: str, config: EvalConfig, parallel: Parallel | None = None
 ) -> list[Prediction]:
-    """Return a part's decoded transcripts under the settings of evaluation."""
-    return decode_shared(model, speech, part, config, Parallel(), progress)
-
-
-def decode_shared(
-    model: Whisper,
-    speech: FeaturizedSplit,
-    part: str,
-    config: EvalConfig,
-    parallel: Parallel,
-    progress: Tick | None = None,
-) -> list[Prediction]:
-    """Return a part's decoded transcripts in its order, the clips dealt to the processes."""
-    rows = speech.split.parts[part]
-    options = DecodingOptions.from_config(config)
+    """Return a part's decoded transcripts in its order; the clips are dealt to the processes."""
+    parallel, rows = parallel or Parallel(), speech.split.parts[part]
     share = rows.iloc[parallel.rank :: parallel.world]
-    predictions = predict_part(model, share, speech.stores[part], options, progress=progress)
+    predictions = predict_part(model, share, speech.stores[part], DecodingOptions.from_config(config))
     decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(predictions)}
     return [decoded[name] for name in rows["utterance_id"]]
 
 
-def part_rates(predictions: list[Prediction], config: EvalConfig) -> dict[str, float]:
-    """Return the rates of decoded transcripts that are defined."""
-    found = rates(count_utterances(predictions, config.policy))
-    return {name: value for name, value in found.items() if value is not None}
+def part_rates(predictions: list[Prediction], side: Policy) -> dict[str, float]:
+    """Return the error rates of decoded transcripts against a side of the dual notation, without undefined ones."""
+    every = rates(count_utterances(predictions, side))
+    return {name: value for name, value in every.items() if value is not None}

@@ -3,7 +3,7 @@
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from kmed_bench.asr.model.device import Precision, resolve_precision, without_cu
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import TrainConfig
+from kmed_bench.core.console import Tick
 from kmed_bench.core.errors import KmedError
 from kmed_bench.training import adapt
 from kmed_bench.training.batches import Batch, Example, batch_window, by_length, make_batch, n_learned
@@ -65,10 +66,9 @@ def fit(
     config: TrainConfig,
     *,
     seed: int,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Tick | None = None,
     states: StateKeeper | None = None,
     parallel: Parallel | None = None,
-    say: Callable[[str], None] | None = None,
 ) -> Iterator[EpochResult]:
     """Yield each epoch's result; the model holds that epoch's weights until the next is requested.
 
@@ -77,7 +77,7 @@ def fit(
     source : TrainingSource
         What the training examples' audio is read from.
     progress : callable
-        Called with (epoch, steps done, steps of the epoch).
+        Called with the steps done and those of all epochs.
     states : StateKeeper, optional
         Saves the state every ``checkpoint_steps`` steps and after each epoch. If a saved state exists, training resumes
         from it and earlier epochs are not yielded again.
@@ -91,7 +91,7 @@ def fit(
     Interrupted
         After Ctrl-C or SIGTERM, once the step in progress is done and the state is saved.
     """
-    loop = _Loop(model, train, source, config, seed, states, parallel or Parallel(), say)
+    loop = _Loop(model, train, source, config, seed, states, parallel or Parallel())
     start = loop.restore()
     with retain_freed_memory(model.device):
         for epoch in range(start.epoch, config.epochs + 1):
@@ -119,7 +119,6 @@ class _Loop:
         seed: int,
         states: StateKeeper | None,
         parallel: Parallel,
-        say: Callable[[str], None] | None,
     ) -> None:
         seed_everything(seed)
         self.model, self.train, self.source, self.config, self.seed = model, train, source, config, seed
@@ -130,7 +129,7 @@ class _Loop:
         network = LossNetwork(model, self.precision, recompute=config.gradient_checkpointing)
         folder = states.folder if states else None
         self.stepper = Stepper(
-            model, parallel.wrap(network), optimizer, config, self.precision, parallel, folder=folder, say=say
+            model, parallel.wrap(network), optimizer, config, self.precision, parallel, folder=folder
         )
         self.n_steps = len(self.order(1))
         self.rate = rate_factor(config, self.n_steps * config.epochs)
@@ -144,7 +143,7 @@ class _Loop:
         """Return an epoch's batches."""
         return self.source.order(self.train, self.config, seed=self.seed, epoch=epoch)
 
-    def train_epoch(self, epoch: int, done: int, progress: Callable[[int, int, int], None] | None) -> None:
+    def train_epoch(self, epoch: int, done: int, progress: Tick | None) -> None:
         """Take the steps of an epoch after the first ``done`` ones."""
         self.model.train()
         order = self.order(epoch)
@@ -154,7 +153,7 @@ class _Loop:
                 self._take_step(Step(order[number - 1], self.config, self.seed, epoch, number))
                 self.elapsed_s += time.perf_counter() - started
                 if progress:
-                    progress(epoch, number, len(order))
+                    progress((epoch - 1) * self.n_steps + number, self.n_steps * self.config.epochs)
                 if self.parallel.total(float(interrupted()))[0]:  # in one process: all stop after the same step
                     self.save(Position(epoch, number))
                     raise Interrupted(self._saved_at(epoch, number))

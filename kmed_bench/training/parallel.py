@@ -1,7 +1,7 @@
-"""Data-parallel training: what each process computes, and how they agree, on top of accelerate.
+"""Data-parallel training: what each process computes and what they exchange, on top of accelerate.
 
-`accelerate launch` or `torchrun` starts the processes. A batch stays what an optimizer step sees: its
-clips are dealt to the processes, so that any number of them computes the same step.
+`accelerate launch` or `torchrun` starts the processes. A batch is still what one optimizer step sees: its clips are
+dealt to the processes, so any number of processes computes the same step.
 """
 
 import contextlib
@@ -14,17 +14,17 @@ import torch
 
 T = TypeVar("T")
 
-# Validation of a large part, or one process's features, may keep the others waiting.
-_PATIENCE = datetime.timedelta(hours=6)
+# The others wait while one process computes features or a large part is validated.
+_TIMEOUT = datetime.timedelta(hours=6)
 
 
 class Parallel:
-    """The processes of one training; a lone process is rank 0 of 1.
+    """The processes of one training; a single process is rank 0 of 1.
 
     Attributes
     ----------
     rank, world : int
-        This process's number and how many there are. Rank 0 writes: checkpoints, MLflow, the terminal.
+        This process's number and the number of processes. Only rank 0 writes: checkpoints, MLflow, the terminal.
     """
 
     def __init__(self) -> None:
@@ -33,47 +33,47 @@ class Parallel:
 
     @classmethod
     def from_environment(cls) -> "Parallel":
-        """Return the processes that a launcher started, or this one alone."""
-        found = cls()
-        found.rank, found.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        if found.world > 1:
+        """Return the processes that a launcher started, or this single one."""
+        processes = cls()
+        processes.rank, processes.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if processes.world > 1:
             from accelerate import Accelerator, InitProcessGroupKwargs
 
-            waiting = InitProcessGroupKwargs(timeout=_PATIENCE)
+            waiting = InitProcessGroupKwargs(timeout=_TIMEOUT)
             # Arithmetic is train.precision's, whatever accelerate's own settings on this machine say.
-            found._engine = Accelerator(
+            processes._engine = Accelerator(
                 cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[waiting]
             )
-        return found
+        return processes
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes."""
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """Return this process's part of some items: every world-th."""
+        """Return this process's share of the items: every world-th."""
         return list(items[self.rank :: self.world])
 
     def wrap(self, network: torch.nn.Module) -> torch.nn.Module:
-        """Return the network whose backward averages gradients over the processes."""
+        """Return the network wrapped so that its backward pass averages gradients over the processes."""
         if self._engine is None:
             return network
-        # Whisper's table of alignment heads is sparse, which process groups can't send; no process changes it.
+        # Whisper's table of alignment heads is sparse, and process groups can't send sparse tensors; it never changes.
         sparse = [name for name, buffer in network.named_buffers() if buffer.is_sparse]
         torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, sparse)
         return self._engine.prepare_model(network)
 
     def synchronised(self, network: torch.nn.Module, now: bool) -> contextlib.AbstractContextManager[None]:
-        """Exchange gradients in this backward, or not yet: only the last piece of a batch does."""
+        """Return a context whose backward pass exchanges gradients or, for all but a batch's last piece, does not."""
         return contextlib.nullcontext() if now or self._engine is None else self._engine.no_sync(network)
 
     def total(self, *values: float) -> list[float]:
         """Return each value's sum over the processes."""
         if self._engine is None:
             return list(values)
-        given = torch.tensor(values, dtype=torch.float64, device=self._engine.device)  # nccl sends nothing from the CPU
-        summed = self._engine.reduce(given, reduction="sum")
+        own = torch.tensor(values, dtype=torch.float64, device=self._engine.device)  # nccl can't send from the CPU
+        summed = self._engine.reduce(own, reduction="sum")
         return [float(value) for value in summed]
 
     def gather(self, items: Sequence[T]) -> list[T]:
@@ -86,5 +86,5 @@ class Parallel:
         return gathered
 
     def main_first(self) -> contextlib.AbstractContextManager[None]:
-        """Let rank 0 do what follows before the others, such as writing a cache that they then find."""
+        """Return a context that rank 0 passes first, to write a cache that the others then read, for example."""
         return contextlib.nullcontext() if self._engine is None else self._engine.main_process_first()

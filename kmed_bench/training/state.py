@@ -14,16 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from kmed_bench.config import TrainConfig, digest
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import remove_leftovers, replacing, sync
 
 STATE_NAME = "state.pt"
 PREVIOUS_NAME = "state.previous.pt"
 _VERSION = 1
-
-# Settings that may change between stop and resume: they decide how, not what, is computed.
-_FREE = ("seeds", "checkpoint_steps", "keep_checkpoints", "out_of_memory", "micro_batches", "feature_budget_gib")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -46,7 +42,7 @@ class StateKeeper:
     folder : Path
         Where ``state.pt`` lies; the state before it is kept as ``state.previous.pt``.
     fingerprint : str
-        Of all that decides the result (`fingerprint`); another one's state is refused.
+        Of all that decides the result (`config.training_digest`); the state of another one is refused.
     resume : bool
         Whether an existing state is taken up; otherwise training starts anew.
 
@@ -120,19 +116,6 @@ class StateKeeper:
                 )
             return state
         return None
-
-
-def fingerprint(config: TrainConfig, **more: Any) -> str:
-    """Return a digest of what decides a training's result.
-
-    Parameters
-    ----------
-    **more
-        Everything beside the settings: seed, size, hashes of the weights and of the split.
-    """
-    free = (*_FREE, "epochs") if config.schedule == "constant" else _FREE
-    fixed = {key: value for key, value in dataclasses.asdict(config).items() if key not in free}
-    return digest({"train": fixed, **more})
 
 
 def random_states() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One optimizer step: a batch in micro-batches, its loss summed, faults caught before they reach the weights."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.scoring.edits import token_text_cer
 from kmed_bench.training.batches import IGNORED, Batch, Example, n_learned
 from kmed_bench.training.parallel import Parallel
+
+log = logging.getLogger(__name__)
 
 FAULTY_BATCH_NAME = "faulty-batch.pt"
 # fp16's loss scale falls below this only if every step overflows: then the model is at fault, not the scale.
@@ -51,8 +54,6 @@ class Stepper:
         A `LossNetwork`, wrapped by ``parallel`` where several processes train.
     folder : Path, optional
         Where a faulty batch is saved for inspection; it is speech, so it is never logged.
-    say : callable, optional
-        Called with a message when memory is short and the batch is computed in more micro-batches.
 
     Attributes
     ----------
@@ -70,10 +71,9 @@ class Stepper:
         parallel: Parallel,
         *,
         folder: Path | None = None,
-        say: Callable[[str], None] | None = None,
     ) -> None:
         self.model, self.network, self.optimizer, self.config = model, network, optimizer, config
-        self.parallel, self.folder, self.say = parallel, folder, say
+        self.parallel, self.folder = parallel, folder
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.micro_batches = config.micro_batches
         self._tokenizer = korean_tokenizer()
@@ -170,16 +170,12 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if self.say:
-                self.say(
-                    f"Out of memory at {where}: each batch is computed in {self.micro_batches} pieces from here on."
-                )
+            log.warning(
+                f"Out of memory at {where}: each batch is computed in {self.micro_batches} pieces from here on."
+            )
             return
-        smaller = (
-            f"train.micro_batches={self.micro_batches * 2} (the batch of {self.config.batch_size} stays one batch), "
-            if self.micro_batches < share
-            else ""
-        )
+        more = f"train.micro_batches={self.micro_batches * 2} (the batch of {self.config.batch_size} stays), "
+        smaller = more if self.micro_batches < share else ""
         raise KmedError(
             f"Memory ran out at {where}, with {math.ceil(share / self.micro_batches)} clips at once. Set {smaller}"
             "train.gradient_checkpointing=true, train.audio_context=dynamic, train.lora_rank=8 or a smaller size"

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.stats
 
-from kmed_bench.config import Config, adjust, digest
+from kmed_bench.config import Config, adjust, confirmation_digest
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import Confirmation
 from kmed_bench.scoring.bootstrap import LEVEL
@@ -16,6 +17,8 @@ from kmed_bench.tracking.processes import is_gone, this_process
 from kmed_bench.tuning.search import Search
 from kmed_bench.tuning.space import find_published
 from kmed_bench.tuning.study_record import CONFIRMED
+
+log = logging.getLogger(__name__)
 
 _OWNER = "kmed.confirming"
 
@@ -49,10 +52,10 @@ def confirm_best(search: Search, seeds: Sequence[int]) -> None:
     record = search.record()
     best = record.best()
     if best is None or best.is_published:
-        search.narrator.say("Nothing to confirm: no complete trial beats the published settings.")
+        log.info("Nothing to confirm: no complete trial beats the published settings.")
         return
     if not _claim(search):
-        search.narrator.say("Another process confirms the best trial; its page will say what it found.")
+        log.info("Another process confirms the best trial; its page will say what it found.")
         return
     try:
         published = [_train(search, find_published(search.config), seed, "published") for seed in seeds]
@@ -63,7 +66,7 @@ def confirm_best(search: Search, seeds: Sequence[int]) -> None:
     search.queue.study.set_user_attr(CONFIRMED, json.dumps({"trial": best.number, **dataclasses.asdict(found)}))
     search.parent.log_metrics({"confirm/delta": found.delta, "confirm/low": found.low, "confirm/high": found.high})
     search.parent.set_tags({"kmed.confirmed": found.verdict})
-    search.narrator.say(f"Best settings against published on {len(seeds)} seeds: {found.verdict}.")
+    log.info(f"Best settings against published on {len(seeds)} seeds: {found.verdict}.")
 
 
 def compare_seeds(seeds: Sequence[int], published: Sequence[float], best: Sequence[float]) -> Confirmation:
@@ -98,12 +101,12 @@ def _claim(search: Search) -> bool:
 
 def _train(search: Search, params: Any, seed: int, which: str) -> float:
     config = adjust(search.config, params)
-    known = f"kmed.confirm.{digest([config.train.__dict__, seed])}"
+    known = f"kmed.confirm.{confirmation_digest(config, seed)}"
     study = search.queue.study
     if known not in study.user_attrs:
         with search.parent.child("confirm", f"confirm-{which}-seed{seed}") as run:
             run.set_tags({"kmed.study": search.name, "kmed.size": search.weights.size, "kmed.seed": str(seed)})
             cer = search.train(run, config, seed).valid_cer
         study.set_user_attr(known, cer)
-        search.narrator.say(f"Settings of {which}, seed {seed}: valid CER {cer:.2%}")
+        log.info(f"Settings of {which}, seed {seed}: valid CER {cer:.2%}")
     return float(study.user_attrs[known])

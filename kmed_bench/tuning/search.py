@@ -1,7 +1,7 @@
 """One process's part in a study: it takes trials, trains them, and tells Optuna and MLflow the same."""
 
 import contextlib
-import dataclasses
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ from optuna.trial import FrozenTrial
 
 from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.model.weights import Weights, cache_folder, load_weights
-from kmed_bench.config import Config, Range, adjust, digest
-from kmed_bench.core.console import Narrator
+from kmed_bench.config import Config, Range, adjust, digest, study_setup
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.corpus.demo.demo import corpus_name, is_demo
-from kmed_bench.corpus.splitting.split import Split, read_split
+from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.tracking import trials as tracked
 from kmed_bench.tracking.processes import this_process
 from kmed_bench.tracking.runs import ParentRun, TrackedRun
@@ -29,28 +28,12 @@ from kmed_bench.tuning.storage import StudyLock, check_storage
 from kmed_bench.tuning.study_queue import ERROR, INTERRUPTED, PROCESS, PUBLISHED, RUN, StudyQueue, retry_history
 from kmed_bench.tuning.study_record import EPOCHS, read_study
 
+log = logging.getLogger(__name__)
+
 _PARENT = "kmed.mlflow_run"
 # What ends a trial and not the study: settings that diverge, don't fit together or don't fit into memory.
 _TRIAL_ERRORS = (KmedError, RuntimeError)
 _REASON_CHARS = 1_000
-
-
-def describe_setup(config: Config, weights: Weights, split: Split) -> dict[str, Any]:
-    """Return what makes trials comparable; how many, where they are kept and who runs them is free."""
-    tune = dataclasses.asdict(config.tune)
-    for free in ("trials", "storage", "heartbeat_s", "retries", "experiment"):
-        del tune[free]
-    train = {key: value for key, value in dataclasses.asdict(config.train).items() if key != "seeds"}
-    fixed = {key: value for key, value in train.items() if f"train.{key}" not in config.tune.space}
-    return {
-        "size": weights.size,
-        "weights": weights.sha256,
-        "split": split.sha256,
-        "seed": config.train.seeds[0],
-        "train": digest(fixed),
-        "eval": digest(config.eval),
-        "tune": digest(tune),
-    }
 
 
 class Search:
@@ -71,18 +54,19 @@ class Search:
         *,
         name: str | None,
         code_version: str,
-        narrator: Narrator,
     ) -> None:
         check_space(config)
-        self.weights, self.narrator = weights, narrator
+        self.weights = weights
         self.split = read_split(split_folder)
         config = self.config = fit_warmup(config, len(self.split.parts["train"]))
         self.uri = open_store(config.tracking)
         check_storage(config.tune.storage, self.uri)
         self.device = pick_device()
-        setup = describe_setup(config, self.weights, self.split)
+        setup = study_setup(
+            config, size=weights.size, weights=weights.sha256, split=self.split.sha256, seed=config.train.seeds[0]
+        )
         self.name = name or f"{weights.size}-{digest(setup)[:8]}"
-        self._speeches: dict[tuple[tuple[float, ...], str], FeaturizedSplit] = {}
+        self._speeches: dict[tuple[float, ...], FeaturizedSplit] = {}
         self._tags = {
             "kmed.study": self.name,
             "kmed.size": weights.size,
@@ -115,13 +99,13 @@ class Search:
             When interrupted or terminated; the trial waits again by then.
         """
         if len(self.config.tune.objectives) > 1 and self.config.tune.pruner != "none":
-            self.narrator.say("With two objectives Optuna can't prune: every trial trains all its epochs.")
+            log.warning("With two objectives Optuna can't prune: every trial trains all its epochs.")
         self._say_start()
         self.speech(self.config)  # what this machine lacks is no trial's fault
         try:
             self.queue.work(self._objective, _TRIAL_ERRORS)
         except KeyboardInterrupt:
-            self.narrator.say(
+            log.info(
                 f"Study {self.name}: this trial is interrupted and waits to be run again; the same command goes on."
             )
             raise
@@ -132,7 +116,7 @@ class Search:
         # Said, since the settings ask for more where the training part is small.
         warmup = self.config.tune.space.get("train.warmup_steps")
         upto = f" (warm-up to {warmup.high} steps)" if isinstance(warmup, Range) else ""
-        self.narrator.say(
+        log.info(
             f"Study {self.name}: {ended} of {record.n_trials} trials are done; {self.config.tune.sampler} sampler, "
             f"pruner {self.config.tune.pruner}, searched: {', '.join(self.config.tune.space)}{upto}. Run the same "
             "command anywhere to share the rest."
@@ -156,7 +140,7 @@ class Search:
         run_id = trial.user_attrs.get(RUN)
         if run_id:
             tracked.close_lost(self.uri, run_id, "its process died or was interrupted; the trial was queued again")
-        self.narrator.say(f"Trial {trial.number} was lost with its process after {_epochs(trial)} epochs.")
+        log.warning(f"Trial {trial.number} was lost with its process after {_epochs(trial)} epochs.")
 
     def _objective(self, trial: optuna.Trial, lock: StudyLock) -> float | tuple[float, ...]:
         try:
@@ -168,17 +152,17 @@ class Search:
             lock.release()
             return self._train(trial, chosen)
         except optuna.TrialPruned as pruned:
-            self.narrator.say(f"Trial {trial.number} {pruned}; {_say(trial.params)}")
+            log.info(f"Trial {trial.number} {pruned}; {_say(trial.params)}")
             raise
         except UpdateFinishedTrialError:
-            self.narrator.say(f"Trial {trial.number} was given to another process: this one was silent for too long.")
+            log.warning(f"Trial {trial.number} was given to another process: this one was silent for too long.")
             raise
         except KeyboardInterrupt:
             trial.set_user_attr(INTERRUPTED, True)
             raise
         except _TRIAL_ERRORS as error:
             trial.set_user_attr(ERROR, str(error)[:_REASON_CHARS])
-            self.narrator.say(f"Trial {trial.number} failed: {error}")
+            log.error("Trial %d failed: %s", trial.number, error)
             raise
 
     def _train(self, trial: optuna.Trial, chosen: dict[str, Any]) -> float | tuple[float, ...]:
@@ -188,7 +172,7 @@ class Search:
             self._describe(run, trial, config)
             with _telling_ends(run):
                 best = self.train(run, config, config.train.seeds[0], trial=trial)
-        self.narrator.say(f"Trial {trial.number}: valid CER {best.valid_cer:.2%} at epoch {best.epoch}; {_say(chosen)}")
+        log.info(f"Trial {trial.number}: valid CER {best.valid_cer:.2%} at epoch {best.epoch}; {_say(chosen)}")
         return (best.valid_cer, best.decode_s) if len(config.tune.objectives) > 1 else best.valid_cer
 
     def _describe(self, run: TrackedRun, trial: optuna.Trial, config: Config) -> None:
@@ -235,12 +219,12 @@ class Search:
 
     def speech(self, config: Config) -> FeaturizedSplit:
         """Return the features of train and valid; the test part is not even opened."""
-        kind = (config.train.speed_factors, config.train.features)
-        if kind not in self._speeches:
-            self._speeches[kind] = featurize_split(
-                self.split, cache_folder() / "features", self.narrator, parts=("train", "valid"), train=config.train
+        speeds = config.train.speed_factors
+        if speeds not in self._speeches:
+            self._speeches[speeds] = featurize_split(
+                self.split, cache_folder() / "features", config, parts=("train", "valid")
             )
-        return self._speeches[kind]
+        return self._speeches[speeds]
 
 
 @contextlib.contextmanager

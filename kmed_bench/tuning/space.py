@@ -7,12 +7,13 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from kmed_bench.config import Config, Range, TrainConfig, adjust, flatten
+from kmed_bench.config import Config, Decides, Range, TrainConfig, adjust
+from kmed_bench.config.identity import decisive
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 
-# These change what a trial is, not how well it trains: seeds are for `--confirm`, epochs for the pruner.
-_FIXED = ("train.seeds", "train.epochs")
+# It changes what a trial is, not how well it trains: epochs are for the pruner, as seeds are for `--confirm`.
+_FIXED = ("train.epochs",)
 
 
 def check_space(config: Config) -> None:
@@ -24,7 +25,8 @@ def check_space(config: Config) -> None:
         When the space is empty, names a setting that is no choice of training's, holds a value that the setting
         does not take, or lacks the published value.
     """
-    tunable = [key for key in flatten(Config()) if key.startswith("train.") and key not in _FIXED]
+    decided = decisive(Config(), Decides.TRAINING)
+    tunable = [key for key in decided if key.startswith("train.") and key not in _FIXED]
     if not config.tune.space:
         raise KmedError(
             "tune.space is empty, so there is nothing to search; name settings such as "

@@ -7,7 +7,7 @@ import yaml
 
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, adjust, to_yaml
-from kmed_bench.core.console import Narrator
+from kmed_bench.core.console import log_file
 from kmed_bench.core.files import write_text_atomically
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.report.study import STUDY_NAME, study_section, write_study
@@ -44,7 +44,6 @@ def tune(
     name: str | None = None,
     confirm: tuple[int, ...] = (),
     code_version: str,
-    narrator: Narrator,
 ) -> StudyOutcome:
     """Run or join a study and return what it came to; everything is written under ``out``.
 
@@ -62,8 +61,8 @@ def tune(
         Before any training; see `Search` and `confirm.check_seeds`.
     """
     check_seeds(config, confirm)
-    with quiet_optuna():
-        search = Search(config, weights, split_folder, name=name, code_version=code_version, narrator=narrator)
+    with log_file(out), quiet_optuna():
+        search = Search(config, weights, split_folder, name=name, code_version=code_version)
         with tracked.study_process(search.parent):
             try:
                 search.run()

@@ -146,7 +146,7 @@ def test_the_budget_is_said_before_work(tone_part, tmp_path):
     first = build_features(tone_part.head(2), tmp_path)
     taken = sum(f.stat().st_size for f in (tmp_path / first.key).iterdir())
     needed = int((tone_part["duration_s"].sum() + 12) * 100 * 80 * 4)
-    with pytest.raises(KmedError, match=r"The features of 12 clips need .* raise train\.feature_budget_gib") as error:
+    with pytest.raises(KmedError, match=r"The features of 12 clips need .* raise features\.cache_gib") as error:
         build_features(tone_part, tmp_path, budget_bytes=taken + needed - 1)
     assert f"longest unused first: {first.key}" in str(error.value)
     build_features(tone_part, tmp_path, budget_bytes=taken + needed)

@@ -1,7 +1,9 @@
 """Bad input: one paragraph that names the thing and the remedy, a non-zero exit, no traceback, no orphan run."""
 
+import contextlib
 import json
 import os
+import pty
 import sqlite3
 import subprocess
 import sys
@@ -9,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from kmed_bench.cli import main
-from kmed_bench.commands.options import ALIASES
+from kmed_bench.cli import main, parse
+from kmed_bench.commands.options import ALIASES, resolve
 from kmed_bench.config import Config, flatten
+from kmed_bench.config.describe import describe_settings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -81,11 +86,125 @@ def test_bad_input_is_explained(tmp_path, arguments, named):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run", "--epochs"], ["run", "--train.epochs"], ["run", "extra"], ["run", "--x"]]
+    ("arguments", "named"),
+    [
+        (["run", "--epochs"], "argument --train.epochs/--epochs: expected one argument"),
+        (["run", "--train.epochs"], "expected one argument"),
+        (["run", "extra"], "Argument 'extra' is not understood; see `kmed-bench run --help`"),
+        (["run", "--x"], "Argument '--x' is not understood"),
+        (["split", "m"], "split: the following arguments are required: out; see `kmed-bench split --help`"),
+        (["run", "--train.lrr", "1"], "'train.lrr' is not a setting; did you mean train.lr"),
+        (["train", "s", "o", "--train.features=fp16"], "'train.features' was renamed 'features.dtype'"),
+        (["run", "--eval.repetition_guard", "8"], "renamed 'eval.no_repeat_ngram_size'"),
+        (["report", "out", "--train.lr", "1"], "`report` does not read the setting train.lr"),
+        (["evaluate", "m", "s", "o", "--lr=1"], "`evaluate` does not read the setting train.lr"),
+        (["train", "s", "o"], "name one of each with --size and --seed"),
+        (["train", "s", "o", "--size", "base", "--seed", "1,2"], "name one of each with --size and --seed"),
+        (["tune", "s", "--size", "base,tiny"], "A study is of one size, and --size is base,tiny"),
+        (["settings", "trian"], "'trian' is neither a setting nor a group of settings; the groups are data, split"),
+        (["settings", "--profile", "nope"], "Profile 'nope' is unknown"),
+        (["train", "--help", "--profile", "nope"], "Profile 'nope' is unknown"),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
 )
-def test_words_that_are_no_settings(arguments, capsys):
+def test_faulty_words_are_explained(arguments, named, capsys):
     assert main(arguments) == 2
-    assert capsys.readouterr().err.startswith("kmed-bench: ")
+    said = capsys.readouterr().err
+    assert said.startswith("kmed-bench: ")
+    assert named in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--train.lr", "1e-5"], ["--train.lr=1e-5"], ["--lr", "1e-5"], ["--lr=1e-5"]])
+def test_a_setting_is_taken_before_and_behind_the_other_arguments(words):
+    for arguments in (["train", *words, "S", "O", "--size", "base"], ["train", "S", "O", "--size=base", *words]):
+        args = parse(arguments)
+        assert args.overrides == {"train.lr": "1e-5", "model.sizes": "base"}
+        assert (args.split, args.out) == (Path("S"), Path("O"))
+        assert resolve(args).train.lr == 1e-5
+    assert parse(["run", *words, "--epochs", "profile"]).overrides == {"train.lr": "1e-5"}
+
+
+def test_short_names_are_of_their_command():
+    assert parse(["split", "m", "o", "--seed", "3", "--train", "40"]).overrides == {
+        "split.seed": "3",
+        "split.train": "40",
+    }
+    assert parse(["train", "s", "o", "--seed", "3"]).overrides == {"train.seeds": "3"}
+    assert parse(["demo-corpus", "o", "--seed", "3"]).overrides == {"data.demo_seed": "3"}
+    assert parse(["compare", "a", "b", "--policy", "spelling"]).overrides == {"data.transcript_side": "spelling"}
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([*words])
+    assert ended.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_shows_the_settings_that_the_command_reads(capsys):
+    text = help_of(capsys, "train", "--help")
+    for key, setting in describe_settings().items():
+        read = key.startswith(("train.", "eval.", "features.", "tracking.")) or key in ("model.sizes", "model.weights")
+        assert (f"--{key}" in text) == read, key
+        if read:
+            assert setting.meaning in text
+            assert f"[{setting.kind}]" in text
+            assert f"(default: {setting.default}" in text
+    assert "--train.lr, --lr [number > 0]" in text
+    assert "--train.seeds, --seed [list" in text
+    assert "(default: 0; sound: 0,1,2)" in text
+
+
+def test_help_shows_the_values_of_the_profile_that_is_given(capsys, tmp_path):
+    for words in (["--help", "--profile", "demo"], ["--profile=demo", "--help"]):
+        text = help_of(capsys, "run", *words)
+        assert "(default: 20; demo: 3)" in text
+        assert "sound:" not in text
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("train: {lr: 1.0e-5}", encoding="utf-8")
+    assert f"(default: 2e-05; {mine}: 1e-05)" in help_of(capsys, "run", "--profile", str(mine), "--help")
+
+
+def test_settings_are_listed(capsys):
+    assert main(["settings"]) == 0
+    everything = capsys.readouterr().out
+    assert all(f"  {key}  [" in everything for key in describe_settings() if key != "tune.objectives")
+    assert main(["settings", "train.epochs", "--profile", "demo"]) == 0
+    assert "(default: 20; demo: 3; decides: training)" in " ".join(capsys.readouterr().out.split())
+    assert main(["settings", "--markdown"]) == 0
+    assert capsys.readouterr().out == (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("columns", [60, 120, 200])
+def test_settings_on_a_terminal(columns, tmp_path):
+    """A table where there is room for one, plain text elsewhere; never wider than the terminal."""
+    master, slave = pty.openpty()
+    code = "import sys; from kmed_bench.cli import main; sys.exit(main(['settings', 'eval']))"
+    env = {**os.environ, "COLUMNS": str(columns), "TERM": "dumb"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=slave, env=env, cwd=tmp_path) as process:
+        os.close(slave)
+        said = b""
+        with contextlib.suppress(OSError):  # Linux's way of saying that the other end is closed
+            while part := os.read(master, 65536):
+                said += part
+    os.close(master)
+    assert process.returncode == 0
+    lines = said.decode().replace("\r", "").splitlines()
+    assert max(map(len, lines)) <= columns
+    assert any("Decides" in line for line in lines) == (columns >= 110)
+    assert sum("eval.beam_size" in line for line in lines) == 1
+
+
+def test_help_imports_no_heavy_library():
+    code = (
+        "import sys\nfrom kmed_bench.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'mlflow', 'pandas', 'numpy', 'optuna', 'rich'} & set(sys.modules)\nsys.exit(str(heavy or 0))"
+    )
+    for words in (["--help"], ["train", "--help"], ["settings"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+        assert done.stderr.strip() == "0"
+        assert "train" in done.stdout
 
 
 def test_headline_names_are_settings():

@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 
 from kmed_bench.cli import main
-from kmed_bench.config import EvalConfig, SplitConfig
+from kmed_bench.config import SplitConfig
 from kmed_bench.core.files import read_json
 from kmed_bench.core.predictions import Prediction, write_predictions
 from kmed_bench.core.schema import MANIFEST_COLUMNS
 from kmed_bench.corpus.splitting.split import Split, read_split, split_manifest, write_split
-from kmed_bench.scoring import compare_predictions, score_predictions
+from kmed_bench.scoring import ScoringOptions, compare_predictions, score_predictions
 
 LABELS = ("머리가 (3)/(삼) 일째 아파요", "약을 먹었는데 토했어요", "혈압이 높대요", "열이 나요", "기침이 나요")
 FAST = ["--eval.bootstrap_draws", "200"]
-CONFIG = EvalConfig(bootstrap_draws=200)
+OPTIONS = ScoringOptions(bootstrap_draws=200)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_ids_and_hypotheses_are_scored_like_whole_predictions(split_folder: Path
     assert main(["score", str(lines), str(tmp_path / "out"), "--split", str(split_folder), *FAST]) == 0
     scores = read_json(tmp_path / "out" / "scores.json")
     joined = scores.pop("joined")
-    whole = score_predictions(full(split.parts["test"], 2), CONFIG, split_sha256=split.sha256)
+    whole = score_predictions(full(split.parts["test"], 2), OPTIONS, split_sha256=split.sha256)
     assert scores == json.loads(json.dumps(whole))
     assert joined == {
         "part": "test",
@@ -150,7 +150,7 @@ def test_one_command_measures_and_compares_with_a_package(
     command = ["score", str(other), str(out), "--split", str(split_folder), "--against", str(package), *FAST]
     capsys.readouterr()
     assert main(command) == 0
-    expected = compare_predictions(full(part, 3), full(part, 1), CONFIG)
+    expected = compare_predictions(full(part, 3), full(part, 1), OPTIONS)
     (row,) = read_json(out / "comparisons.json")["comparisons"]
     assert row == json.loads(json.dumps({"baseline": "base", **expected, "p_holm": expected["p_value"]}))
     assert row["delta"] < 0
@@ -167,19 +167,21 @@ def test_one_command_compares_with_a_predictions_file_or_its_folder(
     other = write_lines(tmp_path / "b.jsonl", part, 1)
     write_predictions(tmp_path / "base" / "predictions.jsonl", full(part, 3))
     found = []
-    for baseline in ("base", "base/predictions.jsonl"):
+    for baseline in ("base", "base/predictions.jsonl", "base/scores.json"):
         command = ["score", str(other), str(tmp_path / "out"), "--split", str(split_folder), *FAST]
         assert main([*command, "--against", str(tmp_path / baseline)]) == 0
         found += read_json(tmp_path / "out" / "comparisons.json")["comparisons"]
-    assert found[0] == found[1]
-    assert found[0]["delta"] == compare_predictions(full(part, 3), full(part, 1), CONFIG)["delta"]
+    names = [row.pop("baseline") for row in found]
+    assert names == [str(tmp_path / name) for name in ("base", "base/predictions.jsonl", "base/scores.json")]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["delta"] == compare_predictions(full(part, 3), full(part, 1), OPTIONS)["delta"]
 
 
 def test_an_absent_baseline_is_an_error(split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_predictions(tmp_path / "p.jsonl", full(split.parts["test"], 1))
     command = ["score", str(tmp_path / "p.jsonl"), str(tmp_path / "out"), "--against", str(tmp_path / "nothing")]
     assert main(command) == 2
-    assert "nothing does not exist; --against takes" in capsys.readouterr().err
+    assert "nothing does not exist, or no predictions.jsonl is in it; --against takes" in capsys.readouterr().err
 
 
 def test_a_package_without_a_split_knows_its_references(split: Split, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from kmed_bench.config import PROFILES, Config, digest, flatten, load_config, to_yaml
+from kmed_bench.config import PROFILES, Config, flatten, load_config, to_yaml
 from kmed_bench.core.errors import KmedError
 
 
@@ -48,7 +48,15 @@ def flatten_value(config: Config, key: str) -> object:
     ("overrides", "named"),
     [
         ({"train.learning_rate": "1"}, "'train.learning_rate' is not a setting"),
+        ({"train.lrr": "1"}, "did you mean train.lr or "),
         ({"trian.lr": "1"}, "'trian' is not a setting"),
+        ({"lr": "1"}, "'lr' is not a setting"),
+        ({"train.features": "fp16"}, "'train.features' was renamed 'features.dtype'"),
+        ({"train.feature_budget_gib": "9"}, "'train.feature_budget_gib' was renamed 'features.cache_gib'"),
+        ({"train.accumulation": "2"}, "'train.accumulation' was renamed 'train.micro_batches'"),
+        ({"eval.repetition_guard": "8"}, "'eval.repetition_guard' was renamed 'eval.no_repeat_ngram_size'"),
+        ({"train.grad_clip": "0"}, "greater than 0"),
+        ({"tune.objectives": "none"}, "at least 1 item"),
         ({"train.lr": "fast"}, "train.lr is 'fast'"),
         ({"train.lr": "-1"}, "greater than 0"),
         ({"train.max_len": "449"}, "less than or equal to 448"),
@@ -83,16 +91,24 @@ def test_flat_and_whole_tree_agree_and_round_trip(tmp_path):
         assert len(flatten(config)) == n_fields + 1
 
 
-def test_digest_depends_on_values_alone():
-    assert digest(load_config("demo")) == digest(load_config("demo"))
-    assert digest(load_config("demo")) != digest(load_config("demo", {"train.lr": "1e-6"}))
-
-
 def test_a_broken_profile_file_is_named(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("train: [", encoding="utf-8")
     with pytest.raises(KmedError, match="not valid YAML"):
         load_config(str(file))
+    file.write_text("train: {features: fp16}", encoding="utf-8")
+    with pytest.raises(KmedError, match=r"'train.features' was renamed 'features.dtype'; use that name"):
+        load_config(str(file))
     file.write_text("- a", encoding="utf-8")
     with pytest.raises(KmedError, match="must be a YAML mapping"):
+        load_config(str(file))
+
+
+def test_a_group_whose_lines_are_all_comments_is_left_to_the_defaults(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train:\n  # lr: 1e-5\nsplit: {seed: 3}\n", encoding="utf-8")
+    config = load_config(str(file), {"train.epochs": "2"})
+    assert (config.train.lr, config.train.epochs, config.split.seed) == (2e-5, 2, 3)
+    file.write_text("train: 3", encoding="utf-8")
+    with pytest.raises(KmedError, match="train is 3: "):
         load_config(str(file))

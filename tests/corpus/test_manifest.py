@@ -1,6 +1,8 @@
 """The manifest: of the real recordings in every form, of broken downloads, of interrupted runs."""
 
+import contextlib
 import json
+import logging
 import os
 import random
 import shutil
@@ -8,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,25 @@ GOOD, OTHER = stem(), stem(prompt=2)
 
 def pair(name: str = GOOD, sound: bytes | None = None, **changes: Any) -> dict[str, bytes]:
     return {f"label/{name}.json": label(**changes), f"audio/{name}.wav": wav() if sound is None else sound}
+
+
+@contextlib.contextmanager
+def listening(heard: Callable[[str], None]) -> Iterator[None]:
+    """Pass each message of the corpus's modules to a function, whose exceptions end what logged it."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard(record.getMessage())
+
+    logger, listener = logging.getLogger("kmed_bench.corpus"), Listener()
+    level = logger.level
+    logger.addHandler(listener)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
 
 
 def run(root: Path, out: Path | None = None, **settings: Any) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -266,8 +288,8 @@ def test_an_archive_that_goes_away_meanwhile(tmp_path: Path) -> None:
         if line.startswith("label"):
             (root / "a.zip").unlink()
 
-    with pytest.raises(KmedError, match=r"Reading stopped at .*a\.zip: No such file"):
-        ingest([root], tmp_path / "out", DataConfig(), progress=remove)
+    with listening(remove), pytest.raises(KmedError, match=r"Reading stopped at .*a\.zip: No such file"):
+        ingest([root], tmp_path / "out", DataConfig())
 
 
 def test_a_path_that_is_not_utf8_is_named(tmp_path: Path) -> None:
@@ -427,11 +449,12 @@ def test_an_interrupted_run_goes_on(
             raise Stop
 
     out, config = tmp_path / "out", DataConfig(workers=1)
-    with pytest.raises(Stop):
-        ingest([root], out, config, progress=interrupt)
+    with listening(interrupt), pytest.raises(Stop):
+        ingest([root], out, config)
     assert not (out / "manifest.parquet").exists()
     lines.clear()
-    quality = ingest([root], out, config, progress=lines.append)
+    with listening(lines.append):
+        quality = ingest([root], out, config)
     assert quality == whole
     pd.testing.assert_frame_equal(read_manifest(out / "manifest.parquet"), expected)
     kept = sum(int(line.split()[1]) for line in lines if line.startswith("resumed"))
@@ -447,8 +470,8 @@ def test_what_changed_since_the_interruption_is_read_anew(tmp_path: Path, monkey
         if line.startswith("audio"):
             raise Stop
 
-    with pytest.raises(Stop):
-        ingest([root], tmp_path / "out", DataConfig(workers=1), progress=interrupt)
+    with listening(interrupt), pytest.raises(Stop):
+        ingest([root], tmp_path / "out", DataConfig(workers=1))
     changed = root / "label" / f"{stem('PA_0003', 3)}.json"
     changed.write_bytes(label("바뀐 문장", seconds=None))
     for path in (tmp_path / "out" / KEPT_FOLDER).iterdir():
@@ -469,7 +492,7 @@ def test_several_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 KILLED = """
-import os, signal, sys
+import logging, os, signal, sys
 from pathlib import Path
 from kmed_bench.config import DataConfig
 from kmed_bench.corpus.ingest import chunks
@@ -478,12 +501,17 @@ from kmed_bench.corpus.ingest.manifest import ingest
 chunks.CHUNK_FILES = 10
 lines = []
 
-def kill(line):
-    lines.append(line)
-    if len(lines) == 6:
-        os.kill(os.getpid(), signal.SIGKILL)
+class Killer(logging.Handler):
+    def emit(self, record):
+        lines.append(record.getMessage())
+        if len(lines) == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-ingest([Path(sys.argv[1])], Path(sys.argv[2]), DataConfig(workers=1), progress=kill)
+logger = logging.getLogger("kmed_bench.corpus")
+logger.setLevel(logging.DEBUG)
+logger.addHandler(Killer())
+
+ingest([Path(sys.argv[1])], Path(sys.argv[2]), DataConfig(workers=1))
 """
 
 
@@ -494,6 +522,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     done = subprocess.run([sys.executable, "-c", KILLED, root, tmp_path / "out"], check=False)
     assert done.returncode == -9
     lines: list[str] = []
-    quality = ingest([root], tmp_path / "out", DataConfig(workers=1), progress=lines.append)
+    with listening(lines.append):
+        quality = ingest([root], tmp_path / "out", DataConfig(workers=1))
     assert quality["labels"] == quality["usable"] == 40
     assert any(line.startswith("resumed: 4 of 4 chunks of label") for line in lines)

@@ -9,7 +9,6 @@ from exported import export_all, write_thirds
 from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.cli import main
 from kmed_bench.config import EvalConfig, load_config
-from kmed_bench.core.console import Narrator
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
 from kmed_bench.core.predictions import read_predictions, write_predictions
@@ -31,7 +30,7 @@ def evaluated(tiny_checkpoint, split, tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KMED_CACHE", str(out / "cache"))
-        evaluate_model(load_config("sound", SETTINGS), str(tiny_checkpoint), split, "test", out, narrator=Narrator())
+        evaluate_model(load_config("sound", SETTINGS), str(tiny_checkpoint), split, "test", out)
     return out
 
 
@@ -78,9 +77,7 @@ def test_the_same_model_in_another_format_scores_the_same(folders, evaluated, sp
 
 
 def test_a_ctranslate2_folder_is_decoded_by_faster_whisper(folders, split, tmp_path):
-    scores = evaluate_model(
-        load_config("sound", SETTINGS), str(folders["ct2"]), split, "valid", tmp_path, narrator=Narrator()
-    )
+    scores = evaluate_model(load_config("sound", SETTINGS), str(folders["ct2"]), split, "valid", tmp_path)
     assert scores["runtime"]["name"] == "faster-whisper"
     assert scores["speed"]["model_bytes"] == (folders["ct2"] / "model.bin").stat().st_size
     assert [p.utterance_id for p in read_predictions(tmp_path / "predictions.jsonl")] == sorted(
@@ -91,14 +88,13 @@ def test_a_ctranslate2_folder_is_decoded_by_faster_whisper(folders, split, tmp_p
 def test_a_baseline_of_other_utterances_is_refused_before_decoding(evaluated, split, tmp_path):
     kept = read_predictions(evaluated / "predictions.jsonl")[1:]
     write_predictions(tmp_path / "short.jsonl", kept)
-    with pytest.raises(KmedError, match="1 of this part's 4 are missing"):
+    with pytest.raises(KmedError, match="1 of these 4 are missing in it"):
         evaluate_model(
             load_config("sound", SETTINGS),
             "no such model",  # never looked for
             split,
             "test",
             tmp_path / "out",
-            narrator=Narrator(),
             against=tmp_path / "short.jsonl",
         )
     assert not (tmp_path / "out").exists()
@@ -112,23 +108,23 @@ def test_a_benchmark_package_is_a_baseline_too(evaluated, tiny_checkpoint, split
     capsys.readouterr()
     assert main(words) == 0
     assert "Against random: CER +0.0000" in capsys.readouterr().out
-    assert main([*words, "--eval.policy", "spelling"]) == 2
+    assert main([*words, "--data.transcript_side", "spelling"]) == 2
     assert "scored on the pronunciation side" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
     config = load_config("sound")
     with pytest.raises(KmedError, match="does not exist; give a size"):
-        open_system(config, str(tmp_path / "nowhere"), Narrator())
+        open_system(config, str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(KmedError, match="no model"):
-        open_system(config, str(tmp_path / "empty"), Narrator())
+        open_system(config, str(tmp_path / "empty"))
 
 
-def test_settings_of_our_own_decoding_are_told_where_they_do_not_apply(folders, capsys):
+def test_settings_of_our_own_decoding_are_told_where_they_do_not_apply(folders, caplog):
     config = load_config("sound", {"eval.audio_context": "dynamic", "eval.no_repeat_ngram_size": 8})
-    system = open_system(config, str(folders["hf"]), Narrator(live=False))
-    said = capsys.readouterr().err
+    system = open_system(config, str(folders["hf"]))
+    said = caplog.text
     assert "eval.audio_context = dynamic" in said
     assert "eval.no_repeat_ngram_size = 8" in said
     assert system.runtime["audio_context"] == "full"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from bench_records import make_bench
 from test_report_page import Page
-from test_report_tables import make_bench
 
 from kmed_bench.core.records import ImportedRecord
 from kmed_bench.report.imported import imported_section

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 import pytest
-from test_report_tables import make_bench, make_train
+from bench_records import make_bench, make_train
 
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import fonts

@@ -5,15 +5,13 @@ import math
 
 import pandas as pd
 import pytest
-from test_report_tables import PARAMETERS, make_bench
+from bench_records import PARAMETERS, make_bench
 
-from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.report import score_plots, score_tables, tables
 from kmed_bench.report.page_tables import make_frames, size_costs
-from kmed_bench.scoring import score_predictions
-from kmed_bench.scoring.measures import RATES
+from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.significance import compare_sizes, compare_systems
 
 
@@ -147,7 +145,7 @@ def speak(prefix: str, age: str, n_errors: int) -> list[Prediction]:
 
 def test_systems_are_compared_in_pairs_and_corrected() -> None:
     systems = {"untouched": predict(4), "fine-tuned": predict(1), "again": predict(1)}
-    first, second, same = compare_systems(systems, EvalConfig(bootstrap_draws=200))
+    first, second, same = compare_systems(systems, ScoringOptions(bootstrap_draws=200))
     assert (first["a_name"], first["b_name"]) == ("untouched", "fine-tuned")
     assert first["delta"] == pytest.approx(-0.3)
     assert first["p_value"] == pytest.approx(2 / 2**12)
@@ -158,12 +156,12 @@ def test_systems_are_compared_in_pairs_and_corrected() -> None:
     assert shown["p_holm"].tolist() == [first["p_holm"], 1.0]
     assert math.isnan(shown["delta_low"].iloc[1])  # no speaker differs, so there is no interval
     with pytest.raises(KmedError, match="No system is called small"):
-        compare_systems(systems, EvalConfig(), pairs=[("small", "again")])
+        compare_systems(systems, ScoringOptions(), pairs=[("small", "again")])
 
 
 def test_a_bench_compares_each_sizes_tuning_and_the_sizes() -> None:
     sizes = {"tiny": (predict(5), predict(3)), "base": (predict(4), predict(1))}
-    found = compare_sizes(sizes, EvalConfig(bootstrap_draws=100))
+    found = compare_sizes(sizes, ScoringOptions(bootstrap_draws=100))
     assert [(row["a_name"], row["b_name"]) for row in found] == [
         ("tiny untouched", "tiny fine-tuned"),
         ("base untouched", "base fine-tuned"),
@@ -174,9 +172,8 @@ def test_a_bench_compares_each_sizes_tuning_and_the_sizes() -> None:
 
 def test_the_scores_that_scoring_writes_are_the_ones_read_here() -> None:
     bench = make_bench(sizes=("base",))
-    scores = score_predictions(predict(1) + speak("old", "60~69", 2), EvalConfig(bootstrap_draws=100))
+    scores = score_predictions(predict(1) + speak("old", "60~69", 2), ScoringOptions(bootstrap_draws=100))
     bench = dataclasses.replace(bench, scores={"base000": scores})
-    assert set(RATES) <= set(score_tables.MEASURES)  # each measure has its words on the page
     groups = score_tables.groups_table(bench).set_index(["field", "value"])
     assert groups.loc[("age", "60~69"), "cer"] == scores["groups"]["age"]["60~69"]["cer"] == pytest.approx(0.2)
     assert groups.loc[("dialect", "경상"), "n_clips"] == 72
@@ -191,7 +188,7 @@ def test_the_scores_that_scoring_writes_are_the_ones_read_here() -> None:
 
 def test_a_model_without_errors_has_no_kinds_of_errors() -> None:
     bench = dataclasses.replace(
-        make_bench(sizes=("base",)), scores={"base000": score_predictions(predict(0), EvalConfig())}
+        make_bench(sizes=("base",)), scores={"base000": score_predictions(predict(0), ScoringOptions())}
     )
     kinds = score_tables.errors_by_kind(score_tables.rates_table(bench), ["base000"]).set_index("state")
     assert kinds.loc["fine-tuned", ["substitutions", "deletions", "insertions"]].tolist() == [0, 0, 0]

@@ -5,8 +5,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from bench_records import make_bench
 from test_report_page import Page
-from test_report_tables import make_bench
 
 from kmed_bench.report.page import write_report
 from kmed_bench.report.sections import ExtraFigure, ExtraSection, draw_figure

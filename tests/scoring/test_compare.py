@@ -6,13 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.scoring import compare_predictions, holm, score_predictions
-from kmed_bench.scoring.compare import seed_spread
+from kmed_bench.scoring import ScoringOptions, compare_predictions, holm, score_predictions
 
-CONFIG = EvalConfig(bootstrap_draws=400)
+OPTIONS = ScoringOptions(bootstrap_draws=400)
 
 
 def system(wrong: float, seed: int, n_clips: int = 120) -> list[Prediction]:
@@ -43,19 +41,19 @@ def system(wrong: float, seed: int, n_clips: int = 120) -> list[Prediction]:
 
 def test_a_better_system_has_a_negative_significant_difference() -> None:
     a, b = system(0.2, 1), system(0.1, 2)
-    found = compare_predictions(a, b, CONFIG)
+    found = compare_predictions(a, b, OPTIONS)
     json.dumps(found, allow_nan=False)
-    cers = [score_predictions(side, CONFIG)["overall"]["cer"] for side in (a, b)]
+    cers = [score_predictions(side, OPTIONS)["overall"]["cer"] for side in (a, b)]
     assert (found["a"], found["b"]) == tuple(cers)
     assert found["delta"] == pytest.approx(cers[1] - cers[0])
     assert found["delta_low"] < found["delta"] < found["delta_high"] < 0
     assert found["p_value"] < 0.01
-    assert (found["n_clips"], found["n_speakers"], found["only_a"], found["only_b"]) == (120, 20, 0, 0)
+    assert (found["n_clips"], found["n_speakers"], found["n_excluded"]) == (120, 20, 0)
 
 
 def test_exchanging_the_systems_exchanges_the_sign() -> None:
     a, b = system(0.2, 1), system(0.18, 2)
-    there, back = compare_predictions(a, b, CONFIG), compare_predictions(b, a, CONFIG)
+    there, back = compare_predictions(a, b, OPTIONS), compare_predictions(b, a, OPTIONS)
     assert there["delta"] == -back["delta"]
     assert there["p_value"] == back["p_value"]
     assert there["delta_low"] == pytest.approx(-back["delta_high"])
@@ -63,13 +61,13 @@ def test_exchanging_the_systems_exchanges_the_sign() -> None:
 
 def test_a_system_against_itself_differs_by_nothing() -> None:
     a = system(0.2, 1)
-    found = compare_predictions(a, a[::-1], CONFIG)
+    found = compare_predictions(a, a[::-1], OPTIONS)
     assert (found["delta"], found["delta_low"], found["p_value"], found["p_value_floor"]) == (0, None, 1, 1)
 
 
 def test_few_speakers_cannot_be_significant_and_the_floor_says_so() -> None:
     few = [[p for p in system(wrong, seed) if p.speaker_id in ("s0", "s1", "s2")] for wrong, seed in ((0.9, 1), (0, 2))]
-    found = compare_predictions(few[0], few[1], CONFIG)
+    found = compare_predictions(few[0], few[1], OPTIONS)
     assert found["n_speakers"] == 3
     assert found["p_value"] == found["p_value_floor"] == 0.25
 
@@ -77,23 +75,22 @@ def test_few_speakers_cannot_be_significant_and_the_floor_says_so() -> None:
 @pytest.mark.parametrize("metric", ["cer_raw", "wer", "wer_respaced", "jer", "empty_rate", "hallucination_rate"])
 def test_other_metrics_are_compared_likewise(metric: str) -> None:
     a, b = system(0.3, 1), system(0.1, 2)
-    found = compare_predictions(a, b, CONFIG, metric=metric)
-    scores = [score_predictions(side, CONFIG)["overall"][metric] for side in (a, b)]
+    found = compare_predictions(a, b, OPTIONS, metric=metric)
+    scores = [score_predictions(side, OPTIONS)["overall"][metric] for side in (a, b)]
     assert [found["a"], found["b"]] == scores
+    assert (found["metric"], found["better"]) == (metric, "lower")
 
 
 @pytest.mark.parametrize("metric", ["insertion_share", "accuracy"])
 def test_metrics_without_a_shared_denominator_are_refused(metric: str) -> None:
     with pytest.raises(KmedError, match=f"'{metric}' cannot be compared"):
-        compare_predictions(system(0.1, 1), system(0.1, 2), CONFIG, metric=metric)
+        compare_predictions(system(0.1, 1), system(0.1, 2), OPTIONS, metric=metric)
 
 
-def test_utterances_of_one_system_alone_are_an_error_or_counted() -> None:
-    a, b = system(0.2, 1)[:-2], system(0.1, 2)[1:]
-    with pytest.raises(KmedError, match="1 utterances are in the first predictions alone and 2 in the second"):
-        compare_predictions(a, b, CONFIG)
-    found = compare_predictions(a, b, CONFIG, common_only=True)
-    assert (found["only_a"], found["only_b"], found["n_clips"]) == (1, 2, 117)
+def test_utterances_of_only_one_system_are_an_error() -> None:
+    message = "1 of the first system's 118 utterances are missing in the second and 2 of the second's 119 in the first"
+    with pytest.raises(KmedError, match=message):
+        compare_predictions(system(0.2, 1)[:-2], system(0.1, 2)[1:], OPTIONS)
 
 
 BREAKS: list[tuple[str, Callable[[Prediction], dict[str, str]]]] = [
@@ -108,13 +105,13 @@ def test_other_references_or_speakers_are_an_error(column: str, change: Callable
     a = system(0.1, 1)
     b = [Prediction(**{**vars(a[0]), **change(a[0])}), *a[1:]]
     with pytest.raises(KmedError, match=f"1 utterances have another {column}"):
-        compare_predictions(a, b, CONFIG)
+        compare_predictions(a, b, OPTIONS)
 
 
 def test_systems_on_different_clips_cannot_be_compared() -> None:
     other = [Prediction(**{**vars(p), "utterance_id": f"x{p.utterance_id}"}) for p in system(0.1, 1)]
-    with pytest.raises(KmedError, match="share no utterance"):
-        compare_predictions(system(0.1, 1), other, CONFIG, common_only=True)
+    with pytest.raises(KmedError, match="120 of the first system's 120 utterances are missing"):
+        compare_predictions(system(0.1, 1), other, OPTIONS)
 
 
 HOLM = [
@@ -137,12 +134,3 @@ def test_holm_never_lowers_a_p_value_and_keeps_the_order(values: list[float]) ->
     assert all(value <= new <= min(1, value * len(values)) for value, new in zip(values, corrected, strict=True))
     pairs = sorted(zip(values, corrected, strict=True))
     assert [new for _, new in pairs] == sorted(corrected)
-
-
-def test_seed_spread_is_apart_from_sampling() -> None:
-    spread = seed_spread([0.10, 0.12, 0.11])
-    assert (spread.n, spread.low, spread.high) == (3, 0.10, 0.12)
-    assert (spread.mean, spread.sd) == pytest.approx((0.11, 0.01))
-    assert seed_spread([0.1]).sd is None
-    with pytest.raises(KmedError, match="at least one seed"):
-        seed_spread([])

@@ -6,18 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
-from kmed_bench.scoring import score_predictions
+from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.bootstrap import rate_interval, sum_by_speaker
 from kmed_bench.scoring.edits import token_text_cer
-from kmed_bench.scoring.measures import RATES
+from kmed_bench.scoring.measures import MEASURES
 
-CONFIG = EvalConfig(bootstrap_draws=200)
+OPTIONS = ScoringOptions(bootstrap_draws=200)
 AGES = ("20~29", "60~69", "over70", "N/A")
-CELL_KEYS = {*RATES, "cer_low", "cer_high", "n_clips", "n_speakers", "below_minimum"}
+CELL_KEYS = {*MEASURES, "cer_low", "cer_high", "n_clips", "n_speakers", "below_minimum"}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def predictions() -> list[Prediction]:
 
 
 def test_each_cell_is_its_own_sum(predictions: list[Prediction]) -> None:
-    scores = score_predictions(predictions, CONFIG, split_sha256="ab")
+    scores = score_predictions(predictions, OPTIONS, split_sha256="ab")
     json.dumps(scores, allow_nan=False)
     table = pd.DataFrame([vars(p) for p in predictions if p.utterance_id != "silent"])
     fields = [*((f,) for f in GROUP_FIELDS), *itertools.combinations(GROUP_FIELDS, 2)]
@@ -64,13 +63,13 @@ def test_each_cell_is_its_own_sum(predictions: list[Prediction]) -> None:
             assert set(cell) == CELL_KEYS
             assert cell["cer"] == errors / length
             assert (cell["n_clips"], cell["n_speakers"]) == (len(rows), rows["speaker_id"].nunique())
-            too_few = rows["speaker_id"].nunique() < CONFIG.min_group_speakers
-            assert cell["below_minimum"] == (too_few or len(rows) < CONFIG.min_group_clips)
+            too_few = rows["speaker_id"].nunique() < OPTIONS.min_group_speakers
+            assert cell["below_minimum"] == (too_few or len(rows) < OPTIONS.min_group_clips)
             assert cell["cer_low"] is None or cell["cer_low"] < cell["cer"] < cell["cer_high"]
 
 
 def test_the_head_of_the_file_says_how_it_was_made(predictions: list[Prediction]) -> None:
-    scores = score_predictions(predictions, CONFIG, split_sha256="ab")
+    scores = score_predictions(predictions, OPTIONS, split_sha256="ab")
     assert scores["n_predictions"] == 401
     assert scores["n_excluded"] == {"reference_empty": 1, "reference_masked": 0}
     assert (scores["overall"]["n_clips"], scores["overall"]["n_speakers"]) == (400, 24)
@@ -83,15 +82,15 @@ def test_the_head_of_the_file_says_how_it_was_made(predictions: list[Prediction]
 
 
 def test_scores_do_not_depend_on_the_order_of_lines(predictions: list[Prediction]) -> None:
-    assert score_predictions(predictions[::-1], CONFIG) == score_predictions(predictions, CONFIG)
+    assert score_predictions(predictions[::-1], OPTIONS) == score_predictions(predictions, OPTIONS)
 
 
 def test_overall_interval_is_that_of_the_speakers(predictions: list[Prediction]) -> None:
     rows = [p for p in predictions if p.utterance_id != "silent"]
     pairs = [token_text_cer([p.reference], [p.hypothesis]) for p in rows]
     sums = sum_by_speaker([p.speaker_id for p in rows], *zip(*pairs, strict=True))
-    overall = score_predictions(predictions, CONFIG)["overall"]
-    interval = rate_interval(sums, draws=CONFIG.bootstrap_draws, seed=CONFIG.bootstrap_seed)
+    overall = score_predictions(predictions, OPTIONS)["overall"]
+    interval = rate_interval(sums, draws=OPTIONS.bootstrap_draws, seed=OPTIONS.bootstrap_seed)
     assert (overall["cer_low"], overall["cer_high"]) == interval
 
 
@@ -102,7 +101,7 @@ def test_terms_are_counted_by_category(predictions: list[Prediction]) -> None:
         Prediction(**{**vars(p), "reference": spoken[i % 4], "hypothesis": heard[i % 4] if i % 3 else spoken[i % 4]})
         for i, p in enumerate(predictions[:400])
     ]
-    scores = score_predictions(given, CONFIG)
+    scores = score_predictions(given, OPTIONS)
     terms = scores["terms"]
     assert (terms["symptom"]["n_terms"], terms["drug"]["n_terms"], terms["unit"]["n_terms"]) == (300, 100, 100)
     missed = [sum(i % 4 == kind and i % 3 != 0 for i in range(400)) for kind in (1, 2)]
@@ -120,7 +119,7 @@ def test_terms_are_counted_by_category(predictions: list[Prediction]) -> None:
 
 
 def test_elderly_gap_leaves_unknown_ages_out(predictions: list[Prediction]) -> None:
-    scores = score_predictions(predictions, CONFIG)
+    scores = score_predictions(predictions, OPTIONS)
     gap, ages = scores["elderly_gap"], scores["groups"]["age"]
     old = [p for p in predictions if p.age in ("60~69", "over70")]
     errors, length = token_text_cer([p.reference for p in old], [p.hypothesis for p in old])
@@ -135,7 +134,7 @@ def test_elderly_gap_leaves_unknown_ages_out(predictions: list[Prediction]) -> N
 @pytest.mark.parametrize("ages", [("N/A",), ("60~69",), ("30~39",)])
 def test_elderly_gap_with_an_empty_side_is_none(predictions: list[Prediction], ages: tuple[str]) -> None:
     same = [Prediction(**{**vars(p), "age": ages[0]}) for p in predictions[:40]]
-    gap = score_predictions(same, CONFIG)["elderly_gap"]
+    gap = score_predictions(same, OPTIONS)["elderly_gap"]
     assert (gap["cer_gap"], gap["cer_gap_low"], gap["below_minimum"]) == (None, None, True)
 
 
@@ -144,9 +143,9 @@ def changed(prediction: Prediction, **fields: Any) -> Prediction:
 
 
 def test_nothing_scorable_gives_none_everywhere(predictions: list[Prediction]) -> None:
-    scores = score_predictions([changed(predictions[0], reference="", decode_s=0.0)], CONFIG)
+    scores = score_predictions([changed(predictions[0], reference="", decode_s=0.0)], OPTIONS)
     json.dumps(scores, allow_nan=False)
-    assert {scores["overall"][name] for name in (*RATES, "cer_low", "cer_high")} == {None}
+    assert {scores["overall"][name] for name in (*MEASURES, "cer_low", "cer_high")} == {None}
     assert scores["overall"]["n_clips"] == 0
     assert scores["groups"]["dialect"] == {}
     assert scores["decode"] == dict.fromkeys(scores["decode"]) | {"audio_s": 4.0}
@@ -154,10 +153,10 @@ def test_nothing_scorable_gives_none_everywhere(predictions: list[Prediction]) -
 
 def test_no_predictions_is_an_error() -> None:
     with pytest.raises(KmedError, match="no predictions"):
-        score_predictions([], CONFIG)
+        score_predictions([], OPTIONS)
 
 
 def test_minimum_is_the_settings(predictions: list[Prediction]) -> None:
-    strict = EvalConfig(bootstrap_draws=200, min_group_speakers=11)
+    strict = ScoringOptions(bootstrap_draws=200, min_group_speakers=11)
     flags = {v: c["below_minimum"] for v, c in score_predictions(predictions, strict)["groups"]["dialect"].items()}
     assert flags == {"경상": True, "전라": True, "강원": True}

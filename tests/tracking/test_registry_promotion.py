@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from kmed_bench.config import Config, EvalConfig, load_config
+from kmed_bench.config import Config, load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring import gate
@@ -20,7 +20,6 @@ from kmed_bench.tracking.registry import models as registry
 SHA = "ab" * 32
 NAME = "kmed-whisper-small"
 SENTENCE = "머리가 아프고 열이 나서 왔습니다"
-LIMITS = gate.GateLimits()
 
 
 def predictions(wrong: dict[str, int], n_speakers: int = 12, clips: int = 5) -> list[Prediction]:
@@ -51,13 +50,13 @@ def predictions(wrong: dict[str, int], n_speakers: int = 12, clips: int = 5) -> 
 
 def evidence(version: str, given: list[Prediction], sha: str = SHA, decode_s_p95: float = 0.5) -> gate.Evidence:
     counts = count_utterances(given, "pronunciation")
-    scores = score_counts(counts, EvalConfig(), split_sha256=sha)
+    scores = score_counts(counts, split_sha256=sha)
     return gate.Evidence(
         version=version,
         split_sha256=sha,
         metrics={"speed/test_decode_s_p95": decode_s_p95},
         scores=scores,
-        speakers=json.loads(json.dumps(gate.summarise_speakers(counts, split_sha256=sha, scoring=scores))),
+        speakers=json.loads(json.dumps(gate.summarise_speakers(counts, split_sha256=sha, scores=scores))),
     )
 
 
@@ -79,8 +78,8 @@ def test_the_evidence_names_nobody_and_holds_no_utterance() -> None:
 
 
 def test_the_evidence_gives_the_comparison_that_predictions_give() -> None:
-    whole = compare_predictions(OLD, MIXED, EvalConfig())
-    (_, accuracy, *_) = gate.judge(evidence("2", MIXED), evidence("1", OLD), LIMITS)
+    whole = compare_predictions(OLD, MIXED)
+    (_, accuracy, *_) = gate.judge(evidence("2", MIXED), evidence("1", OLD))
     assert {key: whole[key] for key in accuracy.figures} == pytest.approx(accuracy.figures)
 
 
@@ -90,7 +89,7 @@ def test_speakers_are_numbered_alike_whatever_the_order() -> None:
 
 
 def test_a_better_challenger_passes() -> None:
-    checks = gate.judge(evidence("2", BETTER), evidence("1", OLD), LIMITS)
+    checks = gate.judge(evidence("2", BETTER), evidence("1", OLD))
     assert verdicts(checks) == {
         "test": True,
         "accuracy": True,
@@ -104,13 +103,13 @@ def test_a_better_challenger_passes() -> None:
 
 
 def test_an_equal_challenger_does_not_pass() -> None:
-    checks = gate.judge(evidence("2", OLD), evidence("1", OLD), LIMITS)
+    checks = gate.judge(evidence("2", OLD), evidence("1", OLD))
     assert verdicts(checks)["accuracy"] is False
 
 
 def test_a_subgroup_that_gets_worse_stands_in_the_way() -> None:
     old, new = (predictions({"강원도": a, "경상도": b}, n_speakers=24) for a, b in ((4, 4), (0, 5)))
-    checks = {check.name: check for check in gate.judge(evidence("2", new), evidence("1", old), LIMITS)}
+    checks = {check.name: check for check in gate.judge(evidence("2", new), evidence("1", old))}
     assert checks["subgroups"].passed is False
     assert checks["subgroups"].text.startswith("1 of 4 significantly worse, 1 worse at all: dialect 경상도 by ")
     assert checks["subgroups"].figures["dialect 강원도"]["delta"] < 0
@@ -118,32 +117,37 @@ def test_a_subgroup_that_gets_worse_stands_in_the_way() -> None:
 
 def test_small_subgroups_are_not_judged() -> None:
     few = [predictions({"강원도": n, "경상도": n}, n_speakers=4, clips=2) for n in (2, 4)]
-    checks = gate.judge(evidence("2", few[0]), evidence("1", few[1]), LIMITS)
+    checks = gate.judge(evidence("2", few[0]), evidence("1", few[1]))
     assert verdicts(checks)["subgroups"] is None
     assert verdicts(checks)["elderly gap"] is None
 
 
 def test_the_elderly_gap_and_the_latency_are_limits_even_for_the_first() -> None:
     slow = evidence("1", OLD, decode_s_p95=9.0)
-    checks = gate.judge(slow, None, dataclasses.replace(LIMITS, max_elderly_gap=-0.5))
-    assert verdicts(checks) == {"accuracy": True, "elderly gap": False, "latency": False}
-    assert "take at most 9.00 s, limit 5 s" in checks[2].text
+    assert slow.scores is not None
+    for gap, seconds, passed in ((0.05, 5.0, True), (0.0501, 5.01, False)):
+        scores = {**slow.scores, "elderly_gap": {**slow.scores["elderly_gap"], "cer_gap": gap}}
+        first = dataclasses.replace(slow, scores=scores, metrics={"speed/test_decode_s_p95": seconds})
+        checks = gate.judge(first, None)
+        assert verdicts(checks) == {"accuracy": True, "elderly gap": passed, "latency": passed}
+    assert "is 5.0 % above the rest's, limit 5.0 %" in checks[1].text
+    assert "take at most 5.01 s, limit 5 s" in checks[2].text
 
 
 def test_other_splits_and_other_rules_can_not_be_compared() -> None:
     champion = evidence("1", OLD)
-    assert verdicts(gate.judge(evidence("2", BETTER, sha="cd" * 32), champion, LIMITS))["test"] is False
+    assert verdicts(gate.judge(evidence("2", BETTER, sha="cd" * 32), champion))["test"] is False
     newer = evidence("2", BETTER)
     newer = dataclasses.replace(newer, speakers={**newer.speakers, "normaliser_version": "99"})
-    (check, *_) = gate.judge(newer, champion, LIMITS)
+    (check, *_) = gate.judge(newer, champion)
     assert (check.passed, "normaliser_version 99" in check.text) == (False, True)
 
 
 def test_without_evidence_nothing_passes() -> None:
-    bare = dataclasses.replace(evidence("1", OLD), speakers={})
-    checks = {check.name: check for check in gate.judge(evidence("2", BETTER), bare, LIMITS)}
+    bare = dataclasses.replace(evidence("1", OLD), speakers=None)
+    checks = {check.name: check for check in gate.judge(evidence("2", BETTER), bare)}
     assert checks["accuracy"].passed is False
-    assert "version 1 holds no speaker_errors.json" in checks["accuracy"].text
+    assert "version 1 has no speaker_errors.json" in checks["accuracy"].text
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from kmed_bench.config import Config, load_config
+from kmed_bench.config import Config, benchmark_digest, load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking import read as readback
 from kmed_bench.tracking import resume, runs, store
@@ -43,7 +43,7 @@ def uri_of(config: Config) -> str:
 
 def start(config: Config, error: type[BaseException] = KeyboardInterrupt) -> tuple[str, str]:
     """Log two epochs of a training in a benchmark, and stop."""
-    tags = {resume.HASH_TAG: resume.bench_hash(config), "kmed.split_sha256": SHA}
+    tags = {resume.HASH_TAG: benchmark_digest(config), "kmed.split_sha256": SHA}
     with contextlib.suppress(error), runs.bench_run(config, code_version="1", tags=tags) as bench:
         with bench.child("split", "split"):
             pass
@@ -104,19 +104,19 @@ def test_another_value_for_a_known_step_is_refused(config: Config) -> None:
 
 
 def test_the_hash_is_of_what_decides_the_result(config: Config) -> None:
-    own = resume.bench_hash(config)
+    own = benchmark_digest(config)
     same = {
         "data.workers": 9, "train.checkpoint_steps": 3, "train.keep_checkpoints": 2, "train.out_of_memory": "halve",
         "tracking.experiment": "other", "tracking.register": False,
     }  # fmt: skip
-    assert resume.bench_hash(load_config("demo", same)) == own
+    assert benchmark_digest(load_config("demo", same)) == own
     for key, value in {"train.lr": 1e-3, "split.seed": 5, "train.seeds": "7", "model.sizes": "base"}.items():
-        assert resume.bench_hash(load_config("demo", {key: value})) != own
+        assert benchmark_digest(load_config("demo", {key: value})) != own
     elsewhere = [
         dataclasses.replace(config, data=dataclasses.replace(config.data, source=f"/{place}/208"))
         for place in ("a", "b")
     ]
-    assert resume.bench_hash(elsewhere[0]) == resume.bench_hash(elsewhere[1]) != own
+    assert benchmark_digest(elsewhere[0]) == benchmark_digest(elsewhere[1]) != own
 
 
 def test_the_latest_unfinished_benchmark_is_found(config: Config) -> None:
@@ -131,7 +131,7 @@ def test_the_latest_unfinished_benchmark_is_found(config: Config) -> None:
     assert found.trains["t1"].run_id == child_id
     assert {key: run.status for key, run in found.stages.items()} == {"split": "FINISHED"}
     second, _ = start(config, KmedError)
-    tags = {resume.HASH_TAG: resume.bench_hash(config)}
+    tags = {resume.HASH_TAG: benchmark_digest(config)}
     with runs.bench_run(config, code_version="1", tags=tags) as finished:
         pass
     found = resume.find_bench(config, uri)
@@ -146,7 +146,7 @@ def test_the_latest_unfinished_benchmark_is_found(config: Config) -> None:
 
 def test_a_benchmark_at_work_is_not_continued(config: Config) -> None:
     uri = runs.open_store(config.tracking)
-    tags = {resume.HASH_TAG: resume.bench_hash(config)}
+    tags = {resume.HASH_TAG: benchmark_digest(config)}
     with runs.bench_run(config, code_version="1", tags=tags):
         found = resume.find_bench(config, uri)
         assert found is not None

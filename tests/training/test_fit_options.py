@@ -178,13 +178,12 @@ def test_lack_of_memory_names_the_remedy(train, store):
         train(LogMelSource(Hungry(store, 0)), micro_batches=4)
 
 
-def test_lack_of_memory_makes_smaller_pieces_of_the_same_batch(tiny_checkpoint, examples, store, train):
-    said = []
+def test_lack_of_memory_makes_smaller_pieces_of_the_same_batch(tiny_checkpoint, examples, store, train, caplog):
     config = dataclasses.replace(CONFIG, out_of_memory="halve")
     model = load_weights(tiny_checkpoint)
     source = LogMelSource(Hungry(store, 1))
-    results = list(fit(model, examples[:9], source, examples[9:], store, config, seed=0, say=said.append))
-    assert [line.split(": ")[1] for line in said] == [
+    results = list(fit(model, examples[:9], source, examples[9:], store, config, seed=0))
+    assert [line.split(": ")[1] for line in caplog.messages] == [
         f"each batch is computed in {pieces} pieces from here on." for pieces in (2, 4)
     ]
     assert_close((model, results), train(), 2e-5)

@@ -1,6 +1,5 @@
 """A training that is killed and resumed ends exactly as one that is left alone."""
 
-import dataclasses
 import multiprocessing
 import os
 import random
@@ -15,11 +14,11 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from kmed_bench.config import SplitConfig, TrainConfig, load_config
+from kmed_bench.config import Config, SplitConfig, adjust, load_config, training_digest
 from kmed_bench.core.errors import KmedError
 from kmed_bench.corpus.splitting.split import build_split, sort_manifest, write_split
 from kmed_bench.tracking.store import open_store
-from kmed_bench.training.state import STATE_NAME, StateKeeper, fingerprint
+from kmed_bench.training.state import STATE_NAME, StateKeeper
 
 N_CHAINS, KILLS = 4, 4  # with the four kinds below: 20 kills
 RESULTS = ("best.pt", "last.pt")
@@ -180,35 +179,35 @@ def test_another_trainings_state_is_refused(make):
 
 
 def test_a_damaged_state_gives_way_to_the_one_before(tmp_path):
-    config = TrainConfig()
-    keeper = StateKeeper(tmp_path, fingerprint(config, seed=0), resume=False)
+    config = Config()
+    keeper = StateKeeper(tmp_path, training_digest(config, seed=0), resume=False)
     for step in (1, 2):
         keeper.account["epochs"] = [step]
         keeper.save({"step": step})
     (tmp_path / f".{STATE_NAME}.0a1b2c3d").write_bytes(b"half a state")
-    assert StateKeeper(tmp_path, fingerprint(config, seed=0), resume=True).load()["step"] == 2
+    assert StateKeeper(tmp_path, training_digest(config, seed=0), resume=True).load()["step"] == 2
     content = (tmp_path / STATE_NAME).read_bytes()
     for damaged in (content[: len(content) // 2], b""):
         (tmp_path / STATE_NAME).write_bytes(damaged)
-        found = StateKeeper(tmp_path, fingerprint(config, seed=0), resume=True)
+        found = StateKeeper(tmp_path, training_digest(config, seed=0), resume=True)
         assert found.load()["step"] == 1
         assert found.account == {"epochs": [1]}
     keeper.remove()
     assert list(tmp_path.iterdir()) == []
-    assert not StateKeeper(tmp_path, fingerprint(config, seed=0), resume=True).resumed
+    assert not StateKeeper(tmp_path, training_digest(config, seed=0), resume=True).resumed
 
 
 def test_the_fingerprint_is_of_what_decides_the_result():
-    config = TrainConfig()
-    same = fingerprint(config, seed=0)
-    for free in ({"micro_batches": 4}, {"checkpoint_steps": 7}, {"epochs": 3}, {"seeds": (1,)}):
-        assert fingerprint(dataclasses.replace(config, **free), seed=0) == same
-    linear = dataclasses.replace(config, schedule="linear")
+    config = Config()
+    same = training_digest(config, seed=0)
+    for name, value in {"micro_batches": 4, "checkpoint_steps": 7, "epochs": 3, "seeds": (1,)}.items():
+        assert training_digest(adjust(config, {f"train.{name}": value}), seed=0) == same
+    linear = adjust(config, {"train.schedule": "linear"})
     others = [
-        fingerprint(config, seed=1),
-        fingerprint(dataclasses.replace(config, lr=1e-5), seed=0),
-        fingerprint(linear, seed=0),
-        fingerprint(dataclasses.replace(linear, epochs=3), seed=0),
+        training_digest(config, seed=1),
+        training_digest(adjust(config, {"train.lr": 1e-5}), seed=0),
+        training_digest(linear, seed=0),
+        training_digest(adjust(linear, {"train.epochs": 3}), seed=0),
     ]
     assert len({same, *others}) == 5
 

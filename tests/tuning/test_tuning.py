@@ -19,7 +19,6 @@ from tuning_worker import settings, weights
 from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.commands.tune import _seeds
 from kmed_bench.config import Range, SplitConfig, flatten, load_config, to_yaml
-from kmed_bench.core.console import Narrator
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import Confirmation, StudyRecord, StudyTrial
 from kmed_bench.corpus.splitting.split import read_split, split_manifest, write_split
@@ -344,14 +343,12 @@ def test_two_objectives_are_said_not_to_prune():
 
 
 @pytest.mark.slow
-def test_a_study_saves_epochs_and_is_no_worse_than_published(place, capsys):
+def test_a_study_saves_epochs_and_is_no_worse_than_published(place, caplog):
     """Twelve trials in which the learning rate matters; a third of the epochs and more is saved."""
     config = settings(
         place, tune__trials="12", train__epochs="8", tune__pruner="successive_halving", tune__warmup_epochs="0"
     )
-    outcome = tune(
-        config, weights(place), place / "split", place / "out", code_version="t", narrator=Narrator(live=False)
-    )
+    outcome = tune(config, weights(place), place / "split", place / "out", code_version="t")
     record = outcome.record
     assert {trial.state for trial in record.trials} <= {"complete", "pruned"}
     assert len(record.trials) == 12
@@ -371,11 +368,11 @@ def test_a_study_saves_epochs_and_is_no_worse_than_published(place, capsys):
     page = outcome.report.read_text(encoding="utf-8")
     assert str(place) not in page
     assert not re.search(r'(src|href)="(https?:)?//', page)
-    assert "12 of 12 trials are done" not in capsys.readouterr().err
+    assert "12 of 12 trials are done" not in caplog.text
 
 
 @pytest.mark.slow
-def test_a_failing_trial_is_told_and_two_objectives_are_kept(place, capsys):
+def test_a_failing_trial_is_told_and_two_objectives_are_kept(place, caplog):
     """A learning rate that diverges fails its trial, not the study."""
     config = settings(
         place,
@@ -386,24 +383,21 @@ def test_a_failing_trial_is_told_and_two_objectives_are_kept(place, capsys):
         tune__space="{train.lr: {low: 1.0e-6, high: 1.0e+35, log: true}}",
         tune__seed="1",
     )
-    narrator = Narrator(live=False)
-    outcome = tune(config, weights(place), place / "split", place / "out", code_version="t", narrator=narrator)
+    outcome = tune(config, weights(place), place / "split", place / "out", code_version="t")
     failed = [trial for trial in outcome.record.trials if trial.state == "failed"]
     assert failed
     assert all("loss is" in trial.reason for trial in failed)
     complete = [trial for trial in outcome.record.trials if trial.state == "complete"]
     assert len(failed) + len(complete) == 3
     assert all(trial.seconds_per_clip > 0 for trial in complete)
-    err = capsys.readouterr().err
-    assert "every trial trains all its epochs" in err
-    assert "failed: The loss is" in err
+    assert "every trial trains all its epochs" in caplog.text
+    assert "failed: The loss is" in caplog.text
 
 
 @pytest.mark.slow
 def test_the_best_is_confirmed_on_other_seeds_and_each_training_is_kept(place):
     config = settings(place, tune__trials="3", train__epochs="2", tune__seed="3", tune__pruner="none")
-    narrator = Narrator(live=False)
-    options = {"code_version": "t", "narrator": narrator, "confirm": (1, 2)}
+    options = {"code_version": "t", "confirm": (1, 2)}
     outcome = tune(config, weights(place), place / "split", place / "out", **options)
     found = outcome.record.confirmation
     if outcome.record.best().is_published:
@@ -414,7 +408,7 @@ def test_the_best_is_confirmed_on_other_seeds_and_each_training_is_kept(place):
     again = tune(config, weights(place), place / "split", place / "out", **options)
     assert again.record.confirmation == found
     assert again.run_id == outcome.run_id
-    search = Search(config, weights(place), place / "split", name=None, code_version="t", narrator=narrator)
+    search = Search(config, weights(place), place / "split", name=None, code_version="t")
     kinds = [run.data.tags["kmed.kind"] for run in search_runs(search)]
     search.leave()
     assert sorted(kinds) == ["confirm"] * 4 + ["trial"] * 3
@@ -433,9 +427,7 @@ def test_the_documented_hooks_run(place):
     assert len(blocks) == 2
     assert 15 <= len(blocks[0].splitlines()) <= 25
     config = settings(place, train__epochs="2")
-    speech = featurize_split(
-        read_split(place / "split"), place / "cache", Narrator(live=False), parts=("train", "valid"), train=config.train
-    )
+    speech = featurize_split(read_split(place / "split"), place / "cache", config, parts=("train", "valid"))
     names = {"config": config, "speech": speech, "checkpoint": place / "tiny.pt", "load_weights": load_weights}
     for block in blocks:
         exec(textwrap.dedent(block), names)
@@ -463,11 +455,10 @@ def test_training_and_the_command_line_work_without_optuna(place):
         from kmed_bench.asr.model.weights import load_weights
         from kmed_bench.config import load_config
         from kmed_bench.corpus.splitting.split import read_split
-        from kmed_bench.core.console import Narrator
         from kmed_bench.training.epochs import featurize_split, train_epochs
         place = Path({str(place)!r})
         config = load_config("demo", {{"train.epochs": "1", "eval.max_new_tokens": "8"}})
-        speech = featurize_split(read_split(place / "split"), place / "cache", Narrator(live=False), ("train", "valid"))
+        speech = featurize_split(read_split(place / "split"), place / "cache", config, ("train", "valid"))
         (epoch,) = train_epochs(load_weights(place / "tiny.pt"), speech, config, seed=0)
         assert epoch.valid_cer > 0 and "optuna" not in sys.modules
         sys.exit(kmed_bench.cli.main(["tune", "split", "--size", "base"]))

@@ -10,21 +10,25 @@ import concurrent.futures
 import contextlib
 import hashlib
 import itertools
+import logging
 import multiprocessing
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.scan import READING_VERSION, Chunk, read_chunk
+
+log = logging.getLogger(__name__)
 
 CHUNK_FILES = 8192
 _POOL_CHUNKS = 4  # starting a process costs as much as reading two chunks
@@ -66,7 +70,6 @@ def read_entries(
     store: ChunkStore,
     *,
     workers: int,
-    say: Callable[[str], None],
 ) -> pa.Table:
     """Return the entries' container, name, stem and start with what reading the files gave.
 
@@ -91,13 +94,15 @@ def read_entries(
     paths = [store.path(_chunk(containers, kind, part)) for part in parts]
     waiting = [(part, path) for part, path in zip(parts, paths, strict=True) if store.load(path) is None]
     if len(waiting) < len(parts):
-        say(f"resumed: {len(parts) - len(waiting)} of {len(parts)} chunks of {kind} were read before")
+        log.info(f"resumed: {len(parts) - len(waiting)} of {len(parts)} chunks of {kind} were read before")
     done, total = 0, sum(part.num_rows for part, _ in waiting)
     tasks = ((_chunk(containers, kind, part), path, part.num_rows) for part, path in waiting)
-    with contextlib.closing(_run(tasks, workers if len(waiting) >= _POOL_CHUNKS else 1)) as finished:
+    n_workers = workers if len(waiting) >= _POOL_CHUNKS else 1
+    with contextlib.closing(_run(tasks, n_workers)) as finished, track(f"Reading {kind}") as tick:
         for n_files in finished:
             done += n_files
-            say(f"{kind}: read {done:,} of {total:,} files")
+            tick(done, total)
+            log.debug(f"{kind}: read {done:,} of {total:,} files")
     return pa.concat_tables([_joined(part, store, path, kind) for part, path in zip(parts, paths, strict=True)])
 
 

@@ -6,10 +6,11 @@ labels = usable + rejected. Nothing is extracted or changed in the sources.
 """
 
 import functools
+import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from kmed_bench.corpus.ingest.chunks import ChunkStore, read_entries
 from kmed_bench.corpus.ingest.listing import Listing, list_sources
 from kmed_bench.corpus.ingest.quality import describe
 
-Progress = Callable[[str], None]
+log = logging.getLogger(__name__)
+
 
 KEPT_FOLDER = ".ingest"
 """Where an interrupted run keeps what it has read, inside the output folder."""
@@ -40,9 +42,7 @@ _RELEASES = (
 )
 
 
-def ingest(
-    sources: Sequence[Path], out: Path, config: DataConfig, *, progress: Progress | None = None
-) -> dict[str, Any]:
+def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> dict[str, Any]:
     """Write ``manifest.parquet``, ``rejects.csv`` and ``quality.json``; return the latter's value.
 
     Interrupted, it keeps what it has read in `out`; the same call goes on from there, with the
@@ -56,8 +56,6 @@ def ingest(
         Folder for the results, made if needed.
     config : DataConfig
         Roles, thresholds, whether to decode.
-    progress : callable, optional
-        Is given a line of text now and then.
 
     Raises
     ------
@@ -70,14 +68,13 @@ def ingest(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KmedError(f"The output folder {out} can't be made: {error.strerror}; choose another.") from None
-    say = progress or (lambda _: None)
     listing = list_sources(sources, out)
     labels, audio = listing.labels.table(), listing.audio.table()
-    say(f"found {labels.num_rows:,} labels and {audio.num_rows:,} audio files")
+    log.info(f"found {labels.num_rows:,} labels and {audio.num_rows:,} audio files")
     _refuse_without(labels, audio, listing, sources)
     store = ChunkStore(out / KEPT_FOLDER)
     try:
-        rows, left_out = _judge(listing, labels, audio, config, store, say)
+        rows, left_out = _judge(listing, labels, audio, config, store)
     except OSError as error:  # an archive is gone, the disk is full; a single file's faults are verdicts
         raise KmedError(
             f"Reading stopped at {error.filename or store.folder}: {error.strerror or error}. Mend that and start "
@@ -126,10 +123,10 @@ def _remedy(listing: Listing) -> str:
 
 
 def _judge(
-    listing: Listing, labels: pa.Table, audio: pa.Table, config: DataConfig, store: ChunkStore, say: Progress
+    listing: Listing, labels: pa.Table, audio: pa.Table, config: DataConfig, store: ChunkStore
 ) -> tuple[pd.DataFrame, Counter[str]]:
     """Return one row per label of the roles asked for, with its verdict; and how many of other roles there are."""
-    read = functools.partial(read_entries, listing.containers, store=store, workers=config.workers, say=say)
+    read = functools.partial(read_entries, listing.containers, store=store, workers=config.workers)
     place = functools.partial(_place, listing.containers)
     selected, left_out = _select_roles(labels, config)
     rows = place(read(selected, "label").to_pandas())

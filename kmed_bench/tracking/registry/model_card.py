@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kmed_bench.core.quantities import percent
+from kmed_bench.core.records import is_synthetic
 from kmed_bench.core.schema import GROUP_FIELDS
-from kmed_bench.tracking.run_notes import _SYNTHETIC, _interval, _table, _whole, is_synthetic, percent
+from kmed_bench.tracking.run_notes import _SYNTHETIC, _interval, _table, _whole
 
 _RECIPE = ("epochs", "batch_size", "lr", "max_len", "weight_decay", "warmup_steps", "grad_clip", "audio_context")
 
@@ -56,8 +58,7 @@ def write_card(
 
 
 def _describe_data(params: Mapping[str, str], tags: Mapping[str, str], counts: Mapping[str, Any]) -> str:
-    synthetic = tags["kmed.synthetic"] == "true" if "kmed.synthetic" in tags else is_synthetic(params)
-    lines = [_SYNTHETIC if synthetic else "AI Hub data set 208, or speech in its layout."]
+    lines = [_SYNTHETIC if is_synthetic(params, tags) else "AI Hub data set 208, or speech in its layout."]
     if counts:
         lines.append(f"Clips: {', '.join(f'{part} {n}' for part, n in counts.items())}.")
     if params.get("split.disjoint", "none") != "none":

@@ -68,9 +68,11 @@ def log_model(
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     step: int = 0,
-    challenger: bool = True,
 ) -> ModelVersionInfo:
-    """Log a checkpoint as a pyfunc model of the run and register it, by default with the alias ``challenger``.
+    """Log a checkpoint as a pyfunc model of the run and register it.
+
+    It gets the alias ``challenger`` unless the holder is another seed of the same benchmark with a valid CER that is
+    no higher.
 
     Parameters
     ----------
@@ -82,8 +84,6 @@ def log_model(
         Figures that become version tags, such as ``{"test/cer": 0.118}``.
     step : int
         The epoch that the checkpoint is of.
-    challenger : bool
-        False for a seed that an earlier one of the same benchmark beats; one that the store knows of is heeded also.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def log_model(
     for key, value in described.items():
         client.set_model_version_tag(name, version.version, key, value)
     client.update_model_version(name, version.version, card)
-    if challenger and not _beaten_by_sibling(client, name, source, metrics or {}):
+    if not _beaten_by_sibling(client, name, source, metrics or {}):
         client.set_registered_model_alias(name, "challenger", version.version)
     return ModelVersionInfo(
         name=name,

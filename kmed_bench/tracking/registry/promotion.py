@@ -9,8 +9,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.core.contracts import SCORES, SPEAKER_ERRORS, GateDecision
 from kmed_bench.core.errors import KmedError
-from kmed_bench.scoring.gate import EVIDENCE_NAME, Evidence, GateLimits, describe, judge
+from kmed_bench.scoring.gate import EVIDENCE_NAME, Evidence, describe, judge
 from kmed_bench.tracking.store import read_json_artifact
 
 _PREVIOUS = "kmed.previous_champion"
@@ -24,8 +25,7 @@ def promote(
     dry_run: bool = False,
     force: bool = False,
     reason: str = "",
-    limits: GateLimits | None = None,
-) -> dict[str, Any]:
+) -> GateDecision:
     """Return the gate's decision on making a version the champion, and carry it out.
 
     Every check with its figures is kept as tags ``kmed.gate.…`` of the version, whether it passed or not.
@@ -53,9 +53,9 @@ def promote(
     client = MlflowClient()
     challenger, champion = _version(client, name, version), _champion(client, name)
     held = None if champion is None else _evidence(client, champion)
-    checks = judge(_evidence(client, challenger), held, limits or GateLimits())
+    checks = judge(_evidence(client, challenger), held)
     passed = all(check.passed is not False for check in checks)
-    decision = {
+    decision: GateDecision = {
         "name": name,
         "version": str(challenger.version),
         "champion": None if champion is None else str(champion.version),
@@ -96,7 +96,7 @@ def rollback(name: str, *, reason: str, dry_run: bool = False) -> dict[str, Any]
     return {"name": name, "from": str(champion.version), "version": str(restored.version), "rolled_back": not dry_run}
 
 
-def _keep(client: MlflowClient, decision: dict[str, Any], reason: str) -> None:
+def _keep(client: MlflowClient, decision: GateDecision, reason: str) -> None:
     """Store the decision on the version, then move the alias: a champion without reasons can't come about."""
     name, version = decision["name"], decision["version"]
     tags = {
@@ -144,8 +144,8 @@ def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
         version=str(version.version),
         split_sha256=version.tags.get("kmed.split_sha256", ""),
         metrics={},
-        scores={},
-        speakers={},
+        scores=None,
+        speakers=None,
     )
     if not version.run_id:
         return known
@@ -153,9 +153,10 @@ def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
         run = client.get_run(version.run_id)
     except MlflowException:
         return known  # the run was deleted; the checks say what is missing
+    scores, speakers = (read_json_artifact(client, run, name) for name in ("scores.json", EVIDENCE_NAME))
     return dataclasses.replace(
         known,
         metrics=dict(run.data.metrics),
-        scores=read_json_artifact(client, run, "scores.json"),
-        speakers=read_json_artifact(client, run, EVIDENCE_NAME),
+        scores=SCORES.check(scores, f"scores.json of run {version.run_id}") if scores else None,
+        speakers=SPEAKER_ERRORS.check(speakers, f"{EVIDENCE_NAME} of run {version.run_id}") if speakers else None,
     )

@@ -1,40 +1,42 @@
 """The error analysis as local files: CSV tables, a summary, and one page to open in a browser."""
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-import jinja2
 import pandas as pd
 
-from kmed_bench.config import EvalConfig
+from kmed_bench.core.contracts import ERROR_SUMMARY, ErrorSummary, Scores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.report.html import render
 from kmed_bench.scoring.alignment import align
 from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
 from kmed_bench.scoring.groups import score_predictions
 from kmed_bench.scoring.measures import versions
+from kmed_bench.scoring.options import ScoringOptions
 
 NOTICE = (
     "These files hold transcripts of people's speech and what a model made of them. They are private: "
     "keep them on this machine, and do not log, attach or publish them."
 )
 _SHOWN = 50
-"""Clips and confusions on the page; the CSV files hold all of them."""
+"""Rows of each table on the page; the CSV files have all of them."""
+_DEFAULT = ScoringOptions()
 
 Segment = tuple[str, str, str]
 
 
 def write_error_analysis(
-    folder: Path, predictions: Sequence[Prediction], config: EvalConfig, *, name: str = "model"
+    folder: Path, predictions: Sequence[Prediction], options: ScoringOptions = _DEFAULT, *, name: str = "model"
 ) -> Path:
-    """Return the path of ``index.html``, written with the tables it shows a part of.
+    """Write the error analysis of one system and return the path of its ``index.html``.
 
-    Also written: ``clips.csv``, ``edits.csv``, ``confusions_syllable.csv``, ``confusions_jamo.csv``,
-    ``confusions_word.csv``, ``missed_terms.csv`` (UTF-8 with a byte-order mark, so that spreadsheets show Hangul) and
-    ``summary.json``. All of them hold private transcripts; nothing leaves the folder.
+    The page shows the beginning of each table. Beside it are the whole tables: ``clips.csv``, ``edits.csv``,
+    ``confusions_syllable.csv``, ``confusions_jamo.csv``, ``confusions_word.csv`` and ``missed_terms.csv`` (UTF-8 with
+    a byte-order mark, which spreadsheets need to show Hangul), and ``summary.json``. All of them hold private
+    transcripts; nothing leaves the folder.
 
     Parameters
     ----------
@@ -44,10 +46,10 @@ def write_error_analysis(
     Raises
     ------
     KmedError
-        When there are no predictions, an utterance appears twice, or the folder is one that others can read.
+        When there are no predictions, an utterance appears twice, or the folder is in use and others can read it.
     """
-    scores = score_predictions(predictions, config)
-    analysis = analyse_errors(predictions, config.policy)
+    scores = score_predictions(predictions, options)
+    analysis = analyse_errors(predictions, options.transcript_side)
     tables = {
         "clips": analysis.clips,
         "edits": analysis.edits,
@@ -66,31 +68,33 @@ def write_error_analysis(
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder for its owner alone; one in use is not closed behind its users' backs."""
+    """Make a folder that only its owner can open; the mode of one in use is left to its users."""
     if folder.exists() and any(folder.iterdir()) and folder.stat().st_mode & 0o077:
         raise KmedError(
             f"{folder} holds files and can be opened by others (mode {folder.stat().st_mode & 0o777:o}); an error "
-            f"analysis holds transcripts and needs mode 700: give a new folder, or run `chmod 700 {folder}`."
+            f"analysis holds transcripts and needs mode 700: name a new folder, or run `chmod 700 {folder}`."
         )
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
 
 
-def _summarise(analysis: ErrorAnalysis, scores: dict[str, Any], name: str) -> dict[str, Any]:
+def _summarise(analysis: ErrorAnalysis, scores: Scores, name: str) -> ErrorSummary:
     edits, clips = analysis.edits, analysis.clips
-    sizes = {
-        "substitutions": edits.loc[edits["kind"] == "substitute", "reference"].str.len().sum(),
-        "deletions": edits.loc[edits["kind"] == "delete", "reference"].str.len().sum(),
-        "insertions": edits.loc[edits["kind"] == "insert", "hypothesis"].str.len().sum(),
-    }
+
+    def count(kind: str, side: str) -> int:
+        return int(edits.loc[edits["kind"] == kind, side].str.len().sum())
+
     signs = clips["signs"].str.split().explode().dropna()
     return {
+        **ERROR_SUMMARY.head,
         "notice": NOTICE,
         "name": name,
         "overall": scores["overall"],
         "terms": scores["terms"],
         "n_excluded": scores["n_excluded"],
-        **{key: int(value) for key, value in sizes.items()},
+        "substitutions": count("substitute", "reference"),
+        "deletions": count("delete", "reference"),
+        "insertions": count("insert", "hypothesis"),
         "n_perfect_clips": int((clips["errors"] == 0).sum()),
         "n_hallucinated_clips": len(analysis.hallucinations),
         "hallucination_signs": {str(sign): int(n) for sign, n in signs.value_counts().items()},
@@ -101,16 +105,15 @@ def _summarise(analysis: ErrorAnalysis, scores: dict[str, Any], name: str) -> di
 
 
 def _share_of_worst_tenth(clips: pd.DataFrame) -> float | None:
-    """Return the errors of the worst tenth of the clips as a share of all errors."""
+    """Return the share of all errors that the worst tenth of the clips has; None without errors."""
     total = int(clips["errors"].sum())
     return int(clips["errors"].head(-(-len(clips) // 10)).sum()) / total if total else None
 
 
-def _render(analysis: ErrorAnalysis, summary: dict[str, Any]) -> str:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    source = resources.files("kmed_bench.scoring").joinpath("templates", "analysis.html").read_text(encoding="utf-8")
+def _render(analysis: ErrorAnalysis, summary: ErrorSummary) -> str:
     wrong = analysis.clips[analysis.clips["errors"] > 0]
-    return environment.from_string(source).render(
+    return render(
+        "errors.html",
         summary=summary,
         shown=_SHOWN,
         worst=_rows(wrong.head(_SHOWN)),
@@ -132,14 +135,14 @@ def _rows(clips: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def mark_edits(reference: str, hypothesis: str) -> list[Segment]:
-    """Return runs (kind, reference text, hypothesis text) of two normalised texts, for showing.
+    """Return runs (kind, reference text, hypothesis text) of two normalised texts, for display.
 
     The runs are those that ``cer`` counts, so spacing is no error; the reference's spaces are put back.
     """
-    starts, place = set(), 0
+    starts, length = set(), 0
     for word in reference.split():
-        starts.add(place)
-        place += len(word)
+        starts.add(length)
+        length += len(word)
     flat, heard = reference.replace(" ", ""), hypothesis.replace(" ", "")
     segments = []
     for run in align(flat, heard):

@@ -1,0 +1,137 @@
+"""Settings read and written: defaults < profile < overrides; an unknown key is an error."""
+
+import dataclasses
+import difflib
+import functools
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from kmed_bench.config.settings import Config
+from kmed_bench.core.errors import KmedError
+
+PROFILES = ("demo", "original", "sound")
+# Not aliases: the old name is an error that gives the new one.
+RENAMED = {
+    "train.accumulation": "train.micro_batches",
+    "train.features": "features.dtype",
+    "train.feature_budget_gib": "features.cache_gib",
+    "eval.repetition_guard": "eval.no_repeat_ngram_size",
+    "eval.policy": "data.transcript_side",
+}
+
+
+@functools.cache
+def adapter() -> TypeAdapter[Config]:
+    """Return what checks settings, built on first use: `--help` does without it."""
+    return TypeAdapter(Config)
+
+
+def load_config(profile: str = "sound", overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the settings of a profile with overrides applied.
+
+    Parameters
+    ----------
+    profile : str
+        A name of ``PROFILES``, or a path to a YAML file with the same tree.
+    overrides : mapping
+        Dotted keys to values, such as ``{"train.lr": "1e-5"}``; texts are converted.
+
+    Raises
+    ------
+    KmedError
+        For an unknown profile, an unknown key or a value outside its limits.
+    """
+    return _build({**_read_profile(profile), "profile": Path(profile).stem}, overrides or {})
+
+
+def adjust(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Return settings with some of them replaced, under the same checks as ``load_config``.
+
+    Parameters
+    ----------
+    overrides : mapping
+        Dotted keys to values, such as ``{"train.lr": 1e-5}``.
+
+    Raises
+    ------
+    KmedError
+        For an unknown key or a value outside its limits.
+    """
+    return _build(dataclasses.asdict(config), overrides)
+
+
+def _build(tree: dict[str, Any], overrides: Mapping[str, Any]) -> Config:
+    for key, value in overrides.items():
+        group, dot, name = key.partition(".")
+        node = tree.setdefault(group, {})
+        if not dot or not isinstance(node, dict):
+            raise KmedError(explain_unknown(key))
+        node[name] = value
+    try:
+        return adapter().validate_python(tree)
+    except ValidationError as error:
+        raise KmedError(" ".join(map(_explain, error.errors()))) from None
+
+
+def _explain(fault: Mapping[str, Any]) -> str:
+    key = ".".join(str(step) for step in fault["loc"])
+    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return explain_unknown(key)
+    return f"{key} is {fault['input']!r}: {fault['msg']}."
+
+
+def explain_unknown(key: str) -> str:
+    """Return the message for a key that is not a setting: its new name, or similar ones."""
+    if key in RENAMED:
+        return f"{key!r} was renamed {RENAMED[key]!r}; use that name."
+    similar = difflib.get_close_matches(key, flatten(Config()), n=3, cutoff=0.7)
+    meant = f"did you mean {' or '.join(similar)}? " if similar else ""
+    return f"{key!r} is not a setting; {meant}`kmed-bench settings` lists all of them."
+
+
+def _read_profile(profile: str) -> dict[str, Any]:
+    if profile in PROFILES:
+        text = (resources.files("kmed_bench") / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
+    elif Path(profile).is_file():
+        text = Path(profile).read_text(encoding="utf-8")
+    else:
+        raise KmedError(f"Profile {profile!r} is unknown; choose {', '.join(PROFILES)}, or give a YAML file's path.")
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise KmedError(f"Profile {profile} is not valid YAML: {error}.") from None
+    if not isinstance(tree, dict):
+        raise KmedError(f"Profile {profile} must be a YAML mapping of settings; it is a {type(tree).__name__}.")
+    return {key: {} if node is None else node for key, node in tree.items()}  # a group whose lines are all comments
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Return dotted keys to values, lists joined by commas, in the tree's order."""
+
+    def walk(prefix: str, node: Any) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name)
+            if dataclasses.is_dataclass(value):
+                flat |= walk(f"{prefix}{field.name}.", value)
+            elif isinstance(value, Mapping):
+                flat[prefix + field.name] = json.dumps(value, default=dataclasses.asdict)
+            else:
+                flat[prefix + field.name] = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else value
+        return flat
+
+    return walk("", config)
+
+
+def to_yaml(config: Config) -> str:
+    """Return the whole tree as YAML that ``load_config`` reads back as a profile file."""
+    tree = json.loads(json.dumps(dataclasses.asdict(config)))
+    del tree["profile"]
+    text: str = yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+    return text

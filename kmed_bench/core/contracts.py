@@ -1,0 +1,249 @@
+"""What the JSON files that rooms exchange hold, as types; at runtime they are plain dictionaries.
+
+A rate is a fraction, and None where its denominator is zero.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+from kmed_bench.core.formats import FileFormat, Head
+
+
+class RuleVersions(TypedDict):
+    """Versions of the rules that decide what is counted."""
+
+    normaliser_version: str
+    marks_version: str
+    numbers_version: str
+    terms_version: str
+
+
+class CerCell(TypedDict):
+    """CER of some clips with its 95 % interval; fractions, None where undefined."""
+
+    cer: float | None
+    cer_low: float | None
+    cer_high: float | None
+    n_clips: int
+    n_speakers: int
+
+
+class ScoreCell(CerCell):
+    """One cell of scores.json; beside these keys it has every rate of ``scoring.measures.MEASURES`` by name."""
+
+    below_minimum: bool
+
+
+class ElderlyGap(TypedDict):
+    """CER of speakers aged 60 and over minus that of the rest."""
+
+    cer_gap: float | None
+    cer_gap_low: float | None
+    cer_gap_high: float | None
+    below_minimum: bool
+    n_unknown_age: int
+    elderly: CerCell
+    rest: CerCell
+
+
+class TermRecall(TypedDict):
+    """Medical terms of one category."""
+
+    n_terms: int
+    n_found: int
+    n_missed: int
+    recall: float | None
+    recall_low: float | None
+    recall_high: float | None
+
+
+class DecodingTimes(TypedDict):
+    """Seconds of audio and of decoding; None where no time is known."""
+
+    audio_s: float
+    decode_s: float | None
+    rtfx: float | None
+    decode_s_p50: float | None
+    decode_s_p95: float | None
+
+
+class IntervalMethod(TypedDict):
+    """How intervals were computed; ``draws`` and ``seed`` are those of the bootstrap."""
+
+    method: str
+    level: float
+    draws: NotRequired[int]
+    seed: NotRequired[int]
+
+
+class GroupMinimum(TypedDict):
+    """Size under which a group is marked ``below_minimum``."""
+
+    clips: int
+    speakers: int
+
+
+class JoinedReferences(TypedDict):
+    """How hypotheses without references were joined with a split."""
+
+    part: NotRequired[str]
+    references: str
+    missing_counted_as_empty: int
+    unknown_left_out: int
+
+
+class Comparison(RuleVersions):
+    """Paired difference ``b - a`` of one measure, with interval and p-value."""
+
+    metric: str
+    better: str
+    a: float | None
+    b: float | None
+    delta: float | None
+    delta_low: float | None
+    delta_high: float | None
+    p_value: float
+    p_value_floor: float
+    test: str
+    interval: IntervalMethod
+    draws: int
+    n_clips: int
+    n_speakers: int
+    n_excluded: int
+    transcript_policy: str
+
+
+class BaselineComparison(Comparison):
+    """A new system (b) against a baseline (a); ``p_holm`` is corrected over the baselines."""
+
+    baseline: str
+    p_holm: float
+
+
+class NamedComparison(Comparison):
+    """Two systems of one benchmark; ``p_holm`` is corrected over the pairs compared."""
+
+    a_name: str
+    b_name: str
+    p_holm: float
+
+
+class Comparisons(Head):
+    """Content of comparisons.json."""
+
+    comparisons: list[NamedComparison] | list[BaselineComparison]
+
+
+class Scores(Head, RuleVersions):
+    """Content of scores.json."""
+
+    overall: ScoreCell
+    groups: dict[str, dict[str, ScoreCell]]
+    elderly_gap: ElderlyGap
+    terms: dict[str, TermRecall]
+    decode: DecodingTimes
+    n_predictions: int
+    n_excluded: dict[str, int]
+    transcript_policy: str
+    split_sha256: str | None
+    interval: IntervalMethod
+    minimum: GroupMinimum
+
+
+class EvaluatedScores(Scores):
+    """Content of scores.json as `evaluate` and `score` write it: also what decoded, and how references were found."""
+
+    part: NotRequired[str]
+    audio_context: NotRequired[str]
+    runtime: NotRequired[dict[str, Any]]
+    speed: NotRequired[dict[str, Any]]
+    joined: NotRequired[JoinedReferences]
+    comparisons: NotRequired[list[BaselineComparison]]
+
+
+class PackageHead(Head, RuleVersions):
+    """Content of package.json."""
+
+    part: str
+    n_utterances: int
+    references_sha256: str
+    transcript_policy: str
+    split: dict[str, Any]
+    columns: list[str]
+    files_sha256: dict[str, str]
+    scores: dict[str, Scores]
+
+
+class SpeakerErrors(Head):
+    """Content of speaker_errors.json: columns of sums by speaker and group, no ids and no texts."""
+
+    split_sha256: str
+    transcript_policy: str
+    normaliser_version: str
+    marks_version: str
+    speakers: dict[str, list[Any]]
+
+
+class GateCheck(TypedDict):
+    """One condition of the gate; ``passed`` is None where it could not be judged."""
+
+    passed: bool | None
+    text: str
+    figures: dict[str, Any]
+
+
+class GateDecision(TypedDict):
+    """What `promote` decided and did; no file, so without a format: its checks are kept as tags of the version."""
+
+    name: str
+    version: str
+    champion: str | None
+    passed: bool
+    forced: bool
+    promoted: bool
+    reasons: list[str]
+    checks: dict[str, GateCheck]
+
+
+class ErrorSummary(Head, RuleVersions):
+    """Content of summary.json, beside the tables of an error analysis."""
+
+    notice: str
+    name: str
+    overall: ScoreCell
+    terms: dict[str, TermRecall]
+    n_excluded: dict[str, int]
+    substitutions: int
+    deletions: int
+    insertions: int
+    n_perfect_clips: int
+    n_hallucinated_clips: int
+    hallucination_signs: dict[str, int]
+    worst_tenth_share_of_errors: float | None
+    transcript_policy: str
+
+
+class StudyFile(Head):
+    """Content of study.json: the fields of a `StudyRecord`, and name, alt and caption of each figure."""
+
+    study: dict[str, Any]
+    figures: list[dict[str, str]]
+
+
+_SCORE_AGAIN = "write it again with `kmed-bench score`"
+
+SCORES = FileFormat[Scores](name="kmed-scores", version=1, oldest=0, remedy=_SCORE_AGAIN)
+COMPARISONS = FileFormat[Comparisons](
+    name="kmed-comparisons", version=1, oldest=0, remedy="write it again with `kmed-bench score --against`"
+)
+PACKAGE = FileFormat[PackageHead](
+    name="kmed-package", version=3, oldest=3, remedy="make the package again with `kmed-bench package`"
+)
+SPEAKER_ERRORS = FileFormat[SpeakerErrors](
+    name="kmed-speaker-errors", version=1, oldest=0, remedy="train the version again with this release"
+)
+ERROR_SUMMARY = FileFormat[ErrorSummary](
+    name="kmed-error-summary", version=1, oldest=1, remedy="write it again with `kmed-bench errors`"
+)
+STUDY = FileFormat[StudyFile](
+    name="kmed-study", version=1, oldest=1, remedy="run the same `kmed-bench tune` again, which rewrites it"
+)

@@ -1,0 +1,73 @@
+"""The checkpoints and the history that a training keeps in its folder, and the checkpoints in its run."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from whisper.model import Whisper
+
+from kmed_bench.asr.model.weights import save_weights
+from kmed_bench.config import Config
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import replacing, write_text_atomically
+from kmed_bench.tracking.registry.checkpoints import keep_checkpoints, log_checkpoint
+from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.training.adapt import merged_state
+from kmed_bench.training.epochs import ScoredEpoch, best_of
+
+HISTORY_FILE = "history.csv"
+# Weights, two moments of AdamW, and the state before, each written to a temporary file before it replaces the last.
+_STATE_COPIES = 3
+
+
+def check_room(model: Whisper, folder: Path, size: str) -> None:
+    """Raise KmedError if the disk can't hold a training's state and checkpoints."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    needed = weights * (3 * _STATE_COPIES + 2)
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise KmedError(
+            f"Training {size} needs {needed / 2**30:.1f} GiB in {folder} for its state and checkpoints, and "
+            f"{free / 2**30:.1f} GiB are free; make room or choose another --out."
+        )
+
+
+def write_history(folder: Path, untouched: Mapping[str, float], epochs: Sequence[ScoredEpoch]) -> None:
+    """Write one row of metrics per epoch; epoch 0 is the model before training."""
+    rows = [{"epoch": 0, **untouched}, *({"epoch": epoch.epoch, **epoch.metrics()} for epoch in epochs)]
+    write_text_atomically(folder / HISTORY_FILE, pd.DataFrame(rows).to_csv(index=False))
+
+
+def keep_weights(
+    model: Whisper, epochs: Sequence[ScoredEpoch], run: TrackedRun, folder: Path, config: Config, split_sha256: str
+) -> None:
+    """Write the last epoch's weights if they are to be kept; delete superseded ones in the folder and the store.
+
+    ``best.pt`` is the best epoch's; ``epochNN.pt`` are the latest ``train.keep_checkpoints`` others. Each step can be
+    repeated after a crash.
+    """
+    keep, last, best = config.train.keep_checkpoints, epochs[-1], best_of(epochs)
+    if last is not best and not keep:
+        return
+    path = _epoch_file(folder, last.epoch)
+    save_weights(model, path, merged_state(model))
+    if last is best:
+        with replacing(folder / "best.pt") as link:
+            try:
+                link.hardlink_to(path)
+            except OSError:  # a file system without links
+                shutil.copyfile(path, link)
+    if config.tracking.log_checkpoints:
+        metrics = {name: value for name, value in last.metrics().items() if "/cer" in name}
+        log_checkpoint(run, path, epoch=last.epoch, metrics=metrics, split_sha256=split_sha256, best=last is best)
+        keep_checkpoints(run, keep)
+    others = [epoch.epoch for epoch in epochs if epoch is not best]
+    kept = {_epoch_file(folder, epoch) for epoch in (best.epoch, *others[-keep:])} if keep else set()
+    for file in set(folder.glob("epoch*.pt")) - kept:
+        file.unlink()
+
+
+def _epoch_file(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch{epoch:02d}.pt"

@@ -1,0 +1,75 @@
+"""``training.json``: what a training records about itself in its folder."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from kmed_bench.core.files import read_json, write_json
+
+TRAINING_FILE = "training.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOutcome:
+    """The result of a finished training; CERs are fractions."""
+
+    run_id: str
+    size: str
+    seed: int
+    checkpoint: Path
+    best_epoch: int
+    best_valid_cer: float
+    untouched_test_cer: float
+    test_cer: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """What identifies a training, and its outcome.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Digest of what decides its result.
+    epochs : int
+        The number it was started for.
+    run_id : str
+        Its MLflow run.
+    outcome : TrainOutcome or None
+        None until it is finished.
+    """
+
+    fingerprint: str
+    epochs: int
+    run_id: str
+    outcome: TrainOutcome | None = None
+
+
+def write_training_record(folder: Path, record: TrainingRecord) -> None:
+    """Write the record into a training's folder; the checkpoint is named relative to that."""
+    value: dict[str, Any] = dataclasses.asdict(record)
+    if record.outcome is not None:
+        value["outcome"]["checkpoint"] = record.outcome.checkpoint.name
+    write_json(folder / TRAINING_FILE, value)
+
+
+def read_training_record(folder: Path) -> TrainingRecord | None:
+    """Return the record of the training in a folder; None if none was started there."""
+    path = folder / TRAINING_FILE
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    outcome = value.pop("outcome")
+    if outcome is not None:
+        outcome = TrainOutcome(**{**outcome, "checkpoint": folder / outcome["checkpoint"]})
+    return TrainingRecord(**value, outcome=outcome)
+
+
+def describe_outcome(outcome: TrainOutcome) -> str:
+    """Return one line on what training changed, in plain words, also if it made things worse."""
+    before, after = outcome.untouched_test_cer, outcome.test_cer
+    verb = "lowered" if after < before else "did not lower"
+    return (
+        f"{outcome.size}, seed {outcome.seed}: fine-tuning {verb} the decoded test CER "
+        f"({before:.1%} untouched, {after:.1%} after epoch {outcome.best_epoch})."
+    )

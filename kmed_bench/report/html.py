@@ -1,0 +1,41 @@
+"""HTML pages from this room's templates, each a single file that fetches nothing."""
+
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from kmed_bench import __version__
+from kmed_bench.core.quantities import percent
+from kmed_bench.report.fonts import subset_font
+from kmed_bench.report.table_view import cell, interval, is_absent, number
+
+_FONT_MARK = "/*hangul*/"
+"""Where a template's style wants the page's own Hangul glyphs."""
+
+
+def render(template: str, **context: Any) -> str:
+    """Return the page that a file of ``templates`` makes of a context."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kmed_bench.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": number, "percent": percent, "safe_svg": Markup}
+    environment.tests["known"] = lambda value: not is_absent(value)
+    environment.globals |= {"cell": cell, "interval": interval, "version": __version__}
+    html = environment.get_template(template).render(**context)
+    return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
+
+
+def _font_rule(html: str) -> str:
+    """Return CSS with the glyphs of a page's Hangul, for readers' machines that have none; empty without Hangul."""
+    font = subset_font(html)
+    if font is None:
+        return ""
+    return (
+        f'@font-face {{ font-family: "Kmed Hangul"; src: url("data:font/woff;base64,{font}") format("woff"); '
+        "unicode-range: U+1100-11FF, U+3130-318F, U+AC00-D7A3; }"
+    )

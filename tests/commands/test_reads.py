@@ -1,0 +1,81 @@
+"""A command reads the settings that it takes, and takes those that it reads: none is accepted and ignored."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from kmed_bench import cli
+from kmed_bench.commands import options
+from kmed_bench.config import Config
+from kmed_bench.config.describe import setting_keys
+from kmed_bench.config.load import load_config
+
+SMALL = ["--split.train", "40", "--split.valid", "8", "--split.test", "8", "--by", "gender"]
+QUICK = ["--eval.max_new_tokens", "8"]
+
+
+class Recorder:
+    """Notes which settings are looked at while it is on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: set[str] = set()
+        setting_keys(), load_config()  # each walks the whole tree, once
+        for field in dataclasses.fields(Config):
+            if field.name != "profile":
+                self._watch(type(getattr(Config(), field.name)), field.name, monkeypatch)
+        load_config()
+        self.checked = set(self.read)  # looked at whenever settings are loaded
+        assert len(self.checked) == 5
+
+    def _watch(self, cls: type, group: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = {field.name for field in dataclasses.fields(cls)}
+
+        def look(node: object, name: str) -> object:
+            copying = sys._getframe(1).f_globals["__name__"] == "dataclasses"  # `replace` looks at every field
+            if name in names and not copying:
+                self.read.add(f"{group}.{name}")
+            return object.__getattribute__(node, name)
+
+        monkeypatch.setattr(cls, "__getattribute__", look)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KMED_CACHE", str(tmp_path / "cache"))
+    return Recorder(monkeypatch)
+
+
+def declared(command: str) -> set[str]:
+    (actions,) = (action for action in cli._parser()._actions if isinstance(action.choices, dict))
+    parser = actions.choices[command]
+    assert isinstance(parser, options.CommandParser)
+    return set(parser._flags)
+
+
+@pytest.mark.slow
+def test_commands_read_what_they_say(recorder: Recorder, tiny_checkpoint: Path) -> None:
+    model, predictions = str(tiny_checkpoint), "decoded/predictions.jsonl"
+    read: dict[str, set[str]] = {}
+    for words in (
+        ["demo-corpus", "corpus", "--speakers", "12", "--sentences", "60"],
+        ["ingest", "corpus", "manifest"],
+        ["split", "manifest/manifest.parquet", "split", *SMALL],
+        ["evaluate", model, "split", "decoded", *QUICK],
+        ["evaluate", model, "split", "again", "--against", predictions, *QUICK],
+        ["export", model, "exported", "--format", "openai", "--split", "split", "--limit-clips", "3", *QUICK],
+        ["score", predictions, "scored", "--split", "split"],
+        ["compare", predictions, "again/predictions.jsonl"],
+        ["errors", predictions, "errors", "--split", "split"],
+        ["package", predictions, "package", "--split", "split"],
+        ["score", "again/predictions.jsonl", "against", "--against", "package"],
+    ):
+        recorder.read.clear()
+        assert cli.main(words) == 0
+        read[words[0]] = read.get(words[0], set()) | (recorder.read - recorder.checked)
+    for command, keys in read.items():
+        assert keys <= declared(command), command
+        # The store is asked only for models that are in it.
+        assert declared(command) - recorder.checked - keys <= {"tracking.uri"}, command

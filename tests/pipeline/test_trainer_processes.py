@@ -1,0 +1,78 @@
+"""`train` by two processes: the same exchanges in both, the result of one process, resumed bit for bit."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from exported import write_thirds
+from mlflow.tracking import MlflowClient
+
+pytestmark = pytest.mark.slow
+WORKER = Path(__file__).resolve().parents[1] / "trainer_worker.py"
+
+
+@pytest.fixture(scope="module")
+def launch(tone_part, tiny_checkpoint, tmp_path_factory):
+    split = write_thirds(tone_part.iloc[:12], tmp_path_factory.mktemp("split"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KMED_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+    def run(folder: Path, n_processes: int, stop: str = "") -> Path:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={n_processes}"]
+        launcher += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+        words = [str(WORKER), str(folder), str(split), str(tiny_checkpoint), stop]
+        done = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        calls = [json.loads((folder / f"calls{rank}.json").read_text()) for rank in range(n_processes)]
+        assert all(own == calls[0] for own in calls)
+        assert {"total", "gather", "main_first"} <= set(calls[0]) or n_processes == 1
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def together(launch, tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("together"), 2)
+
+
+def results(folder: Path) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+    seed = folder / "out" / "seed0"
+    history = pd.read_csv(seed / "history.csv").drop(columns="time/epoch_s")
+    return torch.load(seed / "last.pt", weights_only=True)["model_state_dict"], history
+
+
+def test_two_processes_train_as_one(launch, together, tmp_path):
+    alone = launch(tmp_path, 1)
+    (ours, history), (theirs, expected) = results(together), results(alone)
+    pd.testing.assert_frame_equal(history, expected, check_exact=False, rtol=1e-3, atol=1e-3)
+    for name, value in ours.items():
+        assert (value - theirs[name]).abs().max() < 1e-4, name
+
+
+def test_one_run_is_logged_by_the_process_that_writes(together):
+    client = MlflowClient(tracking_uri=f"sqlite:///{together / 'mlflow.db'}")
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert (run.info.status, run.data.tags["kmed.processes"]) == ("FINISHED", "2")
+    steps = [point.step for point in client.get_metric_history(run.info.run_id, "valid/cer")]
+    assert steps == [0, 1, 2, 3]
+    lines = (together / "out" / "kmed-bench.log").read_text(encoding="utf-8").splitlines()
+    assert sum("epoch 3 of 3" in line for line in lines) == 1
+
+
+def test_a_request_to_one_process_stops_both_and_they_resume_bit_for_bit(launch, together, tmp_path):
+    launch(tmp_path, 2, "stop")
+    for rank in range(2):
+        assert "interrupted at epoch 2, step 1 of 2" in (tmp_path / f"stopped{rank}").read_text()
+    launch(tmp_path, 2)
+    (ours, history), (theirs, expected) = results(tmp_path), results(together)
+    pd.testing.assert_frame_equal(history, expected, check_exact=True)
+    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []

@@ -1,0 +1,49 @@
+"""One process of `train`, run by torchrun: ``trainer_worker.py FOLDER SPLIT CHECKPOINT STOP``; notes its exchanges."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from killed_training import settings, stopping
+
+from kmed_bench.asr.model.weights import Weights
+from kmed_bench.config import load_config
+from kmed_bench.pipeline import trainer
+from kmed_bench.pipeline.train_one import train_from
+from kmed_bench.training.parallel import Parallel
+
+EXCHANGES = ("total", "gather", "main_first", "wrap", "synchronised")
+
+
+def note(name: str, calls: list[str]) -> None:
+    original = getattr(Parallel, name)
+
+    def noted(parallel: Parallel, *args: Any, **options: Any) -> Any:
+        if parallel.world > 1:  # the test part is decoded by one process on its own
+            calls.append(name)
+        return original(parallel, *args, **options)
+
+    setattr(Parallel, name, noted)
+
+
+def main() -> None:
+    folder, split, checkpoint = map(Path, sys.argv[1:4])
+    calls: list[str] = []
+    for name in EXCHANGES:
+        note(name, calls)
+    parallel = Parallel.from_environment()
+    if sys.argv[4] == "stop" and not parallel.is_main:  # one process is asked to stop, and not the one that writes
+        trainer.track = stopping(signal.SIGTERM, after=3)
+    config = load_config("sound", settings(folder / "mlflow.db", **{"train.batch_size": 3}))
+    weights = Weights("base", checkpoint, "path", "0" * 64)
+    try:
+        train_from(weights, config, split, folder / "out", resume=True, parallel=parallel)
+    except KeyboardInterrupt as stopped:
+        (folder / f"stopped{parallel.rank}").write_text(str(stopped))
+    (folder / f"calls{parallel.rank}.json").write_text(json.dumps(calls))
+
+
+if __name__ == "__main__":
+    main()
