@@ -33,14 +33,15 @@ import numpy as np
 import pandas as pd
 import torch
 import whisper
-from whisper.model import Whisper
 
 from kmed_bench.asr.decoding.decode import decode_clips
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.audio import decode_audio
 from kmed_bench.asr.features.log_mel import log_mel, pad_value
 from kmed_bench.asr.model.device import Precision, describe_machine, resolve_precision
 from kmed_bench.asr.model.offline_wheel import joined_wheel_model
 from kmed_bench.asr.model.weights import find_weights, load_weights
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Context, DataConfig
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import read_manifest
@@ -55,8 +56,8 @@ REFERENCE = "openai-whisper decode"
 DEFAULT_SOURCE = Path(os.environ.get("KMED_REAL_SPEECH", Path(__file__).parents[2] / "shared/data/korean-speech"))
 
 
-class HeardFrames:
-    """A frame store in memory: log-mel frames of samples, made when it is."""
+class ClipFeatures:
+    """Log-mel frames of clips in memory, computed at the start."""
 
     def __init__(self, clips: Clips) -> None:
         self._frames = {name: log_mel(samples) for name, samples in clips.items()}
@@ -77,15 +78,8 @@ class HeardFrames:
 def by_us(
     model: Whisper, batch_size: int, context: Context, clips: Clips, precision: Precision = "fp32"
 ) -> dict[str, str]:
-    decoded = decode_clips(
-        model,
-        HeardFrames(clips),
-        list(clips),
-        batch_size=batch_size,
-        context=context,
-        precision=precision,
-        max_new_tokens=224,
-    )
+    options = DecodingOptions(batch_size=batch_size, context=context, precision=precision)
+    decoded = decode_clips(model, ClipFeatures(clips), list(clips), options)
     return {clip.utterance_id: clip.text for clip in decoded}
 
 
@@ -221,7 +215,7 @@ def encoder_share(model: Whisper, clips: Clips) -> dict[str, float]:
     width, length, layers = dims.n_audio_state, dims.n_audio_ctx, dims.n_audio_layer
     per_layer = 12 * length * width**2 + 2 * length**2 * width
     flop = 2 * (layers * per_layer + 2 * length * width * 80 * 3 + length * width**2 * 3)
-    mel = HeardFrames(clips).window(list(clips)[:1], 3000)
+    mel = ClipFeatures(clips).window(list(clips)[:1], 3000)
     square = torch.randn(2048, 2048)
     with torch.inference_mode():
         encoder_s = best_of(lambda: model.encoder(mel))

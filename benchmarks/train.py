@@ -15,8 +15,8 @@ The peak is what a large square matrix product reaches in the same turns, in tra
 batch of B clips, T encoder positions and N tokens, K of them learned in all clips together, model width d, V tokens in
 the vocabulary, in multiply-adds:
 
-- convolutions B (2T 240 d + T 3 d²), T of what they hear; the first needs no gradient of its input, so it counts
-  twice, all else 3 times
+- convolutions B (2T 240 d + T 3 d²), T being the positions they read; the first needs no gradient of its input, so it
+  counts twice, all else 3 times
 - an encoder layer B (12 T d² + 2 T² d): four projections, two of four times the width, scores and weighted sum
 - a decoder layer B (14 N d² + 2 T d² + N² d + 2 N T d): self-attention (causal: half), cross-attention, two wide ones
 - logits K d V
@@ -43,19 +43,28 @@ from unittest import mock
 import pandas as pd
 import torch
 from turns import Pace, Turns
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import ModelDimensions
 
 from kmed_bench.asr.features.store import FeatureStore, build_features
 from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import find_weights, load_weights
-from kmed_bench.asr.model.windows import TRAINING, bucket_frames, round_up, window_frames
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Context, DataConfig, TrainConfig
+from kmed_bench.core.batching import round_up
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.ingest.manifest import ingest
-from kmed_bench.training.batches import Example, build_examples, epoch_order, label_tensors, n_learned
+from kmed_bench.training.batches import (
+    Example,
+    batch_window,
+    build_examples,
+    epoch_order,
+    label_tensors,
+    n_learned,
+)
 from kmed_bench.training.fit import fit
 from kmed_bench.training.loss import LEARNED_STEP, LossNetwork
+from kmed_bench.training.sources import LogMelSource
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)
 DEVICE = pick_device()
@@ -114,13 +123,13 @@ def prepare(folder: Path, n_steps: int) -> Material:
 
 
 def multiply_adds(
-    dims: ModelDimensions, n_clips: int, n_positions: int, n_tokens: int, n_learning: int, n_heard: int | None = None
+    dims: ModelDimensions, n_clips: int, n_positions: int, n_tokens: int, n_learning: int, n_read: int | None = None
 ) -> int:
-    """Return the multiply-adds of a training step, by the formula above; the convolutions hear n_heard positions."""
+    """Return the multiply-adds of a training step, by the formula above; the convolutions compute n_read positions."""
     d, t, n = dims.n_audio_state, n_positions, n_tokens
-    heard = t if n_heard is None else n_heard
-    first = 2 * heard * 3 * dims.n_mels * d  # its output has 2 T positions, and its kernel 3 taps
-    encoder = 3 * heard * d * d + dims.n_audio_layer * (12 * t * d * d + 2 * t * t * d)
+    read = t if n_read is None else n_read
+    first = 2 * read * 3 * dims.n_mels * d  # its output has 2 T positions, and its kernel 3 taps
+    encoder = 3 * read * d * d + dims.n_audio_layer * (12 * t * d * d + 2 * t * t * d)
     decoder = dims.n_text_layer * (14 * n * d * d + 2 * t * d * d + n * n * d + 2 * n * t * d)
     total: int = n_clips * (2 * first + 3 * (encoder + decoder)) + 3 * n_learning * d * dims.n_vocab
     return total
@@ -128,12 +137,11 @@ def multiply_adds(
 
 def operations(batch: Sequence[Example], dims: ModelDimensions, context: Context) -> int:
     """Return the floating-point operations of our training step on a batch."""
-    longest = bucket_frames(max(e.n_frames for e in batch))
-    n_heard = window_frames(context, longest, TRAINING) // 2
-    n_positions = len(TRAINING.positions(longest)[0]) if context == "dynamic" else dims.n_audio_ctx
+    window = batch_window(batch, context)
     learned = sum(n_learned(e, korean_tokenizer()) for e in batch)
     n_tokens = label_tensors(batch, korean_tokenizer())[0].shape[1]
-    return 2 * multiply_adds(dims, len(batch), n_positions, n_tokens, round_up(learned, LEARNED_STEP), n_heard)
+    n_learning = round_up(learned, LEARNED_STEP)
+    return 2 * multiply_adds(dims, len(batch), len(window.counts), n_tokens, n_learning, window.n_frames // 2)
 
 
 class Stopwatch:
@@ -196,7 +204,7 @@ def train_ours(model: Whisper, material: Material, context: Context, pace: Pace)
         pace()
 
     with watch.watching():
-        for _ in fit(model, examples, store, examples[:1], store, config, seed=SEED, progress=step_done):
+        for _ in fit(model, examples, LogMelSource(store), examples[:1], store, config, seed=SEED, progress=step_done):
             pass
 
 

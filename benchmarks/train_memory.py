@@ -15,17 +15,18 @@ from typing import Any, get_args
 
 import torch
 from demo_split import prepare
-from whisper.model import Whisper
 
 from kmed_bench.asr.features.store import FeatureStore, build_features
 from kmed_bench.asr.model.device import resolve_precision
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import dimensions
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Context, TrainConfig, load_config
 from kmed_bench.core.schema import SIZES
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.training.batches import Example, build_examples
 from kmed_bench.training.fit import fit, seed_everything
+from kmed_bench.training.sources import LogMelSource
 
 CONTEXTS = get_args(Context)
 
@@ -75,15 +76,15 @@ def main() -> None:
     for name, parameter in model.named_parameters():
         if "embedding" in name:  # openai-whisper leaves these uninitialised
             torch.nn.init.normal_(parameter, std=0.02)
-    train, valid = (material(args.folder, part) for part in ("train", "valid"))
+    (examples, store), valid = (material(args.folder, part) for part in ("train", "valid"))
     config = TrainConfig(epochs=1, batch_size=args.batch_size, audio_context=args.context)
     prepared, started = peak_bytes(), time.perf_counter()
-    (result,) = fit(model, *train, *valid, config, seed=0)
+    (result,) = fit(model, examples, LogMelSource(store), *valid, config, seed=0)
     facts = {
         "prepared_bytes": prepared,  # imports, random weights and features
         "peak_bytes": peak_bytes(),
         "seconds": time.perf_counter() - started,
-        "clips": len(train[0]),
+        "clips": len(examples),
         "train_loss": result.train_loss,
         "valid_loss": result.valid_loss,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from peers_train import prepare_transformers, train_original, train_transformers, write_recordings
-from whisper.model import Whisper
 
 from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Context, DataConfig, EvalConfig, SplitConfig, TrainConfig
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.ingest.manifest import ingest
@@ -25,6 +26,7 @@ from kmed_bench.corpus.splitting.split import split_manifest
 from kmed_bench.scoring.measures import count_utterances, rates
 from kmed_bench.training.batches import Example, build_examples, epoch_order
 from kmed_bench.training.fit import fit, seed_everything
+from kmed_bench.training.sources import LogMelSource
 
 DECODING = EvalConfig()
 SIDE = DataConfig.transcript_side
@@ -74,7 +76,8 @@ class Comparison:
 
     def _ours(self, model: Whisper, seed: int, context: Context) -> Iterator[object]:
         config = dataclasses.replace(self.config, audio_context=context)
-        return fit(model, self.train, self.stores["train"], self.valid, self.stores["valid"], config, seed=seed)
+        source = LogMelSource(self.stores["train"])
+        return fit(model, self.train, source, self.valid, self.stores["valid"], config, seed=seed)
 
     def _original(self, model: Whisper, seed: int) -> Iterator[object]:
         settings = {"lr": self.config.lr, "max_len": self.config.max_len}
@@ -93,15 +96,13 @@ class Comparison:
 
     def test_cer(self, model: Whisper, context: Context = "full") -> float:
         """Return the CER of the test part's transcripts, decoded greedily in a window; for all in one arithmetic."""
-        predictions = predict_part(
-            model.eval(),
-            self.split.parts["test"],
-            self.stores["test"],
+        options = DecodingOptions(
             batch_size=DECODING.batch_size,
             context=context,
             precision="bf16" if resolve_precision("auto", model.device) == "bf16" else "fp32",
             max_new_tokens=DECODING.max_new_tokens,
         )
+        predictions = predict_part(model, self.split.parts["test"], self.stores["test"], options)
         cer = rates(count_utterances(predictions, SIDE))["cer"]
         assert cer is not None
         return cer

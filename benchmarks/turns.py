@@ -1,6 +1,7 @@
 """Competitors that take turns, each a process of its own: one computes a block of steps, and the others wait.
 
-Processes, since what is compared includes how each holds memory: training keeps what is freed (training/heap.py).
+Processes, since what is compared includes how each holds memory: training keeps what is freed
+(training/cpu_bf16/malloc.py).
 """
 
 import multiprocessing

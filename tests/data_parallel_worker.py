@@ -13,6 +13,7 @@ from kmed_bench.config import TrainConfig
 from kmed_bench.training.batches import build_examples
 from kmed_bench.training.fit import fit
 from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.sources import LogMelSource
 
 
 def main() -> None:
@@ -24,7 +25,9 @@ def main() -> None:
     examples, _ = build_examples(part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())
     model = load_weights(checkpoint)
     config = TrainConfig(epochs=2, batch_size=4, lr=1e-3, precision="fp32", audio_context="dynamic")
-    results = list(fit(model, examples[:9], store, examples[9:], store, config, seed=0, parallel=parallel))
+    results = list(
+        fit(model, examples[:9], LogMelSource(store), examples[9:], store, config, seed=0, parallel=parallel)
+    )
     if parallel.is_main:
         torch.save({"results": [vars(r) for r in results], "model": model.state_dict(), "world": parallel.world}, out)
 

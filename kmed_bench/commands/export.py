@@ -9,8 +9,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
-    from whisper.model import Whisper
-
+    from kmed_bench.asr.model.whisper import Whisper
     from kmed_bench.config import Config
     from kmed_bench.pipeline.export import DriftCheck
 

@@ -28,10 +28,10 @@ def register(commands: Commands) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from kmed_bench.report.imported import imported_section
+    from kmed_bench.report.original import imported_section
     from kmed_bench.report.page import write_report
     from kmed_bench.report.study import read_section
-    from kmed_bench.tracking.original.importing import read_imported
+    from kmed_bench.tracking.original.log_import import read_imported
     from kmed_bench.tracking.read import read_bench
     from kmed_bench.tracking.store import open_store
 

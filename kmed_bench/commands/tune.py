@@ -14,7 +14,16 @@ def register(commands: Commands) -> None:
         "tune",
         _tune,
         "Search training settings of one size (--size) by decoded valid CER; run it again, anywhere, to join.",
-        reads=["model.sizes", "model.weights", "features", "train", "eval", "tracking.uri", "tune"],
+        reads=[
+            "data.transcript_side",
+            "model.sizes",
+            "model.weights",
+            "features",
+            "train",
+            "eval",
+            "tracking.uri",
+            "tune",
+        ],
         short={"size": "model.sizes", "trials": "tune.trials"},
     )
     tune.add_argument("split", type=Path, help="a folder that `split` wrote")

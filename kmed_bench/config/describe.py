@@ -107,8 +107,8 @@ def _join(words: Iterable[str]) -> str:
 
 
 def profile_values(profiles: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return by dotted key the values of profiles that differ from the default, by profile."""
-    values = {profile: shown_values(load_config(profile)) for profile in profiles}
+    """Return by dotted key the values of profiles that differ from the default, by the profile's name."""
+    values = {config.profile: shown_values(config) for config in map(load_config, profiles)}
     return {
         key: {profile: shown[key] for profile, shown in values.items() if shown[key] != setting.default}
         for key, setting in describe_settings().items()

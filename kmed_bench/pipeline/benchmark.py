@@ -27,7 +27,7 @@ from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome
 from kmed_bench.report.page import write_report
 from kmed_bench.scoring import ScoringOptions
 from kmed_bench.scoring.significance import compare_sizes, comparisons_file
-from kmed_bench.tracking.original.log_format import write_original_log
+from kmed_bench.tracking.original.log_export import export_logs
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench
 from kmed_bench.tracking.run import TrackedRun
@@ -187,7 +187,7 @@ def _make_report(uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBenc
 
 def _write_original_logs(uri: str, bench: TrackedRun, folder: Path) -> None:
     """Write each size's curves in the original benchmark's format, which its plotting code reads."""
-    files, left_out = write_original_log(read_bench(uri, bench.run_id), folder)
+    files, left_out = export_logs(read_bench(uri, bench.run_id), folder)
     for path in files.values():
         bench.log_file(path)
         log.info("In the original's format: %s", path)

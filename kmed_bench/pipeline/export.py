@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from whisper.model import Whisper
 
 from kmed_bench.asr.model.weights import save_weights
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.asr.runtimes.formats import Format, open_folder
 from kmed_bench.asr.runtimes.hf_format import write_hf_folder

@@ -5,10 +5,9 @@ import functools
 import logging
 from pathlib import Path
 
-from whisper.model import Whisper
-
 from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, training_digest
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError

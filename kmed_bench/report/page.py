@@ -9,9 +9,9 @@ from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import tables
 from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style
-from kmed_bench.report.html import render
 from kmed_bench.report.page_tables import make_frames, make_views, size_costs
 from kmed_bench.report.plots import Plot
+from kmed_bench.report.rendering import render
 from kmed_bench.report.sections import ExtraSection, PlacedSection, save_sections
 from kmed_bench.report.table_view import View
 

@@ -12,7 +12,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import STATES, Confirmation, StudyRecord, StudyTrial
-from kmed_bench.report.html import render
+from kmed_bench.report.rendering import render
 from kmed_bench.report.sections import ExtraFigure, ExtraSection, save_sections
 from kmed_bench.report.table_view import Column, View, format_value
 

@@ -46,25 +46,24 @@ def read_bench(uri: str, run_id: str | None = None) -> BenchRecord:
 
 
 def _latest_bench(client: MlflowClient, uri: str) -> Run:
-    found = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=1)
-    if not found:
+    benches = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=1)
+    if not benches:
         raise KmedError(
-            f"The tracking store {without_password(uri)} holds no benchmark; make one with `kmed-bench run`, or name "
+            f"The tracking store {without_password(uri)} has no benchmark; make one with `kmed-bench run`, or name "
             "the store that has one with tracking.uri or MLFLOW_TRACKING_URI."
         )
-    return found[0]
+    return benches[0]
 
 
 def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
     try:
         run = client.get_run(run_id)
     except MlflowException:
-        known = [
-            f"{r.info.run_id} ({r.info.run_name})" for r in search_runs(client, "tags.`kmed.kind` = 'bench'", limit=3)
-        ]
+        latest = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=3)
+        listed = ", ".join(f"{bench.info.run_id} ({bench.info.run_name})" for bench in latest)
         raise KmedError(
             f"Run {run_id!r} is not in the tracking store {without_password(uri)}; its latest benchmarks are: "
-            f"{', '.join(known) or 'none'}."
+            f"{listed or 'none'}."
         ) from None
     kind = run.data.tags.get("kmed.kind")
     if kind != "bench":
@@ -162,12 +161,12 @@ def _histories(client: MlflowClient, runs: Sequence[Run]) -> dict[str, pd.DataFr
     table = pd.DataFrame(rows, columns=["run_id", "metric", "step", "timestamp", "value"])
     table = table.sort_values(["metric", "step", "timestamp"], kind="stable")
     table = table.drop_duplicates(["run_id", "metric", "step"], keep="last")
-    found = {
+    by_run = {
         run_id: part[list(_HISTORY_COLUMNS)].reset_index(drop=True)
         for run_id, part in table.groupby("run_id", sort=False)
     }
     empty = table[list(_HISTORY_COLUMNS)].iloc[:0]
-    return {run.info.run_id: found.get(run.info.run_id, empty) for run in runs}
+    return {run.info.run_id: by_run.get(run.info.run_id, empty) for run in runs}
 
 
 def _epoch_points(client: MlflowClient, runs: Sequence[Run]) -> Iterator[tuple[str, Metric]]:
@@ -184,5 +183,5 @@ def _epoch_points(client: MlflowClient, runs: Sequence[Run]) -> Iterator[tuple[s
             yield from ((run_id, point) for run_id in run_ids for point in client.get_metric_history(run_id, name))
             continue
         for first in range(0, len(run_ids), _BULK_RUNS):
-            for found in in_bulk(run_ids[first : first + _BULK_RUNS], name, _BULK_POINTS):
-                yield found.run_id, found
+            for point in in_bulk(run_ids[first : first + _BULK_RUNS], name, _BULK_POINTS):
+                yield point.run_id, point

@@ -1,47 +1,42 @@
-"""Which parameters are trained, and how: frozen encoder, low-rank adapters, recomputed activations."""
-
-import contextlib
-import functools
+"""Which parameters are trained: all, the decoder's, or low-rank adapters."""
 
 import torch
-from torch.utils.checkpoint import checkpoint
 from whisper.model import Whisper
 
-from kmed_bench.asr.model.patching import patched_methods
 from kmed_bench.config import TrainConfig
 
-# The projections of all attention, cross-attention included; the decoder's alone where the encoder is frozen.
+# The projections of all attentions, cross-attention included.
 _PROJECTIONS = r"\.blocks\.\d+\.(attn|cross_attn)\.(query|key|value|out)"
-_ADAPTER = "default"  # peft's own name for a lone adapter
+_ADAPTER = "default"  # peft's name for a single adapter
 
 
 def prepare(model: Whisper, config: TrainConfig) -> list[torch.nn.Parameter]:
     """Return the parameters to train, in the model's order, after freezing and adapting the model in place.
 
-    A frozen encoder needs no more than ``requires_grad=False``: Whisper has no dropout and no running
-    statistics, so that its output is the same in training and evaluation, and autograd keeps none of
-    its activations. Give the optimizer these parameters alone, or weight decay would move the frozen ones.
+    To freeze the encoder, ``requires_grad=False`` is enough: Whisper has no dropout and no running statistics, so its
+    output is the same in training and evaluation, and autograd keeps none of its activations. The optimizer must get
+    only the returned parameters, since weight decay would change the frozen ones.
 
-    Adapters follow Hu et al. 2021 (LoRA): W + (lora_alpha / lora_rank) B A, with B = 0 at the start, so that
-    the prepared model writes what it wrote before. Everything but A and B is frozen. A is drawn from
-    torch's global generator: seed it before, and prepare a model before its training state is loaded.
+    Adapters follow Hu et al. 2021 (LoRA): W + (lora_alpha / lora_rank) B A, with B = 0 at the start, so the prepared
+    model writes what it wrote before. Everything except A and B is frozen. A is drawn from torch's global generator:
+    seed that first, and prepare a model before loading its training state.
 
     Parameters
     ----------
     model : Whisper
-        Prepared once; its adapters stay in place, in decoding too. ``merged_state`` hands it over.
+        Prepared only once; its adapters stay, also in decoding. ``merged_state`` merges them.
     config : TrainConfig
         ``freeze_encoder``, ``lora_rank`` and ``lora_alpha`` are read.
     """
     if config.lora_rank is not None:
-        # peft loads transformers, which takes seconds; only those who asked for adapters wait.
+        # peft loads transformers, which takes seconds.
         from peft import LoraConfig, inject_adapter_in_model
 
-        rooms = "decoder" if config.freeze_encoder else "(encoder|decoder)"
+        halves = "decoder" if config.freeze_encoder else "(encoder|decoder)"
         adapters = LoraConfig(
             r=config.lora_rank,
             lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # named int, used as any number
-            target_modules=rooms + _PROJECTIONS,
+            target_modules=halves + _PROJECTIONS,
         )
         inject_adapter_in_model(adapters, model, adapter_name=_ADAPTER)
     if config.freeze_encoder:
@@ -51,10 +46,10 @@ def prepare(model: Whisper, config: TrainConfig) -> list[torch.nn.Parameter]:
 
 @torch.no_grad()
 def merged_state(model: Whisper) -> dict[str, torch.Tensor]:
-    """Return the state in openai-whisper's own names, adapters merged; the model itself stays as it is.
+    """Return the state under openai-whisper's names, adapters merged; the model itself does not change.
 
-    As with ``state_dict``, tensors that need no merging share the live model's memory: write them, or
-    clone them, before the next step.
+    As with ``state_dict``, tensors that need no merging share the model's memory: write or clone them before the next
+    step.
     """
     state: dict[str, torch.Tensor] = {
         name.replace(".base_layer.", "."): tensor.detach()
@@ -65,20 +60,3 @@ def merged_state(model: Whisper) -> dict[str, torch.Tensor]:
         if hasattr(module, "get_delta_weight"):  # peft's adapted layers
             state[f"{name}.weight"] = module.base_layer.weight + module.get_delta_weight(_ADAPTER)
     return state
-
-
-def checkpointed(model: Whisper) -> contextlib.AbstractContextManager[None]:
-    """Keep no activations within the blocks of encoder and decoder: backward computes them again.
-
-    Only a block's input stays in memory until then, for about a third more time (Chen et al. 2016).
-    Gradients are the same. Evaluation and decoding inside the context work and cost nothing more.
-    """
-    # Blocks of a frozen encoder have no backward, so there is nothing to spare.
-    blocks = [
-        block
-        for block in (*model.encoder.blocks, *model.decoder.blocks)
-        if any(parameter.requires_grad for parameter in block.parameters())
-    ]
-    # No block draws random numbers, so their state need not be kept and restored.
-    options = {"use_reentrant": False, "preserve_rng_state": False}
-    return patched_methods(blocks, "forward", lambda block: functools.partial(checkpoint, block.forward, **options))

@@ -1,4 +1,4 @@
-"""Training examples and batches: which tokens go in, which are learned, how long a batch is."""
+"""Training examples, their tokens as tensors, and the order of batches in an epoch."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,18 +8,21 @@ import torch
 from whisper.tokenizer import Tokenizer
 
 from kmed_bench.asr.features.store import FeatureSource
-from kmed_bench.asr.model.tokenizer import N_TEXT_CTX
-from kmed_bench.asr.model.windows import TRAINING, bucket_frames, chunks, round_up, thinned_after, window_frames
+from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, korean_tokenizer
+from kmed_bench.asr.model.whisper import EncoderOutput
+from kmed_bench.asr.model.windows import TRAINING, Window
 from kmed_bench.config import Context
+from kmed_bench.core.batching import chunks, round_up
 from kmed_bench.core.errors import KmedError
 from kmed_bench.text.marks import Policy, resolve_marks
 
 IGNORED = -100  # cross_entropy's mark for positions without a loss
 
-_TOKENS = 8
+# The decoder's tokens are padded to a multiple of this, since each shape is compiled (`asr.model.windows`).
+_TOKENS_STEP = 8
 
-# Clips of like length go together within pools of this many batches: dynamic batches hold
-# little padding, and the order stays as good as random.
+# Clips are sorted by length within pools of this many batches: dynamic batches then hold little padding, and the order
+# is still nearly random.
 _BATCHES_PER_POOL = 16
 
 
@@ -32,9 +35,9 @@ class Example:
     tokens : tuple of int
         ``<|startoftranscript|><|ko|><|transcribe|><|notimestamps|>`` text ``<|endoftext|>``.
     text : str
-        What the tokens say: the label with its marks resolved.
+        The label with its marks resolved, which the tokens encode.
     n_frames : int
-        Frames of 10 ms.
+        Frames of 10 ms, at the speed of the epoch.
     """
 
     utterance_id: str
@@ -45,35 +48,41 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Tensors of one step.
+    """What one forward pass of training reads.
 
     Attributes
     ----------
-    mel : torch.Tensor
-        Shape (batch, 80, n_frames).
+    audio : torch.Tensor or EncoderOutput
+        Log-mel frames, shape (batch, 80, ``window.n_frames``), or the output of a frozen encoder for the same window,
+        its features of shape (batch, n_positions, n_state).
+    window : Window
+        The part of the 30 s audio window that is computed; every part of a batch has the batch's window.
     inputs, targets : torch.Tensor
-        Shape (batch, n_tokens), n_tokens a multiple of 8; targets are the inputs one step on, ``IGNORED`` on the
-        prompt and beyond the end-of-text token, which itself is learned.
-    thin_after : int, optional
-        Frames after which the window's silence is thinned out (``thin.TRAINING``); None: it is computed as it is.
+        Shape (batch, n_tokens), n_tokens a multiple of 8. Targets are the inputs one step on, ``IGNORED`` on the prompt
+        and after the end-of-text token, which itself is learned.
     """
 
     examples: tuple[Example, ...]
-    mel: torch.Tensor
+    audio: torch.Tensor | EncoderOutput
+    window: Window
     inputs: torch.Tensor
     targets: torch.Tensor
-    thin_after: int | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch with its tensors on a device."""
+        moved = (tensor.to(device) for tensor in (self.inputs, self.targets))
+        return Batch(self.examples, self.audio.to(device), self.window, *moved)
 
 
 def build_examples(
-    part: pd.DataFrame, store: FeatureSource, *, policy: Policy, max_len: int, tokenizer: Tokenizer
+    part: pd.DataFrame, features: FeatureSource, *, policy: Policy, max_len: int, tokenizer: Tokenizer
 ) -> tuple[list[Example], list[str]]:
-    """Return the examples of a part, and the ids whose label has more than max_len tokens.
+    """Return a part's examples, and the ids of the utterances whose label has more than max_len tokens.
 
     Parameters
     ----------
     max_len : int
-        Limit on text tokens and the end-of-text token together.
+        Maximum number of text tokens plus the end-of-text token.
 
     Raises
     ------
@@ -85,42 +94,30 @@ def build_examples(
     examples, too_long = [], []
     for name, label in zip(part["utterance_id"], part["text"], strict=True):
         text = resolve_marks(label, policy)
-        # Whisper writes a space before the first word; without it the first token would be a stranger.
+        # Whisper's transcripts start with a space; without it the first token is one that it never saw there.
         tokens = tokenizer.encode(" " + text.strip())
         if len(tokens) + 1 > limit:
             too_long.append(name)
         else:
-            examples.append(Example(name, (*prompt, *tokens, tokenizer.eot), text, store.n_frames(name)))
+            examples.append(Example(name, (*prompt, *tokens, tokenizer.eot), text, features.n_frames(name)))
     if not examples:
         raise KmedError(f"All {len(part)} labels have more than max_len={max_len} tokens; raise train.max_len.")
     return examples, too_long
 
 
-def make_batch(
-    examples: Sequence[Example],
-    frames: FeatureSource,
-    context: Context,
-    tokenizer: Tokenizer,
-    *,
-    among: Sequence[Example] | None = None,
-) -> Batch:
-    """Return the tensors of some examples, in the window that a context gives their batch.
+def batch_window(examples: Sequence[Example], context: Context) -> Window:
+    """Return the window in which training computes a batch."""
+    return Window.for_clips(context, max(e.n_frames for e in examples), TRAINING)
 
-    Parameters
-    ----------
-    among : sequence of Example, optional
-        The batch that the examples are a piece of: its longest clip sets the window, so that pieces
-        compute what the whole would.
-    """
-    longest = bucket_frames(max(frames.n_frames(e.utterance_id) for e in among or examples))
-    mel = frames.window([e.utterance_id for e in examples], window_frames(context, longest, TRAINING))
-    inputs, targets = label_tensors(examples, tokenizer)
-    return Batch(tuple(examples), mel, inputs, targets, thin_after=thinned_after(context, longest))
+
+def make_batch(examples: Sequence[Example], audio: torch.Tensor | EncoderOutput, window: Window) -> Batch:
+    """Return examples with their audio for a window as a batch, or as part of one."""
+    return Batch(tuple(examples), audio, window, *label_tensors(examples, korean_tokenizer()))
 
 
 def label_tensors(examples: Sequence[Example], tokenizer: Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the decoder's inputs and targets, shape (batch, n_tokens), as `Batch` describes them."""
-    n_tokens = round_up(max(len(e.tokens) for e in examples) - 1, _TOKENS)
+    n_tokens = round_up(max(len(e.tokens) for e in examples) - 1, _TOKENS_STEP)
     n_prompt = len(tokenizer.sot_sequence_including_notimestamps)
     inputs = torch.full((len(examples), n_tokens), tokenizer.eot)
     targets = torch.full((len(examples), n_tokens), IGNORED)
@@ -132,7 +129,7 @@ def label_tensors(examples: Sequence[Example], tokenizer: Tokenizer) -> tuple[to
 
 
 def n_learned(example: Example, tokenizer: Tokenizer) -> int:
-    """Return how many tokens of an example have a loss: all after the prompt."""
+    """Return the number of an example's tokens that have a loss: all after the prompt."""
     return len(example.tokens) - len(tokenizer.sot_sequence_including_notimestamps)
 
 
@@ -144,12 +141,12 @@ def epoch_order(
     epoch: int,
     group: Callable[[Example], int] | None = None,
 ) -> list[list[Example]]:
-    """Return the batches of an epoch: a shuffle that depends on (seed, epoch) alone, lengths bucketed.
+    """Return an epoch's batches, shuffled as (seed, epoch) determine, clips of similar length together.
 
     Parameters
     ----------
     group : callable, optional
-        Batches hold only examples for which it gives the same number, such as the same window.
+        A batch holds only examples for which it returns the same number, such as their bucket.
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     shuffled = [examples[i] for i in torch.randperm(len(examples), generator=generator).tolist()]
@@ -158,13 +155,13 @@ def epoch_order(
         pool = batch_size * _BATCHES_PER_POOL
         pools = [sorted(pooled, key=lambda e: e.n_frames) for pooled in chunks(shuffled, pool)]
     else:
-        kinds = sorted({group(e) for e in examples})
-        pools = [[e for e in shuffled if group(e) == kind] for kind in kinds]
+        keys = sorted({group(e) for e in examples})
+        pools = [[e for e in shuffled if group(e) == key] for key in keys]
     for pooled in pools:
         batches += chunks(pooled, batch_size)
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
 def by_length(examples: Sequence[Example], batch_size: int) -> list[list[Example]]:
-    """Return batches in order of length, longest first, so that a lack of memory shows at once."""
+    """Return batches in order of length, the longest first: if memory is short, the first one shows it."""
     return list(chunks(sorted(examples, key=lambda e: (-e.n_frames, e.utterance_id)), batch_size))

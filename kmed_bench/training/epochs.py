@@ -4,15 +4,14 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from whisper.model import Whisper
-
-from kmed_bench.asr.decoding.decode import predict_as_set
+from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import FeatureStore, build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import cache_folder
-from kmed_bench.config import Config, EvalConfig, TrainConfig
+from kmed_bench.asr.model.whisper import Whisper
+from kmed_bench.config import Config, EvalConfig
 from kmed_bench.core.console import Tick, track
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import PARTS
@@ -21,9 +20,10 @@ from kmed_bench.scoring.measures import count_utterances, rates
 from kmed_bench.text.marks import Policy
 from kmed_bench.training import adapt
 from kmed_bench.training.batches import Example, build_examples
-from kmed_bench.training.encoder_outputs import EncoderOutputStore, build_encoder_outputs
+from kmed_bench.training.encoder_outputs import build_encoder_outputs
 from kmed_bench.training.fit import EpochResult, fit
 from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.sources import EncoderOutputSource, LogMelSource, SpeedPerturbedSource, TrainingSource
 from kmed_bench.training.state import StateKeeper
 
 
@@ -134,13 +134,10 @@ def train_epochs(
     parallel = parallel or Parallel()
     done = earlier_epochs(states)
     train, valid = (training_examples(speech, part, config)[0] for part in ("train", "valid"))
-    source: Any = speech.speeds or speech.stores["train"]
-    if encodes_once(config.train):
-        source = _encode_train(model, speech, train, config, parallel)
     results = fit(
         model,
         train,
-        source,
+        _training_source(model, speech, train, config, parallel),
         valid,
         speech.stores["valid"],
         config.train,
@@ -177,17 +174,16 @@ def earlier_epochs(states: StateKeeper | None) -> list[ScoredEpoch]:
     return [ScoredEpoch(**epoch) for epoch in states.account.get("epochs", [])] if states else []
 
 
-def encodes_once(config: TrainConfig) -> bool:
-    """Return whether encoder output can be computed once: a frozen encoder with the same input each epoch."""
-    varied = config.spec_augment or config.speed_factors or config.lora_rank
-    return config.freeze_encoder and not varied
-
-
-def _encode_train(
+def _training_source(
     model: Whisper, speech: FeaturizedSplit, train: Sequence[Example], config: Config, parallel: Parallel
-) -> EncoderOutputStore:
+) -> TrainingSource:
+    if speech.speeds:
+        return SpeedPerturbedSource(speech.speeds)
+    if not config.train.freeze_encoder or config.train.spec_augment or config.train.lora_rank:
+        return LogMelSource(speech.stores["train"])
+    # A frozen encoder that reads the same in each epoch is computed once.
     with parallel.main_first():
-        return build_encoder_outputs(
+        store = build_encoder_outputs(
             model,
             speech.stores["train"],
             [e.utterance_id for e in train],
@@ -196,6 +192,7 @@ def _encode_train(
             dtype=config.features.dtype,
             budget_bytes=int(config.features.cache_gib * 2**30),
         )
+    return EncoderOutputSource(store)
 
 
 def _out_of_patience(epochs: Sequence[ScoredEpoch], patience: int | None) -> bool:
@@ -214,8 +211,9 @@ def decode_part(
 ) -> list[Prediction]:
     """Return a part's decoded transcripts in its order; the clips are dealt to the processes."""
     parallel, rows = parallel or Parallel(), speech.split.parts[part]
-    own = predict_as_set(model, rows.iloc[parallel.rank :: parallel.world], speech.stores[part], config)
-    decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(own)}
+    share = rows.iloc[parallel.rank :: parallel.world]
+    predictions = predict_part(model, share, speech.stores[part], DecodingOptions.from_config(config))
+    decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(predictions)}
     return [decoded[name] for name in rows["utterance_id"]]
 
 

@@ -18,8 +18,8 @@ from whisper.tokenizer import Tokenizer
 
 from kmed_bench.asr.features.store import FeatureSource
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
-from kmed_bench.asr.model.windows import chunks
 from kmed_bench.config import TrainConfig
+from kmed_bench.core.batching import chunks
 from kmed_bench.scoring.edits import count_errors
 from kmed_bench.training.batches import Example
 

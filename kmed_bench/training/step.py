@@ -1,4 +1,4 @@
-"""One optimizer step: a batch in pieces, its loss summed, faults stopped before they reach the weights."""
+"""One optimizer step: a batch in micro-batches, its loss summed, faults caught before they reach the weights."""
 
 import dataclasses
 import logging
@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
 
 from kmed_bench.asr.model.device import Precision
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
-from kmed_bench.asr.model.windows import chunks
+from kmed_bench.asr.model.whisper import EncoderOutput, Whisper
 from kmed_bench.config import TrainConfig
+from kmed_bench.core.batching import chunks
 from kmed_bench.core.errors import KmedError
 from kmed_bench.scoring.edits import token_text_cer
 from kmed_bench.training.batches import IGNORED, Batch, Example, n_learned
@@ -22,7 +22,7 @@ from kmed_bench.training.parallel import Parallel
 log = logging.getLogger(__name__)
 
 FAULTY_BATCH_NAME = "faulty-batch.pt"
-# What fp16's loss scale falls under only when every step overflows: the model, not the scale, is at fault.
+# fp16's loss scale falls below this only if every step overflows: then the model is at fault, not the scale.
 _SMALLEST_SCALE = 1.0
 
 MakeBatch = Callable[[Sequence[Example]], Batch]
@@ -46,19 +46,19 @@ class Sums:
 
 
 class Stepper:
-    """Takes the optimizer steps of a training.
+    """The optimizer steps of a training.
 
     Parameters
     ----------
     network : torch.nn.Module
         A `LossNetwork`, wrapped by ``parallel`` where several processes train.
     folder : Path, optional
-        Where a faulty batch is kept for inspection; it is speech, so it is never logged.
+        Where a faulty batch is saved for inspection; it is speech, so it is never logged.
 
     Attributes
     ----------
     micro_batches : int
-        In how many pieces a process computes its share of a batch.
+        Number of micro-batches in which a process computes its share of a batch.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Stepper:
         Parameters
         ----------
         make : callable
-            Turns some of the examples into tensors, in the window of all of them.
+            Returns some of the examples as a `Batch`, in the window of all of them.
         where : str
-            What an error calls the step.
+            Name of the step in errors.
 
         Raises
         ------
@@ -113,30 +113,26 @@ class Stepper:
         """Leave the gradient of the batch's mean loss on the parameters; return this process's sums."""
         self.optimizer.zero_grad(set_to_none=True)
         n_tokens = sum(n_learned(e, self._tokenizer) for e in examples)
-        # A process without a clip in a last, short batch computes one for nothing: the others wait for its gradient.
-        own = self.parallel.share(examples)
-        weight = float(self.parallel.world) / n_tokens if own else 0.0
+        # A process that has no clip of a last, short batch computes another's, without weight: the others wait for its
+        # gradient.
+        share = self.parallel.share(examples)
+        weight = float(self.parallel.world) / n_tokens if share else 0.0
         sums = Sums()
-        pieces = list(chunks(own or list(examples[:1]), math.ceil(max(len(own), 1) / self.micro_batches)))
-        for i, piece in enumerate(pieces):
-            batch = make(piece)
-            with self.parallel.synchronised(self.network, i + 1 == len(pieces)):
-                loss, best = self._forward(batch)
-                # Engines average gradients over processes; the weight makes that the mean over all tokens.
+        parts = list(chunks(share or list(examples[:1]), math.ceil(max(len(share), 1) / self.micro_batches)))
+        for i, part in enumerate(parts):
+            batch = make(part)
+            with self.parallel.synchronised(self.network, i + 1 == len(parts)):
+                moved = batch.to(self.model.device)
+                loss, best = self.network(moved.audio, moved.inputs, moved.targets, moved.window)
+                # Gradients are averaged over processes; the weight makes that the mean over all tokens.
                 self.scaler.scale(loss * weight).backward()
-            if own:
+            if share:
                 errors, characters = _teacher_forced_errors(batch, best, self._tokenizer)
                 sums.add(Sums(loss.item(), int((batch.targets != IGNORED).sum()), errors, characters))
         return sums
 
-    def _forward(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        device = self.model.device
-        tensors = (t.to(device) for t in (batch.mel, batch.inputs, batch.targets))
-        loss, best = self.network(*tensors, thin_after=batch.thin_after)
-        return loss, best
-
     def _clip(self) -> float:
-        """Return the gradient's norm, after which it is at most the limit where there is one."""
+        """Limit the gradient's norm if the settings ask for it; return the norm from before."""
         norm = total_norm([p.grad for p in self._trained if p.grad is not None])
         if self.config.grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self._trained, self.config.grad_clip, norm)
@@ -144,31 +140,32 @@ class Stepper:
 
     def _check(self, sums: Sums, norm: float, examples: Sequence[Example], make: MakeBatch, where: str) -> None:
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= _SMALLEST_SCALE
-        # fp16 leaves out steps whose scaled gradient overflows, and lowers the scale: that is no fault.
+        # With fp16, a step whose scaled gradient overflows is skipped and the scale lowered: that is no fault.
         if math.isfinite(sums.loss) and (math.isfinite(norm) or overflow):
             return
-        own = self.parallel.share(examples) or list(examples[:1])
+        share = self.parallel.share(examples) or list(examples[:1])
         kept = ""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / FAULTY_BATCH_NAME
-            batch = make(own)
-            names = [e.utterance_id for e in own]
-            torch.save({"utterance_ids": names, "audio": batch.mel, "inputs": batch.inputs, "where": where}, path)
-            kept = f" The batch is kept in {path}, on this machine alone."
+            batch = make(share)
+            audio = batch.audio.features if isinstance(batch.audio, EncoderOutput) else batch.audio
+            names = [e.utterance_id for e in share]
+            torch.save({"utterance_ids": names, "audio": audio, "inputs": batch.inputs, "where": where}, path)
+            kept = f" The batch is kept in {path}, only on this machine."
         raise KmedError(
             f"The loss is {sums.loss} and its gradient's norm {norm} at {where} (utterances "
-            f"{', '.join(e.utterance_id for e in own)}). Lower train.lr (now {self.config.lr}), set "
+            f"{', '.join(e.utterance_id for e in share)}). Lower train.lr (now {self.config.lr}), set "
             f"train.grad_clip=1.0 or train.precision=fp32, and check these recordings.{kept}"
         )
 
     def _make_room(self, error: Exception, examples: Sequence[Example], where: str) -> None:
-        """Double the pieces after a lack of memory where that is wanted; raise otherwise, and for other errors."""
+        """Double the micro-batches if memory ran out and the settings allow it; raise otherwise."""
         if not _is_out_of_memory(error):
             raise error
         share = len(self.parallel.share(examples))
-        alone = self.parallel.world == 1  # other processes would be in the middle of an exchange with this one
-        if alone and self.config.out_of_memory == "halve" and self.micro_batches < share:
+        single = self.parallel.world == 1  # other processes would be in the middle of an exchange with this one
+        if single and self.config.out_of_memory == "halve" and self.micro_batches < share:
             self.micro_batches *= 2
             self.optimizer.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
@@ -182,7 +179,7 @@ class Stepper:
         raise KmedError(
             f"Memory ran out at {where}, with {math.ceil(share / self.micro_batches)} clips at once. Set {smaller}"
             "train.gradient_checkpointing=true, train.audio_context=dynamic, train.lora_rank=8 or a smaller size"
-            f"{', or train.out_of_memory=halve' if smaller and alone else ''}."
+            f"{', or train.out_of_memory=halve' if smaller and single else ''}."
         ) from None
 
 
@@ -190,12 +187,12 @@ def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the Euclidean norm of all gradients together."""
     if gradients[0].device.type != "cpu":
         return torch.nn.utils.get_total_norm(gradients)
-    # torch's norm reads memory at half the speed of a dot product on the CPU, which shows in short steps.
+    # On the CPU torch's norm reads memory at half the speed of a dot product, which is noticeable in short steps.
     return torch.stack([torch.dot(g.flatten(), g.flatten()) for g in gradients]).sum().sqrt()
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU torch has no type of its own for it; its kernels' library only says that it can't make one.
+    # On the CPU torch has no error type for it, and oneDNN only reports that it can't create a kernel.
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return any(words in str(error) for words in ("can't allocate memory", "could not create a primitive"))

@@ -37,7 +37,7 @@ def check_seeds(config: Config, seeds: Sequence[int]) -> None:
     if config.train.seeds[0] in seeds:
         raise KmedError(
             f"--confirm names seed {config.train.seeds[0]}, which the trials use: it helped to choose the best one, so "
-            "it can't confirm it. Give other seeds."
+            "it can't confirm it; give other seeds."
         )
 
 
@@ -53,18 +53,18 @@ def confirm_best(search: Search, seeds: Sequence[int]) -> None:
         log.info("Nothing to confirm: no complete trial beats the default settings.")
         return
     if not _claim(search):
-        log.info("Another process confirms the best trial; its page will say what it found.")
+        log.info("Another process is confirming the best trial; its report will have the result.")
         return
     try:
         default = [_train(search, find_default(search.config), seed, "default") for seed in seeds]
         tuned = [_train(search, best.params, seed, "best") for seed in seeds]
     finally:
         search.queue.study.set_user_attr(_OWNER, "")
-    found = compare_seeds(seeds, default, tuned)
-    write_confirmation(search.queue.study, best.number, found)
-    search.parent.log_metrics({"confirm/delta": found.delta, "confirm/low": found.low, "confirm/high": found.high})
-    search.parent.set_tags({"kmed.confirmed": found.verdict})
-    log.info(f"Best settings against the default ones on {len(seeds)} seeds: {found.verdict}.")
+    result = compare_seeds(seeds, default, tuned)
+    write_confirmation(search.queue.study, best.number, result)
+    search.parent.log_metrics({"confirm/delta": result.delta, "confirm/low": result.low, "confirm/high": result.high})
+    search.parent.set_tags({"kmed.confirmed": result.verdict})
+    log.info(f"Best settings compared to the default ones on {len(seeds)} seeds: {result.verdict}.")
 
 
 def compare_seeds(seeds: Sequence[int], default: Sequence[float], best: Sequence[float]) -> Confirmation:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.model.weights import Weights, cache_folder, load_weights
 from kmed_bench.config import Config, Range, adjust, digest, study_setup
+from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic
@@ -102,17 +103,15 @@ class Search:
         """
         if len(self.config.tune.objectives) > 1 and self.config.tune.pruner != "none":
             log.warning("With two objectives Optuna can't prune: every trial trains all its epochs.")
-        self._say_start()
+        self._log_start()
         self.speech(self.config)  # before any trial, which must not fail for what this machine lacks
         try:
             self.queue.work(self._objective, _TRIAL_ERRORS)
         except KeyboardInterrupt:
-            log.info(
-                f"Study {self.name}: this trial is interrupted and waits to be run again; the same command goes on."
-            )
+            log.info(f"Study {self.name}: the interrupted trial is queued again; the same command continues the study.")
             raise
 
-    def _say_start(self) -> None:
+    def _log_start(self) -> None:
         record = self.record()
         ended = sum(trial.state in ("complete", "pruned", "failed") for trial in record.slots())
         # Reported because it may be less than the settings ask for, if the training part is small.
@@ -156,10 +155,12 @@ class Search:
             lock.release()
             return self._train(trial, chosen)
         except optuna.TrialPruned as pruned:
-            log.info(f"Trial {trial.number} {pruned}; {_say(trial.params)}")
+            log.info(f"Trial {trial.number} {pruned}; {_settings_text(trial.params)}")
             raise
         except UpdateFinishedTrialError:
-            log.warning(f"Trial {trial.number} was given to another process: this one was silent for too long.")
+            log.warning(
+                f"Trial {trial.number} was given to another process, because this one missed too many heartbeats."
+            )
             raise
         except KeyboardInterrupt:
             trial.set_user_attr(INTERRUPTED, True)
@@ -169,14 +170,16 @@ class Search:
             log.error("Trial %d failed: %s", trial.number, error)
             raise
 
-    def _train(self, trial: optuna.Trial, chosen: dict[str, Any]) -> float | tuple[float, ...]:
+    def _train(self, trial: optuna.Trial, chosen: dict[str, Choice]) -> float | tuple[float, ...]:
         config = adjust(self.config, chosen)
         with self.parent.child("trial", f"trial-{trial.number:03d}") as run:
             trial.set_user_attr(RUN, run.run_id)
             self._describe(run, trial, config)
             with _matching_status(run):
                 best = self.train(run, config, config.train.seeds[0], trial=trial)
-        log.info(f"Trial {trial.number}: valid CER {best.valid_cer:.2%} at epoch {best.epoch}; {_say(chosen)}")
+        log.info(
+            f"Trial {trial.number}: valid CER {best.valid_cer:.2%} at epoch {best.epoch}; {_settings_text(chosen)}"
+        )
         return (best.valid_cer, best.decode_s) if len(config.tune.objectives) > 1 else best.valid_cer
 
     def _describe(self, run: TrackedRun, trial: optuna.Trial, config: Config) -> None:
@@ -215,10 +218,12 @@ class Search:
                     best = scored
         finally:
             if best is not None:
-                found = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer}
-                run.log_metrics({**found, "speed/valid_decode_s": best.decode_s})
+                metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer}
+                run.log_metrics({**metrics, "speed/valid_decode_s": best.decode_s})
         if best is None:
-            raise KmedError(f"Training of {self.name} came to no epoch; train.epochs is {config.train.epochs}.")
+            raise KmedError(
+                f"Training of {self.name} finished no epoch; train.epochs is {config.train.epochs}, the least is 1."
+            )
         return best
 
     def speech(self, config: Config) -> FeaturizedSplit:
@@ -254,7 +259,7 @@ def _epochs(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get(EPOCHS, 0))
 
 
-def _say(chosen: dict[str, Any]) -> str:
+def _settings_text(chosen: Mapping[str, Any]) -> str:
     shown = {name.removeprefix("train."): value for name, value in chosen.items()}
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()

@@ -1,19 +1,23 @@
+import dataclasses
+
 import pytest
 import torch
 import whisper
 from random_whisper import save_random_whisper
 from whisper.audio import N_FRAMES
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import ModelDimensions
 
 from kmed_bench.asr.decoding.beam import decode_beam
-from kmed_bench.asr.decoding.decode import decode_clips, decode_greedy
-from kmed_bench.asr.decoding.kv_cache import DecoderCache, fill_gaps, next_logits
+from kmed_bench.asr.decoding.decode import decode_clips
+from kmed_bench.asr.decoding.greedy import decode_greedy
 from kmed_bench.asr.decoding.logit_filters import LogitFilters, would_repeat
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import build_features
+from kmed_bench.asr.model.kv_cache import fill_gaps
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights
-from kmed_bench.asr.model.whisper import encode, encode_thinned
-from kmed_bench.asr.model.windows import DECODING, bucket_frames
+from kmed_bench.asr.model.whisper import EncoderOutput, Whisper
+from kmed_bench.asr.model.windows import DECODING, Window
 from kmed_bench.config import load_config
 from kmed_bench.core.errors import KmedError
 
@@ -46,59 +50,55 @@ def short(tmp_path_factory):
     return load_weights(save_random_whisper(tmp_path_factory.mktemp("short") / "short.pt"))
 
 
-def hear(model, n_clips, seed):
+def encode_noise(model, n_clips, seed):
     """Return encoder output of noise of several loudnesses."""
     generator = torch.Generator().manual_seed(seed)
     loudness = torch.linspace(0.2, 5, n_clips)[:, None, None]
     with torch.inference_mode():
-        return encode(model, torch.randn(n_clips, 80, 3000, generator=generator) * loudness)
+        return model.encode(torch.randn(n_clips, 80, 3000, generator=generator) * loudness).features
 
 
-def by_whisper(model, features, *, patience=None):
+def by_whisper(model, features):
     """Return openai-whisper's tokens clip by clip, from the same encoder output."""
     options = whisper.DecodingOptions(
-        language="ko", without_timestamps=True, fp16=False, beam_size=5, patience=patience,
+        language="ko", without_timestamps=True, fp16=False, beam_size=5,
         sample_len=min(40, model.dims.n_text_ctx // 2),
     )  # fmt: skip
     return [whisper.decode(model, clip, options).tokens for clip in features]
 
 
-def by_us(model, features, **settings):
-    settings = {"beam_size": 5, "max_new_tokens": 40, **settings}
-    return [w.tokens for w in decode_beam(model, features, korean_tokenizer(), **settings)]
+def by_us(model, features, search=decode_beam, **settings):
+    options = DecodingOptions(**{"beam_size": 5, "max_new_tokens": 40, **settings})
+    return [decoded.tokens for decoded in search(model, EncoderOutput(features), options)]
 
 
-@pytest.mark.parametrize("patience", [None, 0.4, 2.0])
 @pytest.mark.parametrize("name", ["tiny", "ending", "short"])
-def test_beams_write_what_openai_whispers_write(name, patience, request):
+def test_beams_write_what_openai_whispers_write(name, request):
     model = request.getfixturevalue(name)
-    features = hear(model, 4, seed=3)
-    expected = by_whisper(model, features, patience=patience)
-    assert by_us(model, features, patience=patience or 1.0) == expected
+    features = encode_noise(model, 4, seed=3)
+    assert by_us(model, features) == by_whisper(model, features)
 
 
 def test_the_models_tell_the_rules_apart(ending, short):
     """Texts that differ between clips and end at different lengths, and beams that differ from greedy."""
-    features = hear(ending, 6, seed=3)
+    features = encode_noise(ending, 6, seed=3)
     lengths = {len(text) for text in by_us(ending, features)}
     assert len(lengths) > 1
     assert min(lengths) < 40
-    greedy = [w.tokens for w in decode_greedy(ending, features, korean_tokenizer(), max_new_tokens=40)]
-    assert greedy != by_us(ending, features)
-    assert len({tuple(text) for text in by_us(short, hear(short, 4, seed=3))}) > 1
+    assert by_us(ending, features, decode_greedy) != by_us(ending, features)
+    assert len({tuple(text) for text in by_us(short, encode_noise(short, 4, seed=3))}) > 1
 
 
 def test_a_clips_text_does_not_depend_on_its_batch(ending):
-    features = hear(ending, 5, seed=4)
+    features = encode_noise(ending, 5, seed=4)
     alone = [by_us(ending, clip[None])[0] for clip in features]
     assert by_us(ending, features) == alone
     assert by_us(ending, features.flip(0)) == alone[::-1]
 
 
 def test_a_beam_of_one_is_greedy(ending):
-    features = hear(ending, 6, seed=5)
-    greedy = [w.tokens for w in decode_greedy(ending, features, korean_tokenizer(), max_new_tokens=40)]
-    assert by_us(ending, features, beam_size=1) == greedy
+    features = encode_noise(ending, 6, seed=5)
+    assert by_us(ending, features, beam_size=1) == by_us(ending, features, decode_greedy)
 
 
 def test_gaps_are_filled_from_the_end():
@@ -110,18 +110,18 @@ def test_gaps_are_filled_from_the_end():
 
 def test_the_cache_gives_what_the_whole_text_gives(tiny):
     """Logits step by step, with hypotheses swapped and a clip dropped, equal those of the decoder run whole."""
-    features = hear(tiny, 3, seed=6)
+    features = encode_noise(tiny, 3, seed=6)
     texts = torch.tensor([[50258, 7], [50258, 8], [50258, 9]])
     with torch.inference_mode():
-        cache = DecoderCache(tiny, features, 8)
-        next_logits(tiny, texts, cache)
+        cache = tiny.start_cache(EncoderOutput(features), 8)
+        tiny.next_logits(texts, cache)
         cache.widen(2)
         cache.keep(fill_gaps([False, True, True]))  # clips 2, 1
         texts = texts[[2, 2, 1, 1]]
         for new, rows in (([1, 2, 3, 4], [1, 0, 2, 3]), ([5, 6, 7, 8], [0, 0, 3, 2]), ([9, 9, 9, 9], [0, 1, 2, 3])):
             cache.reorder(rows)
             texts = torch.cat([texts[rows], torch.tensor(new)[:, None]], dim=1)
-            found = next_logits(tiny, texts[:, -1:], cache)
+            found = tiny.next_logits(texts[:, -1:], cache)
             whole = tiny.decoder(texts, features[[2, 2, 1, 1]])[:, -1]
             torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
 
@@ -139,14 +139,10 @@ def test_what_would_repeat():
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_the_guard_ends_loops_and_counts_its_clips(tiny, beam_size):
     """The random model loops; with a guard no n-gram comes twice, and other clips stay as they were."""
-    features, tokenizer = hear(tiny, 3, seed=7), korean_tokenizer()
+    audio, search = EncoderOutput(encode_noise(tiny, 3, seed=7)), decode_greedy if beam_size == 1 else decode_beam
 
     def decode(guard):
-        if beam_size == 1:
-            return decode_greedy(tiny, features, tokenizer, max_new_tokens=40, no_repeat_ngram_size=guard)
-        return decode_beam(
-            tiny, features, tokenizer, max_new_tokens=40, beam_size=beam_size, no_repeat_ngram_size=guard
-        )
+        return search(tiny, audio, DecodingOptions(max_new_tokens=40, beam_size=beam_size, no_repeat_ngram_size=guard))
 
     free, ngram_blocked = decode(None), decode(3)
     assert any(repeats(w.tokens, 3) for w in free)
@@ -182,18 +178,18 @@ def test_a_forbidden_token_counts_only_where_it_would_have_been_considered():
 def test_settings_reach_the_search(ending, tone_part, tmp_path):
     store = build_features(tone_part, tmp_path)
     names = tone_part["utterance_id"].tolist()[:4]
-    shared = {"batch_size": 3, "context": "dynamic", "precision": "fp32", "max_new_tokens": 12}
+    shared = DecodingOptions(batch_size=3, context="dynamic", max_new_tokens=12)
 
     def decode(**settings):
-        return {c.utterance_id: c for c in decode_clips(ending, store, names, **shared, **settings)}
+        options = dataclasses.replace(shared, **settings)
+        return {c.utterance_id: c for c in decode_clips(ending, store, names, options)}
 
-    tokenizer = korean_tokenizer()
     longest = max(names, key=store.n_frames)
     with torch.inference_mode():
-        n_frames = bucket_frames(store.n_frames(longest))
-        features, bias = encode_thinned(ending, store.window([longest], N_FRAMES), n_frames, DECODING)
-    beam = decode_beam(ending, features, tokenizer, max_new_tokens=12, beam_size=3, bias=bias)[0]
-    assert decode(beam_size=3)[longest].text == tokenizer.decode(beam.tokens).strip()
+        window = Window.for_clips("dynamic", store.n_frames(longest), DECODING)
+        audio = ending.encode(store.window([longest], N_FRAMES), window)
+    beam = decode_beam(ending, audio, dataclasses.replace(shared, beam_size=3))[0]
+    assert decode(beam_size=3)[longest].text == korean_tokenizer().decode(beam.tokens).strip()
     assert not any(clip.ngram_blocked for clip in decode().values())
     assert any(clip.ngram_blocked for clip in decode(no_repeat_ngram_size=2).values())
 

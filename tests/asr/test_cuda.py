@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.device import pick_device, resolve_precision
 from kmed_bench.asr.model.weights import find_weights, load_weights
@@ -15,6 +16,7 @@ from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.training.encoder_outputs import build_encoder_outputs
 from kmed_bench.training.fit import fit
 from kmed_bench.training.original_recipe import original_losses
+from kmed_bench.training.sources import EncoderOutputSource, LogMelSource
 from kmed_bench.training.state import StateKeeper
 
 pytestmark = [
@@ -39,7 +41,8 @@ def train(tiny_checkpoint, examples, store):
     def run(device="cuda", source=None, states=None, **options):
         model = load_weights(tiny_checkpoint, device)
         config = dataclasses.replace(CONFIG, **options)
-        whole = fit(model, examples[:9], source or store, examples[9:], store, config, seed=0, states=states)
+        source = source or LogMelSource(store)
+        whole = fit(model, examples[:9], source, examples[9:], store, config, seed=0, states=states)
         return model, list(whole)
 
     return run
@@ -84,7 +87,9 @@ def test_stored_encoder_output_is_the_encoders(train, tiny_checkpoint, examples,
     model = load_weights(tiny_checkpoint, "cuda")
     names = [e.utterance_id for e in examples]
     encoded = build_encoder_outputs(model, store, names, cache, context="full")
-    assert losses(train(source=encoded, **options)) == pytest.approx(losses(train("cpu", **options)), abs=5e-3)
+    assert losses(train(source=EncoderOutputSource(encoded), **options)) == pytest.approx(
+        losses(train("cpu", **options)), abs=5e-3
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -93,7 +98,7 @@ def test_a_resumed_training_goes_on_where_it_stopped(train, tiny_checkpoint, exa
     first = fit(
         load_weights(tiny_checkpoint, "cuda"),
         examples[:9],
-        store,
+        LogMelSource(store),
         examples[9:],
         store,
         config,
@@ -139,15 +144,8 @@ def test_transcripts_are_the_cpus(real_speech, tmp_path, precision):
     store, weights = build_features(part, tmp_path / "frames"), find_weights("base").path
 
     def texts(device, precision):
-        found = predict_part(
-            load_weights(weights, device),
-            part,
-            store,
-            batch_size=8,
-            context="full",
-            precision=precision,
-            max_new_tokens=100,
-        )
+        options = DecodingOptions(precision=precision, max_new_tokens=100)
+        found = predict_part(load_weights(weights, device), part, store, options)
         return [prediction.hypothesis for prediction in found]
 
     same = [ours == theirs for ours, theirs in zip(texts("cuda", precision), texts("cpu", "fp32"), strict=True)]

@@ -8,15 +8,17 @@ import whisper
 from whisper.audio import N_FRAMES
 
 from kmed_bench.asr.decoding.beam import decode_beam
-from kmed_bench.asr.decoding.decode import decode_greedy, predict_part
+from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.greedy import decode_greedy
 from kmed_bench.asr.decoding.logit_filters import suppressed_tokens
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.audio import decode_audio
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import find_weights, load_weights
-from kmed_bench.asr.model.whisper import encode
-from kmed_bench.asr.model.windows import chunks
+from kmed_bench.asr.model.whisper import EncoderOutput
 from kmed_bench.config import DataConfig
+from kmed_bench.core.batching import chunks
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.archives.reader import AudioReader
 from kmed_bench.corpus.ingest.manifest import ingest
@@ -49,11 +51,11 @@ def store(part, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def heard(model, part, store):
+def encoded(model, part, store):
     """Encoder output of each clip, computed once for both decoders."""
     with torch.inference_mode():
         mels = (store.window(names, N_FRAMES) for names in chunks(part["utterance_id"].tolist(), 4))
-        return torch.cat([encode(model, mel) for mel in mels])
+        return torch.cat([model.encode(mel).features for mel in mels])
 
 
 def by_whisper(model, audio, **options):
@@ -77,17 +79,17 @@ def gap_where_they_part(model, audio_features, ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def read(model, heard):
+def greedy(model, encoded):
     """What greedy decoding writes for each clip in the full window."""
-    batches = [torch.stack(batch) for batch in chunks(list(heard), 8)]
-    return [w for b in batches for w in decode_greedy(model, b, korean_tokenizer(), max_new_tokens=224)]
+    batches = [EncoderOutput(torch.stack(batch)) for batch in chunks(list(encoded), 8)]
+    return [decoded for batch in batches for decoded in decode_greedy(model, batch, DecodingOptions())]
 
 
-def test_a_hundred_clips_read_as_openai_whisper_reads_them(model, heard, part, read):
+def test_a_hundred_clips_read_as_openai_whisper_reads_them(model, encoded, part, greedy):
     """Token for token; a text may differ only where two tokens tie."""
     tokenizer = korean_tokenizer()
     ties = 0
-    for name, features, written in zip(part["utterance_id"], heard, read, strict=True):
+    for name, features, written in zip(part["utterance_id"], encoded, greedy, strict=True):
         expected = by_whisper(model, features)
         if written.tokens != expected.tokens:
             gap = gap_where_they_part(model, features, written.tokens, expected.tokens)
@@ -95,26 +97,26 @@ def test_a_hundred_clips_read_as_openai_whisper_reads_them(model, heard, part, r
             ties += 1
         else:
             assert tokenizer.decode(written.tokens).strip() == expected.text
-    print(f"{len(read) - ties} of {len(read)} equal, {ties} ties")
-    assert len(read) == N_CLIPS
+    print(f"{len(greedy) - ties} of {len(greedy)} equal, {ties} ties")
+    assert len(greedy) == N_CLIPS
     assert ties <= 2
 
 
-def test_dynamic_windows_read_nearly_the_same(model, part, store, read):
+def test_dynamic_windows_read_nearly_the_same(model, part, store, greedy):
     """An approximation: most texts equal the full window's, and the rate of errors stays where it was."""
     tokenizer = korean_tokenizer()
-    dynamic = predict_part(model, part, store, batch_size=8, context="dynamic", precision="fp32", max_new_tokens=224)
-    full = [dataclasses.replace(p, hypothesis=tokenizer.decode(w.tokens)) for p, w in zip(dynamic, read, strict=True)]
+    dynamic = predict_part(model, part, store, DecodingOptions(context="dynamic"))
+    full = [dataclasses.replace(p, hypothesis=tokenizer.decode(w.tokens)) for p, w in zip(dynamic, greedy, strict=True)]
     equal = sum(p.hypothesis == q.hypothesis.strip() for p, q in zip(dynamic, full, strict=True))
     cer_dynamic, cer_full = (rates(count_utterances(p, "pronunciation"))["cer"] for p in (dynamic, full))
-    print(f"{equal} of {len(read)} texts equal; CER {cer_full:.4f} full, {cer_dynamic:.4f} dynamic")
-    assert equal >= len(read) / 2
+    print(f"{equal} of {len(greedy)} texts equal; CER {cer_full:.4f} full, {cer_dynamic:.4f} dynamic")
+    assert equal >= len(greedy) / 2
     assert cer_dynamic == pytest.approx(cer_full, abs=0.02)
 
 
-def test_beams_read_real_clips_as_openai_whispers_do(model, heard):
-    chosen = heard[:: N_CLIPS // 10][:10]
-    found = decode_beam(model, chosen, korean_tokenizer(), max_new_tokens=224, beam_size=5)
+def test_beams_read_real_clips_as_openai_whispers_do(model, encoded):
+    chosen = encoded[:: N_CLIPS // 10][:10]
+    found = decode_beam(model, EncoderOutput(chosen), DecodingOptions(beam_size=5))
     expected = [by_whisper(model, features, beam_size=5).tokens for features in chosen]
     assert [w.tokens for w in found] == expected
 
@@ -122,7 +124,7 @@ def test_beams_read_real_clips_as_openai_whispers_do(model, heard):
 def test_the_whole_chain_reads_as_openai_whisper_reads_the_samples(model, part, store):
     """Our features, batches and decoder against openai-whisper's own from the samples on."""
     chosen = part.iloc[::10]
-    predictions = predict_part(model, chosen, store, batch_size=4, context="full", precision="fp32", max_new_tokens=224)
+    predictions = predict_part(model, chosen, store, DecodingOptions(batch_size=4))
     with AudioReader() as reader:
         for place, prediction in zip(chosen["audio"], predictions, strict=True):
             samples = decode_audio(reader.read(place), prediction.utterance_id)

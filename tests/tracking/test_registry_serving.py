@@ -134,7 +134,7 @@ def test_requests_at_the_same_time_do_not_mix(endpoint: str, local: Any) -> None
     ("body", "message"),
     [
         (rows(b""), "Row 0, audio: it is empty"),
-        (rows(clip(), b"not audio"), "Row 1, audio: it is no audio that soundfile reads"),
+        (rows(clip(), b"not audio"), "Row 1, audio: it is not audio that soundfile can read"),
         (rows(clip(14.0)), "MiB, over the limit of 1; cut it into parts"),
         (rows(b"x", column="path"), "a server reads no files of its own machine"),
         (rows(b"x", column="sound"), "give exactly one of audio, audio_base64, path, samples"),

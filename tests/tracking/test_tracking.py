@@ -262,7 +262,7 @@ def test_runs_that_are_no_bench_are_refused(config: Config, uri: str) -> None:
 
 def test_an_empty_store_says_how_to_fill_it(empty_database: Path) -> None:
     uri = store.open_store(dataclasses.replace(Config().tracking, uri=f"sqlite:///{empty_database}"))
-    with pytest.raises(KmedError, match=r"holds no benchmark; make one with `kmed-bench run`"):
+    with pytest.raises(KmedError, match=r"has no benchmark; make one with `kmed-bench run`"):
         readback.read_bench(uri)
 
 

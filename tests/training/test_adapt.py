@@ -1,18 +1,20 @@
-import contextlib
 import copy
+import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 import whisper
-from whisper.model import Whisper
 
-from kmed_bench.asr.decoding.decode import decode_greedy
+from kmed_bench.asr.decoding.greedy import decode_greedy
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights, save_weights
-from kmed_bench.asr.model.whisper import encode
+from kmed_bench.asr.model.whisper import STANDARD, Whisper
 from kmed_bench.config import TrainConfig
-from kmed_bench.training.adapt import checkpointed, merged_state, prepare
+from kmed_bench.training.adapt import merged_state, prepare
+
+RECOMPUTE = dataclasses.replace(STANDARD, recompute=True)
 
 N_PROJECTIONS = 3 * 4  # a layer of encoder and decoder each: self-attention twice, cross-attention once
 
@@ -31,9 +33,15 @@ def tokens_in() -> torch.Tensor:
     return torch.tensor([[*prompt, 300 + i, 4_000, 17 * i] for i in range(3)])
 
 
-def loss_of(model: Whisper) -> torch.Tensor:
+def logits_of(model: Whisper, tokens: torch.Tensor, execution=STANDARD) -> torch.Tensor:
+    audio = model.encode(mels(), execution=execution)
+    states = model.decoder_states(model.decoder.token_embedding(tokens), audio, execution)
+    return model.decoder.ln(states) @ model.decoder.token_embedding.weight.T
+
+
+def loss_of(model: Whisper, execution=STANDARD) -> torch.Tensor:
     tokens = tokens_in()
-    logits = model.decoder(tokens[:, :-1], encode(model, mels()))
+    logits = logits_of(model, tokens[:, :-1], execution)
     return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
 
@@ -61,7 +69,7 @@ def test_a_frozen_encoder_stays_and_the_decoder_learns(model):
     before = copy.deepcopy(model.state_dict())
     trained = prepare(model, TrainConfig(freeze_encoder=True))
     assert {id(p) for p in trained} == {id(p) for p in model.decoder.parameters()}
-    assert not encode(model, mels()).requires_grad
+    assert not model.encode(mels()).features.requires_grad
     take_steps(model, trained)
     for name, tensor in model.state_dict().items():
         moved = not torch.equal(tensor, before[name])
@@ -72,12 +80,12 @@ def test_a_frozen_encoder_stays_and_the_decoder_learns(model):
 @pytest.mark.parametrize(("freeze_encoder", "n_adapted"), [(False, N_PROJECTIONS), (True, 8)])
 def test_adapters_alone_are_trained(model, freeze_encoder, n_adapted):
     before = copy.deepcopy(model.state_dict())
-    logits = model.decoder(tokens_in(), encode(model, mels()))
+    logits = logits_of(model, tokens_in())
     config = TrainConfig(lora_rank=4, lora_alpha=8, freeze_encoder=freeze_encoder)
     trained = prepare(model, config)
     # A of 4 x 64 and B of 64 x 4 for each projection.
     assert sum(p.numel() for p in trained) == n_adapted * 2 * 4 * 64
-    torch.testing.assert_close(model.decoder(tokens_in(), encode(model, mels())), logits, atol=0, rtol=0)
+    torch.testing.assert_close(logits_of(model, tokens_in()), logits, atol=0, rtol=0)
     losses = take_steps(model, trained)
     assert losses[-1] < losses[0]
     plain = {name: t for name, t in model.state_dict().items() if ".lora_" not in name}
@@ -104,17 +112,16 @@ def test_merged_weights_decode_as_the_adapters_do(model, tmp_path):
 
     save_weights(model, tmp_path / "merged.pt", state)
     assert list(state) == list(untouched.state_dict())
-    merged = whisper.load_model(str(tmp_path / "merged.pt"), device="cpu")
+    merged = Whisper.from_openai(whisper.load_model(str(tmp_path / "merged.pt"), device="cpu"))
 
     with torch.no_grad():
-        adapted, handed = (m.decoder(tokens_in(), encode(m, mels())) for m in (model, merged))
-        before = untouched.decoder(tokens_in(), encode(untouched, mels()))
+        adapted, handed, before = (logits_of(m, tokens_in()) for m in (model, merged, untouched))
     torch.testing.assert_close(handed, adapted, atol=1e-5, rtol=0)
     assert (adapted - before).abs().max() > 0.1
     texts = []
     for m in (model.eval(), merged):
         with torch.no_grad():
-            texts.append(decode_greedy(m, encode(m, mels()), korean_tokenizer(), max_new_tokens=12))
+            texts.append(decode_greedy(m, m.encode(mels()), DecodingOptions(max_new_tokens=12)))
     assert texts[0] == texts[1]
     assert any(texts[0])
 
@@ -128,11 +135,10 @@ def test_merged_weights_decode_as_the_adapters_do(model, tmp_path):
 def test_recomputed_activations_give_the_same_gradients(model, config, bf16):
     trained = prepare(model, config)
     gradients = []
-    for context in (contextlib.nullcontext(), checkpointed(model)):
-        with context:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                loss = loss_of(model)
-            loss.backward()
+    for execution in (STANDARD, RECOMPUTE):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            loss = loss_of(model, execution)
+        loss.backward()
         gradients.append([p.grad.clone() for p in trained])
         model.zero_grad()
     for plain, recomputed in zip(*gradients, strict=True):
@@ -140,26 +146,15 @@ def test_recomputed_activations_give_the_same_gradients(model, config, bf16):
 
 
 def test_fewer_activations_are_kept(model):
-    def kept_bytes(context: contextlib.AbstractContextManager[None]) -> int:
+    def kept_bytes(execution) -> int:
         kept: dict[int, int] = {}
 
         def note(tensor: torch.Tensor) -> torch.Tensor:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        with context, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            encode(model, mels()).sum()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            model.encode(mels(), execution=execution).features.sum()
         return sum(kept.values())
 
-    assert kept_bytes(checkpointed(model)) < 0.5 * kept_bytes(contextlib.nullcontext())
-
-
-def test_the_model_is_as_before_after_the_context(model):
-    forwards = [block.forward for block in (*model.encoder.blocks, *model.decoder.blocks)]
-    with checkpointed(model):
-        decoded = decode_greedy(model, encode(model, mels()), korean_tokenizer(), max_new_tokens=4)
-    with pytest.raises(RuntimeError, match="stop"), checkpointed(model):
-        raise RuntimeError("stop")
-    assert [block.forward for block in (*model.encoder.blocks, *model.decoder.blocks)] == forwards
-    assert decode_greedy(model, encode(model, mels()), korean_tokenizer(), max_new_tokens=4) == decoded
-    copy.deepcopy(model)
+    assert kept_bytes(RECOMPUTE) < 0.5 * kept_bytes(STANDARD)

@@ -4,9 +4,17 @@ from whisper.audio import N_FRAMES
 
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
-from kmed_bench.asr.model.windows import TRAINING
+from kmed_bench.asr.model.windows import FULL_WINDOW, TRAINING, pooled_window
 from kmed_bench.core.errors import KmedError
-from kmed_bench.training.batches import IGNORED, Example, build_examples, by_length, epoch_order, make_batch
+from kmed_bench.training.batches import (
+    IGNORED,
+    Example,
+    batch_window,
+    build_examples,
+    by_length,
+    epoch_order,
+    make_batch,
+)
 
 TOKENIZER = korean_tokenizer()
 
@@ -38,7 +46,7 @@ def test_labels_are_learned_under_the_policy(tone_part, store):
 
 
 def test_prompt_and_padding_have_no_loss_and_the_end_has(examples, store):
-    batch = make_batch(examples[:4], store, "dynamic", TOKENIZER)
+    batch = log_mel_batch(examples[:4], store, "dynamic")
     for row, example in enumerate(examples[:4]):
         targets = batch.targets[row].tolist()
         learned = [t for t in targets if t != IGNORED]
@@ -49,32 +57,32 @@ def test_prompt_and_padding_have_no_loss_and_the_end_has(examples, store):
         assert inputs[: len(example.tokens) - 1] == list(example.tokens[:-1])
 
 
+def log_mel_batch(examples, store, context):
+    window = batch_window(examples, context)
+    return make_batch(examples, store.window([e.utterance_id for e in examples], window.n_frames), window)
+
+
 def test_windows_are_whispers_or_the_longest_clips_bucket(examples, store):
     chosen = examples[3:7]
-    assert make_batch(chosen, store, "full", TOKENIZER).mel.shape == (4, 80, N_FRAMES)
+    full = log_mel_batch(chosen, store, "full")
+    assert full.audio.shape == (4, 80, N_FRAMES)
+    assert full.window == FULL_WINDOW
     longest = 192
     assert longest - 64 < max(e.n_frames for e in chosen) <= longest
-    dynamic = make_batch(chosen, store, "dynamic", TOKENIZER)
-    assert dynamic.mel.shape == (4, 80, TRAINING.frames(longest))
-    assert dynamic.thin_after == longest
-    # A piece is computed in the window of its batch.
-    piece = make_batch(chosen[:1], store, "dynamic", TOKENIZER, among=chosen)
-    assert (piece.mel.shape[2], piece.thin_after) == (dynamic.mel.shape[2], longest)
+    dynamic = log_mel_batch(chosen, store, "dynamic")
+    assert dynamic.window == pooled_window(longest, TRAINING)
+    assert dynamic.audio.shape == (4, 80, longest + 2 * TRAINING.margin + 4)
 
 
-def test_few_shapes_occur(tone_part):
-    class Silence:
-        def n_frames(self, utterance_id):
-            return int(utterance_id)
-
-        def window(self, utterance_ids, n_frames):
-            return torch.zeros(len(utterance_ids), 80, n_frames)
-
+def test_few_shapes_occur():
     clips = [Example(f"{2 * i}", tuple(range(5 + i % 76)), "", 2 * i) for i in range(1, 1501)]
     for context, most in (("full", 1), ("dynamic", 47)):
-        batches = [make_batch(clips[i : i + 3], Silence(), context, TOKENIZER) for i in range(0, 1500, 3)]
-        assert all(b.mel.shape[2] >= int(b.examples[-1].utterance_id) for b in batches)
-        assert len({b.mel.shape[2] for b in batches}) <= most
+        batches = []
+        for i in range(0, 1500, 3):
+            window = batch_window(clips[i : i + 3], context)
+            batches.append(make_batch(clips[i : i + 3], torch.zeros(3, 80, window.n_frames), window))
+        assert all(b.window.n_frames >= b.examples[-1].n_frames for b in batches)
+        assert len({b.window.n_frames for b in batches}) <= most
         assert len({b.inputs.shape for b in batches}) <= 10
     assert max(len(e.tokens) for e in clips) - 1 <= max(b.inputs.shape[1] for b in batches) <= 80
 

@@ -1,4 +1,4 @@
-"""Training's own layers for bf16 on a CPU: the same arithmetic as openai-whisper's, and gone afterwards."""
+"""Training's layers for bf16 on a CPU: the same arithmetic as openai-whisper's."""
 
 import ctypes
 import dataclasses
@@ -12,19 +12,19 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from whisper.model import LayerNorm, MultiHeadAttention
 
 from kmed_bench.asr.features.store import build_features
-from kmed_bench.asr.model.device import no_plan_per_shape
+from kmed_bench.asr.model.device import without_cudnn_attention
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights
-from kmed_bench.asr.model.whisper import decoder_states, encode
+from kmed_bench.asr.model.whisper import STANDARD, torch_attention
 from kmed_bench.config import TrainConfig
-from kmed_bench.training.adapt import checkpointed
+from kmed_bench.training import cpu_bf16
 from kmed_bench.training.batches import IGNORED, build_examples
-from kmed_bench.training.cpu_bf16.layers import Attention, Normalisation, training_layers
+from kmed_bench.training.cpu_bf16.layers import Attention, Normalization, attention
 from kmed_bench.training.fit import fit
 from kmed_bench.training.loss import LossNetwork
+from kmed_bench.training.sources import LogMelSource
 from kmed_bench.training.state import StateKeeper
 from kmed_bench.training.step import total_norm
 
@@ -37,9 +37,11 @@ def batch(n_frames=500):
     return torch.randn(3, 80, n_frames, generator=generator), inputs, targets
 
 
-def gradients(model, precision, given):
+def gradients(model, precision, given, execution=None, **options):
     model.zero_grad()
-    loss, _ = LossNetwork(model, precision)(*given)
+    network = LossNetwork(model, precision, **options)
+    network._execution = execution or network._execution
+    loss, _ = network(*given)
     loss.backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]), loss.item()
 
@@ -83,9 +85,8 @@ def kinds_of(model, gradient):
 def test_training_layers_stand_as_near_to_fp32_as_autocast_does(tiny_checkpoint):
     model, given = load_weights(tiny_checkpoint), batch()
     exact, loss = gradients(model, "fp32", given)
-    plain, plain_loss = gradients(model, "bf16", given)
-    with training_layers(model, "bf16"):
-        ours, our_loss = gradients(model, "bf16", given)
+    plain, plain_loss = gradients(model, "bf16", given, STANDARD)
+    ours, our_loss = gradients(model, "bf16", given)
     assert not torch.equal(ours, plain)  # they did compute otherwise
     exact, plain, ours = (kinds_of(model, found) for found in (exact, plain, ours))
     assert set(exact) == {"ln", "attn", "mlp", "conv", "embedding"}
@@ -100,7 +101,7 @@ def test_layer_norm_sums_its_weights_gradients_in_fp32():
     generator = torch.Generator().manual_seed(5)
     x, grad = (torch.randn(2, 1700, 64, generator=generator, dtype=torch.bfloat16) for _ in range(2))
     weight, bias = (torch.randn(64, generator=generator).requires_grad_() for _ in range(2))
-    found = torch.autograd.grad(Normalisation.apply(x.requires_grad_(), weight, bias, 1e-5), (x, weight, bias), grad)
+    found = torch.autograd.grad(Normalization.apply(x.requires_grad_(), weight, bias, 1e-5), (x, weight, bias), grad)
     wide = x.detach().float().requires_grad_()
     expected = torch.autograd.grad(F.layer_norm(wide, (64,), weight, bias), (wide, weight, bias), grad.float())
     torch.testing.assert_close(found[0].float(), expected[0], atol=2e-2, rtol=1e-2)  # rounded once, to bf16
@@ -112,7 +113,7 @@ def test_padded_learned_tokens_count_for_nothing(tiny_checkpoint, n_learned):
     model, (mel, inputs, targets) = load_weights(tiny_checkpoint), batch(128)
     inputs, targets = inputs.repeat(1, 2), torch.full((3, 24), IGNORED)
     targets.view(-1)[-n_learned:] = torch.arange(100, 100 + n_learned)
-    logits = model.decoder(inputs, encode(model, mel)).flatten(0, 1)[-n_learned:]
+    logits = model.decoder(inputs, model.encode(mel).features).flatten(0, 1)[-n_learned:]
     expected = F.cross_entropy(logits, targets.view(-1)[-n_learned:], reduction="sum")
     loss, likeliest = LossNetwork(model, "fp32")(mel, inputs, targets)
     torch.testing.assert_close(loss, expected)
@@ -133,33 +134,26 @@ def test_compiled_products_are_kept_unless_told_otherwise(given, kept):
     assert ran.stdout.strip() == kept
 
 
-def test_afterwards_the_model_is_as_it_was(tiny_checkpoint):
+def test_only_bf16_on_a_cpu_is_computed_by_them(tiny_checkpoint):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert cpu_bf16.applies("bf16", cpu)
+    assert not any(cpu_bf16.applies(*other) for other in (("fp32", cpu), ("fp16", cpu), ("bf16", gpu), ("fp32", gpu)))
+    network = LossNetwork(load_weights(tiny_checkpoint), "fp32")
+    assert network._execution == STANDARD
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_without_a_backward_attention_is_torchs_kernel(causal):
+    q, k, v = torch.randn(3, 1, 2, 6, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
+    with torch.inference_mode():
+        torch.testing.assert_close(attention(q, k, v, None, causal), torch_attention(q, k, v, None, causal))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_activations_give_the_same_gradients(tiny_checkpoint, precision):
     model, given = load_weights(tiny_checkpoint), batch()
-    before, _ = gradients(model, "bf16", given)
-    with pytest.raises(RuntimeError, match="stopped"), training_layers(model, "bf16"):
-        raise RuntimeError("stopped")
-    after, _ = gradients(model, "bf16", given)
-    torch.testing.assert_close(after, before, atol=0, rtol=0)
-    for module in model.modules():
-        if isinstance(module, (LayerNorm, MultiHeadAttention)):
-            assert not {"forward", "qkv_attention"} & set(vars(module))
-
-
-def test_other_precisions_compute_what_they_did(tiny_checkpoint):
-    model, given = load_weights(tiny_checkpoint), batch()
-    plain, _ = gradients(model, "fp32", given)
-    with training_layers(model, "fp32"):
-        assert not any("forward" in vars(m) for m in model.modules())
-        ours, _ = gradients(model, "fp32", given)
-    torch.testing.assert_close(ours, plain, atol=0, rtol=0)
-
-
-def test_recomputed_activations_give_the_same_gradients(tiny_checkpoint):
-    model, given = load_weights(tiny_checkpoint), batch()
-    with training_layers(model, "bf16"):
-        plain, _ = gradients(model, "bf16", given)
-        with checkpointed(model):
-            recomputed, _ = gradients(model, "bf16", given)
+    plain, _ = gradients(model, precision, given)
+    recomputed, _ = gradients(model, precision, given, recompute=True)
     torch.testing.assert_close(recomputed, plain, atol=0, rtol=0)
 
 
@@ -169,7 +163,7 @@ def test_learned_tokens_alone_give_whispers_own_loss_and_gradients(tiny_checkpoi
     ours, loss = gradients(model, "fp32", (mel, inputs, targets))
     _, best = LossNetwork(model, "fp32")(mel, inputs, targets)
     model.zero_grad()
-    logits = model.decoder(inputs, encode(model, mel))
+    logits = model.decoder(inputs, model.encode(mel).features)
     expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
     expected.backward()
     theirs = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -181,10 +175,10 @@ def test_learned_tokens_alone_give_whispers_own_loss_and_gradients(tiny_checkpoi
 def test_decoder_states_are_the_decoders(tiny_checkpoint):
     model, (mel, inputs, _) = load_weights(tiny_checkpoint), batch()
     with torch.inference_mode():
-        features = encode(model, mel)
-        states = decoder_states(model, model.decoder.token_embedding(inputs), features)
+        audio = model.encode(mel)
+        states = model.decoder_states(model.decoder.token_embedding(inputs), audio)
         logits = model.decoder.ln(states) @ model.decoder.token_embedding.weight.T
-        torch.testing.assert_close(logits, model.decoder(inputs, features), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits, model.decoder(inputs, audio.features), atol=1e-4, rtol=1e-4)
 
 
 def test_a_gpu_leaves_cudnns_attention_out_and_only_meanwhile():
@@ -198,9 +192,9 @@ def test_a_gpu_leaves_cudnns_attention_out_and_only_meanwhile():
         )
 
     assert flags() == (True, True, True, True)
-    with no_plan_per_shape(torch.device("cuda")):
+    with without_cudnn_attention(torch.device("cuda")):
         assert flags() == (True, True, True, False)
-    with no_plan_per_shape(torch.device("cpu")):
+    with without_cudnn_attention(torch.device("cpu")):
         assert flags() == (True, True, True, True)
     assert flags() == (True, True, True, True)
 
@@ -257,7 +251,9 @@ def test_training_in_bf16_resumes_bit_for_bit(tiny_checkpoint, tone_part, tmp_pa
                 raise RuntimeError("killed")
 
         model, states = load_weights(tiny_checkpoint), StateKeeper(folder, "f", resume=resume)
-        results = fit(model, examples, store, examples[:4], store, config, seed=0, states=states, progress=progress)
+        results = fit(
+            model, examples, LogMelSource(store), examples[:4], store, config, seed=0, states=states, progress=progress
+        )
         return model, [dataclasses.replace(result, epoch_s=0.0) for result in results]
 
     whole, expected = run(tmp_path / "whole")

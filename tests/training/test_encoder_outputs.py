@@ -1,19 +1,16 @@
-import numpy as np
 import pytest
 import torch
-from whisper.audio import N_FRAMES
-from whisper.model import Whisper
 
 from kmed_bench.asr.features.store import FeatureStore, build_features
 from kmed_bench.asr.model.weights import find_weights, load_weights
-from kmed_bench.asr.model.whisper import encode, encode_thinned
-from kmed_bench.asr.model.windows import TRAINING, bucket_frames, chunks
+from kmed_bench.asr.model.whisper import Whisper
+from kmed_bench.asr.model.windows import FULL_WINDOW, TRAINING, Window, bucket_frames, pooled_window
 from kmed_bench.config import DataConfig
+from kmed_bench.core.batching import chunks
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.training import encoder_outputs as encoded
-from kmed_bench.training.cpu_bf16.layers import training_layers
 from kmed_bench.training.encoder_outputs import build_encoder_outputs
 from kmed_bench.training.loss import LossNetwork
 
@@ -34,10 +31,12 @@ def names(tone_part) -> list[str]:
 
 
 @torch.inference_mode()
-def expect(model: Whisper, frames: FeatureStore, names: list[str], window: int) -> torch.Tensor:
-    if window == N_FRAMES:
-        return encode(model, frames.window(names, window))
-    return encode_thinned(model, frames.window(names, TRAINING.frames(window)), window, TRAINING)[0]
+def expect(model: Whisper, frames: FeatureStore, names: list[str], window: Window) -> torch.Tensor:
+    return model.encode(frames.window(names, window.n_frames), window).features
+
+
+def window_of(frames: FeatureStore, name: str) -> Window:
+    return Window.for_clips("dynamic", frames.n_frames(name), TRAINING)
 
 
 @pytest.mark.parametrize(
@@ -50,31 +49,35 @@ def test_windows_are_whole_buckets(n_frames, window):
 
 def test_dynamic_output_is_the_encoders_own_bit_for_bit(model, frames, names, tmp_path):
     store = build_encoder_outputs(model, frames, names, tmp_path, context="dynamic")
-    groups: dict[int, list[str]] = {}
+    groups: dict[Window, list[str]] = {}
     for name in sorted(names):
-        groups.setdefault(bucket_frames(frames.n_frames(name)), []).append(name)
+        groups.setdefault(window_of(frames, name), []).append(name)
     assert len(groups) > 1
     for window, group in groups.items():
-        assert all(store.positions(name) == window // 2 + 32 for name in group)
+        assert all(store.positions(name) == bucket_frames(frames.n_frames(name)) // 2 + 32 for name in group)
         for batch in chunks(group, encoded._BATCH):
-            assert torch.equal(store.window(batch), expect(model, frames, batch, window))
+            encoded_batch = store.load(batch, window)
+            assert torch.equal(encoded_batch.features, expect(model, frames, batch, window))
+            assert torch.equal(encoded_batch.log_counts, torch.tensor(window.counts).log())
         # Alone or in another order, a clip's output differs in rounding at most.
         for name in group:
             alone = expect(model, frames, [name], window)
-            torch.testing.assert_close(store.window([name]), alone, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="batch those of one bucket_frames"):
-        store.window([group[0] for group in groups.values()])
+            torch.testing.assert_close(store.load([name], window).features, alone, atol=1e-5, rtol=0)
+    for wrong, asked in (([group[0] for group in groups.values()], window), (groups[window], FULL_WINDOW)):
+        with pytest.raises(ValueError, match="batch those of one bucket_frames"):
+            store.load(wrong, asked)
 
 
 def test_full_output_is_the_encoders_own_bit_for_bit(model, frames, names, tmp_path):
     chosen = names[:5]
     store = build_encoder_outputs(model, frames, chosen, tmp_path, context="full")
-    window = store.window(chosen)
-    assert window.shape == (5, 1500, 64)
+    audio = store.load(chosen, FULL_WINDOW)
+    assert audio.features.shape == (5, 1500, 64)
+    assert audio.log_counts is None
     ordered = sorted(chosen)
-    assert torch.equal(store.window(ordered), expect(model, frames, ordered, N_FRAMES))
+    assert torch.equal(store.load(ordered, FULL_WINDOW).features, expect(model, frames, ordered, FULL_WINDOW))
     with torch.inference_mode():
-        torch.testing.assert_close(window, model.encoder(frames.window(chosen, N_FRAMES)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(audio.features, model.encoder(frames.window(chosen, 3000)), atol=1e-5, rtol=0)
 
 
 def test_the_decoder_learns_the_same_from_it(model, frames, names, tmp_path):
@@ -83,11 +86,11 @@ def test_the_decoder_learns_the_same_from_it(model, frames, names, tmp_path):
     model.encoder.requires_grad_(False)
     tokens = torch.arange(12).expand(len(batch), -1)
     gradients = []
-    for stored, audio in ((False, frames.window(batch, TRAINING.frames(192))), (True, store.window(batch))):
+    window = pooled_window(192, TRAINING)
+    for audio in (frames.window(batch, window.n_frames), store.load(batch, window)):
         model.zero_grad()
-        with training_layers(model, "fp32"):
-            loss, _ = LossNetwork(model, "fp32", encoded=stored)(audio, tokens, tokens.roll(-1, 1), thin_after=192)
-            loss.backward()
+        loss, _ = LossNetwork(model, "fp32")(audio, tokens, tokens.roll(-1, 1), window)
+        loss.backward()
         gradients.append(model.decoder.blocks[0].cross_attn.key.weight.grad.clone())
     torch.testing.assert_close(gradients[1], gradients[0])
 
@@ -100,7 +103,7 @@ def test_fp16_is_half_the_size_and_nearly_the_same(model, frames, names, tmp_pat
     sizes = {path.name: path.stat().st_size for path in tmp_path.rglob("encoded.f*")}
     assert sizes == {"encoded.f32": 4 * n_values, "encoded.f16": 2 * n_values}
     for name in names:
-        exact, kept = full.window([name]), half.window([name])
+        exact, kept = (each.load([name], window_of(frames, name)).features for each in (full, half))
         assert kept.dtype == torch.float32
         # Half of fp16's relative step.
         assert ((exact - kept).abs() <= exact.abs() * 2**-11 + 2**-25).all()
@@ -109,7 +112,7 @@ def test_fp16_is_half_the_size_and_nearly_the_same(model, frames, names, tmp_pat
 def test_output_beyond_fp16_is_refused(model, frames, names, tmp_path):
     with torch.no_grad():
         model.encoder.ln_post.weight.mul_(1e6)
-    with pytest.raises(KmedError, match=r"fp16 ends at 65504; set train\.features=fp32"):
+    with pytest.raises(KmedError, match=r"fp16 ends at 65504; set features\.dtype=fp32"):
         build_encoder_outputs(model, frames, names[:2], tmp_path, context="dynamic", dtype="fp16")
     with torch.no_grad():
         model.encoder.ln_post.weight[0] = torch.nan
@@ -124,7 +127,7 @@ def test_a_store_is_found_again_and_follows_its_content(model, frames, names, tm
     first = build_encoder_outputs(model, frames, names, tmp_path, context="dynamic")
     keys = {first.key}
     with monkeypatch.context() as patch:
-        patch.setattr(encoded, "encode", None)
+        patch.setattr(Whisper, "encode", None)
         assert build_encoder_outputs(model, frames, names, tmp_path, context="dynamic").key == first.key
     with torch.no_grad():
         model.decoder.token_embedding.weight.add_(1)  # no concern of the encoder's
@@ -171,7 +174,7 @@ def test_real_weights_on_real_clips(real_speech, tmp_path):
         build_encoder_outputs(model, frames, names, tmp_path, context="dynamic", dtype=d) for d in ("fp32", "fp16")
     )
     for name in names:
-        window = bucket_frames(frames.n_frames(name))
-        torch.testing.assert_close(full.window([name]), expect(model, frames, [name], window), atol=1e-4, rtol=0)
-        error = (full.window([name]) - half.window([name])).abs().max()
-        assert error < 2**-11 * float(np.abs(full.window([name]).numpy()).max()) + 1e-6
+        window = window_of(frames, name)
+        exact, kept = (each.load([name], window).features for each in (full, half))
+        torch.testing.assert_close(exact, expect(model, frames, [name], window), atol=1e-4, rtol=0)
+        assert (exact - kept).abs().max() < 2**-11 * exact.abs().max() + 1e-6

@@ -4,20 +4,21 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights
+from kmed_bench.asr.model.windows import FULL_WINDOW
 from kmed_bench.config import TrainConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.training.batches import make_batch
 from kmed_bench.training.fit import fit, mean_loss
 from kmed_bench.training.loss import LossNetwork
+from kmed_bench.training.sources import LogMelSource
 
 CONFIG = TrainConfig(epochs=3, batch_size=4, lr=1e-3, precision="fp32", audio_context="dynamic")
 
 
 def run(checkpoint, examples, store, config=CONFIG, seed=0):
     model = load_weights(checkpoint)
-    return model, list(fit(model, examples[:8], store, examples[8:], store, config, seed=seed))
+    return model, list(fit(model, examples[:8], LogMelSource(store), examples[8:], store, config, seed=seed))
 
 
 def test_training_lowers_the_loss_and_counts_epochs(tiny_checkpoint, examples, store):
@@ -63,7 +64,7 @@ def test_warm_up_starts_small(tiny_checkpoint, examples, store):
     """In the first epoch of a warm-up of five steps AdamW moves no weight by more than the steps' rates."""
     slow = TrainConfig(**{**vars(CONFIG), "warmup_steps": 5, "lr": 1e-4, "weight_decay": 0.0})
     model = load_weights(tiny_checkpoint)
-    next(fit(model, examples[:8], store, examples[8:], store, slow, seed=0))
+    next(fit(model, examples[:8], LogMelSource(store), examples[8:], store, slow, seed=0))
     start = load_weights(tiny_checkpoint)
     moved = max((a - b).abs().max().item() for a, b in zip(model.parameters(), start.parameters(), strict=True))
     assert 0 < moved < 1e-4 * (1 / 5 + 2 / 5) * 1.01
@@ -80,12 +81,12 @@ def test_a_loss_that_is_not_finite_names_step_and_clips(tiny_checkpoint, example
 def test_batches_pad_without_effect_on_the_loss(tiny_checkpoint, examples, store):
     """Label padding changes nothing: the batch's summed loss is the sum of its clips'."""
     model = load_weights(tiny_checkpoint)
-    tokenizer = korean_tokenizer()
     with torch.inference_mode():
         network = LossNetwork(model, "fp32")
 
         def loss(chosen):
-            batch = make_batch(chosen, store, "full", tokenizer)
-            return network(batch.mel, batch.inputs, batch.targets)[0].item()
+            mel = store.window([e.utterance_id for e in chosen], FULL_WINDOW.n_frames)
+            batch = make_batch(chosen, mel, FULL_WINDOW)
+            return network(batch.audio, batch.inputs, batch.targets)[0].item()
 
     assert loss(examples[:4]) == pytest.approx(sum(loss([e]) for e in examples[:4]), abs=1e-3)

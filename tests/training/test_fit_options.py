@@ -14,11 +14,13 @@ import torch
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights
+from kmed_bench.asr.model.windows import FULL_WINDOW
 from kmed_bench.config import TrainConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.training.batches import build_examples
 from kmed_bench.training.encoder_outputs import build_encoder_outputs
 from kmed_bench.training.fit import fit, mean_loss
+from kmed_bench.training.sources import EncoderOutputSource, LogMelSource, SpeedPerturbedSource
 from kmed_bench.training.state import StateKeeper
 from kmed_bench.training.step import FAULTY_BATCH_NAME
 
@@ -30,7 +32,7 @@ def train(tiny_checkpoint, examples, store):
     def run(source=None, seed=0, **options):
         model = load_weights(tiny_checkpoint)
         config = dataclasses.replace(CONFIG, **options)
-        results = list(fit(model, examples[:9], source or store, examples[9:], store, config, seed=seed))
+        results = list(fit(model, examples[:9], source or LogMelSource(store), examples[9:], store, config, seed=seed))
         return model, results
 
     return run
@@ -89,12 +91,12 @@ def test_a_frozen_encoder_is_encoded_once(train, tiny_checkpoint, examples, stor
     start = load_weights(tiny_checkpoint)
     names = [e.utterance_id for e in examples[:9]]
     encoded = build_encoder_outputs(start, store, names, cache, context=context)
-    model, results = train(encoded, freeze_encoder=True, audio_context=context)
+    model, results = train(EncoderOutputSource(encoded), freeze_encoder=True, audio_context=context)
     for name, value in start.encoder.state_dict().items():
         assert torch.equal(model.encoder.state_dict()[name], value)
     assert results[1].train_loss < results[0].train_loss
-    if context == "full":  # dynamic batches are of one bucket, so that their order differs: tests/test_encoded.py
-        assert encoded.window(names[:1]).shape == (1, 1500, 64)
+    if context == "full":  # dynamic batches are of one bucket, so that their order differs: test_encoder_outputs.py
+        assert encoded.load(names[:1], FULL_WINDOW).features.shape == (1, 1500, 64)
         assert_close((model, results), train(freeze_encoder=True, audio_context="full"), 1e-5)
 
 
@@ -112,7 +114,7 @@ def test_masks_and_speeds_depend_on_the_seed_alone(train, tone_part, cache, stor
         1.1: build_features(tone_part, cache, speed=1.1),
     }
     plain, _ = train()
-    for options in ({"spec_augment": True}, {"source": speeds}):
+    for options in ({"spec_augment": True}, {"source": SpeedPerturbedSource(speeds)}):
         first, second = train(**options), train(**options)
         assert_close(first, second, 1e-9)
         assert_close(train(micro_batches=2, **options), first, 2e-5)
@@ -147,7 +149,7 @@ def test_a_faulty_batch_is_kept_on_this_machine(tiny_checkpoint, examples, store
         model.decoder.ln.weight[0] = float("nan")
     states = StateKeeper(tmp_path, "f", resume=False)
     with pytest.raises(KmedError, match=r"The loss is nan .* at epoch 1, step 1 .*kept in") as caught:
-        list(fit(model, examples[:8], store, examples[8:], store, CONFIG, seed=0, states=states))
+        list(fit(model, examples[:8], LogMelSource(store), examples[8:], store, CONFIG, seed=0, states=states))
     kept = torch.load(tmp_path / FAULTY_BATCH_NAME, weights_only=True)
     assert len(kept["utterance_ids"]) == 4
     assert all(name in str(caught.value) for name in kept["utterance_ids"])
@@ -171,15 +173,16 @@ class Hungry:
 
 def test_lack_of_memory_names_the_remedy(train, store):
     with pytest.raises(KmedError, match=r"Memory ran out at epoch 1, step 2, .*train.micro_batches=2 \(the batch of 4"):
-        train(Hungry(store, 1))
+        train(LogMelSource(Hungry(store, 1)))
     with pytest.raises(KmedError, match=r"with 1 clips at once. Set train.gradient_checkpointing"):
-        train(Hungry(store, 0), micro_batches=4)
+        train(LogMelSource(Hungry(store, 0)), micro_batches=4)
 
 
 def test_lack_of_memory_makes_smaller_pieces_of_the_same_batch(tiny_checkpoint, examples, store, train, caplog):
     config = dataclasses.replace(CONFIG, out_of_memory="halve")
     model = load_weights(tiny_checkpoint)
-    results = list(fit(model, examples[:9], Hungry(store, 1), examples[9:], store, config, seed=0))
+    source = LogMelSource(Hungry(store, 1))
+    results = list(fit(model, examples[:9], source, examples[9:], store, config, seed=0))
     assert [line.split(": ")[1] for line in caplog.messages] == [
         f"each batch is computed in {pieces} pieces from here on." for pieces in (2, 4)
     ]

@@ -157,7 +157,7 @@ def test_an_interrupted_study_goes_on(place: Path, start: Callable[..., subproce
     first.send_signal(signal.SIGTERM)
     _, err = first.communicate(timeout=DEADLINE_S)
     assert first.returncode != 0
-    assert "the same command goes on" in err
+    assert "the same command continues the study" in err
     study = load(place)
     assert [t.state for t in study.trials if t.number != begun.number][-1] == TrialState.WAITING
     client = MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db")

@@ -11,10 +11,11 @@ from typing import Literal
 
 import torch
 import whisper
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import ModelDimensions
 
 from kmed_bench.asr.model.offline_wheel import WHEEL_SHA256, joined_wheel_model, to_openai_state
 from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, N_VOCAB
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing, sha256_of, write_text_atomically
 from kmed_bench.core.schema import SIZES
@@ -111,7 +112,7 @@ def load_weights(path: Path, device: str = "cpu") -> Whisper:
     return model.to(device).eval()
 
 
-def save_weights(model: Whisper, path: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+def save_weights(model: whisper.model.Whisper, path: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
     """Write ``{"dims", "model_state_dict"}`` atomically; plain ``whisper.load_model(path)`` reads it.
 
     Parameters

@@ -1,144 +1,263 @@
-"""Whisper's forward pass."""
+"""Whisper's forward pass, written once for training, validation and decoding.
 
-import contextlib
-import functools
-from collections.abc import Callable, Sequence
+`Whisper` is openai-whisper's network with the same tensors under the same names. openai-whisper's own ``forward``,
+``encoder`` and ``decoder`` still work on it, so that tests and ``whisper.decode`` can compute with them; everything in
+this package calls the methods below.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
-from whisper.audio import N_FRAMES
-from whisper.model import MultiHeadAttention, Whisper
+import whisper.model
+from torch.utils.checkpoint import checkpoint
+from whisper.model import LayerNorm, MultiHeadAttention, ResidualAttentionBlock
 
-from kmed_bench.asr.model.patching import patched_methods
-from kmed_bench.asr.model.windows import STRIDE, ContextThinning
+from kmed_bench.asr.model.kv_cache import KVCache, LayerCache
+from kmed_bench.asr.model.windows import FULL_WINDOW, Window
+
+# The most likely tokens of a step. Rounding to bf16 moves a logit by some hundredths, which lifts no token from below.
+_N_RECOMPUTED = 32
 
 
-def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
-    """Reshape (batch, length, n_state) to (batch, n_head, length, n_state / n_head)."""
-    return x.unflatten(-1, (n_head, -1)).transpose(1, 2)
+@dataclasses.dataclass(frozen=True)
+class EncoderOutput:
+    """What the decoder attends to.
+
+    Attributes
+    ----------
+    features : torch.Tensor
+        Shape (batch, n_positions, n_state).
+    log_counts : torch.Tensor or None
+        Logarithm of the number of positions of the 30 s window that each position represents, shape (n_positions,);
+        attention adds it to the logits of each key. None: each position represents itself only.
+    """
+
+    features: torch.Tensor
+    log_counts: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> "EncoderOutput":
+        """Return the same on a device."""
+        log_counts = None if self.log_counts is None else self.log_counts.to(device)
+        return EncoderOutput(self.features.to(device), log_counts)
 
 
-def attend(
-    attention: MultiHeadAttention,
-    x: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    *,
-    causal: bool = False,
-    bias: torch.Tensor | None = None,
+def torch_attention(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, causal: bool
 ) -> torch.Tensor:
-    """Return what the positions of x, shape (batch, length, n_state), take from keys and values.
+    """Return softmax(queries keysᵀ / √d + bias) values, by torch's fastest kernel for the device."""
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias, is_causal=causal)
 
-    Parameters
+
+def torch_layer_norm(norm: LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    """Return the normalized input, computed in fp32, in the input's type."""
+    return norm(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How blocks are computed: every choice gives the same values up to rounding.
+
+    Attributes
     ----------
-    bias : torch.Tensor, optional
-        Added to the logits of each key, shape (n_keys,).
+    attention : callable
+        ``attention(queries, keys, values, bias, causal)``. Queries and the result have shape (batch, n_head, n_queries,
+        d), keys and values (batch, n_head, n_keys, d), the bias, if any, (1, n_keys) in the queries' type.
+    layer_norm : callable
+        ``layer_norm(module, x)``.
+    recompute : bool
+        Keep only each block's input for backward and compute the rest again (Chen et al. 2016): less memory, about a
+        third more time, the same gradients.
     """
-    queries = split_heads(attention.query(x), attention.n_head).to(keys.dtype)
-    mask = None if bias is None else bias.to(queries.dtype)[None, None, None]
-    mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
-    return attention.out(mixed.transpose(1, 2).flatten(start_dim=2).to(x.dtype))
+
+    attention: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, bool], torch.Tensor] = (
+        torch_attention
+    )
+    layer_norm: Callable[[LayerNorm, torch.Tensor], torch.Tensor] = torch_layer_norm
+    recompute: bool = False
+
+    def run(self, block: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
+        """Return ``block(*args)``, its activations kept for backward or not."""
+        if not (self.recompute and torch.is_grad_enabled()):
+            return block(*args)
+        # No block draws random numbers, so their state need not be kept and restored.
+        return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
 
 
-def encode(model: Whisper, mel: torch.Tensor) -> torch.Tensor:
-    """Return encoder output, shape (batch, n_frames / 2, n_state), for a window of any even length.
-
-    The same as ``model.encoder(mel)`` on 3,000 frames; on fewer, the positional embeddings are cut.
-    """
-    encoder = model.encoder
-    x = F.gelu(encoder.conv1(mel))
-    # Laid out by position, or every layer behind would lay it out again.
-    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1).contiguous()
-    x = (x + encoder.positional_embedding[: x.shape[1]]).to(x.dtype)
-    for block in encoder.blocks:
-        x = block(x)
-    return encoder.ln_post(x)
+STANDARD = Execution()
 
 
-def encode_thinned(
-    model: Whisper, mel: torch.Tensor, n_frames: int, thinning: ContextThinning
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return encoder output, shape (batch, n_positions, n_state), and what attention adds for each position.
+class Whisper(whisper.model.Whisper):
+    """openai-whisper's network with pooled windows, a static key-value cache and exchangeable kernels."""
 
-    Parameters
-    ----------
-    mel : torch.Tensor
-        The window's first frames, shape (batch, 80, at least ``thinning.frames(n_frames)``).
-    n_frames : int
-        Frames of the longest clip; later ones hold silence.
-    """
-    encoder = model.encoder
-    chosen, _ = thinning.positions(n_frames)
-    x = F.gelu(encoder.conv1(mel[:, :, : thinning.frames(n_frames)]))
-    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-    if x.shape[1] < N_FRAMES // STRIDE:
-        # Silence sounds the same wherever it is, so that the convolutions need not hear all of it.
-        n_whole = n_frames // STRIDE + thinning.margin
-        silence = x[:, n_whole : n_whole + 1].expand(-1, len(chosen) - n_whole, -1)
-        x = torch.cat([x[:, :n_whole], silence], dim=1)
-    x = (x + encoder.positional_embedding[chosen]).to(x.dtype)
-    bias = thinning.bias(n_frames).to(x.device)
-    with biased_attention(model):
+    @classmethod
+    def from_openai(cls, model: whisper.model.Whisper) -> "Whisper":
+        """Return an openai-whisper model as one of ours that shares its weights."""
+        converted = cls(model.dims)
+        converted.encoder, converted.decoder = model.encoder, model.decoder
+        converted.alignment_heads = model.alignment_heads
+        return converted.train(model.training)
+
+    def encode(self, mel: torch.Tensor, window: Window = FULL_WINDOW, execution: Execution = STANDARD) -> EncoderOutput:
+        """Return the encoder's output for a window.
+
+        Parameters
+        ----------
+        mel : torch.Tensor
+            The window's first log-mel frames, shape (batch, 80, at least ``window.n_frames``). With the full window,
+            fewer frames give the output of a window cut to them.
+        """
+        encoder = self.encoder
+        x = F.gelu(encoder.conv1(mel[:, :, : window.n_frames]))
+        x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
+        if window.is_full:
+            x = x.contiguous()  # by position, or every later layer would lay it out again
+            embedding = encoder.positional_embedding[: x.shape[1]]
+        else:
+            # Silence looks the same at every position, so the convolutions need not compute all of it.
+            n_read = window.n_read
+            silence = x[:, n_read : n_read + 1].expand(-1, len(window.counts) - n_read, -1)
+            x = torch.cat([x[:, :n_read], silence], dim=1)
+            embedding = encoder.positional_embedding[window.positions(x.device)]
+        x = (x + embedding).to(x.dtype)
+        log_counts = window.log_counts(x.device)
         for block in encoder.blocks:
-            x = block(x, mask=bias)
-    return encoder.ln_post(x), bias
+            x = execution.run(_encoder_block, block, x, log_counts, execution)
+        return EncoderOutput(execution.layer_norm(encoder.ln_post, x), log_counts)
+
+    def decoder_states(
+        self, embedded: torch.Tensor, audio: EncoderOutput, execution: Execution = STANDARD
+    ) -> torch.Tensor:
+        """Return the decoder's states before its last layer norm, shape (batch, n_tokens, n_state).
+
+        ``decoder.ln`` of them, times the token embedding, is openai-whisper's ``decoder(tokens, features)``.
+
+        Parameters
+        ----------
+        embedded : torch.Tensor
+            Embeddings of all tokens, each of which sees those before it; shape (batch, n_tokens, n_state).
+        """
+        x = (embedded + self.decoder.positional_embedding[: embedded.shape[1]]).to(audio.features.dtype)
+        for block in self.decoder.blocks:
+            x = execution.run(_decoder_block, block, x, audio.features, audio.log_counts, execution)
+        return x
+
+    def start_cache(self, audio: EncoderOutput, n_tokens: int) -> KVCache:
+        """Return an empty cache for decoding clips step by step.
+
+        Parameters
+        ----------
+        audio : EncoderOutput
+            Its type becomes that of cross-attention's keys and values, by far the largest tensors that a step reads.
+        n_tokens : int
+            Maximum length of a text, prompt included.
+        """
+        features = audio.features
+        # A CPU computes a step's few rows faster in fp32: it waits for the weights, and these are fp32.
+        dtype = torch.float32 if features.device.type == "cpu" else features.dtype
+        layers = []
+        for block in self.decoder.blocks:
+            # Each head's positions adjacent, as every step reads them.
+            pair = [x.contiguous() for x in _project(block.cross_attn, features, "key", "value")]
+            shape = (*pair[0].shape[:2], min(n_tokens, self.dims.n_text_ctx), pair[0].shape[-1])
+            layers.append(LayerCache(pair, [x.new_empty(shape, dtype=dtype) for x in pair]))
+        narrow = self.decoder.token_embedding.weight.to(features.dtype) if features.dtype != dtype else None
+        return KVCache(layers, dtype, audio.log_counts, narrow)
+
+    def next_logits(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        """Return the logits of the tokens after new ones, shape (n_rows, n_vocab), fp32.
+
+        The new tokens, shape (n_rows, n_new), are added to the cache.
+        """
+        decoder, start = self.decoder, cache.length
+        cache.length = start + tokens.shape[1]
+        x = decoder.token_embedding(tokens) + decoder.positional_embedding[start : cache.length]
+        x = x.to(cache.dtype)
+        for block, layer in zip(decoder.blocks, cache.layers, strict=True):
+            x = _decoder_block(block, x, None, cache.log_counts, STANDARD, layer, start)
+        return _output_logits(decoder.ln(x[:, -1]), decoder.token_embedding.weight, cache.narrow_output)
 
 
-def biased_attention(model: Whisper) -> contextlib.AbstractContextManager[None]:
-    """Let attention to audio take a bias of the keys, shape (n_keys,), for what Whisper calls its mask.
+def _encoder_block(
+    block: ResidualAttentionBlock, x: torch.Tensor, log_counts: torch.Tensor | None, execution: Execution
+) -> torch.Tensor:
+    normed = execution.layer_norm(block.attn_ln, x)
+    queries, keys, values = _project(block.attn, normed, "query", "key", "value")
+    x = x + _attend(block.attn, queries, keys, values, execution, x.dtype, log_counts)
+    return x + block.mlp(execution.layer_norm(block.mlp_ln, x))
 
-    That of the encoder and cross-attention. openai-whisper's own take a mask for the sign that later positions are
-    hidden. Attentions that are replaced already are left alone.
+
+def _decoder_block(
+    block: ResidualAttentionBlock,
+    x: torch.Tensor,
+    features: torch.Tensor | None,
+    log_counts: torch.Tensor | None,
+    execution: Execution,
+    layer: LayerCache | None = None,
+    start: int = 0,
+) -> torch.Tensor:
+    """Return a block's output for tokens from position ``start`` on.
+
+    ``layer`` has the keys and values of those before, and of the audio; without it both are computed here.
     """
-    to_audio = [*(block.attn for block in model.encoder.blocks), *(block.cross_attn for block in model.decoder.blocks)]
-    own = [attention for attention in to_audio if "qkv_attention" not in vars(attention)]
-    return patched_attention(own, F.scaled_dot_product_attention)
+    normed = execution.layer_norm(block.attn_ln, x)
+    queries, keys, values = _project(block.attn, normed, "query", "key", "value")
+    if layer is not None:
+        keys, values = layer.append([keys, values], start)
+    # Several tokens at once are a whole text or a prompt, so they start at position 0.
+    x = x + _attend(block.attn, queries, keys, values, execution, x.dtype, causal=x.shape[1] > 1)
+    normed = execution.layer_norm(block.cross_attn_ln, x)
+    if layer is None:
+        (queries,) = _project(block.cross_attn, normed, "query")
+        keys, values = _project(block.cross_attn, features, "key", "value")
+    else:
+        keys, values = layer.audio
+        # A clip's hypotheses attend to the same keys, as if they were one longer text.
+        (queries,) = _project(block.cross_attn, normed.reshape(len(keys), -1, normed.shape[-1]), "query")
+    x = x + _attend(block.cross_attn, queries, keys, values, execution, x.dtype, log_counts).reshape(x.shape)
+    return x + block.mlp(execution.layer_norm(block.mlp_ln, x))
 
 
-def patched_attention(
-    attentions: Sequence[MultiHeadAttention], mix: Callable[..., torch.Tensor]
-) -> contextlib.AbstractContextManager[None]:
-    """Let attentions mix values by ``mix(q, k, v, bias)``, heads apart; what Whisper calls their mask is the bias."""
-    return patched_methods(attentions, "qkv_attention", lambda a: functools.partial(_attend, mix, a.n_head))
+def _project(attention: MultiHeadAttention, x: torch.Tensor, *names: str) -> list[torch.Tensor]:
+    """Return the named projections of x, heads apart."""
+    return [split_heads(getattr(attention, name)(x), attention.n_head) for name in names]
 
 
 def _attend(
-    mix: Callable[..., torch.Tensor],
-    n_head: int,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, None]:
-    """Stand in for ``MultiHeadAttention.qkv_attention``; a mask of one dimension is a bias of the keys."""
-    q, k, v = (split_heads(x, n_head) for x in (q, k, v))
-    if mask is not None:  # the decoder's is made for all of its positions
-        mask = (mask[None] if mask.dim() == 1 else mask[: q.shape[2], : k.shape[2]]).to(q.dtype)
-    return mix(q, k, v, mask).transpose(1, 2).flatten(start_dim=2), None
-
-
-def decoder_states(
-    model: Whisper, embedded: torch.Tensor, features: torch.Tensor, bias: torch.Tensor | None = None
+    attention: MultiHeadAttention,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    execution: Execution,
+    dtype: torch.dtype,
+    log_counts: torch.Tensor | None = None,
+    *,
+    causal: bool = False,
 ) -> torch.Tensor:
-    """Return the decoder's states before its last layer norm, shape (batch, n_tokens, n_state).
+    """Return what the queries' positions gather from the values, in a type; shape (batch, n_queries, n_state)."""
+    queries = queries.to(keys.dtype)
+    bias = None if log_counts is None else log_counts[None].to(keys.dtype)
+    mixed = execution.attention(queries, keys, values, bias, causal)
+    return attention.out(mixed.transpose(1, 2).flatten(start_dim=2).to(dtype))
 
-    ``decoder.ln`` of them, times the embedding, is what ``model.decoder(tokens, features)`` returns.
 
-    Parameters
-    ----------
-    embedded : torch.Tensor
-        The tokens' embeddings, shape (batch, n_tokens, n_state).
-    bias : torch.Tensor, optional
-        What cross-attention adds to the logits of each position of the features, shape (n_positions,).
+def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
+    """Return (batch, length, n_state) as (batch, n_head, length, n_state / n_head)."""
+    return x.unflatten(-1, (n_head, -1)).transpose(1, 2)
+
+
+def _output_logits(states: torch.Tensor, weight: torch.Tensor, narrow: torch.Tensor | None) -> torch.Tensor:
+    """Return the logits of all tokens, shape (rows, n_vocab), fp32.
+
+    The vocabulary's weight is most of what a CPU reads for a token. With a 16-bit copy of it (``narrow``) logits are
+    computed in that type, except for the most likely ones: these are computed again in fp32, so rounding never decides
+    between them.
     """
-    decoder = model.decoder
-    x = (embedded + decoder.positional_embedding[: embedded.shape[1]]).to(features.dtype)
-    for block in decoder.blocks:
-        if bias is None:
-            x = block(x, features, mask=decoder.mask)
-            continue
-        # The block's own forward has no place for a bias (``biased_attention``).
-        x = x + block.attn(block.attn_ln(x), mask=decoder.mask)[0]
-        x = x + block.cross_attn(block.cross_attn_ln(x), features, mask=bias)[0]
-        x = x + block.mlp(block.mlp_ln(x))
-    return x
+    if narrow is None:
+        return F.linear(states, weight).float()  # autocast casts the weight once a batch, ``to`` at every token
+    logits = F.linear(states.to(narrow.dtype), narrow).float()
+    likely = logits.topk(_N_RECOMPUTED, dim=-1).indices
+    exact = torch.einsum("rcs,rs->rc", F.embedding(likely, weight), states)
+    return logits.scatter_(-1, likely, exact)

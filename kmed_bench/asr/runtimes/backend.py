@@ -10,8 +10,8 @@ import pandas as pd
 from whisper.audio import N_SAMPLES
 
 from kmed_bench.asr.features.audio import decode_audio
-from kmed_bench.asr.model.windows import chunks
 from kmed_bench.config import Context
+from kmed_bench.core.batching import chunks
 from kmed_bench.core.console import track
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.corpus.archives.reader import AudioReader

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import whisper
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import ModelDimensions
 
 from kmed_bench.asr.decoding.logit_filters import suppressed_tokens
 from kmed_bench.asr.model.tokenizer import N_VOCAB, korean_tokenizer
 from kmed_bench.asr.model.weights import dimensions
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.libraries import import_transformers
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES

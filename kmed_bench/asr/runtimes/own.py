@@ -4,14 +4,15 @@ import importlib.metadata
 import logging
 
 import pandas as pd
-from whisper.model import Whisper
 
 from kmed_bench import __version__
-from kmed_bench.asr.decoding.decode import predict_as_set
+from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.log_mel import N_MELS
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.tokenizer import N_VOCAB
 from kmed_bench.asr.model.weights import cache_folder
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.config import EvalConfig, FeaturesConfig
 from kmed_bench.core.console import track
@@ -82,9 +83,10 @@ class OwnBackend(Backend):
                 budget_bytes=int(self._features.cache_gib * 2**30),
                 progress=tick,
             )
-        predict_as_set(self._network, rows.nlargest(self._config.batch_size, "duration_s"), features, self._config)
+        options = DecodingOptions.from_config(self._config)
+        predict_part(self._network, rows.nlargest(options.batch_size, "duration_s"), features, options)
         with track("Decoding") as tick:
-            predictions = predict_as_set(self._network, rows, features, self._config, tick)
+            predictions = predict_part(self._network, rows, features, options, progress=tick)
         if self._config.no_repeat_ngram_size is not None:
             n_blocked = sum(prediction.ngram_blocked for prediction in predictions)
             log.info(f"The n-gram block changed the search in {n_blocked} of {len(rows)} clips.")

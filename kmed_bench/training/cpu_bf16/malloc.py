@@ -1,4 +1,4 @@
-"""Memory that training frees and asks for again in the next step, kept by the process meanwhile."""
+"""Memory that training frees and allocates again in the next step, kept by the process in between."""
 
 import contextlib
 import ctypes
@@ -10,38 +10,27 @@ import torch
 # glibc's names for mallopt (malloc.h, mallopt(3)).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _KEPT = {_M_TRIM_THRESHOLD: -1, _M_MMAP_MAX: 0}
-# Where glibc's own thresholds have come to once tensors of over 32 MB were freed. Once told, it moves them no more, and
-# with what they start from (128 KiB) every layer's tensors would be asked of the system.
+# The values that glibc's dynamic thresholds reach after tensors of over 32 MB were freed. Setting any of them disables
+# the adjustment, and the initial 128 KiB would send every layer's tensors through mmap.
 _USUAL = {_M_MMAP_MAX: 65_536, _M_MMAP_THRESHOLD: 32 * 2**20, _M_TRIM_THRESHOLD: 64 * 2**20}
 
 
 @contextlib.contextmanager
 def retain_freed_memory(device: torch.device) -> Iterator[None]:
-    """Let the C library keep what is freed; at the end it is given back to the system.
+    """Make the C library keep freed memory for reuse; it is returned to the system on exit.
 
-    By default glibc asks the system for each tensor over 32 MB and returns it when freed, so that every step of
-    training on the CPU waits for hundreds of megabytes of fresh, zeroed pages (docs/decisions/011-native-bf16.md).
-    GPUs have torch's own cache; other C libraries are left alone.
+    By default glibc asks the system for each tensor over 32 MB and returns it when freed, so every training step on the
+    CPU waits for hundreds of megabytes of fresh, zeroed pages (docs/decisions/011-native-bf16.md). On a GPU, which has
+    torch's own cache, and with other C libraries nothing happens.
     """
-    if device.type != "cpu":
+    libc = _glibc() if device.type == "cpu" else None
+    if libc is None:
         yield
         return
-    keep_freed_memory()
+    _set(libc, _KEPT)
     try:
         yield
     finally:
-        give_freed_memory_back()
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed from here on; with another C library nothing happens."""
-    if libc := _glibc():
-        _set(libc, _KEPT)
-
-
-def give_freed_memory_back() -> None:
-    """Return what is free to the system, and let glibc do so from here on as it does by itself."""
-    if libc := _glibc():
         _set(libc, _USUAL)
         libc.malloc_trim(0)
 
