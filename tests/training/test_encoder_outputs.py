@@ -109,7 +109,7 @@ def test_fp16_is_half_the_size_and_nearly_the_same(model, frames, names, tmp_pat
 def test_output_beyond_fp16_is_refused(model, frames, names, tmp_path):
     with torch.no_grad():
         model.encoder.ln_post.weight.mul_(1e6)
-    with pytest.raises(KmedError, match=r"fp16 ends at 65504; set train\.features=fp32"):
+    with pytest.raises(KmedError, match=r"fp16 ends at 65504; set features\.dtype=fp32"):
         build_encoder_outputs(model, frames, names[:2], tmp_path, context="dynamic", dtype="fp16")
     with torch.no_grad():
         model.encoder.ln_post.weight[0] = torch.nan
