@@ -1,8 +1,8 @@
 """Folders of computed arrays in a cache: whole or absent, one writer at a time, within a budget of disk.
 
-A store is a folder ``<name>/`` that holds an ``index.json``. It is written aside, as ``.<name>.<random>/``, and
-renamed when it is whole and on disk, so that a writer that is killed leaves nothing that is ever read. A name
-stands for its content (kind and digest), so whoever finds the folder finds what it would have written.
+A store is a folder ``<name>/`` that holds an ``index.json``. It is written as ``.<name>.<random>/`` and renamed once
+it is whole and on disk, so a killed writer leaves nothing that is ever read. The name is made of the content's kind
+and digest, so an existing folder holds exactly what would be written again.
 """
 
 import errno
@@ -20,7 +20,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sync, temporary_beside
 
 INDEX = "index.json"
-_RESERVED = "reserved"  # a file as long as the store will be, and without content: what a writer has been granted
+_RESERVED = "reserved"  # a sparse file of the size that a writer has been granted
 _ASIDE = re.compile(r"\.(?P<name>[a-z]+-[0-9a-f]{16})\.\w+")
 _LEFTOVER_AGE_S = 24 * 3600
 
@@ -36,23 +36,23 @@ def get_or_create(
 ) -> Path:
     """Return the folder of a store, written by this process or by another one where the cache has none.
 
-    Whoever asks for a store that is being written waits for its writer; the lock of a writer that was
-    killed is freed by the system, and its remains are removed.
+    While another process writes the store, the caller waits. The lock of a killed writer is freed by the system,
+    and its remains are removed.
 
     Parameters
     ----------
     cache : Path
-        Folder of stores, on one disk. Nothing in it is removed to make room: that is the user's to choose.
+        Folder of stores, on one disk. Nothing in it is removed to make room; that is up to the user.
     name : str
         Kind and digest of the content, such as ``frames-0123456789abcdef``.
     write : callable
         Called with an empty folder; fills it, ``index.json`` included.
     what : str
-        The beginning of a sentence on lacking room, such as "The features of 12 clips".
+        Beginning of the message when there is no room, such as "The features of 12 clips".
     needed_bytes : int
-        What the store takes at most.
+        Upper limit of the store's size.
     budget_bytes : int, optional
-        What all stores of the cache may take together, those that are being written included; None: the disk.
+        Limit on all stores of the cache together, including those being written; None: only the disk limits them.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def get_or_create(
             if not (folder / INDEX).is_file():
                 _write_aside(cache, name, write, what, needed_bytes, budget_bytes)
     with suppress(OSError):  # a cache that is shared read-only
-        os.utime(folder / INDEX)  # when it was used last, for whoever has to choose what to remove
+        os.utime(folder / INDEX)  # the time of last use, by which a user chooses what to remove
     return folder
 
 
@@ -94,7 +94,7 @@ def _write_aside(
         if error.errno != errno.ENOSPC:
             raise
         raise KmedError(
-            f"{what} did not fit on the disk of {cache}, which something else filled meanwhile; make room or set "
+            f"{what} did not fit on the disk of {cache}, which something else has filled meanwhile; make room or set "
             "KMED_CACHE to a larger disk."
         ) from None
     finally:
@@ -102,7 +102,7 @@ def _write_aside(
 
 
 def _remove_leftovers(cache: Path, name: str) -> None:
-    """Remove what killed writers left: of this name, whose lock is ours, and whatever no one touched for a day."""
+    """Remove what killed writers left: of this name, whose lock is ours, and anything untouched for a day."""
     for aside, written in _asides(cache):
         if written == name or time.time() - _last_change(aside) > _LEFTOVER_AGE_S:
             shutil.rmtree(aside, ignore_errors=True)
@@ -123,7 +123,7 @@ def _last_change(folder: Path) -> float:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes that a store takes, or that its writer has been granted where that is more."""
+    """Return the size of a store in bytes, or what its writer has been granted if that is more."""
     sizes = {}
     for path in folder.glob("*"):
         with suppress(FileNotFoundError):

@@ -65,11 +65,11 @@ class FrozenSplit(Head):
 
 
 QUALITY = FileFormat[QualityReport](
-    name="kmed-quality", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
+    "kmed-quality", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
 )
 SPLIT = FileFormat[SplitReport](
-    name="kmed-split", version=1, oldest=0, remedy="make the split again with `kmed-bench split`"
+    "kmed-split", version=1, oldest=0, remedy="make the split again with `kmed-bench split`"
 )
 FROZEN_SPLIT = FileFormat[FrozenSplit](
-    name="kmed-frozen-split", version=1, oldest=1, remedy="export one with `kmed-bench split --freeze FILE`"
+    "kmed-frozen-split", version=1, oldest=1, remedy="export one with `kmed-bench split --freeze FILE`"
 )

@@ -1,8 +1,8 @@
-"""The exception that stands for a fault the user can fix."""
+"""The exception for a fault that the user can fix."""
 
 
 class KmedError(Exception):
-    """A fault that the user can mend.
+    """A fault that the user can fix.
 
     The message is one paragraph that names the thing, its value, the limit and the remedy;
     the command line prints it without a traceback and exits with 2.

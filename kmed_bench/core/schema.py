@@ -63,7 +63,7 @@ GROUP_FIELDS = ("dialect", "gender", "age", "role")
 _HEAD_KEYS = (b"format", b"version")
 
 MANIFEST = FileFormat[dict[str, Any]](
-    name="kmed-manifest", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
+    "kmed-manifest", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
 )
 
 

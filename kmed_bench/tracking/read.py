@@ -12,9 +12,11 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.core.contracts import COMPARISONS, SCORES, NamedComparison
+from kmed_bench.core.corpus_contracts import QUALITY, SPLIT
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.formats import FileFormat
 from kmed_bench.core.records import BenchRecord, TrainRecord
-from kmed_bench.tracking.store import artifact_folder, read_artifact, read_json_artifact, without_password
+from kmed_bench.tracking.store import artifact_folder, read_artifact, without_password
 
 _PAGE = 1_000
 _BULK_RUNS = 500  # under the 999 variables that older SQLite allows in one query
@@ -114,16 +116,16 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
         tags=dict(bench.data.tags),
         trains=tuple(_train_record(run, histories[run.info.run_id]) for run in by_kind["train"]),
         skipped=json.loads(bench.data.tags.get("kmed.skipped", "{}")),
-        split=_latest_artifact(client, by_kind["split"], "split.json"),
-        quality=_latest_artifact(client, by_kind["split"], "quality.json"),
+        split=_latest_artifact(client, by_kind["split"], "split.json", SPLIT),
+        quality=_latest_artifact(client, by_kind["split"], "quality.json", QUALITY),
         scores={run_id: content for run_id, content in scores.items() if content is not None},
         comparisons=tuple(cast(list[NamedComparison], compared["comparisons"])) if compared else (),
     )
 
 
-def _latest_artifact(client: MlflowClient, runs: Sequence[Run], name: str) -> dict[str, Any]:
+def _latest_artifact(client: MlflowClient, runs: Sequence[Run], name: str, format: FileFormat[Any]) -> dict[str, Any]:
     """Return the JSON artifact of the latest run that has it; {} if none has."""
-    contents = (read_json_artifact(client, run, name) for run in reversed(runs))
+    contents = (read_artifact(client, run, name, format) for run in reversed(runs))
     return next((content for content in contents if content), {})
 
 

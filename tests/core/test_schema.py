@@ -1,10 +1,15 @@
 """Manifests on disk: what they say of themselves, and what is refused."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from kmed_bench.core import contracts, corpus_contracts, schema
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.formats import FileFormat
 from kmed_bench.core.schema import MANIFEST_COLUMNS, read_manifest, write_manifest
 
 
@@ -54,3 +59,14 @@ def test_what_is_no_manifest_is_named(table, tmp_path):
     write_manifest(table.drop(columns=["age", "text"]), tmp_path / "m.parquet")
     with pytest.raises(KmedError, match="lacks the columns text, age; write it again"):
         read_manifest(tmp_path / "m.parquet")
+
+
+def test_the_page_of_formats_has_every_format_and_its_versions():
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .+ \| `(kmed-[a-z-]+)` \| (\d+) \| (\d+) \|", page, re.MULTILINE)
+    modules = (contracts, corpus_contracts, schema)
+    formats = [value for module in modules for value in vars(module).values() if isinstance(value, FileFormat)]
+    assert {(name, int(version), int(oldest)) for name, version, oldest in rows} == {
+        (known.name, known.version, known.oldest) for known in formats
+    }
+    assert len(formats) >= 10

@@ -1,12 +1,12 @@
 """Archives of a download, opened in place, and the audio in them read by a manifest's location.
 
-Where a member lies is written as the archive's path, ``::`` and the member's name:
+A member's location is the archive's path, ``::`` and the member's name:
 
 - ``/data/142/audio/PA_0001/x.wav``: a plain file;
 - ``/data/[T원천]환자_1.zip::1/PA_0001/x.wav``: a member of a zip;
 - ``/data/download.tar::환자_1.zip::1/PA_0001/x.wav``: of a zip inside a tar, whole or in pieces
-  (``환자_1.zip.part0``, …; the name stands without ``.partN``);
-- ``/data/환자_1.zip::1/PA_0001/x.wav`` where only ``환자_1.zip.part0``, … lie in ``/data``;
+  (``환자_1.zip.part0``, …; written without ``.partN``);
+- ``/data/환자_1.zip::1/PA_0001/x.wav`` where ``/data`` has only ``환자_1.zip.part0``, …;
 - ``/data/audio.tar::PA_0001/x.wav``: a member of a tar.
 """
 
@@ -14,7 +14,6 @@ import dataclasses
 import tarfile
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 
 from kmed_bench.core.errors import KmedError
@@ -33,11 +32,11 @@ class Container:
     Attributes
     ----------
     location : str
-        What stands before a member's name in the manifest's ``audio``.
+        What precedes a member's name in the manifest's ``audio``.
     trail : str
         Names from the source's folder down to the container: tells Training from Validation.
     spans : tuple of Span
-        Where the bytes lie; none for a folder.
+        Where the bytes are; none for a folder.
     """
 
     kind: Literal["folder", "zip", "tar"]
@@ -48,15 +47,6 @@ class Container:
     def locate(self, name: str) -> str:
         """Return the location of a file in it."""
         return f"{self.location}/{name}" if self.kind == "folder" else f"{self.location}{SEPARATOR}{name}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TarFile:
-    """A member of a tar; `size` is what the tar really holds of it, less than stated where it is cut off."""
-
-    name: str
-    offset: int
-    size: int
 
 
 def refuse_name(name: str) -> str | None:
@@ -79,8 +69,8 @@ def sniff(path: Path) -> Literal["tar", "zip"] | None:
     return "zip" if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
 
 
-def list_tar(path: Path) -> list[TarFile]:
-    """Return the plain files of a tar, also of one that is cut off.
+def list_tar(path: Path) -> list[Member]:
+    """Return the plain files of a tar; the size of one that is cut off is what the tar holds of it.
 
     Raises
     ------
@@ -95,26 +85,26 @@ def list_tar(path: Path) -> list[TarFile]:
                 if info.isfile():
                     name = decode_name(info.name.encode("utf-8", "surrogateescape"))
                     size = max(min(info.size, total - info.offset_data), 0)
-                    files.append(TarFile(name, info.offset_data, size))
+                    files.append(Member(name, info.offset_data, size, size, PLAIN, 0, False))
     except tarfile.TarError as error:
         if not files:
             raise ArchiveError(f"not a readable tar ({error})") from None
     return files
 
 
-def join_in_tar(files: list[TarFile], path: Path) -> dict[str, Joined]:
+def join_in_tar(files: list[Member], path: Path) -> dict[str, Joined]:
     """Return the zips of a tar by name, whole ones and those in pieces."""
     groups: dict[str, list[Span]] = {}
     for file in files:
         piece = PIECE.fullmatch(file.name)
         whole, start = (piece["whole"], int(piece["start"])) if piece else (file.name, 0)
         if whole.lower().endswith(".zip"):
-            groups.setdefault(whole, []).append(Span(start, file.size, str(path), file.offset))
+            groups.setdefault(whole, []).append(Span(start, file.size, str(path), file.start))
     return {whole: join_pieces(spans) for whole, spans in groups.items()}
 
 
 def join_in_folder(folder: Path) -> dict[str, Joined]:
-    """Return the zips that lie in pieces in a folder, by name."""
+    """Return the zips that a folder holds in pieces, by name."""
     groups: dict[str, list[Span]] = {}
     for path in folder.iterdir():
         piece = PIECE.fullmatch(path.name)
@@ -124,11 +114,10 @@ def join_in_folder(folder: Path) -> dict[str, Joined]:
 
 
 class AudioReader:
-    """Reads audio where it lies, by a manifest's ``audio``; archives stay open until it is closed.
+    """Reads audio in place, by a manifest's ``audio``; archives stay open until it is closed.
 
-    Safe to share between threads, and between processes that were forked; pickled to a new
-    process, it opens its archives anew. An archive's directory is read once, on the first read
-    from it.
+    Safe to share between threads, and between processes that were forked; pickled to a new process, it opens its
+    archives again. An archive's directory is read once, on the first read from it.
     """
 
     def __init__(self) -> None:
@@ -157,7 +146,7 @@ class AudioReader:
             reason = error.strerror if isinstance(error, OSError) else error
             raise KmedError(
                 f"Audio {audio} can't be read: {reason}. Put the download back where `ingest` found it, "
-                "or ingest it anew."
+                "or ingest it again."
             ) from None
 
     def _get(self, archive: str) -> tuple[ByteSource, dict[str, Member]]:
@@ -179,9 +168,7 @@ class AudioReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __getstate__(self) -> dict[str, object]:
@@ -209,8 +196,7 @@ def open_archive(location: str) -> tuple[ByteSource, list[Member]]:
     elif sniff(path) == "tar":
         files = list_tar(path)
         if not inner:
-            source = ByteSource(whole_file(outer))
-            return source, [tar_member(file) for file in files]
+            return ByteSource(whole_file(outer)), files
         joined = join_in_tar(files, path).get(inner)
         if joined is None:
             raise ArchiveError(f"there is no {inner!r} in the tar")
@@ -219,8 +205,3 @@ def open_archive(location: str) -> tuple[ByteSource, list[Member]]:
         spans = whole_file(outer)
     source = ByteSource(spans)
     return source, list(read_directory(source))
-
-
-def tar_member(file: TarFile) -> Member:
-    """Return a tar's member as one that `read_member` takes."""
-    return Member(file.name, file.offset, file.size, file.size, PLAIN, 0, False)

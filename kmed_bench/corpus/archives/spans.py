@@ -1,4 +1,4 @@
-"""Bytes of an archive, wherever they lie: one file, a stretch of a tar, or the pieces of a download.
+"""Bytes of an archive, wherever they are: in one file, a stretch of a tar, or the pieces of a download.
 
 AI Hub's downloader leaves a tar of pieces, ``환자_1.zip.part0``, ``….part1073741824``, …, whose
 suffix is the byte offset in the whole. Reading them through spans needs no second copy of 272 GB.
@@ -9,7 +9,6 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Self
 
 PIECE = re.compile(r"(?P<whole>.+)\.part(?P<start>\d+)", re.IGNORECASE)
@@ -21,7 +20,7 @@ class ArchiveError(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Span:
-    """Bytes ``start`` to ``start + size`` of an archive, which lie at ``offset`` of the file ``path``."""
+    """Bytes ``start`` to ``start + size`` of an archive, at ``offset`` of the file ``path``."""
 
     start: int
     size: int
@@ -73,7 +72,7 @@ class ByteSource:
         try:
             for path in dict.fromkeys(span.path for span in spans):
                 self._files[path] = os.open(path, os.O_RDONLY)
-                if sparse_reads and hasattr(os, "posix_fadvise"):  # headers alone: no readahead of the rest
+                if sparse_reads and hasattr(os, "posix_fadvise"):  # only headers are read: no readahead
                     os.posix_fadvise(self._files[path], 0, 0, os.POSIX_FADV_RANDOM)
         except OSError:
             self.close()
@@ -85,7 +84,7 @@ class ByteSource:
         Raises
         ------
         ArchiveError
-            When the first of them lies in a piece that is missing.
+            When the first of them is in a missing piece.
         """
         parts: list[bytes] = []
         end = min(start + n_bytes, self.size)
@@ -95,7 +94,7 @@ class ByteSource:
             if not 0 <= inside < span.size:
                 if parts:
                     break
-                raise ArchiveError(f"byte {start} of the archive lies in a piece that is missing")
+                raise ArchiveError(f"byte {start} of the archive is in a piece that is missing")
             wanted = min(end - start, span.size - inside)
             chunk = os.pread(self._files[span.path], wanted, span.offset + inside)
             if not chunk:
@@ -105,7 +104,7 @@ class ByteSource:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def lacks(self, start: int, end: int) -> bool:
-        """Return whether any of the bytes lies in a piece that is missing."""
+        """Return whether any of the bytes is in a missing piece."""
         return any(start < gap_end and gap_start < end for gap_start, gap_end in self.gaps)
 
     def close(self) -> None:
@@ -117,9 +116,7 @@ class ByteSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

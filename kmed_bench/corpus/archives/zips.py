@@ -15,7 +15,7 @@ from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource
 
 STORED, DEFLATED = 0, 8
 PLAIN = -1
-"""Not a zip's method: the file's bytes lie at ``start`` as they are, in a folder or a tar."""
+"""Not a zip's method: the file's bytes begin at ``start``, unpacked, in a folder or a tar."""
 MAX_DIRECTORY_BYTES = 1 << 30
 _DEFLATE_LIMIT = 1032  # no deflate stream grows by more (zlib's technical notes)
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
@@ -96,7 +96,7 @@ def _find_directory(source: ByteSource) -> tuple[int, int, int]:
     locator = source.read_at(end - 20, 20) if end >= 20 else b""
     if locator.startswith(_LOCATOR64):
         (record_at,) = struct.unpack_from("<Q", locator, 8)
-        # Bytes put before the archive move the record but not the number; it lies right before its locator.
+        # Bytes put before the archive move the record but not the number; it is right before its locator.
         for candidate in (record_at, end - 76):
             record = source.read_at(candidate, 56) if 0 <= candidate < source.size else b""
             if record.startswith(_END64) and len(record) == 56:
@@ -107,7 +107,7 @@ def _find_directory(source: ByteSource) -> tuple[int, int, int]:
             raise ArchiveError("its zip64 record is missing")
     shift = end - size - start
     if shift < 0:
-        raise ArchiveError("its directory is said to lie outside the file: a piece is missing or the file is cut off")
+        raise ArchiveError("its directory claims to be outside the file: a piece is missing or the file is cut off")
     return start + shift, size, shift
 
 
@@ -157,7 +157,7 @@ def read_member(source: ByteSource, member: Member, limit: int | None = None) ->
 
 
 def check_member(source: ByteSource, member: Member) -> None:
-    """Refuse what this reader can't or shouldn't unpack, from the directory's word alone.
+    """Refuse what this reader can't or shouldn't unpack, by what the directory states.
 
     Raises
     ------
@@ -171,9 +171,9 @@ def check_member(source: ByteSource, member: Member) -> None:
     if member.method not in (STORED, DEFLATED):
         raise ArchiveError(f"it is packed by method {member.method}; stored and deflated are read: extract the archive")
     if member.start + 30 + member.packed > source.size:
-        raise ArchiveError("it is said to lie past the archive's end")
+        raise ArchiveError("it claims to be past the archive's end")
     if source.lacks(member.start, member.start + 30 + member.packed):
-        raise ArchiveError("a part of it lies in a piece that is missing")
+        raise ArchiveError("a part of it is in a piece that is missing")
     if member.size > (member.packed if member.method == STORED else member.packed * _DEFLATE_LIMIT):
         raise ArchiveError(f"it claims {member.size:,} bytes from {member.packed:,}: more than deflate can hold")
 

@@ -20,7 +20,7 @@ from kmed_bench.corpus.demo.espeak import Voice
 from kmed_bench.corpus.demo.sentences import Sentence
 
 RATE_HZ = 48_000
-_ZIP_TIME = (2023, 1, 1, 0, 0, 0)  # fixed, so that two runs give the same bytes
+_ZIP_TIME = (2023, 1, 1, 0, 0, 0)  # fixed, for the same bytes in every run
 
 _AGES = {"11~19": "03", "20~29": "04", "30~39": "05", "40~49": "06", "50~59": "07", "60~69": "08", "over70": "09"}
 # role -> speaker prefix, role code, folder of labels, archive of audio, folder in it
@@ -101,7 +101,7 @@ _REJECTED: dict[str, tuple[RejectReason, str]] = {
     "masked text": ("transcript_masked", "transcript with a masked name"),
     "no gender": ("label_incomplete", "label without Gender"),
     "empty file": ("audio_unreadable", "audio file of zero bytes"),
-    "label twice": ("duplicate_utterance", "label that stands in Training and again in Validation"),
+    "label twice": ("duplicate_utterance", "label that is in Training and again in Validation"),
 }
 _WARNED: dict[str, tuple[WarningKind, str]] = {
     "no label": ("audio_without_label", "audio file without a label"),
@@ -111,7 +111,7 @@ _WARNED: dict[str, tuple[WarningKind, str]] = {
 
 
 def plant_defects(clips: list[Clip], draw: random.Random) -> None:
-    """Give a few clips a defect each; the silent one is staff's, for it would only blur the demo's scores."""
+    """Plant one defect in each of a few clips; the silent one is staff's, since it would only blur the scores."""
     patients = [clip for clip in clips if clip.speaker.role == "patient" and clip.speaker.release == "Training"]
     staff = [clip for clip in clips if clip.speaker.role != "patient"]
     defects = ["no audio", "no label", "wrong rate", *_REJECTED][: len(patients) // 6]  # a small corpus gets fewer
@@ -228,7 +228,7 @@ def readme(summary: dict[str, Any], seed: int) -> str:
 
 eSpeak NG's Korean voice and its variants read sentences that were written for kmed-bench. Names, ages, genders,
 dialects and regions are assigned, not heard. The folders, file names and labels follow an AI Hub 208 download, so
-that every step can be tried without one. Scores on it show that the program works and say nothing about patients.
+every step can be tried without one. Scores on it show that the program works and say nothing about patients.
 
 Seed {seed}: {summary["labels"]} labels, {summary["speakers"]} speakers, {summary["sentences"]} sentences, \
 {summary["hours"]} hours, {summary["usable"]} usable labels.

@@ -86,7 +86,7 @@ def speak(requests: Sequence[tuple[str, Voice]]) -> tuple[list[NDArray[np.int16]
         reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
         raise KmedError(
             f"eSpeak NG failed: {reason}; if the library itself is damaged, "
-            "`pip install --force-reinstall espeakng-loader` mends it."
+            "`pip install --force-reinstall espeakng-loader` repairs it."
         )
     header, _, samples = done.stdout.partition(b"\n")
     answer = json.loads(header)
@@ -126,7 +126,7 @@ class _Library:
         return 0
 
     def speak(self, text: str, voice: Voice) -> bytes:
-        # The library takes an unknown variant without a word, and speaks with the plain voice.
+        # The library accepts an unknown variant silently and speaks with the plain voice.
         if not (self._variants / voice.variant).is_file():
             raise KmedError(f"there is no voice variant {voice.variant!r}; the variants are the files in !v")
         status = self._library.espeak_SetVoiceByName(f"ko+{voice.variant}".encode())

@@ -1,8 +1,8 @@
 """AI Hub data set 208: file names, labels and vocabulary.
 
-The set is "비대면 진료를 위한 의료진 및 환자 음성", read speech of patients, nurses and doctors; whoever
-has an account at AI Hub downloads it there, and it may not be passed on. A label is one JSON file
-per recording, of the same name.
+The set is "비대면 진료를 위한 의료진 및 환자 음성", read speech of patients, nurses and doctors, downloaded
+with an account at AI Hub; it may not be passed on. A label is one JSON file per recording, of the
+same name.
 
 What a label lacks
 ------------------
@@ -14,7 +14,7 @@ file name. For the speaker's fields the label's block ``화자정보`` is the au
   otherwise there is damaged, and its file name is not trusted over it: ``label_incomplete``.
   ``Age`` and ``Region`` may come from the file name, ``Dialect`` is ``N/A`` where missing;
 - the block is missing as a whole: the file name must state gender, age and region in codes with
-  a known meaning, and then stands in for it; otherwise ``label_incomplete``.
+  a known meaning, and is then used in its place; otherwise ``label_incomplete``.
 
 A file that was given another name is read by its label's ``FileName``, and paired with its audio by
 the name that it has now. Where neither follows the set's pattern, nobody says who speaks:
@@ -199,7 +199,7 @@ def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
 @functools.lru_cache(maxsize=1 << 16)  # a sentence is read by many speakers
 def _judge_text(text: str) -> tuple[str, Verdict, str]:
     """Return the sentence id of a transcript, and a reject reason with its detail, or two empty texts."""
-    if not _is_text(text):
+    if not is_utf8(text):
         return "", "label_unreadable", "LabelText holds half of a character (a lone surrogate)"
     sentence = sentence_id(text)
     if is_masked(text):
@@ -209,12 +209,9 @@ def _judge_text(text: str) -> tuple[str, Verdict, str]:
     return sentence, "", ""
 
 
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # "\\ud55c" of JSON may stand alone, and no file can hold it
-        return False
-    return True
+def is_utf8(value: str) -> bool:
+    """Return whether a file can hold the text; JSON and paths may have lone surrogates."""
+    return value.isascii() or value.encode(errors="ignore").decode() == value
 
 
 def _fill_speaker(label: Label, name: FileName, tree: dict[str, Any]) -> str:
@@ -263,7 +260,7 @@ def _text(value: Any) -> str:
 @functools.lru_cache(maxsize=1 << 10)  # a few words make up a million labels
 def _clean(value: str) -> str:
     text = unicodedata.normalize("NFC", value).strip()
-    return text if _is_text(text) else ""
+    return text if is_utf8(text) else ""
 
 
 def _number(value: Any) -> float:

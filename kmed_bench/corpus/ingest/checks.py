@@ -18,7 +18,7 @@ Detail = str | Callable[[pd.DataFrame], pd.Series]
 
 
 def _reject(rows: pd.DataFrame, where: pd.Series, reason: RejectReason, detail: Detail) -> None:
-    """Give a verdict to those rows of `where` that have none yet; `detail` is made for them alone."""
+    """Set the verdict of those rows of `where` that have none yet; `detail` is called with only these."""
     where = where & (rows["reason"] == "")
     rows.loc[where, "detail"] = detail if isinstance(detail, str) else detail(rows[where]).astype("str")
     rows.loc[where, "reason"] = reason

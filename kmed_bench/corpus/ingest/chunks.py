@@ -3,7 +3,7 @@
 A chunk's result is written under a name made from everything that it depends on: the version of
 the reading code, the container with its files' sizes and times of change, and the list of files.
 An interrupted job that is started again finds those results and reads the rest; what has changed
-in between has another name and is read anew.
+in between has another name and is read again.
 """
 
 import concurrent.futures
@@ -85,7 +85,7 @@ def read_entries(
     Raises
     ------
     KmedError
-        When the system ends a worker process, for want of memory as a rule.
+        When the system ends a worker process, usually for lack of memory.
     OSError
         When an archive is gone, or the store can't be written.
     """
@@ -150,7 +150,7 @@ def _run(tasks: Iterator[tuple[Chunk, Path, int]], workers: int) -> Generator[in
                 yield future.result()
     except BrokenProcessPool:
         raise KmedError(
-            f"One of the {workers} processes that read the download was ended by the system, as a rule for want of "
+            f"One of the {workers} processes that read the download was ended by the system, usually for lack of "
             "memory, or could not start, as under a script without `if __name__ == '__main__':`. Start the command "
             "again, with data.workers=1 if it recurs: what was read is kept."
         ) from None

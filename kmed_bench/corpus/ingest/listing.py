@@ -1,4 +1,4 @@
-"""What lies in the sources: every label and audio file of every folder and archive, unread."""
+"""What the sources hold: every label and audio file of every folder and archive, unread."""
 
 import collections
 import dataclasses
@@ -19,10 +19,10 @@ from kmed_bench.corpus.archives.reader import (
     list_tar,
     refuse_name,
     sniff,
-    tar_member,
 )
 from kmed_bench.corpus.archives.spans import PIECE, ArchiveError, ByteSource, Joined, whole_file
 from kmed_bench.corpus.archives.zips import PLAIN, Member, NoDirectory, read_directory
+from kmed_bench.corpus.ingest.aihub import is_utf8
 
 LABEL, AUDIO = ".json", ".wav"
 NOT_UTF8 = "its path is not UTF-8; rename it (convmv -r -f cp949 -t utf-8)"
@@ -44,11 +44,6 @@ ENTRY_SCHEMA = pa.schema(
 )
 
 
-def _is_utf8(name: str) -> bool:
-    """Return whether a path can be written down; undecodable bytes come as lone surrogates."""
-    return name.isascii() or name.encode(errors="ignore").decode() == name
-
-
 class EntryList:
     """Grows a table of ``ENTRY_SCHEMA`` row by row, in column chunks: some 150 bytes a file."""
 
@@ -61,7 +56,7 @@ class EntryList:
     def append(self, container: int, member: Member) -> None:
         """Add one file."""
         name, refused = member.name, refuse_name(member.name)
-        if not _is_utf8(name):  # a folder's name in cp949, say: neither parquet nor CSV can hold it
+        if not is_utf8(name):  # a folder's name in cp949, say: neither parquet nor CSV can hold it
             refused = NOT_UTF8
             name = name.encode(errors="backslashreplace").decode()
         self._rows.append(
@@ -131,14 +126,14 @@ class Listing:
 
 
 def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
-    """Return what lies in the sources: folders, or archives given by name.
+    """Return what the sources hold: folders, or archives given by name.
 
     Parameters
     ----------
     sources : sequence of Path
         Folders, or single zips and tars. What is reached twice is listed once.
     skip : Path
-        The output folder, left out where it lies inside a source.
+        The output folder, left out where it is inside a source.
 
     Raises
     ------
@@ -152,7 +147,7 @@ def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
         if not source.exists():
             raise KmedError(f"Source {source} does not exist; give the folder of an AI Hub 208 download.")
         root = source.resolve()
-        if not _is_utf8(str(root)):
+        if not is_utf8(str(root)):
             raise KmedError(f"Source {str(source)!a} can't be used: {NOT_UTF8}.")
         if root.is_file():
             _add_archive(listing, root, root.name, seen)
@@ -160,7 +155,7 @@ def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
         try:
             _add_folder(listing, root, skip, seen)
         except OSError as error:
-            raise KmedError(f"{error.filename} can't be listed: {error.strerror}; mend its permissions.") from None
+            raise KmedError(f"{error.filename} can't be listed: {error.strerror}; change its permissions.") from None
     return listing
 
 
@@ -223,7 +218,7 @@ def _add_archive(listing: Listing, path: Path, trail: str, seen: set[tuple[int, 
 def _add_tar(listing: Listing, path: Path, trail: str) -> None:
     str(path).encode()
     files = list_tar(path)
-    listing.add(Container("tar", str(path), trail, whole_file(str(path))), map(tar_member, files))
+    listing.add(Container("tar", str(path), trail, whole_file(str(path))), files)
     for name, joined in sorted(join_in_tar(files, path).items()):
         _add_zip(listing, f"{path}{SEPARATOR}{name}", f"{trail}/{name}", joined, in_pieces=True)
 
@@ -235,7 +230,7 @@ def _add_zip(listing: Listing, location: str, trail: str, joined: Joined, *, in_
     try:
         location.encode()
         for start, end in joined.overlaps:
-            raise ArchiveError(f"its pieces overlap from byte {start:,} to {end:,}; download them anew")
+            raise ArchiveError(f"its pieces overlap from byte {start:,} to {end:,}; download them again")
         with ByteSource(joined.spans) as source:
             members = list(read_directory(source))
         _refuse_overlaps(members)

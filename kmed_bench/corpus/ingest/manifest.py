@@ -1,7 +1,7 @@
 """The manifest: one row per usable utterance, one verdict per label.
 
 `ingest` lists the sources, reads the labels of the selected roles, finds each label's audio by
-name, reads the audio's header (or all of it), and gives every label exactly one verdict, so that
+name, reads the audio's header (or all of it), and gives every label exactly one verdict, so
 labels = usable + rejected. Nothing is extracted or changed in the sources.
 """
 
@@ -43,7 +43,7 @@ _RELEASES = (
 def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityReport:
     """Write ``manifest.parquet``, ``rejects.csv`` and ``quality.json``; return the latter's value.
 
-    Interrupted, it keeps what it has read in `out`; the same call goes on from there, with the
+    Interrupted, it keeps what it has read in `out`; the same call continues from there, with the
     same outcome. The manifest is sorted by utterance and does not depend on the files' order.
 
     Parameters
@@ -75,8 +75,8 @@ def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityRep
         rows, left_out = _judge(listing, labels, audio, config, store)
     except OSError as error:  # an archive is gone, the disk is full; a single file's faults are verdicts
         raise KmedError(
-            f"Reading stopped at {error.filename or store.folder}: {error.strerror or error}. Mend that and start "
-            "again: what was read is kept."
+            f"Reading stopped at {error.filename or store.folder}: {error.strerror or error}. Remove the cause and "
+            "start again: what was read is kept."
         ) from None
     manifest = _manifest(rows)
     warnings = listing.warnings | _audio_warnings(rows, labels, audio, config)
@@ -110,13 +110,13 @@ def _nothing_usable(quality: QualityReport, listing: Listing, sources: Sequence[
     reasons = [f"{reason} {n:,}" for reason, n in quality["rejected"].items()]
     reasons += [f"{n:,} of role {role}, not asked for" for role, n in quality["roles_left_out"].items()]
     named = ", ".join(map(str, sources))
-    return f"No label in {named} is usable: {', '.join(reasons)}. To mend it, {_remedy(listing)}"
+    return f"No label in {named} is usable: {', '.join(reasons)}. As a remedy, {_remedy(listing)}"
 
 
 def _remedy(listing: Listing) -> str:
     faults = [detail for details in listing.warnings.values() for detail in details]
-    mend = f"mend these first: {'; '.join(faults[:3])}" if faults else "check the folder and data.roles"
-    return f"{mend}. A source is the folder of an AI Hub 208 download."
+    first = f"repair these first: {'; '.join(faults[:3])}" if faults else "check the folder and data.roles"
+    return f"{first}. A source is the folder of an AI Hub 208 download."
 
 
 def _judge(
@@ -133,8 +133,8 @@ def _judge(
     rows = rows[rows["is_label"] & ~other].sort_values(["stem", "release", "path", "start"], ignore_index=True)
     judge_labels(rows, config)
     paired = pair_audio(rows, audio, place)
-    heard = place(read(paired, "decode" if config.decode else "audio").to_pandas())
-    rows = rows.merge(heard.add_prefix("audio_"), how="left", left_on="stem", right_on="audio_stem")
+    measured = place(read(paired, "decode" if config.decode else "audio").to_pandas())
+    rows = rows.merge(measured.add_prefix("audio_"), how="left", left_on="stem", right_on="audio_stem")
     judge_audio(rows, config)
     return rows, left_out
 

@@ -1,30 +1,6 @@
 """The quality report: what the labels and their audio came to, in counts and hours.
 
-Keys of ``quality.json``
-------------------------
-format, version
-    What the file is.
-labels, usable, rejected, warnings
-    Counts; labels = usable + the sum of rejected. A warning is about an utterance that stays
-    usable, an audio file that no label names, or an archive.
-speakers, sentences, hours
-    Of the usable utterances, like all that follows.
-by, hours_by
-    ``{field: {value: n}}`` and hours in place of n.
-pairs
-    ``{"dialect,gender": {dialect: {gender: {"n": …, "hours": …}}}}`` and so on.
-unknown_values
-    Values outside the set's vocabulary, ``N/A`` among them: kept in the manifest.
-stated
-    How many labels state a length and a rate, and so could be compared with their audio.
-reject_examples, warning_examples
-    Up to five utterance ids (for archives: what is wrong) of each kind.
-histograms
-    Edges and counts of ``duration_s`` and of ``text_chars`` of the raw text; the last bin is open.
-marks_version
-    Of the rules behind sentence ids and empty transcripts.
-roles_left_out, files_ignored
-    Labels of roles not asked for; files that are neither label nor audio, by suffix.
+docs/formats.md describes the keys of ``quality.json``.
 """
 
 import itertools

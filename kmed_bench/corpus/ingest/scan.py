@@ -1,6 +1,6 @@
 """Labels and audio headers read in chunks: the part of `ingest` that takes time.
 
-Each chunk's outcome depends on its files alone, so chunks run in any process and in any order.
+Each chunk's outcome depends only on its files, so chunks run in any process and in any order.
 """
 
 import dataclasses
@@ -8,7 +8,6 @@ import io
 import operator
 import os
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -71,7 +70,7 @@ def read_chunk(chunk: Chunk) -> pa.Table:
     rest = zip(table["stem"].to_pylist(), table["refused"].to_pylist(), members, strict=True)
     read_one: Callable[[_Reader, str, str | None, Member], tuple[Any, ...]]
     schema, read_one = (LABEL_SCHEMA, _read_label) if chunk.kind == "label" else (AUDIO_SCHEMA, _read_audio)
-    # Heads of large members alone: reading ahead would read the whole archive. Small ones lie close together.
+    # Only the heads of large members: reading ahead would read the whole archive. Small ones are close together.
     sparse = chunk.kind == "audio" and sum(member.packed for member in members) > _SPARSE_BYTES * len(members)
     with _Reader(chunk.container, decode=chunk.kind == "decode", sparse=sparse) as reader:
         rows = [read_one(reader, stem, refused, member) for stem, refused, member in rest]
@@ -90,9 +89,7 @@ class _Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._source is not None:
             self._source.close()
 

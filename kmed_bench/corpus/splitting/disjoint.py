@@ -1,4 +1,4 @@
-"""Which part each speaker and each sentence belongs to, so that no two parts share one.
+"""Assignment of speakers and sentences to parts; no two parts share one.
 
 An utterance can be used only where its speaker and its sentence were given to the same part; the
 others cross and are left out. On a large corpus a proportionate choice leaves plenty; on a small
@@ -35,7 +35,7 @@ class Problem:
     ----------
     speaker, sentence : array (n_utterances,)
         Index of each utterance's speaker and sentence. Where only speakers must differ between
-        parts, each speaker stands for its own sentence, and the other way round.
+        parts, each speaker counts as its own sentence, and vice versa.
     cell : array (n_utterances,)
         Index of each utterance's cell: utterances of one cell serve the same strata.
     member : array (n_cells, n_fields)
@@ -76,12 +76,12 @@ class Assignment:
         return sum((short * 10_000 // size) ** 2 for short, size in zip(self.short, self.problem.sizes, strict=True))
 
     def move_speaker(self, index: int, part: int) -> None:
-        """Give a speaker to a part; -1: to none."""
+        """Assign a speaker to a part; -1: to none."""
         self._move(self.of_speaker[index], self.sentence, self.speaker[index], part)
         self.speaker[index] = part
 
     def move_sentence(self, index: int, part: int) -> None:
-        """Give a sentence to a part; -1: to none."""
+        """Assign a sentence to a part; -1: to none."""
         self._move(self.of_sentence[index], self.speaker, self.sentence[index], part)
         self.sentence[index] = part
 
@@ -132,7 +132,7 @@ def assign(problem: Problem, seed: int, effort: int | None = None) -> Assignment
         Together with the order of speakers and sentences, it decides which of many equal choices
         is taken.
     effort : int, optional
-        How many utterances the search may touch before it gives up; a count, not a time, so that
+        How many utterances the search may touch before it gives up; a count, not a time, so
         a slow machine finds what a fast one finds. By default three million, or twenty per
         utterance. The search stops as soon as nothing is lacking.
     """
@@ -144,7 +144,7 @@ def assign(problem: Problem, seed: int, effort: int | None = None) -> Assignment
 
 
 def _start(assignment: Assignment) -> None:
-    """Give out speakers, rarest strata first, then sentences, each to the part that lacks most of them."""
+    """Assign speakers, rarest strata first, then sentences, each to the part that lacks most of them."""
     problem = assignment.problem
     two_sided = not np.array_equal(problem.speaker, problem.sentence)
     # A share a of the speakers and a share a of the sentences leave a * a of the utterances.
@@ -194,7 +194,7 @@ def _search(assignment: Assignment, chance: random.Random, effort: int) -> None:
     """Improve the assignment by late acceptance hill climbing (Burke and Bykov, 2017), with restarts.
 
     A climb that has stalled is followed by one from the best assignment so far with some speakers
-    moved, and by one from all speakers dealt out anew, turn by turn.
+    moved, and by one from all speakers dealt out again, turn by turn.
     """
     best_cost, best = assignment.cost(), assignment.copy_parts()
     climbs = 0

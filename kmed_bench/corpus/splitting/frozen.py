@@ -1,4 +1,4 @@
-"""A split as ids and hashes alone: no text, no audio, so that it may be published.
+"""A split as ids and hashes: without text and audio, so it may be published.
 
 Others apply it to their own copy of the download and get the same three parts.
 """
@@ -30,8 +30,8 @@ def freeze_split(split: Split, path: Path, *, hashes: bool = True) -> FrozenSpli
     Parameters
     ----------
     hashes : bool
-        Whether each label's hash is written, which tells changed labels in another copy. Whoever guesses a short
-        label can confirm the guess by its hash, so that a file to be published holds ids alone.
+        Whether each label's hash is written, which reveals changed labels in another copy. A guess at a short
+        label can be confirmed by its hash, so a file to be published should hold only ids.
     """
     frozen: FrozenSplit = {
         **FROZEN_SPLIT.head,

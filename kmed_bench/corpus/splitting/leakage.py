@@ -1,4 +1,4 @@
-"""What a split's parts share with one another, and how far they stand from the corpus."""
+"""What a split's parts share with one another, and how far they are from the corpus."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ def split_digest(parts: Mapping[str, pd.DataFrame]) -> str:
 
 
 def count_leaks(parts: Mapping[str, pd.DataFrame]) -> dict[str, int]:
-    """Return how many speakers, sentences and utterances stand in more than one part."""
+    """Return how many speakers, sentences and utterances are in more than one part."""
     leaks = {}
     for name, column in (("speakers", "speaker_id"), ("sentences", "sentence_id"), ("utterances", "utterance_id")):
         held = pd.concat([pd.Series(parts[part][column].unique()) for part in PARTS])

@@ -1,6 +1,6 @@
-"""The published benchmark's draw, kept so that its figures can be compared with like. It leaks.
+"""The published benchmark's draw, kept to compare its figures on equal terms. It leaks.
 
-Two steps, both by utterance and on age alone: 70 % of the corpus for train, then 70 % of the rest
+Two steps, both by utterance and only on age: 70 % of the corpus for train, then 70 % of the rest
 for valid and 30 % for test (scikit-learn's stratified split); then the requested numbers are drawn
 from each. The published draw weighted each utterance by its dialect's share times its age's share
 over its gender's share, which skews the shares that it was meant to keep; it had no seed, ours has.

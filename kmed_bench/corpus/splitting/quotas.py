@@ -1,7 +1,7 @@
 """How many utterances of each kind a part needs, and which counts fill those needs exactly.
 
 The unit of a quota is a *stratum*: one value of one field, or several thin values of it taken
-together. Everything here is integer arithmetic, so that every machine finds the same counts.
+together. Everything here is integer arithmetic, so every machine finds the same counts.
 """
 
 import dataclasses

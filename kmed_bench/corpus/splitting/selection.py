@@ -48,7 +48,7 @@ class Selection:
 
 
 def hash_unit(kind: str, names: Iterable[str], seed: int) -> Counts:
-    """Return 63 bits of SHA-256 per name: an order that depends on names and seed alone."""
+    """Return 63 bits of SHA-256 per name: an order that depends only on names and seed."""
     digests = (hashlib.sha256(f"{seed}\t{kind}\t{name}".encode()).digest()[:8] for name in names)
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).view(np.int64) & np.int64(2**63 - 1)
 
@@ -124,7 +124,7 @@ def _fill_parts(
 
 
 def _index_units(table: pd.DataFrame, config: SplitConfig) -> tuple[Counts, Counts]:
-    """Return speaker and sentence of each utterance; where one may be shared, the other stands for it."""
+    """Return speaker and sentence of each utterance; where one may be shared, the other takes its place."""
     codes = [_order_units(table[f"{who}_id"], who, config.seed) for who in DISJOINT if who in config.disjoint]
     return codes[0], codes[-1]
 
@@ -155,7 +155,7 @@ def _assign_units(
 
 
 def _order_units(names: pd.Series, kind: str, seed: int) -> Counts:
-    """Return an index per utterance into its speakers (or sentences), which stand in hashed order."""
+    """Return an index per utterance into its speakers (or sentences), which are in hashed order."""
     codes, unique = pd.factorize(names, sort=True)
     rank = np.empty(len(unique), np.int64)
     rank[np.argsort(hash_unit(kind, unique, seed), kind="stable")] = np.arange(len(unique))
@@ -169,7 +169,7 @@ def _fits(strata: Strata, take: Counts, size: int, tolerance: float) -> bool:
 
 
 def _name_lacks(strata: Strata, available: Counts, take: Counts, size: int) -> dict[str, int]:
-    """Return how many utterances lack of each stratum, or of the combinations where each alone would do."""
+    """Return how many utterances each stratum lacks, or the combinations where each stratum would suffice."""
     if (missing := size - int(available.sum())) > 0 and not strata.fields:
         return {"utterances": missing}
     short = strata.quotas(size) - strata.count(available)
@@ -221,5 +221,5 @@ def _explain(table: pd.DataFrame, config: SplitConfig, found: Selection, lacks: 
     return (
         f"--train {config.train} --valid {config.valid} --test {config.test} can't be drawn from {len(table)} "
         f"utterances ({table['speaker_id'].nunique()} speakers, {table['sentence_id'].nunique()} sentences) as parts"
-        f"{apart}{kept}: {lacks}. {remedy}; fewer fields in --by, or speakers alone in --disjoint, allow more."
+        f"{apart}{kept}: {lacks}. {remedy}; fewer fields in --by, or only speakers in --disjoint, allow more."
     )

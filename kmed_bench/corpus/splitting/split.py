@@ -1,8 +1,8 @@
-"""From a manifest to train, valid and test: exact shares, and nobody heard in two parts.
+"""From a manifest to train, valid and test: exact shares, and no speaker in two parts.
 
 `split_manifest` chooses, `write_split` writes and checks what it wrote, `read_split` reads back.
-The rules: quotas.py (who is needed), disjoint.py (who may stand where), selection.py (who is
-drawn), published.py (the original benchmark's draw), leakage.py (the proof), frozen.py (a split
+The rules: quotas.py (who is needed), disjoint.py (who may be where), selection.py (who is
+drawn), original_draw.py (the original benchmark's draw), leakage.py (the proof), frozen.py (a split
 as ids that others can apply).
 """
 
