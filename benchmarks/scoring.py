@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from kmed_bench.config import EvalConfig
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.bootstrap import Floats, SpeakerSums, rate_interval, sum_by_speaker
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
+from kmed_bench.scoring.options import ScoringOptions
 
 N_CLIPS = N_DRAWS = 10_000
 SYLLABLES = list("가나다라마바사아자차카타파하간난단란만반산안장창강 ")
@@ -127,11 +127,11 @@ def main() -> None:
     taken = measure(args.speakers, 3 if args.quick else 7)
     every_clip_a_speaker_s = seconds(worst_case)
     predictions = make_predictions(N_CLIPS, args.speakers)
-    config = EvalConfig()
+    options = ScoringOptions()
     start = time.perf_counter()
-    counts = count_utterances(predictions, config.policy)
+    counts = count_utterances(predictions, options.transcript_side)
     counted = time.perf_counter()
-    score_counts(counts, config)
+    score_counts(counts, options)
     scored = time.perf_counter()
     ratios = {}
     for name in ("scipy", "loop"):

@@ -28,7 +28,8 @@ from kmed_bench.training.batches import Example, build_examples, epoch_order
 from kmed_bench.training.fit import fit, seed_everything
 from kmed_bench.training.sources import LogMelSource
 
-SCORING = EvalConfig()
+DECODING = EvalConfig()
+SIDE = DataConfig.transcript_side
 PEERS = ("original", "transformers")
 Train = Callable[[Whisper, int], Iterator[object]]
 
@@ -57,7 +58,7 @@ class Comparison:
         made, _ = build_examples(
             self.split.parts[part],
             self.stores[part],
-            policy=SCORING.policy,
+            policy=SIDE,
             max_len=self.config.max_len,
             tokenizer=korean_tokenizer(),
         )
@@ -96,13 +97,13 @@ class Comparison:
     def test_cer(self, model: Whisper, context: Context = "full") -> float:
         """Return the CER of the test part's transcripts, decoded greedily in a window; for all in one arithmetic."""
         options = DecodingOptions(
-            batch_size=SCORING.batch_size,
+            batch_size=DECODING.batch_size,
             context=context,
             precision="bf16" if resolve_precision("auto", model.device) == "bf16" else "fp32",
-            max_new_tokens=SCORING.max_new_tokens,
+            max_new_tokens=DECODING.max_new_tokens,
         )
         predictions = predict_part(model, self.split.parts["test"], self.stores["test"], options)
-        cer = rates(count_utterances(predictions, SCORING.policy))["cer"]
+        cer = rates(count_utterances(predictions, SIDE))["cer"]
         assert cer is not None
         return cer
 

@@ -2,9 +2,9 @@
 
     python benchmarks/tuning.py [--quick] [--json FILE] [--pruner NAME]
 
-Whisper base, learning rate from 1e-6 to 1e-3 with the published one first, decoded valid CER. Both sides draw with the
+Whisper base, learning rate from 1e-6 to 1e-3 with the default one first, decoded valid CER. Both sides draw with the
 same seeds and alternate: 8 trials of 4 epochs for one seed (--quick), 12 of 6 for three. A ratio over 1 means that
-pruning took less. `no_worse` says whether the pruned study's best trial is at least as good as the published settings.
+pruning took less. `no_worse` says whether the pruned study's best trial is at least as good as the default settings.
 """
 
 import argparse
@@ -54,9 +54,9 @@ def measure(config: Config, split: Path, out: Path) -> dict[str, Any]:
     """Return what one study took and found."""
     started = time.perf_counter()
     record = tune(config, find_weights("base"), split, out, code_version="benchmark").record
-    best, published = record.best(), record.published()
+    best, default = record.best(), record.default()
     assert best is not None
-    assert published is not None
+    assert default is not None
     return {
         "seed": config.tune.seed,
         "epochs": sum(trial.epochs for trial in record.trials),
@@ -65,7 +65,7 @@ def measure(config: Config, split: Path, out: Path) -> dict[str, Any]:
         "failed": sum(trial.state == "failed" for trial in record.trials),
         "best_cer": best.cer,
         "best_lr": best.params["train.lr"],
-        "published_cer": published.cer,
+        "default_cer": default.cer,
     }
 
 
@@ -97,7 +97,7 @@ def main() -> None:
             "optuna": importlib.metadata.version("optuna"),
         },
         "settings": dataclasses.asdict(settings(Path(), quick=args.quick, seed=0, pruner=args.pruner).tune),
-        "ours": {"studies": ours, "no_worse": all(row["best_cer"] <= row["published_cer"] for row in ours)},
+        "ours": {"studies": ours, "no_worse": all(row["best_cer"] <= row["default_cer"] for row in ours)},
         "peers": {"none": {"studies": peer}},
         "epochs_saved": [1 - a["epochs"] / b["epochs"] for a, b in zip(ours, peer, strict=True)],
         "ratios": ratios,

@@ -16,7 +16,8 @@ from kmed_bench.corpus.splitting.split import Split, split_manifest, write_split
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.significance import compare_sizes, comparisons_file
 from kmed_bench.text.marks import resolve_marks
-from kmed_bench.tracking.runs import ParentRun, bench_run
+from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.tracking.runs import bench_run, log_skipped
 
 CONFIG = Config(
     profile="demo",
@@ -62,12 +63,12 @@ def make_store(folder: Path) -> SmallStore:
             for seed in (1, 0):
                 chosen[size] = _train(bench, split, results / size / f"seed{seed}", size, seed)
         bench.log_json(comparisons_file(compare_sizes(chosen, OPTIONS)), "comparisons.json")
-        bench.log_skipped({"small": "no weights; give --weights"})
+        log_skipped(bench, {"small": "no weights; give --weights"})
     return SmallStore(uri, bench.run_id, folder / "kmed-output")
 
 
 def _train(
-    bench: ParentRun, split: Split, folder: Path, size: str, seed: int
+    bench: TrackedRun, split: Split, folder: Path, size: str, seed: int
 ) -> tuple[list[Prediction], list[Prediction]]:
     """Log a train run whose transcripts are the labels misheard; seed 0 has the lower valid CER."""
     predictions = [_mishear(split, share, seed) for share in WRONG[size]]

@@ -22,12 +22,12 @@ def register(commands: Commands) -> None:
     demo.add_argument("out", type=Path, help="a new folder")
     demo.add_argument("--layout", choices=("zips", "tree"), default="zips", help="archives, or joined files (zips)")
 
-    own = ("data.source", *demo_keys.values())
+    others = {"data.source", "data.transcript_side", *demo_keys.values()}
     ingest = commands.add(
         "ingest",
         _ingest,
         "Turn a download into a manifest, with every reject counted.",
-        reads=[key for key in setting_keys() if key.startswith("data.") and key not in own],
+        reads=[key for key in setting_keys() if key.startswith("data.") and key not in others],
     )
     ingest.add_argument("source", type=Path, nargs="+", help="folder of a download; several make one manifest")
     ingest.add_argument("out", type=Path, help="folder for manifest.parquet, rejects.csv and quality.json")
@@ -81,7 +81,7 @@ def _split(args: argparse.Namespace) -> int:
     split = apply_frozen(args.frozen, manifest) if args.frozen else split_manifest(manifest, config)
     report = write_split(split, args.out)
     shown = ("label", "sha256", "counts", "max_share_deviation", "leakage", "discarded", "missing", "changed")
-    print(json.dumps({key: report[key] for key in shown if key in report}, ensure_ascii=False, indent=2))
+    print(json.dumps({key: report.get(key) for key in shown if key in report}, ensure_ascii=False, indent=2))
     if args.freeze:
         freeze_split(split, args.freeze)
         print(f"Frozen split (ids and hashes, no text): {args.freeze}")

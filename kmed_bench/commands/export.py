@@ -11,7 +11,7 @@ from kmed_bench.core.schema import PARTS
 if TYPE_CHECKING:
     from kmed_bench.asr.model.whisper import Whisper
     from kmed_bench.config import Config
-    from kmed_bench.pipeline.export import Trial
+    from kmed_bench.pipeline.export import DriftCheck
 
 
 def register(commands: Commands) -> None:
@@ -35,49 +35,44 @@ def register(commands: Commands) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from kmed_bench.core.console import track
     from kmed_bench.pipeline.export import check_request, export_model
-    from kmed_bench.pipeline.systems import load_model
+    from kmed_bench.pipeline.models import load_model
 
     config = resolve(args)
     check_request(args.out, args.format, args.quantization, args.max_drift)
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
     model = load_model(config, args.model)
-    trial = None if args.split is None else _make_trial(args, model, config)
-    with track("Decoding the exported model") as tick:
-        account = export_model(
-            model,
-            args.out,
-            args.format,
-            config.eval,
-            quantization=args.quantization,
-            trial=trial,
-            max_drift=args.max_drift,
-            # A path may name a user or a patient; its last part is enough to know the model again.
-            about={"model": Path(args.model).name if Path(args.model).exists() else args.model},
-            progress=tick,
-        )
-    print(_say_drift(account["drift"]))
+    check = None if args.split is None else _drift_check(args, model, config)
+    record = export_model(
+        model,
+        args.out,
+        args.format,
+        config.eval,
+        quantization=args.quantization,
+        check=check,
+        max_drift=args.max_drift,
+        # A path may name a user or a patient; its last part is enough to recognise the model.
+        about={"model": Path(args.model).name if Path(args.model).exists() else args.model},
+    )
+    print(_describe_drift(record["drift"]))
     print(f"Export: {args.out} ({args.format}, {args.quantization})")
     return 0
 
 
-def _make_trial(args: argparse.Namespace, model: "Whisper", config: "Config") -> "Trial":
-    from kmed_bench.core.console import track
+def _drift_check(args: argparse.Namespace, model: "Whisper", config: "Config") -> "DriftCheck":
     from kmed_bench.corpus.splitting.split import read_split
-    from kmed_bench.pipeline.export import Trial, decode_original, spread_clips
+    from kmed_bench.pipeline.export import DriftCheck, decode_original, spread_clips
 
     split = read_split(args.split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)
-    with track("Decoding the original") as tick:
-        originals = decode_original(model, rows, config.eval, progress=tick)
+    originals = decode_original(model, rows, config.eval)
     about = {"part": args.part, "split_sha256": split.sha256}
-    return Trial(part=rows, originals=originals, about=about, transcript_side=config.data.transcript_side)
+    return DriftCheck(part=rows, originals=originals, about=about, transcript_side=config.data.transcript_side)
 
 
-def _say_drift(drift: dict[str, Any] | None) -> str:
-    """Return the drift in a line, or that it was not measured."""
+def _describe_drift(drift: dict[str, Any] | None) -> str:
+    """Return the drift in one line, or that it was not measured."""
     if drift is None:
         return "Drift: not measured, since no split was given (--split SPLIT); the files were opened by their runtime."
     return (

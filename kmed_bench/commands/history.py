@@ -29,7 +29,7 @@ def register(commands: Commands) -> None:
 
 
 def _import_log(args: argparse.Namespace) -> int:
-    from kmed_bench.tracking.original.importing import import_log
+    from kmed_bench.tracking.original.log_import import import_log
     from kmed_bench.tracking.store import open_store
 
     config = resolve(args).tracking
@@ -42,7 +42,9 @@ def _import_log(args: argparse.Namespace) -> int:
             failed += 1
             print(f"Not imported: {error}", file=sys.stderr)
             continue
-        print(f"{path}: {len(outcome.made)} runs made, {len(outcome.known)} were there ({config.experiment})")
+        print(
+            f"{path}: {len(outcome.created)} runs created, {len(outcome.present)} present before ({config.experiment})"
+        )
         for version, reason in outcome.left_out.items():
             print(f"Left out version {version}: {reason}")
     if failed:
@@ -51,12 +53,12 @@ def _import_log(args: argparse.Namespace) -> int:
 
 
 def _history(args: argparse.Namespace) -> int:
-    from kmed_bench.tracking.original.log_format import write_original_log
+    from kmed_bench.tracking.original.log_export import export_logs
     from kmed_bench.tracking.read import read_bench
     from kmed_bench.tracking.store import open_store
 
     bench = read_bench(open_store(resolve(args).tracking), args.bench)
-    files, left_out = write_original_log(bench, args.out)
+    files, left_out = export_logs(bench, args.out)
     for size, path in files.items():
         print(f"{size}: {path}")
     for name, reason in left_out.items():

@@ -16,7 +16,7 @@ def register(commands: Commands) -> None:
         "train",
         _train,
         "Fine-tune one size (--size) on a split.",
-        reads=["model.sizes", "model.weights", "features", "train", "eval", "tracking"],
+        reads=["data.transcript_side", "model.sizes", "model.weights", "features", "train", "eval", "tracking"],
         short={"size": "model.sizes", "seed": "train.seeds"},
     )
     train.add_argument("split", type=Path, help="a folder that `split` wrote")
@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
         "evaluate",
         _evaluate,
         "Decode and score a part of a split with any model.",
-        reads=["features", "eval", "tracking.uri"],
+        reads=["data.transcript_side", "features", "eval", "tracking.uri"],
     )
     evaluate.add_argument(
         "model", help="a size, a .pt file, a Hugging Face or CTranslate2 folder, models:/NAME@ALIAS or runs:/…"

@@ -28,10 +28,10 @@ def register(commands: Commands) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from kmed_bench.report.imported import imported_section
+    from kmed_bench.report.original import imported_section
     from kmed_bench.report.page import write_report
     from kmed_bench.report.study import read_section
-    from kmed_bench.tracking.original.importing import read_imported
+    from kmed_bench.tracking.original.log_import import read_imported
     from kmed_bench.tracking.read import read_bench
     from kmed_bench.tracking.store import open_store
 
@@ -54,12 +54,13 @@ def _promote(args: argparse.Namespace) -> int:
 
     if args.rollback and (args.version is not None or args.force):
         raise KmedError("--rollback goes back to the champion before; it takes no version and no --force.")
-    open_store(resolve(args).tracking)
+    uri = open_store(resolve(args).tracking)
     if args.rollback:
-        print(json.dumps(rollback(args.name, reason=args.reason, dry_run=args.dry_run), ensure_ascii=False, indent=2))
+        undone = rollback(uri, args.name, reason=args.reason, dry_run=args.dry_run)
+        print(json.dumps(undone, ensure_ascii=False, indent=2))
         return 0
     if args.version is None:
         raise KmedError(f"Promoting {args.name} needs a version; the MLflow UI's Models page lists them.")
-    decision = promote(args.name, args.version, dry_run=args.dry_run, force=args.force, reason=args.reason)
+    decision = promote(uri, args.name, args.version, dry_run=args.dry_run, force=args.force, reason=args.reason)
     print(json.dumps(decision, ensure_ascii=False, indent=2))
     return 0 if decision["passed"] or decision["promoted"] else 1

@@ -1,4 +1,4 @@
-"""`tune`: search for better settings of training than the published ones."""
+"""`tune`: search for better training settings than the default ones."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,16 @@ def register(commands: Commands) -> None:
         "tune",
         _tune,
         "Search training settings of one size (--size) by decoded valid CER; run it again, anywhere, to join.",
-        reads=["model.sizes", "model.weights", "features", "train", "eval", "tracking.uri", "tune"],
+        reads=[
+            "data.transcript_side",
+            "model.sizes",
+            "model.weights",
+            "features",
+            "train",
+            "eval",
+            "tracking.uri",
+            "tune",
+        ],
         short={"size": "model.sizes", "trials": "tune.trials"},
     )
     tune.add_argument("split", type=Path, help="a folder that `split` wrote")
@@ -22,7 +31,7 @@ def register(commands: Commands) -> None:
         "--out", type=Path, default=Path("kmed-output/tune"), help="folder for results (kmed-output/tune)"
     )
     tune.add_argument("--study", metavar="NAME", help="the study's name (made of the size and the settings)")
-    tune.add_argument("--confirm", default="", metavar="SEEDS", help="seeds on which best and published are compared")
+    tune.add_argument("--confirm", default="", metavar="SEEDS", help="seeds on which best and default are compared")
 
 
 def _tune(args: argparse.Namespace) -> int:

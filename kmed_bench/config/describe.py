@@ -94,13 +94,11 @@ def _describe_kind(schema: Mapping[str, Any]) -> str:
         return "true or false"
     if schema["type"] == "array":
         return f"list of: {_describe_kind(schema['items'])}"
-    kind, limits = (
-        _KINDS[schema["type"]],
-        [f"{sign} {schema[name]}" for name, sign in _LIMITS.items() if name in schema],
-    )
+    kind = _KINDS[schema["type"]]
     if {"minimum", "maximum"} <= schema.keys():
         return f"{kind}, {schema['minimum']} to {schema['maximum']}"
-    return f"{kind} {' and '.join(limits)}".rstrip()
+    limits = " and ".join(f"{sign} {schema[name]}" for name, sign in _LIMITS.items() if name in schema)
+    return f"{kind} {limits}".rstrip()
 
 
 def _join(words: Iterable[str]) -> str:
@@ -109,8 +107,8 @@ def _join(words: Iterable[str]) -> str:
 
 
 def profile_values(profiles: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return by dotted key the values of profiles that differ from the default, by profile."""
-    values = {profile: shown_values(load_config(profile)) for profile in profiles}
+    """Return by dotted key the values of profiles that differ from the default, by the profile's name."""
+    values = {config.profile: shown_values(config) for config in map(load_config, profiles)}
     return {
         key: {profile: shown[key] for profile, shown in values.items() if shown[key] != setting.default}
         for key, setting in describe_settings().items()

@@ -82,9 +82,9 @@ class TuneConfig:
         default_factory=_default_space
     )
     """What is searched: each setting of training with a range {low, high, log} or a list of choices, in YAML. The
-    published value must be among them."""
+    default value must be among them."""
     trials: Annotated[Count, Decides.NOTHING] = 30
-    """Trials of the study, shared by all processes that work on it. The published settings are the first trial."""
+    """Trials of the study, shared by all processes that work on it. The default settings are the first trial."""
     objectives: Annotated[tuple[Literal["cer", "seconds_per_clip"], ...], Field(min_length=1), LIST, Decides.SEARCH] = (
         "cer",
     )
@@ -100,8 +100,8 @@ class TuneConfig:
     warmup_epochs: Annotated[Whole, Decides.SEARCH] = 1
     """First epochs of a trial, in which no pruner stops it."""
     storage: Annotated[str, Decides.NOTHING] = "sqlite:///kmed-optuna.db"
-    """Where Optuna keeps the study: sqlite:///PATH, postgresql://…, or journal:PATH on a shared folder. Never MLflow's
-    own database."""
+    """Where Optuna keeps the study: sqlite:///PATH, or postgresql://… for several machines. Never MLflow's own
+    database."""
     heartbeat_s: Annotated[Count, Decides.NOTHING] = 60
     """Heartbeat interval of a running trial, in seconds. A process that misses two is considered dead."""
     retries: Annotated[Whole, Decides.NOTHING] = 2

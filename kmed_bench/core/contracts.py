@@ -66,22 +66,6 @@ class DecodingTimes(TypedDict):
     decode_s_p95: float | None
 
 
-class IntervalMethod(TypedDict):
-    """How intervals were computed; ``draws`` and ``seed`` are those of the bootstrap."""
-
-    method: str
-    level: float
-    draws: NotRequired[int]
-    seed: NotRequired[int]
-
-
-class GroupMinimum(TypedDict):
-    """Size under which a group is marked ``below_minimum``."""
-
-    clips: int
-    speakers: int
-
-
 class JoinedReferences(TypedDict):
     """How hypotheses without references were joined with a split."""
 
@@ -104,7 +88,7 @@ class Comparison(RuleVersions):
     p_value: float
     p_value_floor: float
     test: str
-    interval: IntervalMethod
+    interval: dict[str, str | float]
     draws: int
     n_clips: int
     n_speakers: int
@@ -145,8 +129,8 @@ class Scores(Head, RuleVersions):
     n_excluded: dict[str, int]
     transcript_policy: str
     split_sha256: str | None
-    interval: IntervalMethod
-    minimum: GroupMinimum
+    interval: dict[str, str | float]
+    minimum: dict[str, int]
 
 
 class EvaluatedScores(Scores):
@@ -229,21 +213,19 @@ class StudyFile(Head):
     figures: list[dict[str, str]]
 
 
-_SCORE_AGAIN = "write it again with `kmed-bench score`"
-
-SCORES = FileFormat[Scores](name="kmed-scores", version=1, oldest=0, remedy=_SCORE_AGAIN)
+SCORES = FileFormat[Scores]("kmed-scores", version=1, oldest=0, remedy="write it again with `kmed-bench score`")
 COMPARISONS = FileFormat[Comparisons](
-    name="kmed-comparisons", version=1, oldest=0, remedy="write it again with `kmed-bench score --against`"
+    "kmed-comparisons", version=1, oldest=0, remedy="write it again with `kmed-bench score --against`"
 )
 PACKAGE = FileFormat[PackageHead](
-    name="kmed-package", version=3, oldest=3, remedy="make the package again with `kmed-bench package`"
+    "kmed-package", version=3, oldest=3, remedy="make the package again with `kmed-bench package`"
 )
 SPEAKER_ERRORS = FileFormat[SpeakerErrors](
-    name="kmed-speaker-errors", version=1, oldest=0, remedy="train the version again with this release"
+    "kmed-speaker-errors", version=1, oldest=0, remedy="train the version again with this release"
 )
 ERROR_SUMMARY = FileFormat[ErrorSummary](
-    name="kmed-error-summary", version=1, oldest=1, remedy="write it again with `kmed-bench errors`"
+    "kmed-error-summary", version=1, oldest=1, remedy="write it again with `kmed-bench errors`"
 )
 STUDY = FileFormat[StudyFile](
-    name="kmed-study", version=1, oldest=1, remedy="run the same `kmed-bench tune` again, which rewrites it"
+    "kmed-study", version=1, oldest=1, remedy="run the same `kmed-bench tune` again, which rewrites it"
 )

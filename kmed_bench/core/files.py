@@ -1,4 +1,4 @@
-"""Files written whole or not at all, JSON with a format and a version, and digests of files."""
+"""Files written whole or not at all, JSON, and digests of files."""
 
 import contextlib
 import hashlib
@@ -122,53 +122,6 @@ def read_json(path: Path) -> Any:
         raise KmedError(f"{path} does not exist; check the path, or run the stage that writes it.") from None
     except (ValueError, RecursionError) as error:
         raise KmedError(f"{path} is not valid JSON ({error}); write it again with the stage that makes it.") from None
-
-
-def check_format(
-    value: Any, source: Path | str, name: str, version: int, remedy: str, *, unmarked: bool = False
-) -> Any:
-    """Return a JSON value unchanged if it is an object whose `format` and `version` can be read.
-
-    Parameters
-    ----------
-    source : path or str
-        Where the value is from, for the message.
-    name, version : str, int
-        The format expected, and its newest version; older versions are returned too.
-    remedy : str
-        What to do if it is something else, such as "write it again with `kmed-bench split`".
-    unmarked : bool
-        Whether an object without `format` counts as one from before files had it, and is returned.
-
-    Raises
-    ------
-    KmedError
-        When the value is no object, of another format, or of a newer version.
-    """
-    if not isinstance(value, dict):
-        raise KmedError(f"{source} is not a {name}: it holds a {type(value).__name__}, not an object; {remedy}.")
-    if unmarked and "format" not in value:
-        return value
-    if value.get("format") != name:
-        raise KmedError(f"{source} is not a {name}: its format is {value.get('format')!r:.80}; {remedy}.")
-    number = value.get("version")
-    if not isinstance(number, int) or not 1 <= number <= version:
-        raise KmedError(
-            f"{source} is a {name} of version {number!r:.80}, and this kmed-bench reads versions 1 to {version}; "
-            f"update kmed-bench, or {remedy}."
-        )
-    return value
-
-
-def read_format(path: Path, name: str, version: int, remedy: str, *, unmarked: bool = False) -> Any:
-    """Return a JSON file's object after `check_format`.
-
-    Raises
-    ------
-    KmedError
-        When the file is missing, is not JSON, or is not of this format and version.
-    """
-    return check_format(read_json(path), path, name, version, remedy, unmarked=unmarked)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,7 +17,7 @@ class Head(TypedDict):
     version: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class FileFormat(Generic[Content]):
     """One kind of JSON file.
 

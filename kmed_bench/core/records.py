@@ -138,7 +138,7 @@ class StudyTrial:
     cer: float | None
     seconds_per_clip: float | None
     epochs: int
-    is_published: bool
+    is_default: bool
     retry_of: int | None
     reason: str
     run_id: str
@@ -146,18 +146,18 @@ class StudyTrial:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """The best trial's settings against the published ones, both trained again with the same seeds.
+    """The best trial's settings compared to the default ones, both trained again with the same seeds.
 
     Attributes
     ----------
-    published, best : tuple of float
+    default, best : tuple of float
         Valid CER by seed.
     delta, low, high : float
-        Mean of best minus published over seeds, with its 95 % interval (Student's t, paired by seed).
+        Mean of best minus default over seeds, with its 95 % interval (Student's t, paired by seed).
     """
 
     seeds: tuple[int, ...]
-    published: tuple[float, ...]
+    default: tuple[float, ...]
     best: tuple[float, ...]
     delta: float
     low: float
@@ -195,9 +195,9 @@ class StudyRecord:
         complete = [trial for trial in self.trials if trial.state == "complete" and trial.cer is not None]
         return min(complete, key=lambda trial: (trial.cer, trial.number), default=None)
 
-    def published(self) -> StudyTrial | None:
-        """Return the trial of the published settings; None where it is not complete."""
-        complete = (trial for trial in self.trials if trial.is_published and trial.state == "complete")
+    def default(self) -> StudyTrial | None:
+        """Return the trial of the default settings; None if it is not complete."""
+        complete = (trial for trial in self.trials if trial.is_default and trial.state == "complete")
         return next(complete, None)
 
     def saved_epochs(self) -> float:

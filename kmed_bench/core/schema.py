@@ -1,9 +1,10 @@
-"""What the stages hand to one another: columns, reasons, records, errors, small file helpers."""
+"""What the stages hand to one another: names of columns, reasons and parts, and manifests."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.formats import FileFormat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ MANIFEST_COLUMNS = (
     "release",
 )
 
-REJECT_REASONS = (
+RejectReason = Literal[
     "audio_missing",
     "audio_unreadable",
     "audio_truncated",
@@ -39,10 +40,10 @@ REJECT_REASONS = (
     "transcript_masked",
     "quality_excluded",
     "duplicate_utterance",
-    "label_too_long",
-)
+    "label_too_long",  # found by training, whose train.max_len decides
+]
 
-WARNING_KINDS = (
+WarningKind = Literal[
     "audio_without_label",
     "rate_differs",
     "silent_audio",
@@ -53,11 +54,30 @@ WARNING_KINDS = (
     "format_differs",
     "length_differs",
     "metadata_differs",
-)
+]
 
 PARTS = ("train", "valid", "test")
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
+
+_HEAD_KEYS = (b"format", b"version")
+
+MANIFEST = FileFormat[dict[str, Any]](
+    name="kmed-manifest", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
+)
+
+
+def write_manifest(table: "pd.DataFrame", path: Path) -> None:
+    """Write a manifest or one part of a split as parquet, its format and version in the file's metadata.
+
+    Not atomic: write to the path that `replacing` yields.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    whole = pa.Table.from_pandas(table, preserve_index=False)
+    head = {key: str(value) for key, value in MANIFEST.head.items()}
+    pq.write_table(whole.replace_schema_metadata({**whole.schema.metadata, **head}), path, compression="zstd")
 
 
 def read_manifest(path: Path) -> "pd.DataFrame":
@@ -66,17 +86,23 @@ def read_manifest(path: Path) -> "pd.DataFrame":
     Raises
     ------
     KmedError
-        When the file is missing, is not parquet, or lacks a column.
+        When the file is missing, is not parquet, is of another format or a newer version, or lacks a column.
     """
     import pandas as pd  # here, since the command line needs the names above and starts four times faster without it
+    import pyarrow.parquet as pq
 
     if not path.is_file():
         raise KmedError(f"{path} does not exist; `kmed-bench ingest` writes manifests, `kmed-bench split` splits.")
     try:
+        metadata = pq.read_metadata(path).metadata or {}
         table = pd.read_parquet(path)
     except Exception as error:  # pyarrow raises several unrelated types here
-        raise KmedError(f"{path} is not a readable parquet file ({error}); write it anew with `ingest`.") from None
+        raise KmedError(f"{path} is not a readable parquet file ({error}); {MANIFEST.remedy}.") from None
+    head: dict[str, Any] = {key.decode(): value.decode() for key, value in metadata.items() if key in _HEAD_KEYS}
+    if head.get("version", "").isdecimal():
+        head["version"] = int(head["version"])
+    MANIFEST.check(head, path)
     missing = [name for name in MANIFEST_COLUMNS if name not in table.columns]
     if missing:
-        raise KmedError(f"{path} lacks the columns {', '.join(missing)}; write it anew with `kmed-bench ingest`.")
+        raise KmedError(f"{path} lacks the columns {', '.join(missing)}; {MANIFEST.remedy}.")
     return table

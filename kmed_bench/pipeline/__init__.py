@@ -1,1 +1,1 @@
-"""The program's story: prepare, train, test once, evaluate, export."""
+"""The program's stages: prepare, train, test once, evaluate, export."""

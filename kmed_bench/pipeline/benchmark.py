@@ -27,10 +27,11 @@ from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome
 from kmed_bench.report.page import write_report
 from kmed_bench.scoring import ScoringOptions
 from kmed_bench.scoring.significance import compare_sizes, comparisons_file
-from kmed_bench.tracking.original.log_format import write_original_log
+from kmed_bench.tracking.original.log_export import export_logs
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench
-from kmed_bench.tracking.runs import ParentRun, bench_run
+from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.tracking.runs import bench_run, log_skipped
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 
@@ -79,7 +80,7 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOu
         bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench,
         log_file(folder := results_folder(out, config.profile, bench.run_id)),
     ):
-        bench.log_skipped(skipped)
+        log_skipped(bench, skipped)
         split = _make_split(config, folder, out, bench, earlier)
         speech = featurize_split(split, cache_folder() / "features", config)
         trained, failed = _train_all(config, weights, speech, folder, bench, earlier)
@@ -96,7 +97,7 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOu
     return BenchOutcome(bench.run_id, report, uri, tuple(trained), skipped, failed)
 
 
-def _make_split(config: Config, folder: Path, out: Path, bench: ParentRun, earlier: EarlierBench | None) -> Split:
+def _make_split(config: Config, folder: Path, out: Path, bench: TrackedRun, earlier: EarlierBench | None) -> Split:
     """Ingest and split within the `split` child run, whose artifacts are the reports on both."""
     before, sha256 = (earlier.stages.get("split"), earlier.split_sha256) if earlier else (None, "")
     if before and before.status == FINISHED:
@@ -125,7 +126,7 @@ def _train_all(
     weights: Mapping[str, Weights],
     speech: FeaturizedSplit,
     folder: Path,
-    bench: ParentRun,
+    bench: TrackedRun,
     earlier: EarlierBench | None,
 ) -> tuple[list[TrainOutcome], dict[str, str]]:
     """Return the outcomes of all sizes and seeds, and for each train run that failed the error."""
@@ -144,7 +145,7 @@ def _train_all(
     return trained, failed
 
 
-def _train(trainer: Trainer, seed: int, name: str, bench: ParentRun, earlier: EarlierBench | None) -> TrainOutcome:
+def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: EarlierBench | None) -> TrainOutcome:
     """Return the outcome of one training, which is run, continued, or finished already."""
     before = find_training(trainer, seed, name, earlier)
     if before.outcome is not None:
@@ -157,7 +158,7 @@ def _train(trainer: Trainer, seed: int, name: str, bench: ParentRun, earlier: Ea
     return outcome
 
 
-def _compare(trained: list[TrainOutcome], config: Config, bench: ParentRun) -> None:
+def _compare(trained: list[TrainOutcome], config: Config, bench: TrackedRun) -> None:
     """Log paired differences on the test part: each size untouched against fine-tuned, and each pair of sizes."""
     best: dict[str, TrainOutcome] = {}
     for outcome in trained:
@@ -172,7 +173,7 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: ParentRun) -> N
     bench.log_json(comparisons_file(comparisons), "comparisons.json")
 
 
-def _make_report(uri: str, bench: ParentRun, folder: Path, earlier: EarlierBench | None) -> Path:
+def _make_report(uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBench | None) -> Path:
     before = earlier.stages.get("report") if earlier else None
     with bench.child("report", "report", run_id=before.run_id if before else None):
         started = time.perf_counter()
@@ -184,9 +185,9 @@ def _make_report(uri: str, bench: ParentRun, folder: Path, earlier: EarlierBench
     return page
 
 
-def _write_original_logs(uri: str, bench: ParentRun, folder: Path) -> None:
+def _write_original_logs(uri: str, bench: TrackedRun, folder: Path) -> None:
     """Write each size's curves in the original benchmark's format, which its plotting code reads."""
-    files, left_out = write_original_log(read_bench(uri, bench.run_id), folder)
+    files, left_out = export_logs(read_bench(uri, bench.run_id), folder)
     for path in files.values():
         bench.log_file(path)
         log.info("In the original's format: %s", path)

@@ -1,4 +1,4 @@
-"""What a machine has, what it lacks, and the remedy for each."""
+"""`doctor`: what a machine has, what it lacks, and the remedies."""
 
 import dataclasses
 import importlib.metadata
@@ -22,14 +22,14 @@ from kmed_bench.core.schema import SIZES
 from kmed_bench.report.fonts import find_korean_font
 from kmed_bench.tracking.store import open_store
 
-# A fine-tuned small takes 1 GiB of checkpoint and twice that of optimizer state; base a third of it.
+# A fine-tuned small needs 1 GiB per checkpoint and 2 GiB of optimizer state; base needs a third of that.
 _DISK_GIB = 10
 _MEMORY_GIB = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the examination; what is not ok carries its remedy in the text."""
+    """One line of the examination; if not ok, its text says what to do."""
 
     ok: bool
     name: str
@@ -58,8 +58,8 @@ def _examine(config: Config) -> Iterator[Finding]:
     yield _disk("disk, cache", cache, "set KMED_CACHE to a folder on a larger disk")
     for size in SIZES:
         try:
-            found = find_weights(size, download=False)
-            yield Finding(True, size, f"{found.path} ({found.origin})")
+            weights = find_weights(size, download=False)
+            yield Finding(True, size, f"{weights.path} ({weights.origin})")
         except WeightsError as error:
             yield Finding(False, size, str(error))
     yield _store(config)

@@ -1,4 +1,4 @@
-"""Any model on the same standard: decode a part of a split, score it, compare it with a baseline."""
+"""`evaluate`: decode a part of a split with any model, score it, compare it with a baseline."""
 
 from pathlib import Path
 from typing import cast
@@ -12,7 +12,8 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import write_predictions
 from kmed_bench.corpus.splitting.split import read_split
-from kmed_bench.pipeline.systems import describe_speed, open_system
+from kmed_bench.pipeline.models import open_backend
+from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.baselines import check_same_speech, compare_with, predictions_beside, read_baseline
 from kmed_bench.scoring.external_predictions import read_references
@@ -55,18 +56,18 @@ def evaluate_model(
     if baseline is not None:
         check_same_speech(baseline, read_references(rows), options)
     with log_file(out):
-        system = open_system(config, model)
+        backend = open_backend(config, model)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        predictions = system.decode(rows)
+        predictions = backend.decode(rows)
     scores = cast(EvaluatedScores, score_predictions(predictions, options, split_sha256=split.sha256))
     scores["part"] = part
-    scores["audio_context"] = system.runtime["audio_context"]
-    scores["runtime"] = system.runtime
-    scores["speed"] = describe_speed(scores, parameters=system.parameters, model_bytes=system.model_bytes)
-    if system.runtime["name"] == "faster-whisper" and torch.cuda.is_available():
-        scores["speed"]["peak_memory_bytes"] = None  # CTranslate2's memory is not torch's, so it is not measured
-    (out / "comparisons.json").unlink(missing_ok=True)  # of scores that these replace
+    scores["audio_context"] = backend.audio_context
+    scores["runtime"] = backend.describe()
+    scores["speed"] = describe_speed(scores, parameters=backend.parameters, model_bytes=backend.model_bytes)
+    if not backend.uses_torch and torch.cuda.is_available():
+        scores["speed"]["peak_memory_bytes"] = None
+    (out / "comparisons.json").unlink(missing_ok=True)  # it belongs to scores that these replace
     write_predictions(out / "predictions.jsonl", predictions)
     write_json(out / "scores.json", scores)
     if baseline is not None:

@@ -1,4 +1,4 @@
-"""Handing a model over to another runtime: written, opened by that runtime, measured, and only then named."""
+"""`export`: a model in another library's format, opened by that library and measured before it gets its name."""
 
 import dataclasses
 import math
@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from kmed_bench.asr.decoding.decode import predict_part
-from kmed_bench.asr.decoding.options import DecodingOptions
-from kmed_bench.asr.features.store import build_features
-from kmed_bench.asr.model.weights import cache_folder, save_weights
+from kmed_bench.asr.model.weights import save_weights
 from kmed_bench.asr.model.whisper import Whisper
-from kmed_bench.asr.runtimes.backends import Runtime, open_folder, predict_samples
-from kmed_bench.asr.runtimes.hf_format import import_transformers, missing_library, write_hf_folder
+from kmed_bench.asr.runtimes.backend import Backend
+from kmed_bench.asr.runtimes.formats import Format, open_folder
+from kmed_bench.asr.runtimes.hf_format import write_hf_folder
+from kmed_bench.asr.runtimes.libraries import import_transformers, missing_library
+from kmed_bench.asr.runtimes.own import OwnBackend
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing_folder, sha256_of, write_json
@@ -24,26 +24,23 @@ from kmed_bench.scoring.measures import count_utterances, rates, versions
 from kmed_bench.text.marks import Policy
 from kmed_bench.text.normalise import normalise
 
-Format = Literal["openai", "hf", "ct2"]
 Quantization = Literal["float32", "int8"]
-FORMATS: tuple[Format, ...] = ("openai", "hf", "ct2")
-QUANTIZATIONS: tuple[Quantization, ...] = ("float32", "int8")
 MAX_DRIFT: dict[Quantization, float] = {"float32": 0.002, "int8": 0.01}
-"""How far an exported model's CER may stand from the original's, as a fraction, either way."""
+"""Largest difference of an exported model's CER from the original's, as a fraction, in either direction."""
 
 _CT2_COPIED = ["tokenizer.json", "preprocessor_config.json", "generation_config.json"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trial:
-    """Clips on which an exported model is held against the original.
+class DriftCheck:
+    """Clips on which an exported model is compared with the original.
 
     Attributes
     ----------
     part : pandas.DataFrame
         Rows of a manifest.
     originals : sequence of Prediction
-        What our own decoding of the original model writes for them; see ``decode_original``.
+        The original model's, by our own decoding; see `decode_original`.
     about : dict
         Identity of the clips, such as part and split_sha256, for ``export.json``.
     transcript_side : str
@@ -63,13 +60,10 @@ def spread_clips(part: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     return part.iloc[[i * len(part) // limit for i in range(limit)]]
 
 
-def decode_original(
-    model: Whisper, part: pd.DataFrame, config: EvalConfig, *, progress: Callable[[int, int], None] | None = None
-) -> list[Prediction]:
-    """Return our own transcripts of clips, greedy, fp32, in the 30 s window that every runtime uses."""
-    store = build_features(part, cache_folder() / "features")
-    options = DecodingOptions(batch_size=config.batch_size, max_new_tokens=config.max_new_tokens)
-    return predict_part(model, part, store, options, progress=progress)
+def decode_original(model: Whisper, part: pd.DataFrame, config: EvalConfig) -> list[Prediction]:
+    """Return our own transcripts of clips: greedy, fp32, in the 30 s window that every library uses."""
+    options = EvalConfig(batch_size=config.batch_size, max_new_tokens=config.max_new_tokens)
+    return OwnBackend(model, options, "The model").decode(part)
 
 
 def export_model(
@@ -79,51 +73,49 @@ def export_model(
     config: EvalConfig,
     *,
     quantization: Quantization = "float32",
-    trial: Trial | None = None,
+    check: DriftCheck | None = None,
     max_drift: float | None = None,
     about: dict[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write a folder in a runtime's own format and return its ``export.json``.
+    """Write a folder in a library's own format and return its ``export.json``.
 
     Parameters
     ----------
     out : Path
-        A folder that is not there yet. It appears whole, after the files were opened by their own runtime and, with
-        a trial, the drift was found within its bound; otherwise not at all.
-    trial : Trial, optional
-        None exports without measuring; ``drift`` says so.
+        A folder that does not exist yet. It appears whole, after the library opened the files and, with a check, the
+        drift was within its bound; otherwise not at all.
+    check : DriftCheck, optional
+        None exports without measuring; ``drift`` is then None.
     max_drift : float, optional
         Largest difference in CER, a fraction; None: ``MAX_DRIFT``.
     about : dict
-        Where the model is from, for ``export.json``.
+        The origin of the model, for ``export.json``.
 
     Raises
     ------
     KmedError
-        As ``check_request``; when a library is missing, the runtime can't open the files, or the drift exceeds its
-        bound.
+        As `check_request`; when a library is missing or can't open the files, or the drift exceeds its bound.
     """
     bound = check_request(out, format, quantization, max_drift)
     with replacing_folder(out) as folder:
         _WRITERS[format](model, folder, quantization)
-        runtime = open_folder(folder, config)  # opened in any case: a file that its runtime can't read is no export
-        account = {
+        backend = open_folder(folder, config)  # in any case: a file that its library can't read is no export
+        record = {
             "format": format,
             "quantization": quantization,
             **(about or {}),
-            "runtime": runtime.describe(),
-            "parameters": runtime.parameters,
-            "drift": _measure(runtime, trial, bound, progress),
+            "runtime": backend.describe(),
+            "parameters": backend.parameters,
+            "drift": None if check is None else _measure_drift(backend, check, bound),
             "files": _list_files(folder),
         }
-        write_json(folder / "export.json", account)
+        write_json(folder / "export.json", record)
         _refuse_existing(out)
-    return account
+    return record
 
 
 def check_request(out: Path, format: Format, quantization: Quantization, max_drift: float | None) -> float:
-    """Return the largest drift that an export may have; called before hours of decoding.
+    """Return the largest drift that an export may have; to be called before hours of decoding.
 
     Raises
     ------
@@ -131,7 +123,7 @@ def check_request(out: Path, format: Format, quantization: Quantization, max_dri
         When the folder exists, the bound is no fraction, or format and quantization do not go together.
     """
     if quantization != "float32" and format != "ct2":
-        raise KmedError(f"Format {format} is written in float32 alone; {quantization} needs --format ct2.")
+        raise KmedError(f"Format {format} is written only in float32; {quantization} needs --format ct2.")
     bound = MAX_DRIFT[quantization] if max_drift is None else max_drift
     if not (math.isfinite(bound) and bound >= 0):
         raise KmedError(f"--max-drift is {bound}; give a fraction of at least 0, such as 0.002.")
@@ -144,26 +136,17 @@ def _refuse_existing(out: Path) -> None:
         raise KmedError(f"{out} exists already and is not overwritten; name another folder, or remove it first.")
 
 
-def _measure(
-    runtime: Runtime,
-    trial: Trial | None,
-    bound: float,
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, Any] | None:
-    """Return the account of the drift, None without a trial; raise when it exceeds the bound."""
-    if trial is None:
-        return None
-    exported = predict_samples(runtime, trial.part, progress=progress)
-    before, after = (
-        rates(count_utterances(side, trial.transcript_side))["cer"] for side in (trial.originals, exported)
-    )
+def _measure_drift(backend: Backend, check: DriftCheck, bound: float) -> dict[str, Any]:
+    """Return the drift as ``export.json`` records it; raise KmedError if it exceeds the bound."""
+    exported, side = backend.decode(check.part), check.transcript_side
+    before, after = (rates(count_utterances(clips, side))["cer"] for clips in (check.originals, exported))
     if before is None or after is None:
-        raise KmedError("None of the clips has a reference that is not empty, so no CER can be measured; take others.")
+        raise KmedError("Every clip has an empty reference, so no CER can be measured; measure on other clips.")
     drift = after - before
-    differing = sum(a.hypothesis != b.hypothesis for a, b in zip(trial.originals, exported, strict=True))
+    differing = sum(a.hypothesis != b.hypothesis for a, b in zip(check.originals, exported, strict=True))
     if abs(drift) > bound:
         raise KmedError(
-            f"The export is refused: decoded by {runtime.name} {runtime.version} the model has a CER of {after:.4f} on "
+            f"The export is refused: decoded by {backend.name} {backend.version} the model has a CER of {after:.4f} on "
             f"{len(exported)} clips, and {before:.4f} by our own decoding; the drift of {drift:+.4f} exceeds "
             f"{bound:g} ({differing} transcripts differ). Measure on more clips, or set --max-drift if you accept it."
         )
@@ -175,16 +158,16 @@ def _measure(
         "n_clips": len(exported),
         "n_differing": differing,
         "n_differing_normalised": sum(
-            normalise(a.hypothesis) != normalise(b.hypothesis) for a, b in zip(trial.originals, exported, strict=True)
+            normalise(a.hypothesis) != normalise(b.hypothesis) for a, b in zip(check.originals, exported, strict=True)
         ),
-        **trial.about,
-        "transcript_policy": trial.transcript_side,
+        **check.about,
+        "transcript_policy": side,
         **versions(),
     }
 
 
 def _list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return name to bytes and SHA-256 of every file."""
+    """Return the bytes and SHA-256 of every file by its name."""
     paths = sorted(folder.iterdir())
     return {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
 
@@ -200,13 +183,13 @@ def _write_hf(model: Whisper, folder: Path, quantization: Quantization) -> None:
 
 
 def _write_ct2(model: Whisper, folder: Path, quantization: Quantization) -> None:
-    """Convert with CTranslate2's own converter, from a Hugging Face folder that is removed again."""
+    """Convert with CTranslate2's own converter, by way of a temporary Hugging Face folder."""
     import_transformers()
     try:
         from ctranslate2.converters import TransformersConverter
     except ImportError as error:
         raise missing_library("ctranslate2", "The CTranslate2 format", error) from None
-    # The converter empties the folder that it writes to, so each has one of its own.
+    # The converter empties the folder it writes to, so source and target are separate.
     source, converted = folder / "hf", folder / "ct2"
     source.mkdir()
     write_hf_folder(model, source)

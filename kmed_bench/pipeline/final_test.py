@@ -1,7 +1,6 @@
-"""The end of a training: the test part scored once, its figures logged, the checkpoint registered."""
+"""The final test of a training: the test part, scored once with the selected checkpoint."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,14 +10,13 @@ from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
-from kmed_bench.pipeline.systems import describe_speed
+from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.gate import EVIDENCE_NAME, summarise_speakers
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.tracking.metric_names import overall_metrics, test_metrics
-from kmed_bench.tracking.registry.models import ModelVersionInfo, log_model
-from kmed_bench.tracking.runs import TrackedRun
+from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.epochs import FeaturizedSplit, decode_part
 
 _SPEED_NAMES = {
@@ -98,23 +96,3 @@ def score_test(
             "split whose test part has transcripts without masks."
         )
     return TestScores(cer, untouched_cer, metrics)
-
-
-def register(
-    run: TrackedRun,
-    checkpoint: Path,
-    metrics: Mapping[str, float],
-    *,
-    size: str,
-    tags: Mapping[str, str],
-) -> ModelVersionInfo:
-    """Register a checkpoint with its CERs and tags, and return its version."""
-    return log_model(
-        run,
-        checkpoint,
-        size=size,
-        split_sha256=tags["kmed.split_sha256"],
-        metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
-        tags=tags,
-        step=int(metrics["best/epoch"]),
-    )

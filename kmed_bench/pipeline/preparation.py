@@ -9,7 +9,8 @@ from kmed_bench.asr.model.weights import Weights, WeightsError, find_weights
 from kmed_bench.config import Config, digest
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import read_manifest
-from kmed_bench.corpus.demo.demo import corpus_name, make_demo_corpus
+from kmed_bench.corpus.demo.demo import make_demo_corpus
+from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.corpus.splitting.split import Split, read_split, split_manifest, write_split
 from kmed_bench.tracking.run import TrackedRun

@@ -82,7 +82,7 @@ def train_from(
             config, kind="train", name=name, code_version=code_version(), tags=tags, run_id=run_id
         ) as run:
             if run_id is None:
-                trainer.record(seed, run)  # first of all, so that a training killed at once is found again
+                trainer.record(seed, run)  # first of all: a training killed at once must be found again
             log_split(run, split, "training")
             outcome = trainer.train(seed, run, resume)
         assert outcome is not None  # this is the process that writes

@@ -12,8 +12,8 @@ from kmed_bench.config import Config, training_digest
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.corpus.demo.demo import is_demo
-from kmed_bench.pipeline.final_test import register, score_test
+from kmed_bench.corpus.demo.sentences import is_synthetic
+from kmed_bench.pipeline.final_test import score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
 from kmed_bench.pipeline.training_record import (
     TrainingRecord,
@@ -21,6 +21,7 @@ from kmed_bench.pipeline.training_record import (
     read_training_record,
     write_training_record,
 )
+from kmed_bench.tracking.registry.models import log_model
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.epochs import (
@@ -85,7 +86,7 @@ class Trainer:
             "kmed.weights_origin": self.weights.origin,
             "kmed.weights_sha256": self.weights.sha256,
             "kmed.device": self.device.type,
-            "kmed.synthetic": str(is_demo(self.speech.split.parts["train"])).lower(),
+            "kmed.synthetic": str(is_synthetic(self.speech.split.parts["train"])).lower(),
             "kmed.processes": str(self.parallel.world),
             "kmed.machine": describe_machine(self.device),
             "kmed.train_precision": self.precision,
@@ -251,7 +252,15 @@ class Trainer:
         metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer, **scored.metrics}
         run.log_metrics(metrics)
         if self.config.tracking.register:
-            info = register(run, checkpoint, metrics, size=self.weights.size, tags=self.describe(seed))
+            info = log_model(
+                run,
+                checkpoint,
+                size=self.weights.size,
+                split_sha256=self.speech.split.sha256,
+                metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
+                tags=self.describe(seed),
+                step=best.epoch,
+            )
             log.info("Registered %s version %s.", info.name, info.version)
         return TrainOutcome(
             run.run_id,

@@ -1,1 +1,1 @@
-"""Tables, plots and the page made from tracked runs."""
+"""Tables, plots and pages: of tracked runs, of a tuning study, of a system's errors."""

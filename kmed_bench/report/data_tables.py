@@ -1,4 +1,4 @@
-"""Tables on the data behind the figures: the split's soundness and what ingest counted."""
+"""Tables on the data: parts, shares and leakage of the split, and the counts of the ingest."""
 
 import math
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from kmed_bench.core.schema import PARTS
 
 
 def parts_table(split: Mapping[str, Any]) -> pd.DataFrame:
-    """Return each part's utterances, speakers, sentences and hours; NaN where split.json does not say."""
+    """Return each part's utterances, speakers, sentences and hours; NaN where split.json does not state them."""
     counts, described = split.get("counts", {}), split.get("parts", {})
     rows = []
     for part in PARTS:
         if part in counts or part in described:
-            known = {"utterances": counts.get(part), **described.get(part, {})}
+            stated = {"utterances": counts.get(part), **described.get(part, {})}
             columns = ("utterances", "speakers", "sentences", "hours")
-            rows.append({"part": part, **{name: known.get(name, math.nan) for name in columns}})
+            rows.append({"part": part, **{name: stated.get(name, math.nan) for name in columns}})
     return pd.DataFrame(rows, columns=["part", "utterances", "speakers", "sentences", "hours"])
 
 
 def shares_table(split: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the shares of every field's values in the corpus and the parts, as fractions."""
+    """Return the share of each field's values in the corpus and in each part, as fractions."""
     rows = [
         {"field": field, "value": value, **{part: share.get(part, math.nan) for part in ("corpus", *PARTS)}}
         for field, values in split.get("shares", {}).items()
@@ -43,7 +43,7 @@ def distance_table(split: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def merged_table(split: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the values of a field that the split took together, with their share of the corpus and its parts.
+    """Return the values that the split merged because they are rare, with their share of the corpus and each part.
 
     ``merged_strata`` of split.json lists them as ``dialect: 강원+경상``.
     """
@@ -52,8 +52,8 @@ def merged_table(split: Mapping[str, Any]) -> pd.DataFrame:
     for entry in split.get("merged_strata", []):
         field, _, joined = str(entry).partition(": ")
         shares = split.get("shares", {}).get(field, {})
-        known = [shares[value] for value in joined.split("+") if value in shares]
-        sums = {name: math.fsum(row.get(name, math.nan) for row in known) if known else math.nan for name in columns}
+        stated = [shares[value] for value in joined.split("+") if value in shares]
+        sums = {name: math.fsum(row.get(name, math.nan) for row in stated) if stated else math.nan for name in columns}
         rows.append({"field": field, "values": joined.replace("+", " + "), **sums})
     return pd.DataFrame(rows, columns=["field", "values", *columns])
 

@@ -10,7 +10,7 @@ from kmed_bench.core.contracts import ERROR_SUMMARY, ErrorSummary, Scores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.report.html import render
+from kmed_bench.report.rendering import render
 from kmed_bench.scoring.alignment import align
 from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
 from kmed_bench.scoring.groups import score_predictions

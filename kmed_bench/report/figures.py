@@ -1,4 +1,4 @@
-"""Which figures a bench gets, and what is said under each."""
+"""The figures of a benchmark's report, and their captions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ TWO_CERS = (
 
 
 def save_plots(frames: Mapping[str, pd.DataFrame], headline: Headline | None, out: Path) -> dict[str, list[Plot]]:
-    """Return the figures by section after writing each as PNG and SVG; call it inside ``fonts.plot_style``."""
+    """Write every figure as PNG and SVG and return them by section; call it inside ``fonts.plot_style``."""
     return {
         "curves": _save_curves(frames["history"], out),
         "sizes": _save_sizes(frames, out),
@@ -35,26 +35,26 @@ def _save_curves(history: pd.DataFrame, out: Path) -> list[Plot]:
     sizes = list(dict.fromkeys(history["size"]))
     for quantity, name in QUANTITIES.items():
         if len(sizes) > 1 and history["metric"].isin(CURVES[quantity]).any():
-            caption = f"All sizes, {name} by epoch.{_says_seeds(history)}"
+            caption = f"All sizes, {name} by epoch.{_describe_seeds(history)}"
             caption += f" {TWO_CERS}" if quantity == "cer" else ""
             saved.append(save_plot(plots.plot_all_sizes(history, quantity), out, f"all-{quantity}", caption))
     for size in sizes:
         for quantity, name in QUANTITIES.items():
             if plots.has_curve(history, size, quantity):
-                caption = f"{size}, {name} by epoch.{_says_seeds(history[history['size'] == size])}"
+                caption = f"{size}, {name} by epoch.{_describe_seeds(history[history['size'] == size])}"
                 caption += f" {TWO_CERS}" if quantity == "cer" else ""
                 figure = plots.plot_curves(history, size, quantity)
                 saved.append(save_plot(figure, out, f"{size}-{quantity}", caption))
     return saved
 
 
-def _says_seeds(history: pd.DataFrame) -> str:
+def _describe_seeds(history: pd.DataFrame) -> str:
     n_seeds = history.groupby("size")["seed"].nunique().max()
     return f" Mean of {n_seeds} seeds; the band is their whole range." if n_seeds > 1 else ""
 
 
 def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
-    """Draw test CER by size, and accuracy against speed and size where sizes can be compared."""
+    """Draw test CER by size; with two sizes or more also accuracy against speed and against size."""
     sizes = frames["sizes"]
     saved: list[Plot] = []
     if not len(sizes) or sizes["test_cer"].isna().all():
@@ -72,21 +72,21 @@ def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
         "parameters": {"label": "parameters, millions", "more_is_better": False, "title": "Accuracy and size"},
     }
     costs = size_costs(frames)
-    for cost, words in axes.items():
+    for cost, labels in axes.items():
         if cost not in costs:
             continue
         points = costs.dropna(subset=[cost, "test_cer"])
         if cost == "parameters":
             points = points.assign(parameters=points["parameters"] / 1e6)
         if len(points) > 1:
-            caption = f"{words['title']}. The dashed line joins the sizes that no other size beats in both."
-            figure = score_plots.plot_pareto(points, cost=cost, **words)
+            caption = f"{labels['title']}. The dashed line joins the sizes that no other size beats in both."
+            figure = score_plots.plot_pareto(points, cost=cost, **labels)
             saved.append(save_plot(figure, out, f"pareto-{cost.replace('_', '-')}", caption))
     return saved
 
 
 def _save_groups(frames: Mapping[str, pd.DataFrame], headline: Headline | None, out: Path) -> list[Plot]:
-    """Draw CER by group and size, and by dialect and age for the size to use."""
+    """Draw CER by group and size, and by dialect and age for the recommended size."""
     chosen = chosen_runs(frames)
     groups = frames["groups"]
     single = groups[groups["run_id"].isin(chosen) & groups["field"].isin(GROUP_FIELDS)]
@@ -117,14 +117,14 @@ def _save_errors(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
     kinds = score_tables.errors_by_kind(frames["rates"], chosen_runs(frames))
     if not len(kinds):
         return []
-    caption = "CER on the test part, parted into substituted, deleted and inserted characters."
+    caption = "CER on the test part, split into substituted, deleted and inserted characters."
     return [save_plot(score_plots.plot_error_kinds(kinds), out, "error-kinds", caption)]
 
 
 def _save_histograms(histograms: pd.DataFrame, out: Path) -> list[Plot]:
-    known = {"duration_s": ("seconds", "Durations"), "text_chars": ("characters of the label", "Lengths of labels")}
+    shown = {"duration_s": ("seconds", "Durations"), "text_chars": ("characters of the label", "Lengths of labels")}
     saved = []
-    for measure, (label, title) in known.items():
+    for measure, (label, title) in shown.items():
         rows = histograms[histograms["measure"] == measure]
         if len(rows) and rows["n"].sum():
             figure = score_plots.plot_histogram(rows, label=label, title=title)

@@ -1,4 +1,4 @@
-"""Hangul in plots and on the page, on machines that have no Korean font of their own."""
+"""Hangul in plots and on the page, also on machines without a Korean font."""
 
 import base64
 import importlib.util
@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import font_manager
 
-# Families that carry Hangul, in the order of preference: free ones, then what Windows and macOS bring.
+# Families with Hangul in order of preference: free ones, then those of Windows and macOS.
 KOREAN_FAMILIES = (
     "NanumGothic",
     "Noto Sans CJK KR",
@@ -30,10 +30,10 @@ RULE = "#d5d9de"
 
 
 def find_korean_font() -> Path | None:
-    """Return the file of a font with Hangul, or None where there is none.
+    """Return the file of a font with Hangul, or None if there is none.
 
-    koreanize-matplotlib's NanumGothic comes first: it is a dependency, so plots look alike on every
-    machine. The package is located and not imported, since its import changes the user's rcParams.
+    koreanize-matplotlib's NanumGothic comes first: it is a dependency, so plots look the same on every machine. The
+    package is located but not imported, because its import changes the user's rcParams.
     """
     spec = importlib.util.find_spec("koreanize_matplotlib")
     if spec is not None and spec.origin is not None:
@@ -46,12 +46,12 @@ def find_korean_font() -> Path | None:
 
 @contextmanager
 def plot_style() -> Iterator[None]:
-    """Apply the report's plot settings inside the ``with`` block and restore the caller's after it."""
+    """Apply the report's plot settings inside the ``with`` block and restore the caller's afterwards."""
     font = find_korean_font()
     families = ["DejaVu Sans"]
     if font is not None:
-        known = {entry.fname for entry in font_manager.fontManager.ttflist}
-        if str(font) not in known:
+        registered = {entry.fname for entry in font_manager.fontManager.ttflist}
+        if str(font) not in registered:
             font_manager.fontManager.addfont(str(font))
         families.insert(0, font_manager.FontProperties(fname=str(font)).get_name())
     settings: dict[Any, Any] = {
@@ -82,9 +82,9 @@ def plot_style() -> Iterator[None]:
 
 
 def subset_font(text: str) -> str | None:
-    """Return a WOFF font with the Hangul of a text as base64, or None where no Hangul or no font is there.
+    """Return a WOFF font with the Hangul of a text as base64, or None if there is no Hangul or no font.
 
-    A page read on a machine without a Korean font would show boxes; a few dozen glyphs cost some kilobytes.
+    On a machine without a Korean font the page would show boxes; a few dozen glyphs take some kilobytes.
     """
     wanted = {ord(c) for c in set(unicodedata.normalize("NFC", text)) if is_hangul(c)}
     source = find_korean_font()

@@ -9,9 +9,9 @@ from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import tables
 from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style
-from kmed_bench.report.html import render
 from kmed_bench.report.page_tables import make_frames, make_views, size_costs
 from kmed_bench.report.plots import Plot
+from kmed_bench.report.rendering import render
 from kmed_bench.report.sections import ExtraSection, PlacedSection, save_sections
 from kmed_bench.report.table_view import View
 
@@ -110,7 +110,7 @@ def find_notices(record: BenchRecord) -> list[str]:
     if failed:
         notices.append(f"{len(failed)} of {len(record.trains)} train runs did not finish; see “Left out”.")
     for key in ("transcript_policy", "normaliser_version", "split_sha256"):
-        found = tables.scored_with(record, key)
-        if len(found) > 1:
-            notices.append(f"The runs were scored with different {key}: {', '.join(found)}. Do not compare them.")
+        values = tables.scored_with(record, key)
+        if len(values) > 1:
+            notices.append(f"The runs were scored with different {key}: {', '.join(values)}. Do not compare them.")
     return notices

@@ -1,4 +1,4 @@
-"""What the report holds: every table of a bench, and how each reads on the page."""
+"""Every table of the report, and how each is shown on the page."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,8 +9,8 @@ from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import data_tables, score_tables, tables
 from kmed_bench.report.table_view import Column, Kind, View
 
-# More rows than anyone reads on a page; the CSV beside it has them all, and the caption says so.
 MAX_RUNS_SHOWN = 100
+"""Train runs on the page; the CSV has all of them, as the caption says."""
 
 COSTS: dict[str, tuple[str, Kind]] = {
     "epoch_s": ("median epoch", "seconds"),
@@ -25,7 +25,7 @@ COSTS: dict[str, tuple[str, Kind]] = {
 
 
 def make_frames(record: BenchRecord, comparisons: Sequence[NamedComparison]) -> dict[str, pd.DataFrame]:
-    """Return the report's tables by the name of their CSV file; rates are fractions."""
+    """Return the report's tables by the name of their CSV file, with rates as fractions."""
     runs = tables.runs_table(record)
     sizes = tables.sizes_table(runs)
     return {
@@ -54,7 +54,7 @@ def make_frames(record: BenchRecord, comparisons: Sequence[NamedComparison]) -> 
 
 
 def _describe_test(record: BenchRecord, sizes: pd.DataFrame) -> dict[str, str]:
-    """Name the test part and the rules behind this bench's figures, as a row among published ones needs."""
+    """Return the test part and the rules of this benchmark's figures, for its rows among published ones."""
     corpus = "demo corpus, synthetic speech" if record.synthetic else "this bench's test part"
     counted = ""
     if len(sizes) and sizes["n_clips"].notna().any():
@@ -70,7 +70,7 @@ def chosen_runs(frames: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def size_costs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the chosen runs' rows of ``sizes`` with their ``speed/…`` figures beside them."""
+    """Return the chosen runs' rows of ``sizes`` with their ``speed/…`` figures as further columns."""
     sizes, costs = frames["sizes"], frames["costs"]
     if not len(sizes) or not len(costs):
         return sizes
@@ -78,18 +78,13 @@ def size_costs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def make_views(frames: Mapping[str, pd.DataFrame]) -> dict[str, View]:
-    """Return the page's tables by name; those without a row are left out."""
-    views = [*_score_views(frames), *_group_views(frames), *_data_views(frames)]
+    """Return the page's tables by name, without those that have no row."""
+    views = [*_size_views(frames), *_rate_views(frames), *_group_views(frames), *_data_views(frames)]
     return {view.name: view for view in views if len(view.rows)}
 
 
-def _score_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
-    costs = size_costs(frames)
-    rates = score_tables.rates_of_sizes(frames["rates"], chosen_runs(frames))
-    compared = frames["comparisons"]
-    runs = frames["runs"]
-    sizes = list(frames["sizes"]["size"]) if chosen_runs(frames) else []
-    hidden = len(runs) - MAX_RUNS_SHOWN
+def _size_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
+    costs, compared = size_costs(frames), frames["comparisons"]
     return [
         View(
             name="sizes",
@@ -121,16 +116,20 @@ def _score_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
             rows=compared.assign(strong=compared["p_holm"] < 0.05),
             strong="strong",
         ),
+        _runs_view(frames["runs"]),
+    ]
+
+
+def _rate_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
+    rates = score_tables.rates_of_sizes(frames["rates"], chosen_runs(frames))
+    states = [str(name) for name in rates if name not in ("label", "measure", "description")]
+    return [
         View(
             name="rates",
             caption="Rates on the test part; CER is the headline, the others explain it.",
             columns=[
                 Column(key="label", label="measure", hint="description"),
-                *(
-                    Column(key=str(name), label=str(name), kind="percent")
-                    for name in rates
-                    if name not in ("label", "measure", "description")
-                ),
+                *(Column(key=state, label=state, kind="percent") for state in states),
             ],
             rows=rates,
         ),
@@ -138,20 +137,7 @@ def _score_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
             name="terms",
             caption="Medical terms of the test part that the chosen runs found, by category of the lexicon; 95 % "
             "intervals in brackets.",
-            columns=[
-                Column(key="category", label="category"),
-                Column(key="n_terms", label="terms", kind="count"),
-                *(
-                    column
-                    for size in sizes
-                    for column in (
-                        Column(
-                            key=size, label=f"{size}, found", kind="percent", low=f"{size}_low", high=f"{size}_high"
-                        ),
-                        Column(key=f"{size}_missed", label=f"{size}, missed", kind="count"),
-                    )
-                ),
-            ],
+            columns=_term_columns(list(frames["sizes"]["size"]) if chosen_runs(frames) else []),
             rows=score_tables.terms_of_sizes(frames["terms"], chosen_runs(frames)),
         ),
         View(
@@ -169,14 +155,6 @@ def _score_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
             rows=frames["published"].assign(weak=~frames["published"]["comparable"]),
             weak="weak",
             strong="ours",
-        ),
-        View(
-            name="runs",
-            caption="Every train run."
-            if hidden <= 0
-            else f"The first {MAX_RUNS_SHOWN} of {len(runs)} train runs; the CSV has all.",
-            columns=_run_columns(),
-            rows=runs.head(MAX_RUNS_SHOWN),
         ),
     ]
 
@@ -256,21 +234,36 @@ def _data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
         ),
         "provenance": ("What the figures rest on.", texts("name", "value")),
     }
-    return [View(name=name, caption=says, columns=shown, rows=frames[name]) for name, (says, shown) in layout.items()]
+    return [View(name=name, caption=text, columns=shown, rows=frames[name]) for name, (text, shown) in layout.items()]
 
 
-def _run_columns() -> list[Column]:
-    return [
-        Column(key="size", label="size"),
-        Column(key="seed", label="seed", kind="count"),
-        Column(key="status", label="state"),
-        Column(key="epochs", label="epochs", kind="count"),
-        Column(key="best_epoch", label="best epoch", kind="count"),
-        Column(key="valid_cer", label="valid CER", kind="percent"),
-        Column(key="test_cer", label="test CER", kind="percent", low="test_cer_low", high="test_cer_high"),
-        Column(key="epoch_s", label="median epoch", kind="seconds"),
-        Column(key="train_s", label="all epochs", kind="seconds"),
-    ]
+def _term_columns(sizes: Sequence[str]) -> list[Column]:
+    columns = [Column(key="category", label="category"), Column(key="n_terms", label="terms", kind="count")]
+    for size in sizes:
+        interval = {"low": f"{size}_low", "high": f"{size}_high"}
+        columns.append(Column(key=size, label=f"{size}, found", kind="percent", **interval))
+        columns.append(Column(key=f"{size}_missed", label=f"{size}, missed", kind="count"))
+    return columns
+
+
+def _runs_view(runs: pd.DataFrame) -> View:
+    shown = f"The first {MAX_RUNS_SHOWN} of {len(runs)} train runs; the CSV has all."
+    return View(
+        name="runs",
+        caption=shown if len(runs) > MAX_RUNS_SHOWN else "Every train run.",
+        columns=[
+            Column(key="size", label="size"),
+            Column(key="seed", label="seed", kind="count"),
+            Column(key="status", label="state"),
+            Column(key="epochs", label="epochs", kind="count"),
+            Column(key="best_epoch", label="best epoch", kind="count"),
+            Column(key="valid_cer", label="valid CER", kind="percent"),
+            Column(key="test_cer", label="test CER", kind="percent", low="test_cer_low", high="test_cer_high"),
+            Column(key="epoch_s", label="median epoch", kind="seconds"),
+            Column(key="train_s", label="all epochs", kind="seconds"),
+        ],
+        rows=runs.head(MAX_RUNS_SHOWN),
+    )
 
 
 def _size_columns(sizes: pd.DataFrame) -> list[Column]:

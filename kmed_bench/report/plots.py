@@ -1,4 +1,4 @@
-"""The report's figures: each function returns an open figure, drawn in the current rcParams."""
+"""Curves by epoch, and figures as files; each ``plot_…`` function returns an open figure in the current rcParams."""
 
 import dataclasses
 import io
@@ -14,10 +14,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kmed_bench.report.fonts import INK, RULE, SOFT
 
-# Readable on white and on near-black alike; parts and sizes never share a figure.
+# Readable on white and on near-black; parts and sizes never share a figure.
 PART_COLOURS = {"train": "#d9822b", "valid": "#3b82c4"}
 SIZE_COLOURS = {"tiny": "#c9882b", "base": "#3b82c4", "small": "#3c9a6e"}
-ALL_SEEDS = ("pi", 100)  # the band is the whole range over seeds, no statistic
+ALL_SEEDS = ("pi", 100)  # the band is the whole range over seeds
 
 # The curve's metrics and what the legend calls them. The two CERs are different quantities: the train
 # one takes the argmax while the true text so far is fed in, the valid one compares decoded transcripts.
@@ -25,8 +25,6 @@ CURVES = {
     "loss": {"train/loss": "train", "valid/loss": "valid"},
     "cer": {"train/cer_teacher_forced": "train, teacher-forced", "valid/cer": "valid, decoded"},
 }
-
-
 QUANTITIES = {"loss": "loss", "cer": "CER"}
 
 
@@ -37,11 +35,11 @@ class Plot:
     Attributes
     ----------
     svg : str
-        An element for use inside a page. An ``<svg>``: text follows the page's colour, ids are unique.
+        An element for use inside a page; the text of an ``<svg>`` has the page's colour, and its ids are unique.
     alt : str
-        What it says to those who can't see it; empty: the caption does.
+        Text for readers who can't see the figure; empty: the caption.
     formats : tuple of str
-        Endings of the files beside the page.
+        File endings of the figure beside the page.
     """
 
     name: str
@@ -52,7 +50,7 @@ class Plot:
 
 
 def colour_of(size: str) -> str:
-    """Return a size's colour in every figure; names that are not Whisper sizes share one."""
+    """Return the colour of a size in every figure; names that are not Whisper sizes share one."""
     return SIZE_COLOURS.get(size, "#8a63b8")
 
 
@@ -62,12 +60,12 @@ def has_curve(history: pd.DataFrame, size: str, quantity: str) -> bool:
 
 
 def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
-    """Draw one of the original benchmark's two plots of a size: loss or CER by epoch, hue train and valid.
+    """Return one of the original benchmark's two plots of a size: loss or CER by epoch, a line per part.
 
     Parameters
     ----------
     history : pandas.DataFrame
-        As ``tables.history_table`` returns it; several seeds give the mean with their whole range as a band.
+        As ``tables.history_table`` returns it; of several seeds the mean is drawn, with their whole range as a band.
     quantity : str
         ``loss`` or ``cer``.
     """
@@ -102,7 +100,7 @@ def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
 
 
 def plot_all_sizes(history: pd.DataFrame, quantity: str) -> Figure:
-    """Draw loss or CER by epoch of all sizes together: colour for the size, dashes for the part, bands over seeds."""
+    """Return one plot of all sizes' loss or CER by epoch: a colour per size, dashes for the part, bands over seeds."""
     labels = CURVES[quantity]
     data = history[history["metric"].isin(labels)]
     data = data.assign(data=data["metric"].map(labels))
@@ -137,7 +135,7 @@ def _label_axes(axes: Axes, quantity: str) -> None:
 
 
 def save_plot(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
-    """Write ``name.png`` and ``name.svg`` into a folder, close the figure and return it for the page."""
+    """Write ``name.png`` and ``name.svg`` into a folder, close the figure, and return it for the page."""
     png, svg = render_figure(figure, name)
     (folder / f"{name}.png").write_bytes(png)
     (folder / f"{name}.svg").write_bytes(svg)
@@ -145,7 +143,7 @@ def save_plot(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
 
 
 def render_figure(figure: Figure, name: str) -> tuple[bytes, bytes]:
-    """Return a figure as PNG and as SVG after closing it; equal input and name, equal bytes."""
+    """Close a figure and return it as PNG and as SVG; equal input and name give equal bytes."""
     box = figure.get_tightbbox().padded(0.08)  # inches; measured once, since "tight" would lay out at each save
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", bbox_inches=box, facecolor="white")
@@ -157,7 +155,7 @@ def render_figure(figure: Figure, name: str) -> tuple[bytes, bytes]:
 
 
 def inline_svg(text: str, name: str) -> str:
-    """Return a matplotlib SVG file as an element for a page, with the page's colours and ids of its own."""
+    """Return a matplotlib SVG file as an element for a page, with the page's colours and unique ids."""
     svg = text[text.index("<svg") :]
     head, _, body = svg.partition(">")
     width = re.search(r'\swidth="([\d.]+)pt"', head)

@@ -20,14 +20,14 @@ KIND_COLOURS = {"substitutions": "#3b82c4", "deletions": "#d9822b", "insertions"
 
 
 def plot_test_cer(sizes: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Draw test CER by size: untouched and chosen run with 95 % intervals, every other seed as a small dot."""
+    """Return a plot of test CER by size: untouched and chosen run with 95 % intervals, each seed as a small dot."""
     figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.9 * len(sizes)))
     for row_index, row in enumerate(sizes.to_dict("records")):
-        place, colour = len(sizes) - 1 - row_index, colour_of(row["size"])
+        height, colour = len(sizes) - 1 - row_index, colour_of(row["size"])
         seeds = runs[(runs["size"] == row["size"]) & runs["test_cer"].notna()]
-        axes.plot(seeds["test_cer"], [place - 0.15] * len(seeds), ".", color=colour, alpha=0.5, markersize=5)
-        for key, height, filled in (("untouched_test_cer", 0.15, False), ("test_cer", -0.15, True)):
-            _draw_interval(axes, row, key, place + height, colour, filled=filled)
+        axes.plot(seeds["test_cer"], [height - 0.15] * len(seeds), ".", color=colour, alpha=0.5, markersize=5)
+        for key, offset, filled in (("untouched_test_cer", 0.15, False), ("test_cer", -0.15, True)):
+            _draw_interval(axes, row, key, height + offset, colour, filled=filled)
     axes.set_yticks(range(len(sizes)), list(sizes["size"])[::-1])
     axes.set_ylim(-0.6, len(sizes) - 0.4)
     axes.set_xlim(left=0)
@@ -54,10 +54,10 @@ def _draw_interval(axes: Axes, row: Mapping[Any, Any], key: str, height: float, 
 
 
 def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, columns: str, title: str) -> Figure:
-    """Draw a heatmap of CER by group; each cell says its CER and its number of clips.
+    """Return a heatmap of CER by group, with the CER and the number of clips in each cell.
 
-    The colour is the cell's CER over its column's overall CER, so that columns of unlike level can be read
-    side by side. Cells under the minimum carry their figures without a colour.
+    The colour is the cell's CER over its column's overall CER, which makes columns of different level comparable.
+    Cells under the minimum have figures but no colour.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, c
 
 
 def plot_error_kinds(kinds: pd.DataFrame) -> Figure:
-    """Draw the CER of each size and state as a bar of its three kinds of errors."""
+    """Return a bar chart of the CER of each size and state, each bar split into its three kinds of errors."""
     figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.42 * len(kinds)))
     names = (kinds["size"] + ", " + kinds["state"]).tolist()
     left = np.zeros(len(kinds))
@@ -126,7 +126,7 @@ def plot_error_kinds(kinds: pd.DataFrame) -> Figure:
 
 
 def plot_pareto(points: pd.DataFrame, *, cost: str, label: str, more_is_better: bool, title: str) -> Figure:
-    """Draw test CER against a cost, one point per size; the line joins what no other size beats in both.
+    """Return a plot of test CER against a cost; a line joins the sizes that no other size beats in both.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def _short(value: float) -> str:
 
 
 def pareto_front(points: pd.DataFrame, *, cost: str, more_is_better: bool) -> pd.DataFrame:
-    """Return the rows that no other row beats in CER without being worse in the cost, or the other way round."""
+    """Return the rows that no other row beats: one at least as good in both CER and cost, and better in one."""
     sign = -1 if more_is_better else 1
     costs, cers = sign * points[cost].to_numpy(), points["test_cer"].to_numpy()
     kept = [not any((costs <= c) & (cers <= e) & ((costs < c) | (cers < e))) for c, e in zip(costs, cers, strict=True)]
@@ -173,7 +173,7 @@ def pareto_front(points: pd.DataFrame, *, cost: str, more_is_better: bool) -> pd
 
 
 def plot_histogram(histogram: pd.DataFrame, *, label: str, title: str) -> Figure:
-    """Draw counted bins of unequal width as equal bars, labelled by their lower edge."""
+    """Return a histogram whose bins have bars of equal width, labelled by their lower edge."""
     figure, axes = plt.subplots(figsize=(5.2, 2.8))
     axes.bar(range(len(histogram)), histogram["n"], color=SIZE_COLOURS["base"], width=0.85)
     edges = [f"{edge:g}" + ("+" if math.isnan(high) else "") for edge, high in histogram[["low", "high"]].to_numpy()]

@@ -1,4 +1,4 @@
-"""Sections that a report may get beside the bench's own: a tuning study, imported logs."""
+"""Further sections of a report: a tuning study, imported logs."""
 
 import base64
 import dataclasses
@@ -18,14 +18,14 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtraFigure:
-    """A picture of a section, as SVG, PNG or both; the page shows the SVG where there is one.
+    """A picture of a section, as SVG, PNG or both; the page shows the SVG if there is one.
 
     Attributes
     ----------
     name : str
-        Of its files and of its place on the page: lower-case Latin letters, digits, ``_`` and ``-``.
+        Name of its files and its id on the page: lower-case Latin letters, digits, ``_`` and ``-``.
     alt : str
-        What the picture shows, for those who can't see it.
+        What the picture shows, for readers who can't see it.
     """
 
     name: str
@@ -46,9 +46,9 @@ class ExtraSection:
     Attributes
     ----------
     lead : str
-        Plain text under the title; an empty line parts paragraphs.
+        Plain text under the title; empty lines separate paragraphs.
     tables : sequence of View
-        Each is written as ``<name>.csv`` too; ones without a row are left out.
+        Each is also written as ``<name>.csv``; those without a row are left out.
     """
 
     title: str
@@ -59,7 +59,7 @@ class ExtraSection:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlacedSection:
-    """A section as the page's template needs it."""
+    """A section as the page's template shows it."""
 
     id: str
     title: str
@@ -69,18 +69,18 @@ class PlacedSection:
 
 
 def draw_figure(figure: Figure, name: str, *, alt: str, caption: str) -> ExtraFigure:
-    """Return a matplotlib figure for a section, closing it; draw it inside ``fonts.plot_style``."""
+    """Close a matplotlib figure and return it for a section; draw it inside ``fonts.plot_style``."""
     png, svg = render_figure(figure, name)
     return ExtraFigure(name=name, alt=alt, caption=caption, png=png, svg=svg)
 
 
 def save_sections(sections: Sequence[ExtraSection], out: Path, taken: Collection[str]) -> list[PlacedSection]:
-    """Return sections ready for the page after writing their figures and tables into its folder.
+    """Write the figures and tables of sections into the page's folder and return the sections for its template.
 
     Parameters
     ----------
     taken : collection of str
-        Names of the bench's own figures and tables.
+        Names of the benchmark's own figures and tables.
 
     Raises
     ------
@@ -114,11 +114,11 @@ def _place(section: ExtraSection, identity: str, out: Path) -> PlacedSection:
 
 def _save_figure(figure: ExtraFigure, out: Path) -> Plot:
     formats = {"png": figure.png, "svg": figure.svg}
-    given = {ending: content for ending, content in formats.items() if content is not None}
-    for ending, content in given.items():
+    contents = {ending: content for ending, content in formats.items() if content is not None}
+    for ending, content in contents.items():
         (out / f"{figure.name}.{ending}").write_bytes(content)
-    if "svg" in given:
-        element = inline_svg(given["svg"].decode(), figure.name)
+    if "svg" in contents:
+        element = inline_svg(contents["svg"].decode(), figure.name)
     else:
-        element = f'<img src="data:image/png;base64,{base64.b64encode(given["png"]).decode()}" alt="">'
-    return Plot(name=figure.name, caption=figure.caption, svg=element, alt=figure.alt, formats=tuple(given))
+        element = f'<img src="data:image/png;base64,{base64.b64encode(contents["png"]).decode()}" alt="">'
+    return Plot(name=figure.name, caption=figure.caption, svg=element, alt=figure.alt, formats=tuple(contents))

@@ -12,11 +12,12 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import STATES, Confirmation, StudyRecord, StudyTrial
-from kmed_bench.report.html import render
+from kmed_bench.report.rendering import render
 from kmed_bench.report.sections import ExtraFigure, ExtraSection, save_sections
 from kmed_bench.report.table_view import Column, View, format_value
 
 STUDY_NAME = "study.json"
+_FORMAT = {"format": "kmed-bench study", "version": 2}
 
 
 def study_section(record: StudyRecord, figures: Sequence[ExtraFigure]) -> ExtraSection:
@@ -43,28 +44,28 @@ def _describe_counts(record: StudyRecord) -> str:
 
 
 def _describe_best(record: StudyRecord) -> str:
-    best, published = record.best(), record.published()
+    best, default = record.best(), record.default()
     if best is None or best.cer is None:
         return "No trial is complete, so there is no best one."
     lowest = f"Lowest valid CER: {percent(best.cer, 2)}, trial {best.number}"
-    if published is None or published.cer is None:
-        return f"{lowest}. The published settings have no complete trial to compare with."
-    if best.number == published.number:
-        return f"{lowest}, which is the published settings: the search found nothing better."
+    if default is None or default.cer is None:
+        return f"{lowest}. The default settings have no complete trial to compare with."
+    if best.number == default.number:
+        return f"{lowest}, which has the default settings: the search found nothing better."
     return (
-        f"{lowest}; the published settings came to {percent(published.cer, 2)}. The best of many trials looks better "
-        "than it is, because chance helped to choose it."
+        f"{lowest}; the default settings reached {percent(default.cer, 2)}. The best of many trials looks better than "
+        "it is, because chance helped to choose it."
     )
 
 
 def _describe_confirmation(record: StudyRecord) -> str:
     confirmation = record.confirmation
     if confirmation is None:
-        return "Whether the best trial is better than the published settings was not tested on other seeds."
+        return "Whether the best trial is better than the default settings was not tested on other seeds."
     shift = f"{format_value(confirmation.delta, 'points')} ({format_value(confirmation.low, 'points')} to "
     shift += f"{format_value(confirmation.high, 'points')})"
     return (
-        f"Trained again with seeds {', '.join(map(str, confirmation.seeds))}, best minus published in valid CER, mean "
+        f"Trained again with seeds {', '.join(map(str, confirmation.seeds))}, best minus default in valid CER, mean "
         f"and 95 % interval over seeds: {shift}. The best settings are {confirmation.verdict}."
     )
 
@@ -107,21 +108,21 @@ def _trial_view(record: StudyRecord) -> View:
 
 
 def _note(trial: StudyTrial) -> str:
-    notes = ["published settings"] if trial.is_published else []
+    notes = ["default settings"] if trial.is_default else []
     notes += [f"repeats trial {trial.retry_of}"] if trial.retry_of is not None else []
     return "; ".join([*notes, *([trial.reason] if trial.reason else [])])
 
 
 def _setting_view(record: StudyRecord) -> View:
-    best, published = record.best(), record.published()
+    best, default = record.best(), record.default()
     rows = [
-        {"setting": name, "published": _short(published.params.get(name)) if published else "–", "best": _short(value)}
+        {"setting": name, "default": _short(default.params.get(name)) if default else "–", "best": _short(value)}
         for name, value in (best.params.items() if best else ())
     ]
     return View(
         name="settings",
-        caption="The best trial's settings beside the published ones.",
-        columns=[Column(key=key, label=key) for key in ("setting", "published", "best")],
+        caption="The best trial's settings beside the default ones.",
+        columns=[Column(key=key, label=key) for key in ("setting", "default", "best")],
         rows=pd.DataFrame(rows),
     )
 
@@ -160,7 +161,7 @@ def read_section(folder: Path) -> ExtraSection:
         trials = tuple(StudyTrial(**trial) for trial in study.pop("trials"))
         confirmation = study.pop("confirmation")
         if confirmation is not None:
-            by_seed: dict[str, Any] = {key: tuple(confirmation.pop(key)) for key in ("seeds", "published", "best")}
+            by_seed: dict[str, Any] = {key: tuple(confirmation.pop(key)) for key in ("seeds", "default", "best")}
             confirmation = Confirmation(**by_seed, **confirmation)
         objectives = tuple(study.pop("objectives"))
         record = StudyRecord(**study, objectives=objectives, trials=trials, confirmation=confirmation)

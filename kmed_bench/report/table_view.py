@@ -1,4 +1,4 @@
-"""How figures read: every number on the page is a ``<data>`` element that carries the exact value."""
+"""How numbers are shown: each on the page is a ``<data>`` element that also has the exact value."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ class Column:
     low, high : str or None
         Columns of an interval, shown in brackets.
     until : str or None
-        Column of a range's upper end, shown where it has a value.
+        Column of a range's upper end, shown if it has a value.
     hint : str or None
         Column of a text that appears when the pointer rests on the cell.
     """
@@ -57,13 +57,13 @@ class View:
 
     @property
     def is_wide(self) -> bool:
-        """Whether the table does not fit a phone, where each row then becomes a card."""
+        """Whether the table is too wide for a phone, which then shows each row as a card."""
         texts = sum(column.kind == "text" for column in self.columns)
         intervals = sum(column.low is not None for column in self.columns)
         return len(self.columns) + max(0, texts - 2) + intervals > 6
 
     def table(self) -> pd.DataFrame:
-        """Return the table as people read it: labels as columns, each cell as on the page."""
+        """Return the table with labels as columns and each cell's text as on the page."""
         rows = [{column.label: cell(row, column).striptags() for column in self.columns} for row in self.records()]
         return pd.DataFrame(rows, columns=[column.label for column in self.columns])
 
@@ -78,7 +78,7 @@ def is_absent(value: Any) -> bool:
 
 
 def format_value(value: Any, kind: Kind) -> str:
-    """Return a value as people read it: rates as percent, long times in minutes and hours."""
+    """Return a value as text: rates in percent, long times in minutes and hours."""
     if kind == "text":
         return str(value)
     if kind == "percent":
@@ -110,7 +110,7 @@ def _duration(seconds: float) -> str:
 
 
 def number(value: Any, kind: Kind = "number") -> Markup:
-    """Return a number as markup: its exact value for machines, its short form for people; a dash if absent."""
+    """Return a number as markup with its exact value and its short form; a dash if it is absent."""
     if is_absent(value):
         return Markup('<span class="absent">–</span>')
     if kind == "text":
@@ -119,7 +119,7 @@ def number(value: Any, kind: Kind = "number") -> Markup:
 
 
 def interval(low: Any, high: Any, kind: Kind = "percent") -> Markup:
-    """Return a 95 % interval in brackets, without the unit; nothing where either bound is absent."""
+    """Return a 95 % interval in brackets, without the unit; nothing if a bound is absent."""
     if is_absent(low) or is_absent(high):
         return Markup("")
     short = [format_value(bound, kind).rpartition(" ")[0] for bound in (low, high)]

@@ -38,7 +38,7 @@ def scored_trains(bench: BenchRecord) -> Iterator[tuple[TrainRecord, Scores]]:
 
 
 def history_table(bench: BenchRecord) -> pd.DataFrame:
-    """Return every logged value: run_id, size, seed, metric, epoch (0 is the untouched model), value."""
+    """Return every value logged by epoch: run_id, size, seed, metric, epoch (0 is the untouched model), value."""
     runs = ordered_trains(bench)
     lengths = [len(run.history) for run in runs]
     if not sum(lengths):
@@ -54,8 +54,8 @@ def history_table(bench: BenchRecord) -> pd.DataFrame:
 def runs_table(bench: BenchRecord) -> pd.DataFrame:
     """Return one row per train run: its state, scores with intervals, counts and time.
 
-    ``n_clips`` and ``n_speakers`` are those of the test part as scored; ``train_s`` is the sum of the
-    epochs' times in seconds.
+    ``n_clips`` and ``n_speakers`` are those of the scored test part; ``train_s`` is the sum of the epochs' times in
+    seconds.
     """
     rows = []
     for run in ordered_trains(bench):
@@ -91,20 +91,24 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
 
 
 def _by_metric(run: TrainRecord) -> dict[str, dict[int, float]]:
-    """Return each metric's values by epoch; a plain loop, since a thousand runs make a million small lookups."""
-    found: dict[str, dict[int, float]] = collections.defaultdict(dict)
+    """Return each metric's values by epoch; a plain loop, because a thousand runs make a million small lookups."""
+    values: dict[str, dict[int, float]] = collections.defaultdict(dict)
     if len(run.history):
         columns = (run.history[name].tolist() for name in ("metric", "step", "value"))
         for metric, step, value in zip(*columns, strict=True):
-            found[metric][step] = value
-    return found
+            values[metric][step] = value
+    return values
 
 
 def sizes_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per size with finished runs: the chosen run's figures, and the mean and range over seeds.
 
-    ``runs`` is what ``runs_table`` returns. Within a size the run with the lowest decoded valid CER is
-    chosen; the test part plays no role in it.
+    The chosen run of a size is the one with the lowest decoded valid CER; the test part plays no role.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As ``runs_table`` returns it.
     """
     if not len(runs):
         return runs
@@ -127,14 +131,14 @@ def sizes_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The size to use and its figures; a row of ``sizes_table``."""
+    """The recommended size and its row of ``sizes_table``."""
 
     size: str
     row: dict[str, Any]
 
 
 def choose_headline(sizes: pd.DataFrame) -> Headline | None:
-    """Return the size with the lowest valid CER, meaned over its finished seeds; None without finished runs."""
+    """Return the size with the lowest valid CER, averaged over its finished seeds; None without finished runs."""
     if not len(sizes):
         return None
     row = sizes.sort_values("valid_cer_mean", kind="stable").iloc[0].to_dict()
@@ -142,7 +146,7 @@ def choose_headline(sizes: pd.DataFrame) -> Headline | None:
 
 
 def missing_table(bench: BenchRecord) -> pd.DataFrame:
-    """Return what the figures leave out: sizes skipped, runs that did not finish, labels and clips without a part."""
+    """Return what the figures leave out: skipped sizes, unfinished runs, labels and clips that were not used."""
     rows = [
         {"what": f"size {size}", "reason": reason}
         for size, reason in sorted(bench.skipped.items(), key=lambda item: (size_rank(item[0]), item[0]))
@@ -156,32 +160,32 @@ def missing_table(bench: BenchRecord) -> pd.DataFrame:
 
 
 def _unscored(bench: BenchRecord) -> list[dict[str, str]]:
-    """Return a row per reason for which clips of the test part could not be scored; all runs share the part."""
-    found = {
+    """Return a row per reason why clips of the test part could not be scored; all runs share the part."""
+    excluded = {
         (reason, n): None for scores in bench.scores.values() for reason, n in scores.get("n_excluded", {}).items() if n
     }
-    return [{"what": f"{n} clips of test", "reason": f"{reason}: no part in any rate"} for reason, n in found]
+    return [{"what": f"{n} clips of test", "reason": f"{reason}: no part in any rate"} for reason, n in excluded]
 
 
 def _long_labels(bench: BenchRecord) -> list[dict[str, str]]:
-    """Return a row per part whose loss leaves labels out; the count is the same for every run of the bench."""
+    """Return a row per part with labels left out of the loss; every run of the benchmark leaves out the same."""
     limit = bench.params.get("train.max_len", "train.max_len")
-    found: dict[tuple[str, int], None] = {}
+    counts: dict[tuple[str, int], None] = {}
     for run in bench.trains:
         for part in ("train", "valid"):
             if n := run.metrics.get(f"data/{part}_label_too_long"):
-                found[part, int(n)] = None
+                counts[part, int(n)] = None
     return [
         {
             "what": f"{n} labels of {part}",
             "reason": f"label_too_long: over {limit} tokens, so they have no part in the loss; raise train.max_len",
         }
-        for part, n in found
+        for part, n in counts
     ]
 
 
 def provenance_table(bench: BenchRecord) -> pd.DataFrame:
-    """Return what the figures rest on: split, code, profile, policy, weights, device; one row per name."""
+    """Return the conditions of the figures, a row each: split, code, profile, transcript side, weights, device."""
     facts: dict[str, str] = {"bench": f"{bench.name} ({bench.run_id})"}
     if "profile" in bench.params:
         facts["profile"] = bench.params["profile"]
@@ -189,8 +193,8 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
     if split_sha256:
         facts["split sha256"] = str(split_sha256)
     for key in ("transcript_policy", "normaliser_version", "marks_version"):
-        if found := scored_with(bench, key):
-            facts[key.replace("_", " ")] = ", ".join(found)
+        if values := scored_with(bench, key):
+            facts[key.replace("_", " ")] = ", ".join(values)
     methods = {str(scores["interval"].get("method")) for scores in bench.scores.values() if "interval" in scores}
     if methods:
         facts["intervals"] = "; or ".join(sorted(methods))
@@ -208,7 +212,7 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
     return pd.DataFrame({"name": list(facts), "value": list(facts.values())})
 
 
-# What the page says elsewhere or above; `kmed.failed` and `kmed.skipped` are under what was left out.
+# Tags that the page shows elsewhere; `kmed.failed` and `kmed.skipped` are in the table of what was left out.
 _KNOWN_TAGS = {
     "kmed.kind",
     "kmed.size",
@@ -228,6 +232,6 @@ def _tag_name(key: str) -> str:
 
 
 def scored_with(bench: BenchRecord, key: str) -> list[str]:
-    """Return the distinct values of a top-level entry over all scores, in order; more than one is a fault."""
+    """Return the distinct values of a top-level key of all scores, sorted; more than one is an error of the bench."""
     values = [cast(Mapping[str, object], scores).get(key) for scores in bench.scores.values()]
     return sorted({str(value) for value in values if value is not None})

@@ -1,6 +1,6 @@
-"""What goes wrong: aligned edits, confusions by syllable, jamo and word, worst clips, inventions.
+"""What goes wrong: aligned edits, confusions by syllable, jamo and word, worst clips, hallucinations.
 
-Everything here holds transcripts, which are private speech: it stays in memory and in local files.
+All of it contains transcripts, which are private speech: it stays in memory and in local files.
 """
 
 import dataclasses
@@ -46,12 +46,12 @@ class ErrorAnalysis:
     clips : pandas.DataFrame
         One row per scored clip, worst first (by errors, then by rate); texts are normalised, spaces kept.
     edits : pandas.DataFrame
-        One row per run of edits of the headline ``cer``; ``position`` counts reference characters.
+        One row per run of edits of ``cer``; ``position`` counts reference characters.
     syllables, jamo, words : pandas.DataFrame
-        Confusions with their counts ``n``, most frequent first. An empty hypothesis is a deletion, an empty
-        reference an insertion. Jamo have a ``place``: onset, nucleus or coda of a substituted syllable.
+        Confusions with their counts ``n``, most frequent first. An empty hypothesis is a deletion, an empty reference
+        an insertion. Jamo have a ``place``: onset, nucleus or coda of a substituted syllable.
     terms : pandas.DataFrame
-        Medical terms that were missed at least once: category, term, ``n`` times said, ``missed`` times not found.
+        Medical terms that were missed at least once: category, term, times said (``n``), times missed (``missed``).
     """
 
     clips: pd.DataFrame
@@ -63,7 +63,7 @@ class ErrorAnalysis:
 
     @property
     def hallucinations(self) -> pd.DataFrame:
-        """The clips that show a sign of invention."""
+        """The clips that show a sign of hallucination."""
         return self.clips[self.clips["signs"] != ""]
 
 
@@ -106,9 +106,9 @@ def _edits(
     for run in runs:
         if run.type != "equal":
             start, end = run.ref_start_idx, run.ref_end_idx
-            said, heard = reference[start:end], hypothesis[run.hyp_start_idx : run.hyp_end_idx]
+            edited = reference[start:end], hypothesis[run.hyp_start_idx : run.hyp_end_idx]
             before, after = reference[max(0, start - _CONTEXT) : start], reference[end : end + _CONTEXT]
-            yield utterance_id, run.type, start, said, heard, before, after
+            yield utterance_id, run.type, start, *edited, before, after
 
 
 def _syllable_pairs(edits: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -117,12 +117,12 @@ def _syllable_pairs(edits: pd.DataFrame) -> Iterator[tuple[str, str]]:
         if kind == "substitute":
             yield from zip(reference, hypothesis, strict=True)
         else:
-            yield from ((sign, "") for sign in reference)
-            yield from (("", sign) for sign in hypothesis)
+            yield from ((character, "") for character in reference)
+            yield from (("", character) for character in hypothesis)
 
 
 def _jamo_pairs(reference: str, hypothesis: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the letters in which two syllables differ, with their place; nothing unless both are Hangul."""
+    """Yield the letters in which two Hangul syllables differ, with their place; nothing for other characters."""
     one, two = split_syllable(reference), split_syllable(hypothesis)
     if one and two:
         for place, a, b in zip(("onset", "nucleus", "coda"), one, two, strict=True):
@@ -133,23 +133,25 @@ def _jamo_pairs(reference: str, hypothesis: str) -> Iterator[tuple[str, str, str
 def _word_pairs(
     references: list[str], hypotheses: list[str], runs: list[list[jiwer.AlignmentChunk]]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the words that differ once the reference's spacing is imposed: spacing alone is no confusion."""
+    """Yield the words that still differ once the hypothesis has the reference's spacing."""
     respaced = [impose_spacing(*row) for row in zip(references, hypotheses, runs, strict=True)]
     for reference, hypothesis, chunks in zip(references, respaced, align_words(references, respaced), strict=True):
         words = reference.split(), hypothesis.split()
         for chunk in chunks:
-            said = words[0][chunk.ref_start_idx : chunk.ref_end_idx]
-            heard = words[1][chunk.hyp_start_idx : chunk.hyp_end_idx]
             if chunk.type != "equal":
-                yield from itertools.zip_longest(said, heard, fillvalue="")
+                sides = (
+                    words[0][chunk.ref_start_idx : chunk.ref_end_idx],
+                    words[1][chunk.hyp_start_idx : chunk.hyp_end_idx],
+                )
+                yield from itertools.zip_longest(*sides, fillvalue="")
 
 
 def _missed_terms(references: list[str], hypotheses: list[str]) -> pd.DataFrame:
     """Return the terms that were missed, most often missed first."""
     rows = [
-        (term.category, term.name, n, n - found)
+        (term.category, term.name, n, n - n_found)
         for pair in zip(references, hypotheses, strict=True)
-        for term, n, found in match_terms(*pair)
+        for term, n, n_found in match_terms(*pair)
     ]
     table = pd.DataFrame(rows, columns=["category", "term", "n", "missed"])
     counted = table.groupby(["category", "term"], sort=True, as_index=False).sum()
@@ -157,7 +159,7 @@ def _missed_terms(references: list[str], hypotheses: list[str]) -> pd.DataFrame:
 
 
 def _tally(rows: Sequence[tuple[str, ...]], columns: list[str]) -> pd.DataFrame:
-    """Return distinct rows with their count ``n``, most frequent first, ties in the order of the text."""
+    """Return distinct rows with their count ``n``, most frequent first; ties are sorted by their texts."""
     table = pd.DataFrame(rows, columns=columns)
     counted = table.groupby(columns, sort=True).size().rename("n").reset_index()
     return counted.sort_values("n", ascending=False, kind="stable", ignore_index=True)

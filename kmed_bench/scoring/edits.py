@@ -138,8 +138,6 @@ def impose_spacing(reference: str, hypothesis: str, chunks: list[jiwer.Alignment
     letters = hypothesis.replace(" ", "")
     words = reference.split()
     flat = "".join(words)
-    if not flat:
-        return letters
     positions = np.zeros(len(flat), dtype=np.int64)  # of each reference character in the hypothesis
     for chunk in chunks if chunks is not None else align_characters([flat], [letters])[0]:
         step = 0 if chunk.type == "delete" else 1

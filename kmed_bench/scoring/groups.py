@@ -13,8 +13,6 @@ from kmed_bench.core.contracts import (
     CerCell,
     DecodingTimes,
     ElderlyGap,
-    GroupMinimum,
-    IntervalMethod,
     ScoreCell,
     Scores,
     TermRecall,
@@ -22,7 +20,7 @@ from kmed_bench.core.contracts import (
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
-from kmed_bench.scoring.bootstrap import LEVEL, METHOD, SpeakerSums, gap_interval, rate_interval, sum_by_speaker
+from kmed_bench.scoring.bootstrap import LEVEL, METHOD, gap_interval, rate_interval, sum_by_speaker
 from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, TERM_COLUMNS, count_utterances, rates, versions
 from kmed_bench.scoring.options import ScoringOptions
 
@@ -71,7 +69,6 @@ def score_counts(
         groups["_".join(fields)] = {
             "_".join(map(str, values)): score_cell(cell, options) for values, cell in cells if len(cell)
         }
-    method = IntervalMethod(method=METHOD, level=LEVEL, draws=options.bootstrap_draws, seed=options.bootstrap_seed)
     return {
         **SCORES.head,
         "overall": score_cell(scored, options),
@@ -84,8 +81,13 @@ def score_counts(
         "transcript_policy": options.transcript_side,
         **versions(),
         "split_sha256": split_sha256,
-        "interval": method,
-        "minimum": GroupMinimum(clips=options.min_group_clips, speakers=options.min_group_speakers),
+        "interval": {
+            "method": METHOD,
+            "level": LEVEL,
+            "draws": options.bootstrap_draws,
+            "seed": options.bootstrap_seed,
+        },
+        "minimum": {"clips": options.min_group_clips, "speakers": options.min_group_speakers},
     }
 
 
@@ -125,13 +127,10 @@ def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
     """
     old = scored["age"].isin(ELDERLY_AGES)
     known = scored["age"].isin(KNOWN_AGES)
-    elderly, rest = (score_cell(scored[side], options) for side in (old, known & ~old))
-    interval = gap_interval(
-        _cer_sums(scored[old]),
-        _cer_sums(scored[known & ~old]),
-        draws=options.bootstrap_draws,
-        seed=options.bootstrap_seed,
-    )
+    sides = scored[old], scored[known & ~old]
+    elderly, rest = (score_cell(rows, options) for rows in sides)
+    sums = (sum_by_speaker(rows["speaker_id"], rows["cer_errors"], rows["cer_length"]) for rows in sides)
+    interval = gap_interval(*sums, draws=options.bootstrap_draws, seed=options.bootstrap_seed)
     return {
         "cer_gap": elderly["cer"] - rest["cer"] if elderly["cer"] is not None and rest["cer"] is not None else None,
         "cer_gap_low": interval and interval[0],
@@ -143,18 +142,8 @@ def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
     }
 
 
-def _cer_sums(rows: pd.DataFrame) -> SpeakerSums:
-    return sum_by_speaker(rows["speaker_id"], rows["cer_errors"], rows["cer_length"])
-
-
 def _cer_of(cell: ScoreCell) -> CerCell:
-    return {
-        "cer": cell["cer"],
-        "cer_low": cell["cer_low"],
-        "cer_high": cell["cer_high"],
-        "n_clips": cell["n_clips"],
-        "n_speakers": cell["n_speakers"],
-    }
+    return cast(CerCell, {key: value for key, value in cell.items() if key in CerCell.__required_keys__})
 
 
 def recall_by_category(scored: pd.DataFrame, options: ScoringOptions) -> dict[str, TermRecall]:

@@ -1,6 +1,6 @@
-"""Signs that a hypothesis was invented: repetition loops, impossible speaking rates, subtitle credits.
+"""Signs of hallucination in a hypothesis: repetition loops, impossible speaking rates, subtitle credits.
 
-A sign that the reference shows too is speech, not invention, so a correct transcript is never flagged.
+A sign that the reference shows too is speech, so a correct transcript is never flagged.
 """
 
 import zlib
@@ -11,14 +11,15 @@ SIGNS = ("loop", "rate", "credit")
 _GRAM = 4
 """Characters per n-gram: two Korean words' worth of context."""
 _MIN_GRAMS = 12
-"""Fewer n-grams than this say nothing about loops ("네 네 네")."""
+"""Texts of fewer n-grams are not checked for loops: people do say "네 네 네"."""
 _MIN_UNIQUE_SHARE = 0.5
+"""A text with a smaller share of distinct n-grams is a loop."""
 _MAX_COMPRESSION = 2.4
-"""openai-whisper's own threshold: UTF-8 bytes per zlib byte above which a text repeats itself."""
+"""UTF-8 bytes per zlib byte above which a text is a loop; openai-whisper's own threshold."""
 _MAX_CHARACTERS_PER_S = 15.0
 """Fast Korean speech has about 9 syllables a second; no speaker reaches 15."""
 _MIN_CHARACTERS = 10
-"""Shorter texts are not judged by rate: label durations are rounded."""
+"""Shorter texts are not checked for rate, because durations in labels are rounded."""
 
 # Credits and sign-offs of the subtitles that Whisper was trained on, normalised, without spaces.
 _CREDITS = (
@@ -58,7 +59,7 @@ def find_signs(reference: str, hypothesis: str, duration_s: float) -> tuple[str,
     reference, hypothesis : str
         Normalised texts without spaces.
     duration_s : float
-        Length of the audio in seconds; zero or less switches the rate sign off.
+        Length of the audio in seconds; zero or less turns the rate sign off.
     """
     if hypothesis == reference:
         return ()
@@ -67,7 +68,7 @@ def find_signs(reference: str, hypothesis: str, duration_s: float) -> tuple[str,
         signs.append("loop")
     if _too_fast(hypothesis, duration_s) and not _too_fast(reference, duration_s):
         signs.append("rate")
-    if _names(_CREDITS, hypothesis, reference):
+    if _adds(_CREDITS, hypothesis, reference):
         signs.append("credit")
     return tuple(signs)
 
@@ -84,5 +85,5 @@ def _too_fast(text: str, duration_s: float) -> bool:
     return duration_s > 0 and len(text) >= _MIN_CHARACTERS and len(text) / duration_s > _MAX_CHARACTERS_PER_S
 
 
-def _names(credits: Sequence[str], hypothesis: str, reference: str) -> bool:
-    return any(credit in hypothesis and credit not in reference for credit in credits)
+def _adds(phrases: Sequence[str], hypothesis: str, reference: str) -> bool:
+    return any(phrase in hypothesis and phrase not in reference for phrase in phrases)

@@ -1,9 +1,10 @@
-"""Every quantity of a prediction, counted once; every rate is a sum of one column over a sum of another.
+"""Every rate of this program, and the counts per utterance that it is a ratio of.
 
-The columns hold counts and no text, so the same table is what a benchmark package publishes.
+The counts contain no text, so a benchmark package publishes the same table.
 """
 
 import dataclasses
+import functools
 import math
 import unicodedata
 from collections import Counter
@@ -34,7 +35,7 @@ from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_num
 from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, match_terms
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Measure:
     """One rate: a sum of one column of ``count_utterances`` over a sum of another.
 
@@ -68,94 +69,47 @@ class Measure:
 
 def _edits(name: str, label: str, description: str, *, interval: bool = False) -> Measure:
     """Return an error rate: edits over the length of the reference."""
-    top, bottom = f"{name}_errors", f"{name}_length"
-    return Measure(name=name, top=top, bottom=bottom, label=label, description=description, interval=interval)
+    return Measure(name, f"{name}_errors", f"{name}_length", label, description, interval=interval)
 
 
+_CER = "Character edits over reference characters, both normalised without spaces."
+_RESPACED = "WER of the hypothesis with the reference's word boundaries, so spacing is no error."
+_SIGNS = "Clips with a sign of hallucination (loop, impossible rate, subtitle credit), over all clips."
+_shares = functools.partial(Measure, better="neither", paired=False)
+_recalls = functools.partial(Measure, better="higher")
 _ALL = (
-    _edits(
-        "cer",
-        "CER: no spaces, no punctuation",
-        "Character edits over reference characters, both normalised without spaces.",
-        interval=True,
-    ),
+    _edits("cer", "CER: no spaces, no punctuation", _CER, interval=True),
     _edits("cer_spaced", "CER with spaces", "The same with spaces counted as characters."),
     _edits("cer_raw", "CER of the raw text", "Character edits over reference characters of the texts as written."),
     _edits("cer_number", "CER, numbers in one form", "CER after spelled and written numbers are brought to one form."),
     _edits("wer", "WER (eojeol)", "Word edits over reference words; words are what spaces separate."),
-    Measure(
-        name="wer_respaced",
-        top="wer_respaced_errors",
-        bottom="wer_length",
-        label="WER with the reference's spacing",
-        description="WER of the hypothesis with the reference's word boundaries, so spacing is no error.",
-    ),
+    Measure("wer_respaced", "wer_respaced_errors", "wer_length", "WER with the reference's spacing", _RESPACED),
     _edits("jer", "jamo error rate", "Edits of decomposed Hangul letters (jamo) over reference letters."),
-    Measure(
-        name="number_exact",
-        top="numbers_found",
-        bottom="numbers",
-        label="numbers reproduced",
-        description="Numbers of the reference that the hypothesis has with the same value, over all of them.",
-        better="higher",
+    _recalls("number_exact", "numbers_found", "numbers", "numbers reproduced", "Share of numbers found, by value."),
+    _recalls("term_recall", "terms_found", "terms", "medical terms found", "Share of medical terms found."),
+    _shares(
+        "insertion_share", "cer_insertions", "cer_errors", "insertions among errors", "Insertions over CER's edits."
     ),
-    Measure(
-        name="term_recall",
-        top="terms_found",
-        bottom="terms",
-        label="medical terms found",
-        description="Medical terms of the reference that the hypothesis has too, over all of them.",
-        better="higher",
-    ),
-    Measure(
-        name="insertion_share",
-        top="cer_insertions",
-        bottom="cer_errors",
-        label="insertions among errors",
-        description="Inserted characters over all character edits of CER.",
-        better="neither",
-        paired=False,
-    ),
-    Measure(
-        name="deletion_share",
-        top="cer_deletions",
-        bottom="cer_errors",
-        label="deletions among errors",
-        description="Deleted characters over all character edits of CER.",
-        better="neither",
-        paired=False,
-    ),
-    Measure(
-        name="empty_rate",
-        top="empty",
-        bottom="clips",
-        label="empty transcripts",
-        description="Clips whose hypothesis is empty once normalised, over all clips.",
-    ),
-    Measure(
-        name="hallucination_rate",
-        top="hallucinated",
-        bottom="clips",
-        label="hallucinated transcripts",
-        description="Clips that show a sign of invention (loop, impossible rate, subtitle credit), over all clips.",
-    ),
+    _shares("deletion_share", "cer_deletions", "cer_errors", "deletions among errors", "Deletions over CER's edits."),
+    Measure("empty_rate", "empty", "clips", "empty transcripts", "Clips whose hypothesis is empty, over all clips."),
+    Measure("hallucination_rate", "hallucinated", "clips", "hallucinated transcripts", _SIGNS),
 )
 MEASURES = {measure.name: measure for measure in _ALL}
 """Every rate by name, in the order of the report; scores, groups, comparisons, report and MLflow names follow it."""
 
 EXCLUSIONS = ("reference_empty", "reference_masked")
-"""Why a prediction has no part in any rate: nothing was said, or a part of what was said is withheld."""
+"""Why a prediction is left out of every rate: its reference is empty, or a part of it is masked."""
 
 ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
 TIME_COLUMNS = ("duration_s", "decode_s")
 TERM_COLUMNS = {name: (f"terms_found_{name}", f"terms_{name}") for name in CATEGORIES}
-"""Category of medical terms to (found, said) columns; their sums over the categories are those of all terms."""
+"""Category of medical terms to (found, said) columns; summed over the categories they give ``term_recall``."""
 _PAIRS = (*((measure.top, measure.bottom) for measure in _ALL), *TERM_COLUMNS.values())
 COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in _PAIRS for column in pair))
 
 
 def versions() -> RuleVersions:
-    """Return the versions of the rules that decide what is counted; figures of different ones don't compare."""
+    """Return the versions of the rules that decide what is counted; only figures of equal versions compare."""
     return {
         "normaliser_version": NORMALISER_VERSION,
         "marks_version": MARKS_VERSION,
@@ -167,9 +121,9 @@ def versions() -> RuleVersions:
 def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.DataFrame:
     """Return one row per prediction: ids, group fields, times and counts; no text.
 
-    Marks are resolved in references alone: they are the transcribers' notation, and a hypothesis that holds
-    a parenthesis or a slash really holds it. Rows that cannot be scored name a reason of ``EXCLUSIONS`` in the
-    column ``excluded`` (empty otherwise), and have 0 in ``clips`` and in every count: they drop out of every sum.
+    Marks are resolved in references only: they are the transcribers' notation, while a parenthesis or a slash in a
+    hypothesis is the model's own. Rows that cannot be scored have a reason of ``EXCLUSIONS`` in the column
+    ``excluded`` (empty otherwise), and 0 in ``clips`` and every other count, so they drop out of every sum.
 
     Parameters
     ----------
@@ -179,7 +133,7 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     Raises
     ------
     KmedError
-        When an utterance appears twice, or a field holds no text or no time of zero or more.
+        When an utterance appears twice, a field is not text, or a time is not a number of at least zero.
     """
     _check_fields(predictions)
     table = pd.DataFrame({name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)})
@@ -196,7 +150,7 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
 
 
 def _check_fields(predictions: Sequence[Prediction]) -> None:
-    """Other systems' files are read without a schema: name what is no text, no time or no single utterance."""
+    """Raise for a field of the wrong type and for a repeated utterance; other systems' files have no schema."""
     seen: set[str] = set()
     for prediction in predictions:
         name = prediction.utterance_id
@@ -265,7 +219,7 @@ def _match_numbers(references: list[str], hypotheses: list[str]) -> tuple[Counts
 
 
 def _count_terms(references: list[str], hypotheses: list[str]) -> dict[str, Counts]:
-    """Return how many medical terms each reference has and its hypothesis too, in all and by category."""
+    """Return the medical terms of each reference, and those its hypothesis has too, in total and by category."""
     said, found = np.zeros((2, len(CATEGORIES), len(references)), dtype=np.int64)
     for place, row in enumerate(zip(references, hypotheses, strict=True)):
         for term, n_said, n_found in match_terms(*row):

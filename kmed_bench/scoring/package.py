@@ -154,6 +154,11 @@ def read_package(folder: Path) -> Package:
                 f"{folder} was made with {key} {head.get(key)!r}, this program has {version!r}; its counts cannot be "
                 "compared with new ones. Install the release that made it, or make the package again."
             )
+    if differing := sorted({*head["columns"]} ^ {*COLUMNS}):
+        raise KmedError(
+            f"{folder} and this program differ in the counts {', '.join(differing)}; install the release that made the "
+            f"package, or {PACKAGE.remedy}."
+        )
     return Package(head=head, systems={name: _read_counts(folder, name, sha) for name, sha in _files(head).items()})
 
 

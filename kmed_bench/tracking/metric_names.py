@@ -1,8 +1,6 @@
 """Names of metrics in the tracking store."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from kmed_bench.core.contracts import Scores
 from kmed_bench.core.schema import GROUP_FIELDS
 
 # Metric keys must be ASCII in some tracking backends; these are the romanised values of 208.
@@ -17,8 +15,8 @@ ASCII_VALUES = {
 }
 
 
-def overall_metrics(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """Return every numeric figure of the scores' overall part under a prefix; figures that are None are left out."""
+def overall_metrics(scores: Scores, prefix: str) -> dict[str, float]:
+    """Return every number in the scores' overall part as ``<prefix><name>``; those that are None are left out."""
     return {
         f"{prefix}{name}": float(value)
         for name, value in scores["overall"].items()
@@ -26,8 +24,8 @@ def overall_metrics(scores: Mapping[str, Any], prefix: str) -> dict[str, float]:
     }
 
 
-def test_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
-    """Return ``test/…`` metrics: overall, and CER by group as ``test/cer/<field>/<ascii value>``."""
+def test_metrics(scores: Scores) -> dict[str, float]:
+    """Return the metrics ``test/…``: the overall part, and CER by group as ``test/cer/<field>/<ascii value>``."""
     metrics = overall_metrics(scores, "test/")
     for field in GROUP_FIELDS:
         for value, cell in scores["groups"].get(field, {}).items():
@@ -37,6 +35,6 @@ def test_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
 
 
 def ascii_value(value: str) -> str:
-    """Return a group's value as MLflow metric names may hold it."""
-    known = ASCII_VALUES.get(value, value)
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in known) or "unknown"
+    """Return a group's value in characters that MLflow allows in metric names."""
+    name = ASCII_VALUES.get(value, value)
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in name) or "unknown"

@@ -1,7 +1,7 @@
-"""Runs whose process is gone: a killed process can't end its runs, so the next one does.
+"""Which process a run belongs to, and how runs end when their process is terminated or killed.
 
-Each run carries the machine (hashed), the process and the moment that process started; together they say whether
-whoever wrote the run is still there.
+Each run is tagged with its machine (hashed), process id and process start time. From these another process can tell
+that the writer is gone, and end the runs that a killed process left RUNNING.
 """
 
 import contextlib
@@ -20,33 +20,34 @@ from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
 PROCESS_TAG = "kmed.process"
+_OWN_RUN = "MLFLOW_RUN_ID"
 _NAMESPACE = Path("/proc/self/ns/pid")
 _SAME_START_S = 2.0
 
 
 @functools.cache
 def machine() -> str:
-    """Return 12 hexadecimal digits for this machine and its process numbers; containers have numbers of their own."""
-    space = _NAMESPACE.stat().st_ino if _NAMESPACE.exists() else 0
-    return hashlib.sha256(f"{platform.node()}/{space}".encode()).hexdigest()[:12]
+    """Return 12 hexadecimal digits for this machine and its PID namespace, which containers have for themselves."""
+    namespace = _NAMESPACE.stat().st_ino if _NAMESPACE.exists() else 0
+    return hashlib.sha256(f"{platform.node()}/{namespace}".encode()).hexdigest()[:12]
 
 
 def this_process() -> str:
-    """Return the tag's value for runs that this process starts."""
+    """Return the value of `PROCESS_TAG` for runs that this process writes."""
     return f"{machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
 def is_gone(process: str) -> bool:
-    """Tell whether a tag's process has certainly ended; of other machines nothing is certain."""
-    where, _, rest = process.partition(":")
+    """Return whether a tagged process has certainly ended; False for processes of other machines."""
+    host, _, rest = process.partition(":")
     pid, _, started_s = rest.partition(":")
-    if where != machine() or not pid.isdigit() or not started_s.isdigit():
+    if host != machine() or not pid.isdigit() or not started_s.isdigit():
         return False
     try:
-        found = psutil.Process(int(pid))
-        if found.status() == psutil.STATUS_ZOMBIE:  # killed, and its parent has not taken notice
+        current = psutil.Process(int(pid))
+        if current.status() == psutil.STATUS_ZOMBIE:  # killed, and not yet reaped by its parent
             return True
-        return bool(abs(found.create_time() - float(started_s)) > _SAME_START_S)
+        return bool(abs(current.create_time() - float(started_s)) > _SAME_START_S)
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:
@@ -54,18 +55,39 @@ def is_gone(process: str) -> bool:
 
 
 def end_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
-    """Return the ids of runs that were RUNNING without a process and are KILLED now."""
-    found = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1_000)
-    gone = [run.info.run_id for run in found if is_gone(run.data.tags.get(PROCESS_TAG, ""))]
-    for run_id in gone:
+    """Mark RUNNING runs of processes that are gone as KILLED and return their ids."""
+    running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1_000)
+    abandoned = [run.info.run_id for run in running if is_gone(run.data.tags.get(PROCESS_TAG, ""))]
+    for run_id in abandoned:
         client.set_tag(run_id, "kmed.ended", "its process was gone; a later run noticed")
         client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
-    return gone
+    return abandoned
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM end the runs as an interrupt does; by default it would leave them RUNNING for ever."""
+def own_run_id() -> Iterator[str | None]:
+    """Yield the id of the run that ``mlflow run`` made for this process, or None; MLFLOW_RUN_ID is unset meanwhile.
+
+    Otherwise programs that this process starts would take that run for theirs, and log into it and end it.
+    """
+    run_id = os.environ.pop(_OWN_RUN, None)
+    try:
+        yield run_id or None
+    finally:
+        if run_id is not None:
+            os.environ[_OWN_RUN] = run_id
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM, which by default would end the process and leave its runs RUNNING.
+
+    ``training.state.deferred_interrupts`` replaces this handler while a model trains and restores it afterwards:
+    during training the first SIGTERM waits for the end of the optimizer step, and the state is saved before the
+    interrupt is raised. At all other times this handler acts, at once. Either way the interrupt then passes through
+    `run.ending`, which ends the runs. Python runs signal handlers in the main thread only; in other threads nothing
+    is changed.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Benchmarks that can be continued: found in the store by what decides their results, not by their paths."""
+"""Benchmarks that can be continued, found in the store by the settings that decide their results, not by paths."""
 
 import dataclasses
 
@@ -25,12 +25,12 @@ class EarlierRun:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EarlierBench:
-    """A benchmark of the same settings that the store holds.
+    """A benchmark with the same settings in the store.
 
     Attributes
     ----------
     code_version, split_sha256 : str
-        As its run was tagged; empty where it did not come so far.
+        Tags of its run; empty if it did not get that far.
     trains : dict
         `HASH_TAG` of a training to its run.
     stages : dict
@@ -48,27 +48,27 @@ class EarlierBench:
 
     @property
     def n_finished(self) -> int:
-        """Count the trainings that are done."""
+        """Number of finished trainings."""
         return sum(run.status == FINISHED for run in self.trains.values())
 
 
 def find_bench(config: Config, uri: str) -> EarlierBench | None:
     """Return the latest unfinished benchmark of the same settings, else the latest finished one, else None."""
     client = MlflowClient(tracking_uri=uri)
-    found = search_runs(client, f"tags.`kmed.kind` = 'bench' and tags.`{HASH_TAG}` = '{benchmark_digest(config)}'")
-    chosen = next((run for run in found if run.info.status != FINISHED), found[0] if found else None)
+    benches = search_runs(client, f"tags.`kmed.kind` = 'bench' and tags.`{HASH_TAG}` = '{benchmark_digest(config)}'")
+    chosen = next((run for run in benches if run.info.status != FINISHED), benches[0] if benches else None)
     return None if chosen is None else _describe(client, chosen)
 
 
 def check_ended(bench: EarlierBench, uri: str) -> None:
-    """Raise KmedError when a benchmark may still be at work, here or on another machine."""
+    """Raise KmedError if a benchmark may still be running, here or on another machine."""
     if bench.status != "RUNNING":
         return
     process = MlflowClient(tracking_uri=uri).get_run(bench.run_id).data.tags.get(PROCESS_TAG, "")
     if not is_gone(process):
         raise KmedError(
-            f"{bench.name} ({bench.run_id}) is marked RUNNING, and its process is at work or is one of another machine "
-            "or container, which can't be asked. Wait for it; if it is gone, mark it with `python -c \"import mlflow; "
+            f"{bench.name} ({bench.run_id}) is marked RUNNING, and its process is alive, or belongs to another machine "
+            "or container and can't be checked. Wait for it; if it is gone, mark it with `python -c \"import mlflow; "
             f"mlflow.MlflowClient('STORE').set_terminated('{bench.run_id}', 'KILLED')\"` and continue again."
         )
 
@@ -78,13 +78,10 @@ def _describe(client: MlflowClient, run: Run) -> EarlierBench:
     stages: dict[str, EarlierRun] = {}
     children = search_runs(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.info.run_id}'")
     for child in reversed(children):  # the latest of several wins, unless one is finished
-        kind, known = (
-            child.data.tags.get("kmed.kind", ""),
-            EarlierRun(run_id=child.info.run_id, status=child.info.status),
-        )
-        place, key = (trains, child.data.tags.get(HASH_TAG, "")) if kind == "train" else (stages, kind)
-        if key and not (key in place and place[key].status == FINISHED):
-            place[key] = known
+        kind = child.data.tags.get("kmed.kind", "")
+        group, key = (trains, child.data.tags.get(HASH_TAG, "")) if kind == "train" else (stages, kind)
+        if key and not (key in group and group[key].status == FINISHED):
+            group[key] = EarlierRun(run_id=child.info.run_id, status=child.info.status)
     tags = run.data.tags
     return EarlierBench(
         run_id=run.info.run_id,

@@ -1,4 +1,4 @@
-"""One run in the store: what it logs, once, also when the run was reopened."""
+"""One run in the store: how it starts, what it logs (each point once, even in a reopened run), and how it ends."""
 
 import contextlib
 import json
@@ -9,34 +9,41 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils import mlflow_tags
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 
-# MLflow's limits (mlflow.utils.validation); longer values are cut, never refused after hours of work.
+# MLflow's limits (mlflow.utils.validation). Longer values are cut: an error here would come after hours of work.
 _PARAM_CHARS = 6_000
 _TAG_CHARS = 8_000
 _BATCH_PARAMS = 100
 _BATCH_METRICS = 1_000
 _DIGEST_CHARS = 36
 _SAME = 1e-4
-"""Relative difference that fp32 sums in another order (threads, kernels) may come to."""
-_MEASURED_ANEW = ("time/", "speed/")
-"""Metrics that no two passes share; what was logged first stays."""
+"""Relative tolerance for values logged twice: fp32 sums differ by about this much between thread counts and kernels."""
+_TIMINGS = ("time/", "speed/")
+"""Metrics that differ between any two passes; the value logged first is kept."""
+_ENDS = ("kmed.ended", "kmed.failed")
+# MLflow would log the full path of the program, which may contain a person's name.
+_SOURCE = {mlflow_tags.MLFLOW_SOURCE_NAME: "kmed-bench"}
 
 
 class TrackedRun:
-    """One run in the store; everything is logged by its id, so threads don't disturb one another.
+    """Any run in the store, with or without children.
+
+    Everything is logged by the run's id through one client. MLflow's global tracking URI and active run are not used,
+    so runs in several threads, or in several stores, do not affect each other.
 
     Attributes
     ----------
     run_id : str
         MLflow's id.
     ends_as : str or None
-        Status for the run's end instead of the usual one, such as ``KILLED`` for a pruned trial.
+        Final status that replaces the usual one, such as ``KILLED`` for a pruned trial.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, *, reopened: bool = False) -> None:
@@ -52,46 +59,81 @@ class TrackedRun:
         """MLflow's client for the store that holds the run."""
         return self._client
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log an epoch's metrics at step ``epoch`` in one call; 0 is the untouched model.
+    @property
+    def uri(self) -> str:
+        """The tracking URI of the store that holds the run."""
+        return str(self._client.tracking_uri)
 
-        In a run that was reopened, what the store has already is not logged twice.
+    @contextlib.contextmanager
+    def child(
+        self,
+        kind: str,
+        name: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> Iterator["TrackedRun"]:
+        """Yield a child run, which ends FINISHED, FAILED on an error, or KILLED when interrupted.
+
+        Parameters
+        ----------
+        kind : str
+            Value of the tag ``kmed.kind``: split, train, report, trial, confirm.
+        run_id : str, optional
+            An unfinished child to continue; None: a new one.
+        """
+        own = {"kmed.kind": kind, PROCESS_TAG: this_process()}
+        if run_id is None:
+            experiment = self._client.get_run(self.run_id).info.experiment_id
+            run = start_run(self._client, experiment, name, own | {mlflow_tags.MLFLOW_PARENT_RUN_ID: self.run_id})
+        else:
+            run = reopen_run(self._client, run_id, own)
+        with ending(run):
+            run.set_tags(tags or {})
+            run.log_params(params or {})
+            yield run
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log an epoch's metrics at step ``epoch`` in one call; step 0 is the untouched model.
+
+        In a reopened run, points that the store already has are not logged twice.
 
         Raises
         ------
         KmedError
-            When a metric is not a finite number, or when a reopened run comes to another value than before.
+            When a metric is not a finite number, or differs from what a reopened run logged before.
         """
         faulty = {name: value for name, value in metrics.items() if not math.isfinite(value)}
         if faulty:
-            named = ", ".join(f"{name} = {value}" for name, value in faulty.items())
+            listed = ", ".join(f"{name} = {value}" for name, value in faulty.items())
             raise KmedError(
-                f"{named} at step {epoch} of run {self.run_id}: metrics must be finite numbers. A loss that is not "
+                f"{listed} at step {epoch} of run {self.run_id}: metrics must be finite numbers. A loss that is not "
                 "finite means that training diverged: lower train.lr, set train.grad_clip, or use precision fp32."
             )
         now_ms = int(time.time() * 1000)
-        given = [Metric(name, float(value), now_ms, epoch) for name, value in metrics.items()]
-        entries = iter([point for point in given if not self._has(point)])
+        points = [Metric(name, float(value), now_ms, epoch) for name, value in metrics.items()]
+        entries = iter([point for point in points if not self._has(point)])
         while batch := list(islice(entries, _BATCH_METRICS)):
             self._client.log_batch(self.run_id, metrics=batch)
             self._points |= {(point.key, point.step): point for point in batch}
 
-    def _has(self, given: Metric) -> bool:
-        """Tell whether a reopened run has this point already, with the same value."""
-        before = self._point(given.key, given.step) if self._reopened else None
+    def _has(self, point: Metric) -> bool:
+        """Return whether a reopened run already has this point with the same value."""
+        before = self._point(point.key, point.step) if self._reopened else None
         if before is None:
             return False
-        same = math.isclose(before.value, given.value, rel_tol=_SAME, abs_tol=_SAME)
-        if not same and not given.key.startswith(_MEASURED_ANEW):
+        same = math.isclose(before.value, point.value, rel_tol=_SAME, abs_tol=_SAME)
+        if not same and not point.key.startswith(_TIMINGS):
             raise KmedError(
-                f"{given.key} at step {given.step} of run {self.run_id} was {before.value!r} before the run was "
-                f"continued and is {given.value!r} now: this is not the same training. Continue it with the code, "
+                f"{point.key} at step {point.step} of run {self.run_id} was {before.value!r} before the run was "
+                f"continued and is {point.value!r} now: this is not the same training. Continue it with the code, "
                 "the data and the machine that began it, or start a new one without --resume."
             )
         return True
 
     def _point(self, name: str, step: int) -> Metric | None:
-        """Return what the store holds under a name and step, as far as this run logged or read it."""
+        """Return the point at a name and step that this object logged or, for a reopened run, that the store has."""
         if self._reopened and name not in self._read:
             self._read.add(name)
             for point in self._client.get_metric_history(self.run_id, name):
@@ -99,21 +141,21 @@ class TrackedRun:
         return self._points.get((name, step))
 
     def link_model(self, model_id: str, metrics: Mapping[str, float], *, step: int) -> None:
-        """Attach figures to a LoggedModel, and to the data of this run; the run's own curves get no point twice."""
+        """Attach metrics to a LoggedModel and to this run's dataset without duplicating points of the run's curves."""
         datasets = datasets_of(self._client.get_run(self.run_id))
-        named = {"dataset_name": datasets[0].name, "dataset_digest": datasets[0].digest} if datasets else {}
+        dataset = {"dataset_name": datasets[0].name, "dataset_digest": datasets[0].digest} if datasets else {}
         now_ms = int(time.time() * 1000)
         linked = []
         for name, value in metrics.items():
-            # The store keeps a point once when key, step, value and time are the same.
-            known = self._point(name, step)
-            time_ms, kept = (now_ms, float(value)) if known is None else (known.timestamp, known.value)
-            linked.append(Metric(name, kept, time_ms, step, model_id=model_id, run_id=self.run_id, **named))
+            # The store keeps one point where key, step, value and time are equal.
+            before = self._point(name, step)
+            time_ms, kept = (now_ms, float(value)) if before is None else (before.timestamp, before.value)
+            linked.append(Metric(name, kept, time_ms, step, model_id=model_id, run_id=self.run_id, **dataset))
         if linked:
             self._client.log_batch(self.run_id, metrics=linked)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log final figures, which belong to no epoch, at step 0.
+        """Log final metrics, which belong to no epoch, at step 0.
 
         Raises
         ------
@@ -123,13 +165,13 @@ class TrackedRun:
         self.log_epoch(0, metrics)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log settings as text; None becomes ``none``, and values over MLflow's limit are cut."""
+        """Log settings as text; None becomes ``none``, and values longer than MLflow's limit are cut."""
         entries = iter([Param(name, _param_text(value)) for name, value in params.items()])
         while batch := list(islice(entries, _BATCH_PARAMS)):
             self._client.log_batch(self.run_id, params=batch)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set tags; values over MLflow's limit are cut."""
+        """Set tags; values longer than MLflow's limit are cut."""
         entries = iter([RunTag(name, _cut(str(value), _TAG_CHARS)) for name, value in tags.items()])
         while batch := list(islice(entries, _BATCH_PARAMS)):
             self._client.log_batch(self.run_id, tags=batch)
@@ -139,7 +181,7 @@ class TrackedRun:
         self.set_tags({mlflow_tags.MLFLOW_RUN_NOTE: markdown})
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file, or a folder with all in it, into the run's artifacts.
+        """Copy a file or a whole folder into the run's artifacts.
 
         Raises
         ------
@@ -154,23 +196,23 @@ class TrackedRun:
             raise KmedError(f"{path} does not exist, so run {self.run_id} can't keep it; run the stage that writes it.")
 
     def log_json(self, value: Any, name: str) -> None:
-        """Write a value as an artifact of this name: UTF-8 JSON, Hangul readable."""
+        """Write a value as a JSON artifact: UTF-8, Hangul not escaped."""
         text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
         self._client.log_text(self.run_id, text, name)
 
     def log_dataset(
         self, *, sha256: str, counts: Mapping[str, int], context: str, name: str = "AI Hub 208", part: str | None = None
     ) -> None:
-        """Link the run to its data by name, counts and the split's hash: no cell values, no paths.
+        """Link the run to its data by name, clip counts and the split's hash; no cell values and no paths.
 
         Parameters
         ----------
         sha256 : str
-            The split's hash; MLflow keeps 36 characters as the digest and the whole as a tag.
+            The split's hash: 36 characters become MLflow's digest, all of it a tag.
         counts : mapping
             Clips per part, such as ``{"train": 10000, "valid": 5000, "test": 1000}``.
         context : str
-            What the run did with it, such as ``training`` or ``evaluation``.
+            What the run did with the data, such as ``training`` or ``evaluation``.
         part : str, optional
             The part that was used; None: the whole split.
         """
@@ -183,7 +225,7 @@ class TrackedRun:
             profile=json.dumps({"num_rows": n_clips, **{f"n_{key}": value for key, value in counts.items()}}),
         )
         if self._reopened and (dataset.name, dataset.digest) in {
-            (known.name, known.digest) for known in datasets_of(self._client.get_run(self.run_id))
+            (linked.name, linked.digest) for linked in datasets_of(self._client.get_run(self.run_id))
         }:
             return
         tags = [InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, context), InputTag("kmed.split_sha256", sha256)]
@@ -200,19 +242,37 @@ def _cut(text: str, limit: int) -> str:
 
 
 def datasets_of(run: Run) -> list[Dataset]:
-    """Return the data that a run is linked to."""
-    return [given.dataset for given in run.inputs.dataset_inputs] if run.inputs else []
+    """Return the datasets that a run is linked to."""
+    return [entry.dataset for entry in run.inputs.dataset_inputs] if run.inputs else []
+
+
+def start_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> TrackedRun:
+    """Return a new run, RUNNING, with these tags and those that MLflow gives any run: user, source, commit."""
+    started = client.create_run(experiment_id, run_name=name, tags=resolve_tags({**tags, **_SOURCE}))
+    return TrackedRun(client, started.info.run_id)
+
+
+def reopen_run(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> TrackedRun:
+    """Return an ended run, RUNNING again, with these tags and without those that described its end."""
+    client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    before = client.get_run(run_id).data.tags
+    for name in _ENDS:
+        if name in before:
+            client.delete_tag(run_id, name)
+    run = TrackedRun(client, run_id, reopened=True)
+    run.set_tags(tags)
+    return run
 
 
 @contextlib.contextmanager
 def ending(run: TrackedRun) -> Iterator[None]:
-    """End the active run with the status that tells what happened; MLflow would call an interrupt FAILED."""
-    status = RunStatus.to_string(RunStatus.FAILED)
+    """End the run with its `ends_as`, or FINISHED, FAILED on an error, KILLED on an interrupt."""
+    status = RunStatus.FAILED
     try:
         yield
-        status = RunStatus.to_string(RunStatus.FINISHED)
+        status = RunStatus.FINISHED
     except KeyboardInterrupt:
-        status = RunStatus.to_string(RunStatus.KILLED)
+        status = RunStatus.KILLED
         raise
     finally:
-        mlflow.end_run(run.ends_as or status)
+        run.client.set_terminated(run.run_id, run.ends_as or RunStatus.to_string(status))

@@ -1,6 +1,6 @@
-"""What people read in the MLflow UI: run notes and model cards, as Markdown made from records."""
+"""Descriptions of experiments and runs that the MLflow UI shows, as Markdown."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -9,54 +9,44 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SIZES
-
-_SYNTHETIC = (
-    "The speech is the generated demo corpus, spoken by a synthesiser: the figures show that the program works, "
-    "and say nothing about patients."
-)
+from kmed_bench.tracking.markdown import SYNTHETIC_NOTE, interval, table, whole_number
 
 
 def charts_link(experiment_id: str, bench_id: str | None = None) -> str:
-    """Return the fragment of the MLflow UI's address that shows trainings side by side, lowest test CER first.
+    """Return the fragment of an MLflow UI address that charts trainings side by side, lowest test CER first.
 
-    MLflow's UI opens on its pages for language models, and sorted by time it folds children under their parent,
-    which has no metrics: its charts stay empty. The address says both, model training and another order.
+    By default the UI opens on its pages for language models. Sorted by time it also folds children under their
+    parent, which has no metrics, so its charts are empty. The address therefore sets model training and another order.
 
     Parameters
     ----------
     bench_id : str, optional
-        Show this benchmark's trainings alone; None: all of the experiment.
+        Only this benchmark's trainings; None: all of the experiment.
     """
-    wanted = "tags.`kmed.kind` = 'train'"
+    query = "tags.`kmed.kind` = 'train'"
     if bench_id is not None:
-        wanted += f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{bench_id}'"
-    view = {"workflowType": "machine_learning", "searchFilter": wanted, "orderByKey": "metrics.`test/cer`"}
+        query += f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{bench_id}'"
+    view = {"workflowType": "machine_learning", "searchFilter": query, "orderByKey": "metrics.`test/cer`"}
     view |= {"orderByAsc": "true", "compareRunsMode": "CHART"}
     return f"#/experiments/{experiment_id}/runs?{urlencode(view, quote_via=quote)}"
 
 
 def describe_experiment(experiment_id: str) -> str:
-    """Return the description of an experiment: what its runs are, and the view that compares them."""
+    """Return the description of an experiment: what its runs are, and a link to the charts that compare them."""
     return (
-        f"**[Charts of all trainings]({charts_link(experiment_id)})**, lowest test CER first. Each `bench-…` run holds "
+        f"**[Charts of all trainings]({charts_link(experiment_id)})**, lowest test CER first. Each `bench-…` run has "
         "its `split`, one `train-…` per size and seed, and its `report`; open it for the headline figures. Step 0 of "
-        "a curve is the untouched model; type `cer$|loss$` into the charts' search for the curves alone. "
-        "`train/cer_teacher_forced` is no CER of transcripts, `valid/cer` is.\n"
+        "a curve is the untouched model; type `cer$|loss$` into the charts' search to see only the curves. "
+        "`valid/cer` is the CER of transcripts, `train/cer_teacher_forced` is not.\n"
     )
 
 
 def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
     """Return the note of a benchmark's run: its sizes, what was skipped, its data, where the report is."""
-    lines = ["**Test CER by size** (one row a seed; CER without spaces and punctuation)", ""]
-    lines += _table(
-        ("size", "seed", "untouched", "fine-tuned", "95 %", "best epoch", "valid CER", "status"),
-        (
-            _train_cells(run)
-            for run in sorted(
-                bench.trains, key=lambda run: (SIZES.index(run.size) if run.size in SIZES else -1, run.seed)
-            )
-        ),
-    )
+    trains = sorted(bench.trains, key=lambda run: (SIZES.index(run.size) if run.size in SIZES else -1, run.seed))
+    head = ("size", "seed", "untouched", "fine-tuned", "95 %", "best epoch", "valid CER", "status")
+    lines = ["**Test CER by size** (one row per seed; CER without spaces and punctuation)", ""]
+    lines += table(head, map(_train_cells, trains))
     if not bench.trains:
         lines = ["No training has finished in this benchmark yet."]
     for size, reason in bench.skipped.items():
@@ -66,20 +56,22 @@ def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
         charts = charts_link(experiment_id, bench.run_id)
         lines += ["", f"[Charts of these trainings]({charts}). The report is among the artifacts: `report/index.html`."]
     if bench.synthetic:
-        lines += ["", _SYNTHETIC]
+        lines += ["", SYNTHETIC_NOTE]
     return "\n".join(lines) + "\n"
 
 
 def describe_train(run: TrainRecord) -> str:
-    """Return the note of a train run: its headline figures in one sentence."""
+    """Return the note of a train run: its headline figures in a sentence."""
     cer = run.metrics.get("test/cer")
     if cer is None:
         return f"Whisper {run.size}, seed {run.seed}: {run.status.lower()} before the test part was scored.\n"
     untouched = run.metrics.get("untouched/test_cer")
     before = f" (untouched: {percent(untouched)})" if untouched is not None else ""
+    bounds = interval(run.metrics, "test/")
+    within = f" ({bounds})" if bounds else ""
     return (
-        f"Whisper **{run.size}**, seed {run.seed}: test CER **{percent(cer)}**{_interval(run.metrics)}{before}, from "
-        f"epoch {_whole(run.metrics.get('best/epoch'))}, which was chosen by a valid CER of "
+        f"Whisper **{run.size}**, seed {run.seed}: test CER **{percent(cer)}**{within}{before}, from "
+        f"epoch {whole_number(run.metrics.get('best/epoch'))}, which was chosen by a valid CER of "
         f"{percent(run.metrics.get('best/valid_cer'))}. The test part was scored once, after that choice.\n"
     )
 
@@ -91,8 +83,8 @@ def _train_cells(run: TrainRecord) -> tuple[str, ...]:
         str(run.seed),
         percent(metrics.get("untouched/test_cer")),
         f"**{percent(metrics.get('test/cer'))}**",
-        _interval(metrics).strip(" ()"),
-        _whole(metrics.get("best/epoch")),
+        interval(metrics, "test/"),
+        whole_number(metrics.get("best/epoch")),
         percent(metrics.get("best/valid_cer")),
         run.status.lower(),
     )
@@ -104,19 +96,5 @@ def _describe_split(split: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{part} {n}" for part, n in split.get("counts", {}).items())
     leakage = split.get("leakage") or {}
     shared = ", ".join(f"{n} {kind}" for kind, n in leakage.items() if isinstance(n, int))
-    lines = f"Split `{str(split.get('sha256', ''))[:12]}`: {counts}."
-    return f"{lines} Shared between parts: {shared}." if shared else lines
-
-
-def _whole(value: float | None) -> str:
-    return "–" if value is None else str(int(value))
-
-
-def _interval(figures: Mapping[str, Any], prefix: str = "test/") -> str:
-    low, high = figures.get(f"{prefix}cer_low"), figures.get(f"{prefix}cer_high")
-    return "" if low is None or high is None else f" ({percent(low)} to {percent(high)})"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    described = f"Split `{str(split.get('sha256', ''))[:12]}`: {counts}."
+    return f"{described} Shared between parts: {shared}." if shared else described

@@ -1,4 +1,4 @@
-"""The tracking store: which one, initialised once, reachable, its experiments."""
+"""The tracking store: its URI, its initialisation, its experiments, and the artifacts of its runs."""
 
 import contextlib
 import json
@@ -27,6 +27,7 @@ from sqlalchemy.exc import ArgumentError
 from kmed_bench.config import TrackingConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
+from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.run_notes import describe_experiment
 
 _SQLITE = "sqlite:///"
@@ -35,10 +36,11 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def open_store(config: TrackingConfig) -> str:
-    """Return the tracking URI after making it MLflow's current one, ready for several processes.
+    """Return the URI of a tracking store that is initialised, reachable, and safe to share between processes.
 
     The order is ``config.uri``, then ``MLFLOW_TRACKING_URI``, then ``mlflow.db`` in the working folder.
-    A SQLite file that does not exist is made here, once; its artifacts go to ``mlruns`` beside it.
+    A SQLite file that does not exist is created; its artifacts go to ``mlruns`` in the same folder. MLflow's global
+    tracking URI is not changed: pass the returned one to a client.
 
     Raises
     ------
@@ -53,7 +55,6 @@ def open_store(config: TrackingConfig) -> str:
         _check_server(uri)
     elif uri.startswith(tuple(_DATABASE_PORTS)):
         _check_database(uri)
-    mlflow.set_tracking_uri(uri)
     try:
         with _quiet_migrations():
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
@@ -63,96 +64,123 @@ def open_store(config: TrackingConfig) -> str:
 
 
 def resolve_uri(uri: str | None = None) -> str:
-    """Return the tracking URI that a setting, the environment or the default names; SQLite paths absolute."""
+    """Return the tracking URI from the setting, the environment or the default; SQLite paths become absolute."""
     named = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     database = sqlite_file(named)
     return named if database is None else f"{_SQLITE}{database}"
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """Return the absolute path of a SQLite store's file; None for every other store."""
+    """Return the absolute path of a SQLite store's file; None for any other store."""
     if not uri.startswith(_SQLITE) or uri == _SQLITE:
         return None
     return Path(uri.removeprefix(_SQLITE)).absolute()
 
 
 def without_password(uri: str) -> str:
-    """Return a URI with its user and password masked, fit for logs, params and messages."""
+    """Return a URI with its user and password masked, for logs, params and messages."""
     masked = re.sub(r"://.*@", "://***@", uri)
     return re.sub(r"(?i)([?&][^=&]*(?:password|passwd|token|secret)[^=&]*=)[^&]*", r"\1***", masked)
 
 
+@contextlib.contextmanager
+def global_store(uri: str) -> Iterator[None]:
+    """Make a store MLflow's global one while the block runs; afterwards the global URI is what it was.
+
+    Only for functions that can't be told the store: `mlflow.pyfunc.log_model`, `mlflow.register_model`, and the
+    download of ``models:/…``, for which MLflow 3.17 ignores its ``tracking_uri``. All else goes through a client.
+    """
+    previous = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(previous)  # type: ignore[arg-type]  # None unsets it
+
+
 def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    """Return the id of an experiment, made when it does not exist; SQLite's artifacts stay beside its file."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    """Return the id of an experiment, created if missing; a SQLite store's artifacts go beside its file."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         database = sqlite_file(uri)
         folder = re.sub(r"[^\w.-]", "_", name)
         location = None if database is None else (database.parent / "mlruns" / folder).as_uri()
         try:
-            made = str(client.create_experiment(name, artifact_location=location))
-            client.set_experiment_tag(made, MLFLOW_RUN_NOTE, describe_experiment(made))
-            return made
+            created = str(client.create_experiment(name, artifact_location=location))
+            client.set_experiment_tag(created, MLFLOW_RUN_NOTE, describe_experiment(created))
+            return created
         except MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was faster
-            if found is None:
+            experiment = client.get_experiment_by_name(name)  # another process may have been faster
+            if experiment is None:
                 raise
-    if found.lifecycle_stage == "deleted":
+    if experiment.lifecycle_stage == "deleted":
         raise KmedError(
             f"The experiment {name!r} was deleted in {without_password(uri)}; restore it with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or set tracking.experiment to "
+            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or set tracking.experiment to "
             "another name."
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def artifact_folder(run: Run) -> Path | None:
-    """Return where a run's artifacts lie on this machine's disk; None where a server or a bucket keeps them."""
+    """Return the local folder of a run's artifacts; None if a server or a bucket has them."""
     return local_folder(run.info.artifact_uri)
 
 
 def local_folder(uri: str) -> Path | None:
-    """Return an artifact location's folder on this machine's disk; None where a server or a bucket keeps it."""
-    place = urlparse(uri)
-    return Path(url2pathname(place.path)) if place.scheme in ("", "file") else None
+    """Return the local folder of an artifact location; None if it is on a server or in a bucket."""
+    location = urlparse(uri)
+    return Path(url2pathname(location.path)) if location.scheme in ("", "file") else None
 
 
 def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, Any]:
-    """Return a run's JSON artifact of the top folder; {} where the run has none of this name.
+    """Return a run's JSON artifact in the top folder; {} if the run has none of this name.
 
     Raises
     ------
     KmedError
-        When it is there and can't be read.
+        When it exists but can't be read.
     """
     try:
-        text = _read_artifact(client, run, name)
+        text = _read_artifact_text(client, run, name)
         value = {} if text is None else json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
         raise KmedError(
             f"{name} of run {run.info.run_id} can't be read ({error}); check the artifact store."
         ) from error
     if not isinstance(value, dict):
-        raise KmedError(f"{name} of run {run.info.run_id} holds a {type(value).__name__}, not an object; log it anew.")
+        raise KmedError(f"{name} of run {run.info.run_id} holds a {type(value).__name__}, not an object; log it again.")
     return value
 
 
-def _read_artifact(client: MlflowClient, run: Run, name: str) -> str | None:
+def read_artifact(client: MlflowClient, run: Run, name: str, format: FileFormat[Content]) -> Content | None:
+    """Return a run's JSON artifact of a known format; None if the run has none of this name.
+
+    Raises
+    ------
+    KmedError
+        When it can't be read, or is of a format or version that this release does not read.
+    """
+    content = read_json_artifact(client, run, name)
+    return format.check(content, f"{name} of run {run.info.run_id}") if content else None
+
+
+def _read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None:
     folder = artifact_folder(run)
-    if folder is not None:  # MLflow's client would look the run up twice for each file
+    if folder is not None:  # faster: MLflow's client would look up the run twice per file
         path = folder / name
         return path.read_text(encoding="utf-8") if path.exists() else None
-    if name not in {found.path for found in client.list_artifacts(run.info.run_id)}:
+    if name not in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}:
         return None
     with tempfile.TemporaryDirectory() as target:
         return Path(client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")
 
 
 def _make_database(path: Path) -> None:
-    """Build a complete database aside and link it into place: no process ever sees half a schema."""
+    """Create a complete database in a temporary file and link it into place: no process sees half a schema."""
     if path.exists() and path.stat().st_size > 0:
         return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # slow, and servers need none of it
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # slow, and not needed for servers
 
     try:
         with creating(path) as fresh, _quiet_migrations():
@@ -162,24 +190,24 @@ def _make_database(path: Path) -> None:
                 path.unlink()
     except OSError as error:
         raise KmedError(
-            f"The tracking database {path} can't be made ({error}); choose a writable folder with "
+            f"The tracking database {path} can't be created ({error}); choose a writable folder with "
             "tracking.uri=sqlite:////absolute/path/mlflow.db, or set MLFLOW_TRACKING_URI."
         ) from error
 
 
 def _check_server(uri: str) -> None:
-    """Ask once: MLflow itself would retry a dead server for minutes before it says so."""
+    """Raise KmedError at once if the server does not answer; MLflow would retry for minutes."""
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN_S):
             return
     except urllib.error.HTTPError:
-        return  # it answers; rights and paths are for MLflow to judge
+        return  # it answers; whether the request is allowed is for MLflow to find out
     except (OSError, ValueError) as error:
         raise KmedError(_explain(uri, error)) from error
 
 
 def _check_database(uri: str) -> None:
-    """Knock once, for the same reason: MLflow tries to connect to a database for a minute and a half."""
+    """Raise KmedError at once if the database's port does not answer; MLflow would retry for a minute and a half."""
     try:
         address = make_url(uri)
         port = address.port or _DATABASE_PORTS[address.get_backend_name()]
@@ -210,7 +238,7 @@ def _explain(uri: str, error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet_migrations() -> Iterator[None]:
-    """Keep the lines about tables and migrations off the terminal; warnings still pass."""
+    """Hide log lines about tables and migrations while the block runs; warnings still pass."""
     loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic", "alembic.runtime.migration")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -223,7 +251,7 @@ def _quiet_migrations() -> Iterator[None]:
 
 
 def ui_command(uri: str) -> str:
-    """Return what opens the MLflow UI on this store, ready to paste; a password in it is to be filled in."""
+    """Return the command, or address, that opens the MLflow UI on this store; a masked password must be filled in."""
     uri = without_password(uri)
     if uri.startswith(("http://", "https://")):
         return uri

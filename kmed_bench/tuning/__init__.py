@@ -1,1 +1,1 @@
-"""Search for settings of training with Optuna: the only room that imports it; training works without."""
+"""Search for training settings with Optuna, which only this room imports; training works without it."""

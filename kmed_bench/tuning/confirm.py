@@ -1,22 +1,20 @@
-"""Is the best trial better, or lucky? Its settings and the published ones, trained anew on several seeds."""
+"""Whether the best trial is better or lucky: its settings and the default ones, trained again on several seeds."""
 
-import dataclasses
-import json
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.stats
 
 from kmed_bench.config import Config, adjust, confirmation_digest
+from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import Confirmation
 from kmed_bench.scoring.bootstrap import LEVEL
 from kmed_bench.tracking.processes import is_gone, this_process
 from kmed_bench.tuning.search import Search
-from kmed_bench.tuning.space import find_published
-from kmed_bench.tuning.study_record import CONFIRMED
+from kmed_bench.tuning.space import find_default
+from kmed_bench.tuning.study_record import write_confirmation
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +22,7 @@ _OWNER = "kmed.confirming"
 
 
 def check_seeds(config: Config, seeds: Sequence[int]) -> None:
-    """Raise KmedError unless the seeds can confirm a trial; none at all are fine.
+    """Raise KmedError unless the seeds can confirm a trial, or there are none.
 
     Raises
     ------
@@ -34,55 +32,55 @@ def check_seeds(config: Config, seeds: Sequence[int]) -> None:
     if not seeds:
         return
     if len(set(seeds)) != len(seeds) or len(seeds) < 2:
-        given = ",".join(map(str, seeds))
-        raise KmedError(f"--confirm {given}: give at least two different seeds; one has no interval.")
+        listed = ",".join(map(str, seeds))
+        raise KmedError(f"--confirm {listed}: give at least two different seeds; one has no interval.")
     if config.train.seeds[0] in seeds:
         raise KmedError(
             f"--confirm names seed {config.train.seeds[0]}, which the trials use: it helped to choose the best one, so "
-            "it can't confirm it. Give other seeds."
+            "it can't confirm it; give other seeds."
         )
 
 
 def confirm_best(search: Search, seeds: Sequence[int]) -> None:
-    """Train published and best settings on the seeds and keep the comparison in the study.
+    """Train the default and the best settings on the seeds and store the comparison in the study.
 
-    Each training that is done is kept, so that an interrupted confirmation goes on where it stood. Only one process
-    confirms; the others leave it to that.
+    Each finished training is stored, so an interrupted confirmation continues where it stopped. Only one process
+    confirms; the others return at once.
     """
     record = search.record()
     best = record.best()
-    if best is None or best.is_published:
-        log.info("Nothing to confirm: no complete trial beats the published settings.")
+    if best is None or best.is_default:
+        log.info("Nothing to confirm: no complete trial beats the default settings.")
         return
     if not _claim(search):
-        log.info("Another process confirms the best trial; its page will say what it found.")
+        log.info("Another process is confirming the best trial; its report will have the result.")
         return
     try:
-        published = [_train(search, find_published(search.config), seed, "published") for seed in seeds]
+        default = [_train(search, find_default(search.config), seed, "default") for seed in seeds]
         tuned = [_train(search, best.params, seed, "best") for seed in seeds]
     finally:
         search.queue.study.set_user_attr(_OWNER, "")
-    found = compare_seeds(seeds, published, tuned)
-    search.queue.study.set_user_attr(CONFIRMED, json.dumps({"trial": best.number, **dataclasses.asdict(found)}))
-    search.parent.log_metrics({"confirm/delta": found.delta, "confirm/low": found.low, "confirm/high": found.high})
-    search.parent.set_tags({"kmed.confirmed": found.verdict})
-    log.info(f"Best settings against published on {len(seeds)} seeds: {found.verdict}.")
+    result = compare_seeds(seeds, default, tuned)
+    write_confirmation(search.queue.study, best.number, result)
+    search.parent.log_metrics({"confirm/delta": result.delta, "confirm/low": result.low, "confirm/high": result.high})
+    search.parent.set_tags({"kmed.confirmed": result.verdict})
+    log.info(f"Best settings compared to the default ones on {len(seeds)} seeds: {result.verdict}.")
 
 
-def compare_seeds(seeds: Sequence[int], published: Sequence[float], best: Sequence[float]) -> Confirmation:
-    """Return best minus published by seed: mean and 95 % interval of Student's t for paired samples.
+def compare_seeds(seeds: Sequence[int], default: Sequence[float], best: Sequence[float]) -> Confirmation:
+    """Return the mean over seeds of best minus default, with its 95 % interval (Student's t, paired samples).
 
     Parameters
     ----------
-    published, best : sequence of float
+    default, best : sequence of float
         Valid CER by seed, in the order of ``seeds``.
     """
-    differences = np.asarray(best, dtype=np.float64) - np.asarray(published, dtype=np.float64)
+    differences = np.asarray(best, dtype=np.float64) - np.asarray(default, dtype=np.float64)
     n, mean = len(differences), float(differences.mean())
     half = float(scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n))
     return Confirmation(
         seeds=tuple(seeds),
-        published=tuple(published),
+        default=tuple(default),
         best=tuple(best),
         delta=mean,
         low=mean - half,
@@ -91,6 +89,7 @@ def compare_seeds(seeds: Sequence[int], published: Sequence[float], best: Sequen
 
 
 def _claim(search: Search) -> bool:
+    """Return whether this process is the one that confirms, after recording that it is."""
     with search.queue.lock():
         owner = search.queue.study.user_attrs.get(_OWNER)
         if owner and not is_gone(owner):
@@ -99,14 +98,15 @@ def _claim(search: Search) -> bool:
         return True
 
 
-def _train(search: Search, params: Any, seed: int, which: str) -> float:
+def _train(search: Search, params: Mapping[str, Choice], seed: int, which: str) -> float:
+    """Return the valid CER of settings trained with a seed, from the study if it was measured before."""
     config = adjust(search.config, params)
-    known = f"kmed.confirm.{confirmation_digest(config, seed)}"
+    key = f"kmed.confirm.{confirmation_digest(config, seed)}"
     study = search.queue.study
-    if known not in study.user_attrs:
+    if key not in study.user_attrs:
         with search.parent.child("confirm", f"confirm-{which}-seed{seed}") as run:
             run.set_tags({"kmed.study": search.name, "kmed.size": search.weights.size, "kmed.seed": str(seed)})
             cer = search.train(run, config, seed).valid_cer
-        study.set_user_attr(known, cer)
+        study.set_user_attr(key, cer)
         log.info(f"Settings of {which}, seed {seed}: valid CER {cer:.2%}")
-    return float(study.user_attrs[known])
+    return float(study.user_attrs[key])

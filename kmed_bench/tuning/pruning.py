@@ -1,4 +1,4 @@
-"""The hooks: an epoch's result goes to a trial and pruning comes back; usable with any objective and study."""
+"""The pruning callback: reports each epoch to an Optuna trial, and ends the training if the trial is pruned."""
 
 import contextlib
 from collections.abc import Generator, Iterator
@@ -8,15 +8,15 @@ import optuna
 
 
 class Scored(Protocol):
-    """What the hooks read of an epoch's result; ``stages.train_epochs`` yields more."""
+    """The fields that `report_epochs` reads of an epoch's result; ``training.epochs.train_epochs`` yields more."""
 
     @property
     def epoch(self) -> int:
-        """1 for the first."""
+        """The epoch's number, 1 for the first."""
 
     @property
     def valid_cer(self) -> float:
-        """CER of decoded transcripts of the valid part."""
+        """CER of the decoded transcripts of the valid part, as a fraction."""
 
 
 Result = TypeVar("Result", bound=Scored)
@@ -25,20 +25,20 @@ Result = TypeVar("Result", bound=Scored)
 def report_epochs(
     trial: optuna.Trial, epochs: Generator[Result, None, None] | Iterator[Result], *, spare_epoch: int | None = None
 ) -> Iterator[Result]:
-    """Yield each epoch's result and report the lowest valid CER so far, which is what the trial is worth by then.
+    """Yield each epoch's result, then report the lowest valid CER so far, which is the trial's value at that epoch.
 
-    The consumer has an epoch before Optuna does, so that it can log it. Leaving the loop in any way closes
-    ``epochs``, which ends the training.
+    The consumer gets each result before Optuna does and can log it. Leaving the loop in any way closes ``epochs``,
+    which ends the training. The callback works with any study and objective.
 
     Parameters
     ----------
     spare_epoch : int, optional
-        From this epoch on nothing is pruned: at the last one there is nothing left to save. 1 never prunes.
+        No pruning from this epoch on: at the last epoch there is nothing left to save. 1 never prunes.
 
     Raises
     ------
     optuna.TrialPruned
-        When the study's pruner gives the trial up.
+        When the study's pruner stops the trial.
     """
     best = float("inf")
     with contextlib.ExitStack() as stack:

@@ -6,15 +6,15 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
 from kmed_bench.config import Config, TuneConfig, digest
 
-# Of the trials that reach a rung, one in this many goes on.
+# One in this many of the trials that reach a rung is promoted to the next.
 _REDUCTION = 3
 
 
 def make_sampler(config: TuneConfig, number: int) -> BaseSampler:
     """Return the sampler for one trial, seeded by the study's seed and the trial's number.
 
-    A seed for each process would let all of them draw the same first trials; one for each trial gives trial k the
-    same draws whichever process runs it, also after a restart.
+    With one seed per process, all processes would draw the same first trials; with one per trial, trial k gets the
+    same draws in any process, also after a restart.
     """
     seed = int(digest([config.seed, number]), 16) % 2**32
     match config.sampler:
@@ -27,7 +27,7 @@ def make_sampler(config: TuneConfig, number: int) -> BaseSampler:
 
 
 def make_pruner(config: Config) -> BasePruner:
-    """Return the pruner; steps are epochs, counted from 1.
+    """Return the pruner; its steps are epochs, counted from 1. With two objectives Optuna can't prune.
 
     Sources: K. Jamieson, A. Talwalkar, Non-stochastic best arm identification and hyperparameter optimization,
     AISTATS 2016 (successive halving); L. Li et al., Hyperband, JMLR 18 (2018).
@@ -46,5 +46,5 @@ def make_pruner(config: Config) -> BasePruner:
 
 
 def directions(config: TuneConfig) -> list[optuna.study.StudyDirection]:
-    """Return the study's directions: errors and seconds both are to be few."""
+    """Return MINIMIZE for each objective."""
     return [optuna.study.StudyDirection.MINIMIZE] * len(config.objectives)

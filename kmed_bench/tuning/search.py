@@ -1,8 +1,8 @@
-"""One process's part in a study: it takes trials, trains them, and tells Optuna and MLflow the same."""
+"""One process's part in a study: it claims trials, trains them, and records them in Optuna and MLflow alike."""
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,26 @@ from optuna.trial import FrozenTrial
 from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.model.weights import Weights, cache_folder, load_weights
 from kmed_bench.config import Config, Range, adjust, digest, study_setup
+from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import StudyRecord
-from kmed_bench.corpus.demo.demo import corpus_name, is_demo
+from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.tracking import trials as tracked
 from kmed_bench.tracking.processes import this_process
-from kmed_bench.tracking.runs import ParentRun, TrackedRun
+from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import FeaturizedSplit, ScoredEpoch, featurize_split, train_epochs
 from kmed_bench.tuning.pruning import report_epochs
 from kmed_bench.tuning.space import check_space, fit_warmup, suggest
 from kmed_bench.tuning.storage import StudyLock, check_storage
-from kmed_bench.tuning.study_queue import ERROR, INTERRUPTED, PROCESS, PUBLISHED, RUN, StudyQueue, retry_history
+from kmed_bench.tuning.study_queue import DEFAULT, ERROR, INTERRUPTED, PROCESS, RUN, StudyQueue, retry_history
 from kmed_bench.tuning.study_record import EPOCHS, read_study
 
 log = logging.getLogger(__name__)
 
 _PARENT = "kmed.mlflow_run"
-# What ends a trial and not the study: settings that diverge, don't fit together or don't fit into memory.
+# Errors that end a trial but not the study: settings that diverge, are incompatible, or run out of memory.
 _TRIAL_ERRORS = (KmedError, RuntimeError)
 _REASON_CHARS = 1_000
 
@@ -80,10 +81,12 @@ class Search:
         self.queue = StudyQueue(config, self.name, setup=setup, on_lost=self._close_lost)
         self.parent = self._join()
 
-    def _join(self) -> ParentRun:
+    def _join(self) -> TrackedRun:
         with self.queue.lock():
-            known = self.queue.study.user_attrs.get(_PARENT)
-            parent, is_new = tracked.open_study_run(self.config, self.uri, name=self.name, known=known, tags=self._tags)
+            run_id = self.queue.study.user_attrs.get(_PARENT)
+            parent, is_new = tracked.open_study_run(
+                self.config, self.uri, name=self.name, run_id=run_id, tags=self._tags
+            )
             if is_new:
                 self.queue.study.set_user_attr(_PARENT, parent.run_id)
                 counts, name = self.split.report["counts"], corpus_name(self.split.parts["train"])
@@ -96,24 +99,22 @@ class Search:
         Raises
         ------
         KeyboardInterrupt
-            When interrupted or terminated; the trial waits again by then.
+            When interrupted or terminated; by then the trial is queued again.
         """
         if len(self.config.tune.objectives) > 1 and self.config.tune.pruner != "none":
             log.warning("With two objectives Optuna can't prune: every trial trains all its epochs.")
-        self._say_start()
-        self.speech(self.config)  # what this machine lacks is no trial's fault
+        self._log_start()
+        self.speech(self.config)  # before any trial, which must not fail for what this machine lacks
         try:
             self.queue.work(self._objective, _TRIAL_ERRORS)
         except KeyboardInterrupt:
-            log.info(
-                f"Study {self.name}: this trial is interrupted and waits to be run again; the same command goes on."
-            )
+            log.info(f"Study {self.name}: the interrupted trial is queued again; the same command continues the study.")
             raise
 
-    def _say_start(self) -> None:
+    def _log_start(self) -> None:
         record = self.record()
         ended = sum(trial.state in ("complete", "pruned", "failed") for trial in record.slots())
-        # Said, since the settings ask for more where the training part is small.
+        # Reported because it may be less than the settings ask for, if the training part is small.
         warmup = self.config.tune.space.get("train.warmup_steps")
         upto = f" (warm-up to {warmup.high} steps)" if isinstance(warmup, Range) else ""
         log.info(
@@ -123,15 +124,15 @@ class Search:
         )
 
     def record(self) -> StudyRecord:
-        """Return the study as it stands."""
+        """Return the study in its current state."""
         return read_study(
-            self.queue.study, self.config, self.weights.size, synthetic=is_demo(self.split.parts["train"])
+            self.queue.study, self.config, self.weights.size, synthetic=is_synthetic(self.split.parts["train"])
         )
 
     def leave(self) -> None:
-        """End the study's run unless another process works on a trial."""
+        """End the study's run unless another process is still running a trial."""
         with self.queue.lock():
-            tracked.close_orphans(self.uri, self.parent.run_id)
+            tracked.close_orphans(self.parent)
             complete = self.queue.is_complete()
             if complete or not self.queue.is_running():
                 tracked.end_study(self.parent, complete=complete)
@@ -139,23 +140,27 @@ class Search:
     def _close_lost(self, trial: FrozenTrial) -> None:
         run_id = trial.user_attrs.get(RUN)
         if run_id:
-            tracked.close_lost(self.uri, run_id, "its process died or was interrupted; the trial was queued again")
+            tracked.close_lost(
+                self.parent.client, run_id, "its process died or was interrupted; the trial was queued again"
+            )
         log.warning(f"Trial {trial.number} was lost with its process after {_epochs(trial)} epochs.")
 
     def _objective(self, trial: optuna.Trial, lock: StudyLock) -> float | tuple[float, ...]:
         try:
             chosen = suggest(trial, self.config)
-            trial.set_user_attr(RUN, "")  # a retry has its predecessor's
+            trial.set_user_attr(RUN, "")  # a retry starts with its predecessor's attributes
             trial.set_user_attr(EPOCHS, 0)
             trial.set_user_attr(INTERRUPTED, False)
             trial.set_user_attr(PROCESS, this_process())
             lock.release()
             return self._train(trial, chosen)
         except optuna.TrialPruned as pruned:
-            log.info(f"Trial {trial.number} {pruned}; {_say(trial.params)}")
+            log.info(f"Trial {trial.number} {pruned}; {_settings_text(trial.params)}")
             raise
         except UpdateFinishedTrialError:
-            log.warning(f"Trial {trial.number} was given to another process: this one was silent for too long.")
+            log.warning(
+                f"Trial {trial.number} was given to another process, because this one missed too many heartbeats."
+            )
             raise
         except KeyboardInterrupt:
             trial.set_user_attr(INTERRUPTED, True)
@@ -165,41 +170,43 @@ class Search:
             log.error("Trial %d failed: %s", trial.number, error)
             raise
 
-    def _train(self, trial: optuna.Trial, chosen: dict[str, Any]) -> float | tuple[float, ...]:
+    def _train(self, trial: optuna.Trial, chosen: dict[str, Choice]) -> float | tuple[float, ...]:
         config = adjust(self.config, chosen)
         with self.parent.child("trial", f"trial-{trial.number:03d}") as run:
             trial.set_user_attr(RUN, run.run_id)
             self._describe(run, trial, config)
-            with _telling_ends(run):
+            with _matching_status(run):
                 best = self.train(run, config, config.train.seeds[0], trial=trial)
-        log.info(f"Trial {trial.number}: valid CER {best.valid_cer:.2%} at epoch {best.epoch}; {_say(chosen)}")
+        log.info(
+            f"Trial {trial.number}: valid CER {best.valid_cer:.2%} at epoch {best.epoch}; {_settings_text(chosen)}"
+        )
         return (best.valid_cer, best.decode_s) if len(config.tune.objectives) > 1 else best.valid_cer
 
     def _describe(self, run: TrackedRun, trial: optuna.Trial, config: Config) -> None:
         run.set_tags({**self._tags, "kmed.trial": trial.number, "kmed.machine": describe_machine(self.device)})
         run.log_params(tracked.trial_params(config))
-        if trial.user_attrs.get(PUBLISHED):
-            run.set_tags({"kmed.published": "true"})
+        if trial.user_attrs.get(DEFAULT):
+            run.set_tags({"kmed.default": "true"})
         frozen = self.queue.trials()
         lost = [frozen[number].user_attrs.get(RUN) for number in retry_history(frozen[trial.number])]
         for run_id in [run_id for run_id in lost if run_id][-1:]:
-            tracked.link_retry(self.uri, run_id, run)
+            tracked.link_retry(run_id, run)
 
     def train(self, run: TrackedRun, config: Config, seed: int, trial: optuna.Trial | None = None) -> ScoredEpoch:
-        """Train once, log each epoch, and return the best one; with a trial, report to it and let it prune.
+        """Train once, log each epoch, and return the best one; with a trial, also report to it, and stop if pruned.
 
         Raises
         ------
         KmedError
             When training can't go on.
         optuna.TrialPruned
-            When the trial is given up.
+            When the trial is pruned.
         """
         model = load_weights(self.weights.path, str(self.device))
         epochs = train_epochs(model, self.speech(config), config, seed=seed)
         if trial is not None and len(config.tune.objectives) == 1:
-            # The published settings are what the others are measured against, so they are never cut.
-            spared = 1 if trial.user_attrs.get(PUBLISHED) else config.train.epochs
+            # The default settings are what the others are compared to, so they are never pruned.
+            spared = 1 if trial.user_attrs.get(DEFAULT) else config.train.epochs
             epochs = report_epochs(trial, epochs, spare_epoch=spared)
         best: ScoredEpoch | None = None
         try:
@@ -211,14 +218,16 @@ class Search:
                     best = scored
         finally:
             if best is not None:
-                found = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer}
-                run.log_metrics({**found, "speed/valid_decode_s": best.decode_s})
+                metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer}
+                run.log_metrics({**metrics, "speed/valid_decode_s": best.decode_s})
         if best is None:
-            raise KmedError(f"Training of {self.name} came to no epoch; train.epochs is {config.train.epochs}.")
+            raise KmedError(
+                f"Training of {self.name} finished no epoch; train.epochs is {config.train.epochs}, the least is 1."
+            )
         return best
 
     def speech(self, config: Config) -> FeaturizedSplit:
-        """Return the features of train and valid; the test part is not even opened."""
+        """Return the features of the train and valid parts; the test part is never opened."""
         speeds = config.train.speed_factors
         if speeds not in self._speeches:
             self._speeches[speeds] = featurize_split(
@@ -228,8 +237,8 @@ class Search:
 
 
 @contextlib.contextmanager
-def _telling_ends(run: TrackedRun) -> Iterator[None]:
-    """Let MLflow's states tell what Optuna's tell: KILLED is pruned, FAILED is every other early end."""
+def _matching_status(run: TrackedRun) -> Iterator[None]:
+    """Set the MLflow status that matches Optuna's state: KILLED for pruned, FAILED for every other early end."""
     try:
         yield
     except optuna.TrialPruned as pruned:
@@ -241,7 +250,7 @@ def _telling_ends(run: TrackedRun) -> Iterator[None]:
         run.set_tags({"kmed.ended": "interrupted; the trial was queued again"})
         raise
     except Exception as error:
-        # The message may name files and utterances: it is said here and stays on this machine.
+        # The message may name files and utterances: it is shown here and does not leave this machine.
         run.set_tags({"kmed.ended": type(error).__name__})
         raise
 
@@ -250,7 +259,7 @@ def _epochs(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get(EPOCHS, 0))
 
 
-def _say(chosen: dict[str, Any]) -> str:
+def _settings_text(chosen: Mapping[str, Any]) -> str:
     shown = {name.removeprefix("train."): value for name, value in chosen.items()}
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items()

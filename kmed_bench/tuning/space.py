@@ -1,18 +1,16 @@
-"""The search space: settings of training that a trial may choose, and the published values among them."""
+"""The search space: which training settings a trial may choose, and the default values among them."""
 
 import dataclasses
 import math
-from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from kmed_bench.config import Config, Decides, Range, TrainConfig, adjust
 from kmed_bench.config.identity import decisive
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 
-# It changes what a trial is, not how well it trains: epochs are for the pruner, as seeds are for `--confirm`.
+# It defines what a trial is, not how well it trains: epochs belong to the pruner, as seeds do to `--confirm`.
 _FIXED = ("train.epochs",)
 
 
@@ -22,8 +20,8 @@ def check_space(config: Config) -> None:
     Raises
     ------
     KmedError
-        When the space is empty, names a setting that is no choice of training's, holds a value that the setting
-        does not take, or lacks the published value.
+        When the space is empty, names a setting that is not one of training's, has a value that the setting does not
+        take, or lacks the default value.
     """
     decided = decisive(Config(), Decides.TRAINING)
     tunable = [key for key in decided if key.startswith("train.") and key not in _FIXED]
@@ -40,22 +38,22 @@ def check_space(config: Config) -> None:
             )
         values = (dimension.low, dimension.high) if isinstance(dimension, Range) else dimension
         for value in values:
-            adjust(config, {name: value})  # explains what the setting takes
-        _published(name, dimension)
+            adjust(config, {name: value})  # raises an error that explains what the setting takes
+        _default(name, dimension)
 
 
 def fit_warmup(config: Config, n_utterances: int) -> Config:
-    """Return settings that search no warm-up as long as the shortest training, which no such trial could do.
+    """Return settings whose warm-up range ends before the shortest training does.
 
     Parameters
     ----------
     n_utterances : int
-        Of the training part.
+        Size of the training part.
 
     Raises
     ------
     KmedError
-        When no warm-up of the range is shorter.
+        When even the lowest warm-up of the range is too long.
     """
     space = config.tune.space
     warmup, batches = space.get("train.warmup_steps"), space.get("train.batch_size", (config.train.batch_size,))
@@ -75,12 +73,12 @@ def fit_warmup(config: Config, n_utterances: int) -> Config:
     return dataclasses.replace(config, tune=tune)
 
 
-def find_published(config: Config) -> dict[str, Choice]:
-    """Return the published value of each setting in the space, as the space writes it."""
-    return {name: _published(name, dimension) for name, dimension in config.tune.space.items()}
+def find_default(config: Config) -> dict[str, Choice]:
+    """Return the default value of each setting in the space, written as the space writes it."""
+    return {name: _default(name, dimension) for name, dimension in config.tune.space.items()}
 
 
-def _published(name: str, dimension: Range | tuple[Choice, ...]) -> Choice:
+def _default(name: str, dimension: Range | tuple[Choice, ...]) -> Choice:
     field = name.removeprefix("train.")
     value = getattr(TrainConfig(), field)
     if isinstance(dimension, Range):
@@ -88,39 +86,24 @@ def _published(name: str, dimension: Range | tuple[Choice, ...]) -> Choice:
             return value
     else:
         for choice in dimension:
-            # "0.9,1.1" and none are written otherwise than they are kept.
+            # Compared as parsed: "0.9,1.1" and none have another form in the settings than in the space.
             if getattr(adjust(Config(), {name: choice}).train, field) == value:
                 return choice
     raise KmedError(
-        f"tune.space leaves the published value {value!r} of {name} out; widen the range or add the choice, since "
-        "the published settings are the first trial and what others are measured against."
+        f"tune.space leaves out the default value {value!r} of {name}; widen the range or add the choice, since the "
+        "default settings are the first trial, to which the others are compared."
     )
 
 
-def distributions(config: Config) -> dict[str, BaseDistribution]:
-    """Return Optuna's form of the space."""
-    return {name: _distribution(name, dimension) for name, dimension in config.tune.space.items()}
-
-
-def _distribution(name: str, dimension: Range | tuple[Choice, ...]) -> BaseDistribution:
-    if not isinstance(dimension, Range):
-        return CategoricalDistribution(dimension)
-    low, high = dimension.low, dimension.high
-    # The setting's kind decides, not how its ends are written: 0 to 1 of a weight decay are not two values.
-    if isinstance(getattr(TrainConfig(), name.removeprefix("train.")), int):
-        return IntDistribution(int(low), int(high), log=dimension.log)
-    return FloatDistribution(float(low), float(high), log=dimension.log)
-
-
-def suggest(trial: optuna.Trial, config: Config) -> dict[str, Any]:
-    """Return a trial's settings by dotted name, fit for ``config.adjust``."""
-    chosen: dict[str, Any] = {}
+def suggest(trial: optuna.Trial, config: Config) -> dict[str, Choice]:
+    """Return a trial's settings by dotted name, as ``config.adjust`` takes them."""
+    chosen: dict[str, Choice] = {}
     for name, dimension in config.tune.space.items():
-        found = _distribution(name, dimension)
-        if isinstance(found, CategoricalDistribution):
-            chosen[name] = trial.suggest_categorical(name, found.choices)
-        elif isinstance(found, IntDistribution):
-            chosen[name] = trial.suggest_int(name, found.low, found.high, log=found.log)
-        elif isinstance(found, FloatDistribution):
-            chosen[name] = trial.suggest_float(name, found.low, found.high, log=found.log)
+        if not isinstance(dimension, Range):
+            chosen[name] = trial.suggest_categorical(name, dimension)
+        # The setting's type decides, not how the ends are written: a weight decay from 0 to 1 is not two values.
+        elif isinstance(getattr(TrainConfig(), name.removeprefix("train.")), int):
+            chosen[name] = trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
+        else:
+            chosen[name] = trial.suggest_float(name, float(dimension.low), float(dimension.high), log=dimension.log)
     return chosen

@@ -1,4 +1,4 @@
-"""Where studies are kept, safely for many processes: SQLite, PostgreSQL, or a journal in a shared folder."""
+"""Where studies are kept, safely for many processes: SQLite on one machine, PostgreSQL for several."""
 
 import contextlib
 import hashlib
@@ -9,9 +9,9 @@ from typing import Any
 
 import optuna
 import sqlalchemy
+from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+from optuna.storages import RDBStorage
 from sqlalchemy.pool import NullPool
 
 from kmed_bench.config import TuneConfig
@@ -19,14 +19,17 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.tracking.store import sqlite_file, without_password
 
-_JOURNAL = "journal:"
-# Claims take moments; a lock older than this was left by a process that died in one.
-_LOCK_GRACE_S = 120
 _BUSY_S = 60
 
 
 class StudyLock:
-    """Held while trials are claimed or counted; no two processes of any machine hold it at once."""
+    """The lock that guards every claim, count and change of a study's trials; one process at a time holds it.
+
+    It is the only guard. Optuna reads a trial's state and then changes it, which SQLite does not make atomic, so two
+    processes could both run one trial; and the number of slots, the study's MLflow run and the trials of dead
+    processes are read and changed in several transactions, which no database makes atomic by itself. The operating
+    system or the server frees the lock when its process dies.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -34,18 +37,17 @@ class StudyLock:
 
     def acquire(self) -> None:
         """Wait for the lock and take it."""
-        if self._url.startswith("postgresql"):
+        path = sqlite_file(self._url)
+        if path is None:
             self._release = _lock_database(self._url)
             return
-        path = storage_file(self._url)
-        assert path is not None  # open_storage refused every other kind
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = JournalFileOpenLock(f"{path}.study", grace_period=_LOCK_GRACE_S)
+        lock = FileLock(f"{path}.lock")
         lock.acquire()
         self._release = lock.release
 
     def release(self) -> None:
-        """Give the lock back; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         release, self._release = self._release, None
         if release is not None:
             release()
@@ -59,7 +61,7 @@ class StudyLock:
 
 
 def _lock_database(url: str) -> Callable[[], None]:
-    """Take PostgreSQL's advisory lock, which ends with its connection, also when the process dies."""
+    """Take PostgreSQL's advisory lock and return its release; it ends with the connection, even if the process dies."""
     key = int.from_bytes(hashlib.sha256(b"kmed-bench study").digest()[:7])
     try:
         connection = sqlalchemy.create_engine(url, poolclass=NullPool).connect()
@@ -69,50 +71,48 @@ def _lock_database(url: str) -> Callable[[], None]:
     return connection.close
 
 
-def storage_file(url: str) -> Path | None:
-    """Return the absolute path of a SQLite or journal storage; None for a server's."""
-    if url.startswith(_JOURNAL):
-        return Path(url.removeprefix(_JOURNAL)).absolute()
-    return sqlite_file(url)
-
-
 def check_storage(url: str, tracking_uri: str) -> None:
-    """Raise KmedError for a kind of storage that is not supported, or one that is MLflow's own file.
+    """Raise KmedError for an unsupported kind of storage, or for MLflow's own file.
 
     Raises
     ------
     KmedError
-        As said; the two programs lock and migrate a shared SQLite file against one another.
+        As above: on one SQLite file, the two programs' locks and migrations would collide.
     """
-    if not (url.startswith("postgresql") or storage_file(url)):
+    path = sqlite_file(url)
+    if path is None and not url.startswith("postgresql"):
+        raise KmedError(f"tune.storage is {without_password(url)!r}; it must be sqlite:///PATH or postgresql://…")
+    if path is not None and path == sqlite_file(tracking_uri):
         raise KmedError(
-            f"tune.storage is {without_password(url)!r}; it must be sqlite:///PATH, postgresql://…, or journal:PATH "
-            "for a folder that machines share."
-        )
-    if storage_file(url) is not None and storage_file(url) == sqlite_file(tracking_uri):
-        raise KmedError(
-            f"tune.storage and the MLflow store are the same file {storage_file(url)}; give Optuna its own, such as "
+            f"tune.storage and the MLflow store are the same file {path}; give Optuna its own, such as "
             "tune.storage=sqlite:///kmed-optuna.db."
         )
 
 
-def open_storage(config: TuneConfig) -> BaseStorage:
-    """Return the storage, its tables made where they are missing; call it while holding a ``StudyLock``.
+def open_storage(config: TuneConfig) -> RDBStorage:
+    """Return the storage, with its tables created if missing; call it while holding a `StudyLock`.
 
     Raises
     ------
     KmedError
         When it can't be reached or belongs to another Optuna release.
     """
-    url = config.storage
+    path = sqlite_file(config.storage)
+    url = config.storage if path is None else f"sqlite:///{path}"
+    arguments: dict[str, Any] = {} if path is None else {"connect_args": {"timeout": _BUSY_S}}
     try:
-        if url.startswith(_JOURNAL):
-            return JournalStorage(JournalFileBackend(str(storage_file(url))))
+        if path is not None and not path.exists():
+            _make_database(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna calls heartbeats that
-            return _open_database(config)
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna says so of heartbeats
+            return RDBStorage(
+                url,
+                engine_kwargs=arguments,
+                heartbeat_interval=config.heartbeat_s,
+                grace_period=2 * config.heartbeat_s,
+            )
     except Exception as error:  # drivers and Optuna each raise their own types here
-        raise _unusable(url, error) from error
+        raise _unusable(config.storage, error) from error
 
 
 def _unusable(url: str, error: Exception) -> KmedError:
@@ -123,50 +123,15 @@ def _unusable(url: str, error: Exception) -> KmedError:
     )
 
 
-def _open_database(config: TuneConfig) -> RDBStorage:
-    path = sqlite_file(config.storage)
-    url = config.storage if path is None else f"sqlite:///{path}"
-    arguments: dict[str, Any] = {} if path is None else {"connect_args": {"timeout": _BUSY_S}}
-    if path is not None and not path.exists():
-        _make_database(path)
-    storage = RDBStorage(
-        url,
-        engine_kwargs=arguments,
-        heartbeat_interval=config.heartbeat_s,
-        grace_period=2 * config.heartbeat_s,
-    )
-    if path is not None:
-        _begin_immediately(storage.engine)
-    return storage
-
-
 def _make_database(path: Path) -> None:
-    """Build the tables aside and link them into place: onlookers such as a dashboard never see half."""
+    """Create the tables in a temporary file and link it into place: readers such as a dashboard never see half."""
     with creating(path) as fresh:
         RDBStorage(f"sqlite:///{fresh}").engine.dispose()
 
 
-def _begin_immediately(engine: sqlalchemy.Engine) -> None:
-    """Let each transaction lock SQLite before it reads.
-
-    Optuna reads a trial's state and then changes it; SQLite knows no SELECT … FOR UPDATE, so two processes could
-    otherwise both find a trial waiting and both run it.
-    """
-
-    @sqlalchemy.event.listens_for(engine, "connect")
-    def _own_transactions(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-
-    @sqlalchemy.event.listens_for(engine, "begin")
-    def _begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    engine.dispose()  # connections made before know nothing of this
-
-
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's own lines off the terminal; what happens to a trial is said once, by us."""
+    """Silence Optuna's own log lines while the block runs; kmed-bench reports each trial itself."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kmed_bench.config import Config
 from kmed_bench.core.records import Confirmation, StudyRecord, StudyTrial
-from kmed_bench.tuning.study_queue import ERROR, PUBLISHED, RUN, retry_history
+from kmed_bench.tuning.study_queue import DEFAULT, ERROR, RUN, retry_history
 
 EPOCHS = "kmed.epochs"
 CONFIRMED = "kmed.confirmation"
@@ -23,12 +23,12 @@ _NAMES = {
 
 
 def read_study(study: optuna.Study, config: Config, size: str, *, synthetic: bool) -> StudyRecord:
-    """Return the study as it stands.
+    """Return the study in its current state.
 
     Parameters
     ----------
     synthetic : bool
-        Whether it trained on generated speech, of which the page then warns.
+        Whether it trained on generated speech, which the page then states.
     """
     trials = study.get_trials(deepcopy=False)
     repeated = {number for trial in trials for number in retry_history(trial)}
@@ -43,12 +43,12 @@ def read_study(study: optuna.Study, config: Config, size: str, *, synthetic: boo
         trials=tuple(_read_trial(trial, lost=trial.number in repeated) for trial in trials),
         synthetic=synthetic,
     )
-    found: dict[str, Any] = json.loads(study.user_attrs.get(CONFIRMED) or "{}")
-    best = record.best()
-    # What was confirmed is one trial; where a later one is better, nothing is known of that one yet.
-    if best is not None and found and found.pop("trial", None) == best.number:
-        return dataclasses.replace(record, confirmation=_read_confirmation(found))
-    return record
+    stored, best = study.user_attrs.get(CONFIRMED), record.best()
+    if stored is None or best is None:
+        return record
+    trial, confirmation = _read_confirmation(stored)
+    # A confirmation is of one trial: if a later trial is better, that one is not confirmed.
+    return dataclasses.replace(record, confirmation=confirmation) if trial == best.number else record
 
 
 def _read_trial(trial: FrozenTrial, *, lost: bool) -> StudyTrial:
@@ -56,7 +56,7 @@ def _read_trial(trial: FrozenTrial, *, lost: bool) -> StudyTrial:
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
         values = [trial.intermediate_values[max(trial.intermediate_values)]]
     history = retry_history(trial)
-    # A trial that waits for its retry has the lost one's epochs among its attributes still.
+    # A queued retry still has the lost trial's epochs among its attributes.
     begun = trial.state != TrialState.WAITING
     return StudyTrial(
         number=trial.number,
@@ -65,13 +65,19 @@ def _read_trial(trial: FrozenTrial, *, lost: bool) -> StudyTrial:
         cer=values[0] if values else None,
         seconds_per_clip=values[1] if len(values) > 1 else None,
         epochs=int(trial.user_attrs.get(EPOCHS, 0)) if begun else 0,
-        is_published=bool(trial.user_attrs.get(PUBLISHED)),
+        is_default=bool(trial.user_attrs.get(DEFAULT)),
         retry_of=history[-1] if history else None,
         reason=str(trial.user_attrs.get(ERROR, "")),
         run_id=str(trial.user_attrs.get(RUN, "")) if begun else "",
     )
 
 
-def _read_confirmation(found: dict[str, Any]) -> Confirmation:
-    by_seed: dict[str, Any] = {key: tuple(found.pop(key)) for key in ("seeds", "published", "best")}
-    return Confirmation(**by_seed, **found)
+def write_confirmation(study: optuna.Study, trial: int, confirmation: Confirmation) -> None:
+    """Store a confirmation, and the number of the trial that it is of, in the study."""
+    study.set_user_attr(CONFIRMED, json.dumps({"trial": trial, **dataclasses.asdict(confirmation)}))
+
+
+def _read_confirmation(stored: str) -> tuple[int, Confirmation]:
+    fields = json.loads(stored)
+    by_seed: dict[str, Any] = {key: tuple(fields.pop(key)) for key in ("seeds", "default", "best")}
+    return fields.pop("trial"), Confirmation(**by_seed, **fields)

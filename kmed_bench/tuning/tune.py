@@ -20,12 +20,12 @@ from kmed_bench.tuning.storage import quiet_optuna
 
 @dataclasses.dataclass(frozen=True)
 class StudyOutcome:
-    """What a study left behind.
+    """Results of a study.
 
     Attributes
     ----------
     profile : Path or None
-        ``best.yaml``; None where no trial is complete.
+        ``best.yaml``; None if no trial is complete.
     """
 
     record: StudyRecord
@@ -45,15 +45,15 @@ def tune(
     confirm: tuple[int, ...] = (),
     code_version: str,
 ) -> StudyOutcome:
-    """Run or join a study and return what it came to; everything is written under ``out``.
+    """Run or join a study and return its results; all files are written under ``out``.
 
     Parameters
     ----------
     name : str, optional
-        Of the study; None: made of the size and of what makes its trials comparable, so that the same command
-        goes on with the same study.
+        Name of the study; None derives it from the size and everything that makes trials comparable, so the same
+        command continues the same study.
     confirm : tuple of int
-        Seeds with which the published and the best settings are trained anew and compared.
+        Seeds with which the default and the best settings are trained again and compared.
 
     Raises
     ------
@@ -75,8 +75,8 @@ def tune(
 
 
 def write_outcome(search: Search, out: Path) -> StudyOutcome:
-    """Return what the study came to, after writing its page and, where there is a best trial, ``best.yaml``."""
-    with search.queue.lock():  # several processes may end at once and write to one folder
+    """Return the study's results, after writing its page and, if there is a best trial, ``best.yaml``."""
+    with search.queue.lock():  # several processes may end at once and write to the same folder
         record = search.record()
         report = write_study(record, draw_study(search.queue.study), out)
         profile = _write_profile(search, record, out / "best.yaml")
@@ -90,11 +90,11 @@ def _write_profile(search: Search, record: StudyRecord, path: Path) -> Path | No
     best = record.best()
     if best is None:
         return None
-    # Where studies and runs are kept belongs to a machine, not to a recipe.
+    # Storage locations belong to a machine, not to a recipe.
     tree = yaml.safe_load(to_yaml(adjust(search.config, best.params)))
     kept = {key: value for key, value in tree.items() if key not in ("tune", "tracking")}
     kept["data"]["source"] = kept["model"]["weights"] = None
-    # The split that was searched on, so that `run` draws the same one: its test part chose nothing.
+    # The settings of the split that was searched on: `run` draws the same one, whose test part chose nothing.
     drawn = search.split.report.get("config", {})
     kept["split"] |= {key: value for key, value in drawn.items() if key in kept["split"]}
     head = f"# kmed-bench run --profile {path.name}\n# Trial {best.number} of study {record.name}.\n"

@@ -1,5 +1,7 @@
 """Models of other runtimes: recognised, opened, told what to do, decoded."""
 
+import contextlib
+import dataclasses
 import json
 import shutil
 import sys
@@ -8,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 from exported import export_all
+from whisper.model import Whisper
 
 from kmed_bench.asr.decoding.decode import predict_part
 from kmed_bench.asr.features.store import build_features
+from kmed_bench.asr.model.tokenizer import N_VOCAB
 from kmed_bench.asr.model.weights import load_weights
-from kmed_bench.asr.runtimes.backends import (
-    FasterWhisperRuntime,
-    TransformersRuntime,
-    detect_kind,
-    open_folder,
-    predict_samples,
-)
+from kmed_bench.asr.runtimes import backend as backend_module
+from kmed_bench.asr.runtimes.faster_whisper import FasterWhisperBackend
+from kmed_bench.asr.runtimes.formats import detect_format, open_folder
+from kmed_bench.asr.runtimes.own import OwnBackend
+from kmed_bench.asr.runtimes.transformers import TransformersBackend
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
 
@@ -43,7 +45,7 @@ def own(model, tone_part, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["openai", "hf", "ct2"])
 def test_a_folder_is_known_by_its_files(folders, kind):
-    assert detect_kind(folders[kind]) == kind
+    assert detect_format(folders[kind]) == kind
 
 
 @pytest.mark.parametrize(
@@ -61,13 +63,13 @@ def test_other_folders_are_refused(tmp_path, files, said):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(KmedError, match=said):
-        detect_kind(tmp_path)
+        detect_format(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["openai", "hf"])
 def test_the_same_weights_write_the_same_text(folders, own, tone_part, kind):
-    runtime = open_folder(folders[kind], CONFIG)
-    found = predict_samples(runtime, tone_part.iloc[::-1])
+    backend = open_folder(folders[kind], CONFIG)
+    found = backend.decode(tone_part.iloc[::-1])
     assert [p.utterance_id for p in found] == tone_part["utterance_id"].tolist()[::-1]
     assert [p.hypothesis for p in found[::-1]] == [p.hypothesis for p in own]
     assert [p.reference for p in found[::-1]] == tone_part["text"].tolist()
@@ -76,11 +78,11 @@ def test_the_same_weights_write_the_same_text(folders, own, tone_part, kind):
 
 
 def test_faster_whisper_decodes_every_clip(folders, tone_part):
-    runtime = open_folder(folders["ct2"], CONFIG)
-    found = predict_samples(runtime, tone_part)
+    backend = open_folder(folders["ct2"], CONFIG)
+    found = backend.decode(tone_part)
     assert [p.utterance_id for p in found] == tone_part["utterance_id"].tolist()
     assert any(p.hypothesis for p in found)
-    about = runtime.describe()
+    about = backend.describe()
     assert about["name"] == "faster-whisper"
     assert about["audio_context"] == "full"
     expected = {"beam_size": 1, "temperature": 0.0, "without_timestamps": True, "vad_filter": False}
@@ -101,20 +103,44 @@ def test_parameters_are_those_of_the_model(folders, model):
     assert open_folder(folders["ct2"], CONFIG).parameters == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_first_batch_is_decoded_untimed_first(folders, tone_part):
-    runtime = open_folder(folders["hf"], CONFIG)
+def test_the_first_batch_is_decoded_untimed_first(folders, tone_part, monkeypatch):
+    backend = open_folder(folders["hf"], CONFIG)
     sizes: list[int] = []
-    whole = runtime.transcribe
+    whole = backend.transcribe
 
     def counted(clips):
         sizes.append(len(clips))
         return whole(clips)
 
-    runtime.transcribe = counted
     ticks: list[tuple[int, int]] = []
-    predict_samples(runtime, tone_part, progress=lambda done, total: ticks.append((done, total)))
+
+    @contextlib.contextmanager
+    def track(label):
+        assert label == "Decoding by transformers"
+        yield lambda done, total: ticks.append((done, total))
+
+    backend.transcribe = counted
+    monkeypatch.setattr(backend_module, "track", track)
+    backend.decode(tone_part)
     assert sizes == [5, 5, 5, 2]
     assert ticks == [(5, 12), (10, 12), (12, 12)]
+
+
+def test_our_own_backend_is_our_own_decoding(model, own, tone_part, tmp_path, monkeypatch):
+    monkeypatch.setenv("KMED_CACHE", str(tmp_path))
+    backend = OwnBackend(model, CONFIG, "tiny.pt", model_bytes=7)
+    predictions = backend.decode(tone_part.iloc[::-1])
+    assert [p.hypothesis for p in predictions] == [p.hypothesis for p in own[::-1]]
+    assert [p.utterance_id for p in predictions] == tone_part["utterance_id"].tolist()[::-1]
+    assert (backend.parameters, backend.model_bytes) == (sum(p.numel() for p in model.parameters()), 7)
+    assert backend.describe()["settings"]["batch_size"] == 5
+
+
+@pytest.mark.parametrize("other", [{"n_vocab": N_VOCAB - 1}, {"n_mels": 128}])
+def test_our_own_backend_refuses_other_vocabularies_and_mel_bands(model, other):
+    english = Whisper(dataclasses.replace(model.dims, **other))
+    with pytest.raises(KmedError, match=r"small\.en has \d+ tokens and \d+ mel bands"):
+        OwnBackend(english, CONFIG, "small.en")
 
 
 def test_what_old_fine_tunings_leave_behind_is_mended_and_told(folders, own, tone_part, tmp_path):
@@ -125,23 +151,23 @@ def test_what_old_fine_tunings_leave_behind_is_mended_and_told(folders, own, ton
         del settings[name]
     settings["forced_decoder_ids"] = [[1, 50259], [2, 50358]]
     (old / "generation_config.json").write_text(json.dumps(settings))
-    runtime = TransformersRuntime(old, CONFIG)
-    assert runtime.settings["removed"] == "forced_decoder_ids"
-    assert "language and task tokens" in runtime.settings["added"]
-    assert runtime.settings["language"] == "ko"
-    assert [p.hypothesis for p in predict_samples(runtime, tone_part)] == [p.hypothesis for p in own]
+    backend = TransformersBackend(old, CONFIG)
+    assert backend.settings["removed"] == "forced_decoder_ids"
+    assert "language and task tokens" in backend.settings["added"]
+    assert backend.settings["language"] == "ko"
+    assert [p.hypothesis for p in backend.decode(tone_part)] == [p.hypothesis for p in own]
 
 
 def test_a_folder_without_tokenizer_is_refused_with_the_remedy(folders, tmp_path):
     bare = shutil.copytree(folders["ct2"], tmp_path / "ct2")
     (bare / "tokenizer.json").unlink()
     with pytest.raises(KmedError, match=r"lacks tokenizer\.json"):
-        FasterWhisperRuntime(bare, CONFIG)
+        FasterWhisperBackend(bare, CONFIG)
     bare = shutil.copytree(folders["hf"], tmp_path / "hf")
     for path in bare.glob("*token*"):
         path.unlink()
     with pytest.raises(KmedError, match="save the processor"):
-        TransformersRuntime(bare, CONFIG)
+        TransformersBackend(bare, CONFIG)
 
 
 def test_damaged_weights_are_refused(folders, tmp_path):
@@ -161,7 +187,7 @@ def test_a_missing_library_names_the_extra(folders, monkeypatch, kind, library):
 
 
 def test_a_clip_beyond_the_window_is_cut_as_in_our_own_decoding(folders):
-    runtime = open_folder(folders["ct2"], CONFIG)
+    backend = open_folder(folders["ct2"], CONFIG)
     torch.manual_seed(0)
     noise = (0.1 * np.random.default_rng(0).standard_normal(16_000 * 30)).astype(np.float32)
-    assert len(runtime.transcribe([noise])) == 1
+    assert len(backend.transcribe([noise])) == 1

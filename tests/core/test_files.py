@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what a JSON file says of itself."""
+"""Files written whole or not at all, JSON, and lines of JSON."""
 
 import hashlib
 import os
@@ -12,16 +12,13 @@ import pytest
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import (
-    check_format,
     creating,
-    read_format,
     read_json,
     read_json_lines,
     remove_leftovers,
     replacing,
     replacing_folder,
     sha256_of,
-    write_json,
     write_text_atomically,
 )
 
@@ -159,33 +156,3 @@ def test_lines_have_their_place(tmp_path):
         path.write_text('{"a": 1}\n' + value, encoding="utf-8")
         with pytest.raises(KmedError, match=r"line 2 is not a JSON object but .*; write one object per utterance"):
             list(read_json_lines(path))
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ([], r"f\.json is not a thing: it holds a list, not an object; do this"),
-        (None, "it holds a NoneType"),
-        ({}, "its format is None; do this"),
-        ({"format": "other", "version": 1}, "its format is 'other'"),
-        ({"format": 2}, "its format is 2"),
-        ({"format": "thing"}, "a thing of version None, and this kmed-bench reads versions 1 to 2; update"),
-        ({"format": "thing", "version": 3}, "of version 3"),
-        ({"format": "thing", "version": 0}, "of version 0"),
-        ({"format": "thing", "version": "1"}, "of version '1'"),
-    ],
-)
-def test_another_format_is_refused_with_the_remedy(tmp_path, value, message):
-    write_json(tmp_path / "f.json", value)
-    with pytest.raises(KmedError, match=message):
-        read_format(tmp_path / "f.json", "thing", 2, "do this")
-
-
-def test_older_versions_and_files_without_a_format_are_read(tmp_path):
-    for version in (1, 2):
-        value = {"format": "thing", "version": version, "a": 1}
-        write_json(tmp_path / "f.json", value)
-        assert read_format(tmp_path / "f.json", "thing", 2, "do this") == value
-    assert check_format({"a": 1}, "run 7", "thing", 2, "do this", unmarked=True) == {"a": 1}
-    with pytest.raises(KmedError, match="run 7 is not a thing: its format is 'x'"):
-        check_format({"format": "x"}, "run 7", "thing", 2, "do this", unmarked=True)

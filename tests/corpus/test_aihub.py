@@ -67,7 +67,7 @@ def test_numbers_as_text_or_numbers_and_byte_order_marks(mark: bytes, seconds: A
     assert (found.stated_s, found.stated_hz, found.reason) == (2.5, 16000, "")
 
 
-@pytest.mark.parametrize("value", ["unknown", None, [], {}, "", "00:02", True])
+@pytest.mark.parametrize("value", ["unknown", None, [], {}, "", "00:02", True, 10**400])
 def test_unreadable_numbers_are_not_compared(value: Any) -> None:
     found = read(tree(seconds=value, rate=value if value is not True else "x"))
     assert found.reason == ""
@@ -135,7 +135,12 @@ def test_a_renamed_file_is_read_by_its_label() -> None:
     whole["파일정보"]["FileName"] = f"{STEM}.wav"
     found = read(whole, "clip-0001")
     assert (found.reason, found.speaker_id, found.role) == ("", "PA_0322", "patient")
-    assert read(tree(), "clip-0001").reason == "label_incomplete"
+    for nobody in (tree(), {**tree(), "화자정보": None}, tree() | {"화자정보": {}}):
+        lost = read(nobody, "clip-0001")
+        assert (lost.reason, lost.speaker_id, lost.role) == ("label_incomplete", "", "")
+        assert lost.detail == "neither its name nor FileName says who speaks, and in which role"
+    assert read(tree(), stem("XX_0001", codes="07-F-08-C")).detail == lost.detail
+    assert read(tree(""), "clip-0001").detail == lost.detail
 
 
 BROKEN = {
@@ -146,6 +151,7 @@ BROKEN = {
     "UTF-16": (json.dumps(tree(), ensure_ascii=False).encode("utf-16"), "label_unreadable"),
     "a list": (b"[1, 2]", "label_unreadable"),
     "nested too deeply": (b"[" * 100_000, "label_unreadable"),
+    "a number of absurd length": (label().replace(b'"1.0"', b"9" * 5000), "label_unreadable"),
     "half a character": (
         b'{"\xec\xa0\x84\xec\x82\xac\xec\xa0\x95\xeb\xb3\xb4": {"LabelText": "\\ud55c\\ud800"}}',
         None,

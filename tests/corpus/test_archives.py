@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kmed_bench.core.errors import KmedError
 from kmed_bench.corpus.archives.reader import AudioReader, refuse_name, sniff
 from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource, Span, join_pieces, whole_file
-from kmed_bench.corpus.archives.zips import read_directory, read_member
+from kmed_bench.corpus.archives.zips import check_member, read_directory, read_member
 
 NAME = "환자/PA_0001/가.wav"
 FILES = {NAME: wav(0.2), "b.wav": wav(0.1), "c.txt": b"", "folder/": b""}
@@ -187,6 +187,33 @@ def test_a_reader_is_shared_by_threads(places: dict[str, str]) -> None:
 def test_audio_that_is_gone_says_so(tmp_path: Path, places: dict[str, str], place: str, message: str) -> None:
     with AudioReader() as reader, pytest.raises(KmedError, match=message):
         reader.read(f"{tmp_path}/{place}")
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_is_whole_up_to_its_last_byte(tmp_path: Path, packing: int) -> None:
+    """Byte by byte around a member's ends: what the directory places in a gap is refused before it is read."""
+    data = make_zip({"a.wav": b"x", "b.wav": wav(0.05), "c.wav": b"x"}, packing=packing)
+    (tmp_path / "a.zip").write_bytes(data)
+    with ByteSource(whole_file(str(tmp_path / "a.zip"))) as source:
+        member = {member.name: member for member in read_directory(source)}["b.wav"]
+    end = member.start + 30 + member.packed  # the local header's name and extra field come in addition
+
+    def refusal(*spans: tuple[int, int]) -> str:
+        pieces = tuple(Span(first, last - first, str(tmp_path / "a.zip"), first) for first, last in spans)
+        with ByteSource(pieces) as source:
+            try:
+                check_member(source, member)
+            except ArchiveError as error:
+                return str(error)
+        return ""
+
+    gaps = [(first, first + 1) for first in range(member.start - 3, end + 3)] + [(member.start - 5, end + 5)]
+    found = {gap: refusal((0, gap[0]), (gap[1], len(data))) for gap in gaps}
+    inside = {gap for gap in gaps if gap[0] < end and gap[1] > member.start}
+    assert {gap for gap in gaps if "lies in a piece that is missing" in found[gap]} == inside
+    assert {gap for gap in gaps if found[gap]} == inside
+    assert "past the archive's end" in refusal((0, end - 1))
+    assert refusal((0, end)) == ""
 
 
 def test_a_missing_piece_costs_only_what_lies_in_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 import zipfile
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,10 +14,11 @@ import soundfile
 
 from kmed_bench.config import DataConfig
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.schema import REJECT_REASONS, WARNING_KINDS
-from kmed_bench.corpus.demo.demo import make_demo_corpus, read_sentences
+from kmed_bench.core.schema import RejectReason, WarningKind, read_manifest
+from kmed_bench.corpus.demo.demo import make_demo_corpus
 from kmed_bench.corpus.demo.demo_files import RATE_HZ
 from kmed_bench.corpus.demo.espeak import Voice, speak
+from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic, read_sentences
 from kmed_bench.corpus.ingest.manifest import ingest
 
 DEFAULT = {"speakers": 16, "sentences": 72, "seed": 208}
@@ -115,8 +116,8 @@ def test_names_follow_the_download(tree: tuple[Path, dict[str, Any]]) -> None:
 def test_counts_add_up(tree: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = tree
     assert summary["labels"] == summary["usable"] + sum(summary["rejected"].values())
-    assert set(summary["rejected"]) <= set(REJECT_REASONS)
-    assert set(summary["warnings"]) <= set(WARNING_KINDS)
+    assert set(summary["rejected"]) <= set(get_args(RejectReason))
+    assert set(summary["warnings"]) <= set(get_args(WarningKind))
     assert len(summary["rejected"]) >= 8
     assert summary["sentences"] == 72
     assert summary["speakers"] == 18
@@ -138,6 +139,10 @@ def test_ingest_finds_what_was_planted(
     for kind in ("rejected", "warnings"):
         planted = sum((Counter(summary["by_role"][role][kind]) for role in roles), Counter[str]())
         assert Counter({name: n for name, n in quality[kind].items() if n}) == planted
+    manifest = read_manifest(tmp_path / "out" / "manifest.parquet")
+    assert (is_synthetic(manifest), corpus_name(manifest)) == (True, "demo corpus (synthetic)")
+    manifest.loc[len(manifest) - 1, "text"] = "다른 문장"  # one recording, and it is no demo corpus
+    assert (is_synthetic(manifest), corpus_name(manifest)) == (False, "AI Hub 208")
 
 
 def test_groups_can_be_split_without_leaks(tree: tuple[Path, dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.config import DataConfig
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.schema import MANIFEST_COLUMNS, REJECT_REASONS, read_manifest
+from kmed_bench.core.schema import MANIFEST_COLUMNS, RejectReason, read_manifest
 from kmed_bench.corpus.archives.reader import AudioReader
 from kmed_bench.corpus.ingest import chunks
 from kmed_bench.corpus.ingest.manifest import KEPT_FOLDER, ingest, release_of
@@ -62,7 +62,7 @@ def run(root: Path, out: Path | None = None, **settings: Any) -> tuple[dict[str,
     assert quality["labels"] == quality["usable"] + sum(quality["rejected"].values())
     assert (len(manifest), len(rejects)) == (quality["usable"], sum(quality["rejected"].values()))
     assert rejects["reason"].value_counts().to_dict() == quality["rejected"]
-    assert set(rejects["reason"]) <= set(REJECT_REASONS)
+    assert set(rejects["reason"]) <= set(get_args(RejectReason))
     assert list(rejects.columns) == ["utterance_id", "path", "reason", "detail"]
     assert (rejects["detail"] != "").all()
     assert list(manifest.columns) == list(MANIFEST_COLUMNS)

@@ -8,6 +8,8 @@ import pytest
 from downloads import label, stem, tree, wav, write_tree
 
 from kmed_bench.config import DataConfig
+from kmed_bench.core.corpus_contracts import QUALITY
+from kmed_bench.core.errors import KmedError
 from kmed_bench.corpus.ingest.manifest import ingest
 
 # prompt, speaker, seconds, changes of the label
@@ -33,6 +35,15 @@ def quality(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     result = ingest([write_tree(root / "in", files)], root / "out", DataConfig())
     assert json.loads((root / "out" / "quality.json").read_text(encoding="utf-8")) == result
     return result
+
+
+def test_the_report_says_what_it_is(quality: dict[str, Any]) -> None:
+    assert (quality["format"], quality["version"]) == ("kmed-quality", 1)
+    assert QUALITY.check(quality, "quality.json") == quality
+    older = {key: value for key, value in quality.items() if key not in ("format", "version")}
+    assert QUALITY.check(older, "quality.json") == older
+    with pytest.raises(KmedError, match="run 7 has version 2 of kmed-quality"):
+        QUALITY.check({**quality, "version": 2}, "run 7")
 
 
 def test_counts(quality: dict[str, Any]) -> None:

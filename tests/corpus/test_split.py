@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.config import DataConfig, SplitConfig
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import write_json
 from kmed_bench.core.schema import MANIFEST_COLUMNS, PARTS
 from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.corpus.splitting.leakage import count_leaks, split_digest
@@ -145,7 +146,7 @@ def test_hash_randomisation_does_not_matter() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=root,
-        env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(root / "tests")},
+        env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
         check=True,
@@ -282,6 +283,23 @@ def test_written_parts_read_back(tmp_path: Path) -> None:
     assert back.report == report
     for part in PARTS:
         pd.testing.assert_frame_equal(back.parts[part], split.parts[part])
+
+
+def test_a_split_says_what_it_is_and_older_ones_are_read(tmp_path: Path) -> None:
+    split = split_manifest(block_manifest(), SplitConfig(train=84, valid=28, test=28, by=("gender",)))
+    report = write_split(split, tmp_path)
+    assert (report["format"], report["version"]) == ("kmed-split", 1)
+    older = {key: value for key, value in report.items() if key not in ("format", "version")}
+    write_json(tmp_path / "split.json", older)
+    for part in PARTS:
+        split.parts[part].to_parquet(tmp_path / f"{part}.parquet", index=False)
+    assert read_split(tmp_path).report == older
+    write_json(tmp_path / "split.json", {**report, "version": 2})
+    with pytest.raises(KmedError, match="has version 2 of kmed-split, and this release reads up to 1; install"):
+        read_split(tmp_path)
+    write_json(tmp_path / "split.json", [1])
+    with pytest.raises(KmedError, match=r"split\.json holds a list and not a JSON object; make the split again"):
+        read_split(tmp_path)
 
 
 def test_leaks_are_counted_in_the_written_files(tmp_path: Path) -> None:

@@ -66,9 +66,24 @@ def test_a_copy_without_a_part_and_other_files_are_refused(tmp_path: Path) -> No
     without = manifest[~manifest["utterance_id"].isin(split.parts["test"]["utterance_id"])]
     with pytest.raises(KmedError, match=r"lacks 28 of the 140 .* none is left for test"):
         apply_frozen(path, without)
-    write_json(path, {"parts": {}})
-    with pytest.raises(KmedError, match="is not a frozen split"):
+    frozen = read_json(path)
+    for other in ({"parts": {}}, [], {**frozen, "format": "kmed-bench frozen split 2"}, {**frozen, "format": 1}):
+        write_json(path, other)
+        with pytest.raises(
+            KmedError, match=r"(holds a list|has format|has version 0 of kmed-frozen-split).* export one with"
+        ):
+            apply_frozen(path, manifest)
+    write_json(path, {**frozen, "version": 2})
+    with pytest.raises(KmedError, match="has version 2 of kmed-frozen-split, and this release reads up to 1"):
         apply_frozen(path, manifest)
+
+
+def test_a_frozen_split_with_the_version_in_its_format_is_read(tmp_path: Path) -> None:
+    split = split_manifest(block_manifest(), CONFIG)
+    older = {**freeze_split(split, tmp_path / "ids.json"), "format": "kmed-bench frozen split 1"}
+    del older["version"]
+    write_json(tmp_path / "ids.json", older)
+    assert apply_frozen(tmp_path / "ids.json", block_manifest()).sha256 == split.sha256
 
 
 def test_label_hashes_see_through_unicode_forms_and_spaces() -> None:

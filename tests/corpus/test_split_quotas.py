@@ -14,8 +14,10 @@ from kmed_bench.corpus.splitting.quotas import (
     build_strata,
     can_cover,
     choose_counts,
+    count_members,
     largest_remainder,
     merge_thin,
+    share_out,
 )
 
 
@@ -74,11 +76,11 @@ def test_covering_by_whole_speakers(loads: list[int], needs: list[int], covered:
     assert can_cover(np.array(loads, dtype=np.int64), needs) is covered
 
 
-def make_strata(cells: list[tuple[int, ...]], sizes: list[int]) -> Strata:
+def make_strata(cells: list[tuple[int, ...]], sizes: list[int], smallest: int | None = None) -> Strata:
     table = pd.DataFrame(
         [(f"{a}", f"{b}") for (a, b), n in zip(cells, sizes, strict=True) for _ in range(n)], columns=["age", "gender"]
     )
-    return build_strata(table, ("age", "gender"), (len(table), len(table), len(table)), ())
+    return build_strata(table, ("age", "gender"), (smallest or len(table),) * 3, ())
 
 
 CELLS = list(itertools.product(range(3), range(2)))
@@ -130,3 +132,30 @@ def nearest(strata: Strata, available: Counts, n: int) -> int:
             best = cost if best is None else min(best, cost)
     assert best is not None
     return best
+
+
+def cost(strata: Strata, take: Counts, n: int) -> tuple[int, ...]:
+    """Return the squared deviations from the quotas of strata, of single values, and of cells."""
+    levels = (strata.member, strata.value, np.arange(len(take))[:, None])
+    gaps = (count_members(member, take) - share_out(member, strata.size, n) for member in levels)
+    return tuple(int((gap**2).sum()) for gap in gaps)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape", "smallest", "available", "n"),
+    [
+        ([0, 0, 0, 1, 2, 7], (3, 2), 2, [1, 2, 0], 2),
+        ([0, 4, 2, 4], (2, 2), 1, [4, 2, 4], 1),
+        ([2, 5, 7, 0], (2, 2), 1, [2, 5, 3], 8),
+        ([2, 8, 0, 7], (2, 2), 1, [2, 1, 7], 6),
+        # Nothing but the cells' own shares can still be improved.
+        ([0, 8, 2, 1, 2, 3, 8, 3, 1], (3, 3), 3, [7, 2, 1, 2, 3, 7, 0, 1], 17),
+    ],
+)
+def test_quotas_come_before_values_and_values_before_cells(
+    sizes: list[int], shape: tuple[int, int], smallest: int, available: list[int], n: int
+) -> None:
+    strata = make_strata(list(itertools.product(*map(range, shape))), sizes, smallest)
+    take = choose_counts(strata, np.array(available, dtype=np.int64), n)
+    every = itertools.product(*(range(there + 1) for there in available))
+    assert cost(strata, take, n) == min(cost(strata, np.array(other), n) for other in every if sum(other) == n)

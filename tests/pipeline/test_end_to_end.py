@@ -117,6 +117,16 @@ def test_sizes_out_of_reach_are_named_with_the_remedy(runs, bench):
         assert f"Skipped {size}" in bench.done.stdout
 
 
+def test_the_log_file_tells_the_course_without_speech_or_folders(bench, runs):
+    text = (bench.results / "kmed-bench.log").read_text(encoding="utf-8")
+    assert re.search(r"INFO kmed_bench\.pipeline\.trainer: base, seed 0: epoch 1 of 1, train loss \d", text)
+    assert "DEBUG kmed_bench.corpus.ingest.chunks: label: read" in text
+    lines = (bench.results / "base" / "seed0" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    for row in map(json.loads, lines):
+        assert not any(row[name] in text for name in ("utterance_id", "reference", "hypothesis") if len(row[name]) > 3)
+    assert str(bench.folder) not in text
+
+
 def test_the_run_ends_with_the_report_and_the_ui_command(bench):
     report = re.search(r"^Report: (.+)$", bench.done.stdout, flags=re.MULTILINE)
     assert report

@@ -13,7 +13,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
 from kmed_bench.core.predictions import read_predictions, write_predictions
 from kmed_bench.pipeline.evaluate import evaluate_model
-from kmed_bench.pipeline.systems import open_system
+from kmed_bench.pipeline.models import open_backend
 
 SETTINGS = {"eval.max_new_tokens": 8, "eval.batch_size": 3}
 WORDS = ["--eval.max_new_tokens", "8", "--eval.batch_size", "3"]
@@ -115,23 +115,23 @@ def test_a_benchmark_package_is_a_baseline_too(evaluated, tiny_checkpoint, split
 def test_a_model_that_is_not_there_is_named(tmp_path):
     config = load_config("sound")
     with pytest.raises(KmedError, match="does not exist; give a size"):
-        open_system(config, str(tmp_path / "nowhere"))
+        open_backend(config, str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(KmedError, match="no model"):
-        open_system(config, str(tmp_path / "empty"))
+        open_backend(config, str(tmp_path / "empty"))
 
 
 def test_settings_of_our_own_decoding_are_told_where_they_do_not_apply(folders, caplog):
     config = load_config("sound", {"eval.audio_context": "dynamic", "eval.no_repeat_ngram_size": 8})
-    system = open_system(config, str(folders["hf"]))
+    backend = open_backend(config, str(folders["hf"]))
     said = caplog.text
     assert "eval.audio_context = dynamic" in said
     assert "eval.no_repeat_ngram_size = 8" in said
-    assert system.runtime["audio_context"] == "full"
+    assert backend.audio_context == "full"
 
 
 def test_an_english_hugging_face_model_is_not_told_a_language(folders, tmp_path):
-    from kmed_bench.asr.runtimes.backends import TransformersRuntime
+    from kmed_bench.asr.runtimes.transformers import TransformersBackend
 
     english = shutil.copytree(folders["hf"], tmp_path / "en")
     for name in ("config.json", "generation_config.json"):
@@ -141,4 +141,4 @@ def test_an_english_hugging_face_model_is_not_told_a_language(folders, tmp_path)
                 del settings[key]
             settings["is_multilingual"] = False
         (english / name).write_text(json.dumps(settings))
-    assert TransformersRuntime(english, EvalConfig()).settings["language"] is None
+    assert TransformersBackend(english, EvalConfig()).settings["language"] is None

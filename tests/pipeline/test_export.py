@@ -21,7 +21,7 @@ from kmed_bench.cli import main
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
-from kmed_bench.pipeline.export import MAX_DRIFT, Trial, decode_original, export_model, spread_clips
+from kmed_bench.pipeline.export import MAX_DRIFT, DriftCheck, decode_original, export_model, spread_clips
 
 CONFIG = EvalConfig(max_new_tokens=8)
 
@@ -128,26 +128,26 @@ def test_the_processor_hears_as_openai_whisper_hears(model):
 
 
 def test_an_openai_export_is_read_by_plain_load_model(model, tmp_path):
-    account = export_model(model, tmp_path / "out", "openai", CONFIG, about={"model": "base"})
+    record = export_model(model, tmp_path / "out", "openai", CONFIG, about={"model": "base"})
     loaded = whisper.load_model(str(tmp_path / "out" / "model.pt"), device="cpu")
     assert torch.equal(loaded.state_dict()["decoder.ln.weight"], model.state_dict()["decoder.ln.weight"])
-    assert account == read_json(tmp_path / "out" / "export.json")
-    assert account["model"] == "base"
-    assert account["drift"] is None
-    assert account["files"]["model.pt"]["bytes"] == (tmp_path / "out" / "model.pt").stat().st_size
+    assert record == read_json(tmp_path / "out" / "export.json")
+    assert record["model"] == "base"
+    assert record["drift"] is None
+    assert record["files"]["model.pt"]["bytes"] == (tmp_path / "out" / "model.pt").stat().st_size
 
 
 def test_int8_is_a_quarter_of_float32(model, tiny_checkpoint, tmp_path):
-    account = export_model(model, tmp_path / "int8", "ct2", CONFIG, quantization="int8")
-    assert {"tokenizer.json", "preprocessor_config.json", "vocabulary.json"} < set(account["files"])
+    record = export_model(model, tmp_path / "int8", "ct2", CONFIG, quantization="int8")
+    assert {"tokenizer.json", "preprocessor_config.json", "vocabulary.json"} < set(record["files"])
     whole = (export_all(tiny_checkpoint)["ct2"] / "model.bin").stat().st_size
-    assert 0.25 < account["files"]["model.bin"]["bytes"] / whole < 0.35
+    assert 0.25 < record["files"]["model.bin"]["bytes"] / whole < 0.35
 
 
 @pytest.mark.parametrize(
     ("fmt", "quantization", "bound", "said"),
     [
-        ("hf", "int8", None, "float32 alone"),
+        ("hf", "int8", None, "only in float32"),
         ("ct2", "int8", -1.0, "--max-drift"),
         ("hf", "float32", float("nan"), "nan"),
     ],
@@ -165,16 +165,16 @@ def test_spread_clips_covers_the_part(tone_part):
 
 def test_drift_is_measured_and_too_much_of_it_leaves_nothing(model, tone_part, tmp_path, cache):
     originals = decode_original(model, tone_part, CONFIG)
-    trial = Trial(part=tone_part, originals=originals, about={"part": "test"})
-    drift = export_model(model, tmp_path / "same", "hf", CONFIG, trial=trial, max_drift=0)["drift"]
+    check = DriftCheck(part=tone_part, originals=originals, about={"part": "test"})
+    drift = export_model(model, tmp_path / "same", "hf", CONFIG, check=check, max_drift=0)["drift"]
     assert drift["drift"] == 0
     assert drift["n_differing"] == 0
     assert drift["n_clips"] == 12
     assert drift["part"] == "test"
     better = [dataclasses.replace(p, hypothesis=p.reference) for p in originals]
-    wrong = dataclasses.replace(trial, originals=better)
+    wrong = dataclasses.replace(check, originals=better)
     with pytest.raises(KmedError, match=r"refused.*drift of"):
-        export_model(model, tmp_path / "drifted", "hf", CONFIG, trial=wrong)
+        export_model(model, tmp_path / "drifted", "hf", CONFIG, check=wrong)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "same"]
 
 
@@ -187,9 +187,9 @@ def test_the_command_measures_prints_and_refuses_a_second_time(
     printed = capsys.readouterr().out
     assert "Drift: +0.0000" in printed
     assert "0 of 3 transcripts differ" in printed
-    account = read_json(out / "export.json")
-    assert account["model"] == tiny_checkpoint.name
-    assert account["drift"]["split_sha256"] == read_json(split / "split.json")["sha256"]
+    record = read_json(out / "export.json")
+    assert record["model"] == tiny_checkpoint.name
+    assert record["drift"]["split_sha256"] == read_json(split / "split.json")["sha256"]
     assert main(words) == 2
     assert "exists already" in capsys.readouterr().err
     # From a Hugging Face folder back, without a split.
@@ -213,7 +213,7 @@ def test_an_existing_file_is_kept(model, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def base_trial(real_speech, tmp_path_factory):
+def base_check(real_speech, tmp_path_factory):
     """Sixty real clips and what our own decoding of Whisper base writes for them."""
     from kmed_bench.config import DataConfig
     from kmed_bench.core.schema import read_manifest
@@ -224,16 +224,16 @@ def base_trial(real_speech, tmp_path_factory):
     part = spread_clips(read_manifest(folder / "manifest.parquet"), 60)
     assert len(part) == 60
     base = load_weights(find_weights("base").path)
-    return base, Trial(part=part, originals=decode_original(base, part, EvalConfig()), about={})
+    return base, DriftCheck(part=part, originals=decode_original(base, part, EvalConfig()), about={})
 
 
 @pytest.mark.slow
 @pytest.mark.real_speech
 @pytest.mark.parametrize(("fmt", "quantization"), [("hf", "float32"), ("ct2", "float32"), ("ct2", "int8")])
-def test_base_is_the_same_model_elsewhere(base_trial, tmp_path, fmt, quantization):
-    base, trial = base_trial
-    account = export_model(base, tmp_path / "out", fmt, EvalConfig(), quantization=quantization, trial=trial)
-    drift = account["drift"]
+def test_base_is_the_same_model_elsewhere(base_check, tmp_path, fmt, quantization):
+    base, check = base_check
+    record = export_model(base, tmp_path / "out", fmt, EvalConfig(), quantization=quantization, check=check)
+    drift = record["drift"]
     assert drift["n_clips"] == 60
     assert abs(drift["drift"]) <= MAX_DRIFT[quantization]
     assert 0.05 < drift["cer_exported"] < 0.25, "the real model, on real speech"

@@ -79,9 +79,22 @@ def test_few_speakers_get_students_interval() -> None:
     assert gap_interval(given, other, draws=1, seed=0) == pytest.approx((-reach, reach))
 
 
-def test_bootstrap_equals_the_same_draws_one_by_one() -> None:
-    top, bottom = np.array([3.0, 1, 4, 1, 5, 9, 2]), np.array([30.0, 20, 30, 20, 30, 40, 20])
-    count = len(top)
+def test_two_speakers_are_enough_for_an_interval() -> None:
+    pair = sums([1, 3], [10, 10])
+    # ratio 0.2, standard error sqrt(2/1 * (1 + 1) / 400) for the residuals -1, 1; t(1) = 12.706205
+    reach = 12.706205 * 0.1
+    assert difference_interval(pair, draws=1, seed=0) == pytest.approx((0.2 - reach, 0.2 + reach))
+    assert rate_interval(pair, draws=1, seed=0) == pytest.approx(
+        (0.2 * np.exp(-reach / 0.2), 0.2 * np.exp(reach / 0.2))
+    )
+    reach = 12.706205 * np.sqrt(0.1**2 + 0.1**2)
+    assert gap_interval(pair, pair, draws=1, seed=0) == pytest.approx((-reach, reach))
+
+
+@pytest.mark.parametrize("count", [7, 5])
+def test_bootstrap_equals_the_same_draws_one_by_one(count: int) -> None:
+    """Of 5 speakers some draws hold only one, which has no standard error and does not count."""
+    top, bottom = np.array([3.0, 1, 4, 1, 5, 9, 2])[-count:], np.array([30.0, 20, 30, 20, 30, 40, 20])[-count:]
 
     def ratio_and_error(rows: npt.NDArray[np.int64]) -> tuple[float, float]:
         ratio = top[rows].sum() / bottom[rows].sum()
@@ -89,17 +102,37 @@ def test_bootstrap_equals_the_same_draws_one_by_one() -> None:
         return ratio, np.sqrt(count / (count - 1) * spread) / bottom[rows].sum()
 
     ratio, error = ratio_and_error(np.arange(count))
-    draws = np.random.default_rng(4).integers(0, count, size=(DRAWS, count))
+    draws = np.random.default_rng(4).integers(0, count, size=(4 * DRAWS, count))
+    several = [rows for rows in draws if len(set(rows)) > 1]
+    assert (len(several) < len(draws)) == (count == 5)
     rate, difference = [], []
-    for drawn, its_error in map(ratio_and_error, draws):
+    for drawn, its_error in map(ratio_and_error, several):
         rate.append((np.sqrt(drawn) - np.sqrt(ratio)) / (its_error / (2 * np.sqrt(drawn))))
         difference.append((drawn - ratio) / its_error)
     (low, high), (least, most) = np.quantile(rate, [0.975, 0.025]), np.quantile(difference, [0.975, 0.025])
     scale = error / (2 * np.sqrt(ratio))
-    expected = (np.sqrt(ratio) - low * scale) ** 2, (np.sqrt(ratio) - high * scale) ** 2
-    assert rate_interval(sums(top, bottom), draws=DRAWS, seed=4) == pytest.approx(expected)
+    bounds = (max(np.sqrt(ratio) - side * scale, 0) ** 2 for side in (low, high))
+    given = sums(top, bottom)
+    assert rate_interval(given, draws=4 * DRAWS, seed=4) == pytest.approx(tuple(bounds))
     expected = ratio - least * error, ratio - most * error
-    assert difference_interval(sums(top, bottom), draws=DRAWS, seed=4) == pytest.approx(expected)
+    assert difference_interval(given, draws=4 * DRAWS, seed=4) == pytest.approx(expected)
+
+
+def test_intervals_agree_with_archs_studentised_bootstrap() -> None:
+    """Bounds by arch 8.0.0, ``IIDBootstrap(seed=default_rng(1)).conf_int(reps=20_000, method="studentized")``.
+
+    Its scale is the standard deviation of the draws, which for n speakers is sqrt((n - 1) / n) of the standard error
+    here; its rate is the square of an interval of the root.
+    """
+    bottom = [191, 140, 149, 183, 132, 164, 173, 76, 48, 88, 85, 179, 186, 40, 119, 171, 61, 167, 59, 114]
+    moved = sums([10, 3, 2, -9, -7, -7, 4, 1, -2, 2, -2, -6, 16, 0, 2, 3, -3, 3, 13, -5], bottom)
+    made = sums([24, 19, 20, 9, 8, 5, 12, 14, 2, 1, 7, 24, 11, 9, 8, 13, 2, 10, 8, 15], bottom)
+    scale = np.sqrt(20 / 19)
+    reach = [bound - moved.ratio for bound in difference_interval(moved, draws=20_000, seed=1) or ()]
+    assert reach == pytest.approx([scale * (bound - moved.ratio) for bound in (-0.0148205, 0.0345135)], rel=0.005)
+    root = np.sqrt(made.ratio)
+    reach = [np.sqrt(bound) - root for bound in rate_interval(made, draws=20_000, seed=1) or ()]
+    assert reach == pytest.approx([scale * (np.sqrt(bound) - root) for bound in (0.06831135, 0.10945675)], rel=0.005)
 
 
 def test_an_interval_narrows_with_speakers() -> None:

@@ -330,6 +330,21 @@ SIGNS: list[tuple[str, str, float, tuple[str, ...]]] = [
 ]
 
 
+# Texts at the limits of each sign.
+SIGNS += [
+    ("배가아파요", "가나" * 7 + "가", 9.0, ("loop",)),  # 12 n-grams of 4 characters, 2 of them distinct
+    ("배가아파요", "가나" * 7, 9.0, ()),  # 11 n-grams are too few
+    ("배가아파요", "가나다라마바" + "가나다라마바" + "가나다", 9.0, ()),  # 12 n-grams, 6 distinct: half is no loop
+    ("배가아파요", "가나다라마" * 3, 9.0, ("loop",)),  # 12 n-grams, 5 distinct
+    ("배가아파요", "가나다라마바사아자차", 0.6, ("rate",)),
+    ("배가아파요", "가나다라마바사아자", 0.1, ()),  # 9 characters are too few
+    ("배가아파요", "가나다라마바사아자차카타파하거", 1.0, ()),  # 15 a second is not above 15
+    ("가나다라마바사아자차", "가나다라마바사아자카", 0.1, ()),  # the speaker was as fast
+    ("배가아파요", 2 * "".join(chr(0xAC00 + 28 * (37 * n % 399)) for n in range(100)), 60.0, ("loop",)),  # compression
+    ("배가아파요", 2 * "".join(chr(0xAC00 + 28 * (37 * n % 399)) for n in range(20)), 60.0, ()),  # too short for it
+]
+
+
 @pytest.mark.parametrize(("reference", "hypothesis", "duration_s", "expected"), SIGNS)
 def test_signs_of_invention(reference: str, hypothesis: str, duration_s: float, expected: tuple[str, ...]) -> None:
     assert find_signs(reference, hypothesis, duration_s) == expected

@@ -12,7 +12,8 @@ from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.bootstrap import rate_interval, sum_by_speaker
 from kmed_bench.scoring.edits import token_text_cer
-from kmed_bench.scoring.measures import MEASURES
+from kmed_bench.scoring.groups import recall_by_category
+from kmed_bench.scoring.measures import MEASURES, TERM_COLUMNS
 
 OPTIONS = ScoringOptions(bootstrap_draws=200)
 AGES = ("20~29", "60~69", "over70", "N/A")
@@ -116,6 +117,20 @@ def test_terms_are_counted_by_category(predictions: list[Prediction]) -> None:
     }
     said, found = (sum(row[key] for row in terms.values()) for key in ("n_terms", "n_found"))
     assert scores["overall"]["term_recall"] == found / said
+
+
+def test_a_recalls_interval_stays_between_0_and_1() -> None:
+    """Two speakers who differ much: the interval of what they missed is wider than 0 to 1."""
+    found, said = [9, 1], [10, 10]
+    table = pd.DataFrame({"speaker_id": ["a", "b"]})
+    for top, bottom in TERM_COLUMNS.values():
+        table[top], table[bottom] = found, said
+    row = recall_by_category(table, OPTIONS)["drug"]
+    low, high = rate_interval(sum_by_speaker(["a", "b"], [1, 9], said), draws=1, seed=0) or (0, 0)
+    assert high > 1
+    assert (row["recall"], row["recall_low"], row["recall_high"]) == (0.5, 0.0, 1 - low)
+    assert 0.5 < row["recall_high"] < 1
+    assert (row["n_terms"], row["n_found"], row["n_missed"]) == (20, 10, 10)
 
 
 def test_elderly_gap_leaves_unknown_ages_out(predictions: list[Prediction]) -> None:

@@ -10,7 +10,7 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring import compare_predictions, score_predictions
 from kmed_bench.scoring.compare import compare_counts
 from kmed_bench.scoring.groups import score_counts
-from kmed_bench.scoring.package import hash_references, read_package, write_package
+from kmed_bench.scoring.package import COLUMNS, hash_references, read_package, write_package
 
 
 @pytest.fixture
@@ -72,6 +72,7 @@ def test_unfit_baselines_are_refused(
         ("version", 2, "version 2 of kmed-package, and this release reads 3 to 3; make the package again"),
         ("version", 9, "version 9 of kmed-package, and this release reads up to 3; install"),
         ("normaliser_version", "0", "normaliser_version '0'"),
+        ("columns", [*COLUMNS[1:], "bleu"], "differ in the counts bleu, utterance_id; install the release"),
         ("files_sha256", {"../x": "00"}, "no file name"),
         ("files_sha256", {"gone": "00"}, "missing from the package"),
         ("files_sha256", {"base": "00"}, "not what package.json says"),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmed_bench.corpus.demo.demo import read_sentences
+from kmed_bench.corpus.demo.sentences import read_sentences
 from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, find_terms, load_terms, match_terms
 
 NAMES = [term.name for term in load_terms()]

@@ -18,8 +18,9 @@ from kmed_bench.cli import main
 from kmed_bench.config import TrackingConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import BenchRecord, TrainRecord
-from kmed_bench.tracking.original.importing import HISTORY_METRICS, import_log, read_imported
-from kmed_bench.tracking.original.log_format import read_log, to_tree, write_log, write_original_log
+from kmed_bench.tracking.original.log_export import export_logs
+from kmed_bench.tracking.original.log_format import read_log, to_tree, write_log
+from kmed_bench.tracking.original.log_import import HISTORY_METRICS, import_log, read_imported
 from kmed_bench.tracking.runs import bench_run
 from kmed_bench.tracking.store import open_store
 
@@ -98,8 +99,8 @@ def test_a_log_round_trips_byte_for_byte(original, tmp_path):
         ("mata_data/batch_size", "4", "batch_size in mata_data .* '4'; it must be a whole number"),
         ("mata_data/epochs", True, "epochs in mata_data .* True"),
         ("mata_data/lr", 2, "lr in mata_data .* is 2; it must be a number between 0 and 1"),
-        ("mata_data/device", None, "device in mata_data .* is None; it must be a text"),
-        ("result_ver", {}, "holds no epoch in its 0 versions"),
+        ("mata_data/device", None, "device in mata_data .* is None; it must be text"),
+        ("result_ver", {}, "has no epoch in its 0 versions"),
         ("result_ver/first", {"time": None, "result": []}, "has the version 'first'"),
         ("result_ver/0", [], "version 0 of .* is a list, not an object"),
         ("result_ver/0", {"result": []}, "version 0 of .* lacks time"),
@@ -147,12 +148,12 @@ def test_a_log_that_was_continued_starts_where_it_says(tmp_path):
 
 def test_import_makes_labelled_runs_once(store, original, tmp_path):
     outcome = import_log(store, original, "kmed-bench")
-    assert outcome.made == ("imported-base-v0", "imported-base-v1")
-    assert outcome.left_out == {"2": "it holds no epochs"}
+    assert outcome.created == ("imported-base-v0", "imported-base-v1")
+    assert outcome.left_out == {"2": "it has no epochs"}
     # The same content in another layout is the same log.
     again = tmp_path / "copy.json"
     again.write_text(json.dumps(TREE, sort_keys=True))
-    assert import_log(store, again, "kmed-bench").known == outcome.made
+    assert import_log(store, again, "kmed-bench").present == outcome.created
     first, second = read_imported(store)
     assert (first.size, first.version, first.time_s) == ("base", 0, None)
     assert (second.version, second.time_s, second.file) == (1, 4 * 3600 + 38 * 60 + 7, "logging_base.json")
@@ -180,10 +181,10 @@ def test_a_persons_folder_is_no_param(store, tmp_path):
 
 
 def test_a_failing_import_leaves_nothing_and_a_killed_one_is_mended(store, original, monkeypatch):
-    from kmed_bench.tracking.original import importing as imported
+    from kmed_bench.tracking.original import log_import as imported
 
-    def fails_at_the_second(run, log, size, number, version, fill=imported._fill):
-        fill(run, log, size, number, version)
+    def fails_at_the_second(run, log, size, number, fill=imported._fill):
+        fill(run, log, size, number)
         if number == 1:
             raise OSError("disk full")
 
@@ -201,13 +202,13 @@ def test_a_failing_import_leaves_nothing_and_a_killed_one_is_mended(store, origi
     monkeypatch.undo()
     assert len(client.search_runs([place])) == 2
     assert read_imported(store) == []
-    assert len(import_log(store, original, "kmed-bench").made) == 2
+    assert len(import_log(store, original, "kmed-bench").created) == 2
     assert {run.info.status for run in client.search_runs([place])} == {"FINISHED"}
 
 
 def test_a_log_without_a_size_is_refused(store, tmp_path):
     path = write_original(tmp_path / "log.json", changed(**{"mata_data/model_name": "whisper-large"}))
-    with pytest.raises(KmedError, match=r"'whisper-large', which names no one size of tiny, base, small"):
+    with pytest.raises(KmedError, match=r"'whisper-large', which does not name exactly one size of tiny, base, small"):
         import_log(store, path, "kmed-bench")
 
 
@@ -270,7 +271,7 @@ def plot_as_published(path: Path) -> tuple[pd.DataFrame, list[Any]]:
 
 
 def test_the_originals_plotting_steps_run_on_our_export(tmp_path):
-    files, left_out = write_original_log(make_bench(make_train(1), make_train(0)), tmp_path)
+    files, left_out = export_logs(make_bench(make_train(1), make_train(0)), tmp_path)
     assert left_out == {}
     table, grids = plot_as_published(files["base"])
     assert len(table) == 2 * 3 * 4
@@ -288,7 +289,7 @@ def test_the_originals_plotting_steps_run_on_our_export(tmp_path):
 
 
 def test_an_export_says_what_its_figures_are(tmp_path):
-    files, _ = write_original_log(make_bench(make_train(0)), tmp_path)
+    files, _ = export_logs(make_bench(make_train(0)), tmp_path)
     log = read_log(files["base"])
     assert log.metadata["lr"] == 2e-5
     assert log.versions["0"].time == "01:30:01"
@@ -296,14 +297,14 @@ def test_an_export_says_what_its_figures_are(tmp_path):
     assert log.notes["kmed"]["versions"] == {"0": {"run_id": "r0", "seed": 0, "status": "FINISHED"}}
     assert to_tree(log) == json.loads(files["base"].read_text(encoding="utf-8"))
 
-    files, _ = write_original_log(make_bench(make_train(0, as_original=True)), tmp_path / "original")
+    files, _ = export_logs(make_bench(make_train(0, as_original=True)), tmp_path / "original")
     log = read_log(files["base"])
     assert log.versions["0"].epochs[0].valid_cer == pytest.approx(0.2)
     assert log.versions["0"].epochs[0].valid_loss == pytest.approx(0.1)
     assert log.notes["kmed"]["figures"]["valid_cer"].startswith("original/valid_cer_teacher_forced: teacher-forced")
     # One seed without these figures: no mixture under one name.
     mixed = make_bench(make_train(0, as_original=True), make_train(1))
-    files, _ = write_original_log(mixed, tmp_path / "mixed")
+    files, _ = export_logs(mixed, tmp_path / "mixed")
     assert read_log(files["base"]).notes["kmed"]["figures"]["valid_cer"].startswith("valid/cer:")
 
 
@@ -311,7 +312,7 @@ def test_an_export_leaves_out_unfinished_epochs_with_the_reason(tmp_path):
     cut = make_train(1)
     history = cut.history[~((cut.history["metric"] == "valid/cer") & (cut.history["step"] == 2))]
     bench = make_bench(make_train(0), TrainRecord(**{**vars(cut), "history": history}), make_train(2, epochs=0))
-    files, left_out = write_original_log(bench, tmp_path)
+    files, left_out = export_logs(bench, tmp_path)
     assert left_out == {
         "train-base-seed1": "epoch 2 and later: valid/cer was not logged",
         "train-base-seed2": "no epoch has finished",
@@ -320,7 +321,7 @@ def test_an_export_leaves_out_unfinished_epochs_with_the_reason(tmp_path):
 
 
 def test_our_own_export_is_not_imported_as_an_originals(store, tmp_path):
-    files, _ = write_original_log(make_bench(make_train(0)), tmp_path)
+    files, _ = export_logs(make_bench(make_train(0)), tmp_path)
     with pytest.raises(KmedError, match=r"was written by kmed-bench \(bench b1\)"):
         import_log(store, files["base"], "kmed-bench")
     assert read_imported(store) == []
@@ -331,11 +332,11 @@ def test_the_commands(tmp_path, store, original, capsys, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "bad.json").write_text("{}")
     assert main(["import-log", str(original)]) == 0
-    assert "2 runs made, 0 were there (kmed-bench)" in capsys.readouterr().out
+    assert "2 runs created, 0 present before (kmed-bench)" in capsys.readouterr().out
     assert main(["import-log", str(tmp_path / "bad.json"), str(original)]) == 1
     out, err = capsys.readouterr()
-    assert "0 runs made, 2 were there" in out
-    assert "Left out version 2: it holds no epochs" in out
+    assert "0 runs created, 2 present before" in out
+    assert "Left out version 2: it has no epochs" in out
     assert "bad.json lacks mata_data" in err
     assert main(["import-log", str(tmp_path / "bad.json")]) == 2
 
@@ -355,6 +356,6 @@ def test_the_commands(tmp_path, store, original, capsys, monkeypatch):
 
 
 def test_reading_and_writing_logs_needs_no_torch():
-    modules = "kmed_bench.tracking.original.importing, kmed_bench.commands.history"
+    modules = "kmed_bench.tracking.original.log_import, kmed_bench.commands.history"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -45,9 +45,9 @@ def text64(content: bytes) -> str:
 
 REFUSED = {
     "empty": ({"audio": b""}, r"Row 0, audio: it is empty \(0 bytes\)"),
-    "no audio": ({"audio": b"not audio at all"}, "no audio that soundfile reads"),
-    "cut header": ({"audio": noise()[:20]}, "no audio that soundfile reads"),
-    "header alone": ({"audio": noise()[:44]}, "holds no samples"),
+    "no audio": ({"audio": b"not audio at all"}, "not audio that soundfile can read"),
+    "cut header": ({"audio": noise()[:20]}, "not audio that soundfile can read"),
+    "header alone": ({"audio": noise()[:44]}, "has no samples"),
     "too many bytes": ({"audio": noise(40)}, r"has 1\.2 MiB, over the limit of 1; cut it"),
     "too many bytes in base64": ({"audio_base64": text64(noise(40))}, r"has 1\.2 MiB, over the limit of 1; cut it"),
     "too long": ({"audio": noise(121, kind="FLAC", rate_hz=2_000)}, "lasts 121 s, over the limit of 120 s"),
@@ -59,8 +59,8 @@ REFUSED = {
     "rate zero": ({"samples": [0.0], "rate_hz": 0}, "rate is 0 Hz"),
     "odd rate": ({"samples": [0.0] * 100, "rate_hz": 44_101}, "too little in common"),
     "stereo samples": ({"samples": [[0.0, 0.1]], "rate_hz": 16_000}, r"shape is \(1, 2\)"),
-    "words as samples": ({"samples": ["a", "b"], "rate_hz": 16_000}, "no numbers"),
-    "no samples": ({"samples": [], "rate_hz": 16_000}, "holds no samples"),
+    "words as samples": ({"samples": ["a", "b"], "rate_hz": 16_000}, "not numbers"),
+    "no samples": ({"samples": [], "rate_hz": 16_000}, "has no samples"),
     "not a number": ({"samples": [float("nan")], "rate_hz": 16_000}, "not finite"),
     "nothing": ({"rate_hz": 16_000}, "No column holds audio; give exactly one of audio, audio_base64, path, samples"),
     "none of its own": ({"audio": None, "path": None}, "Row 0 has none of them; give exactly one of audio"),

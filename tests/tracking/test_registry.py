@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -44,9 +45,17 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def _own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_store_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+
+
+@pytest.fixture
+def global_store(config: Config) -> Iterator[None]:
+    """The store as MLflow's global one, as in a user's notebook."""
+    mlflow.set_tracking_uri(config.tracking.uri)
+    yield
+    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +86,7 @@ def expected_text(checkpoint: Path, audio: bytes) -> str:
     return str(whisper.decode(model, mel, options).text)
 
 
+@pytest.mark.usefixtures("global_store")
 def test_the_version_says_what_it_is(registered: registry.ModelVersionInfo, config: Config) -> None:
     client = MlflowClient(tracking_uri=config.tracking.uri)
     version = client.get_model_version_by_alias("kmed-whisper-tiny", "challenger")
@@ -109,18 +119,36 @@ def test_the_version_says_what_it_is(registered: registry.ModelVersionInfo, conf
 
 
 def test_the_logged_model_has_its_figures_and_its_data(registered: registry.ModelVersionInfo, config: Config) -> None:
-    model = MlflowClient(tracking_uri=config.tracking.uri).get_logged_model(registered.model_id)
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    model = client.get_logged_model(registered.model_id)
     found = [(m.key, m.value, m.dataset_name, m.dataset_digest, m.run_id) for m in model.metrics]
     assert found == [("test/cer", 0.25, "AI Hub 208", SHA[:36], registered.run_id)]
     assert model.tags["kmed.split_sha256"] == SHA
-    run = mlflow.get_run(registered.run_id)
+    run = client.get_run(registered.run_id)
     assert [(output.model_id, output.step) for output in run.outputs.model_outputs] == [(registered.model_id, 3)]
 
 
-def test_every_kind_of_input_gives_the_evaluations_text(
-    registered: registry.ModelVersionInfo, checkpoint: Path, config: Config, tmp_path: Path
+@pytest.mark.parametrize("named", [None, "sqlite:///elsewhere.db"])
+def test_registering_leaves_mlflows_global_state_as_it_was(
+    checkpoint: Path, config: Config, named: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mlflow.set_tracking_uri(config.tracking.uri)
+    if named:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", named)
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as child:
+        registry.log_model(child, checkpoint, size="base")
+        statuses = [client.get_run(run.run_id).info.status for run in (bench, child)]
+        assert statuses == ["RUNNING", "RUNNING"]
+        assert mlflow.active_run() is None
+        assert mlflow.is_tracking_uri_set() == (named is not None)
+        assert os.environ.get("MLFLOW_TRACKING_URI") == named
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.usefixtures("global_store")
+def test_every_kind_of_input_gives_the_evaluations_text(
+    registered: registry.ModelVersionInfo, checkpoint: Path, tmp_path: Path
+) -> None:
     model = mlflow.pyfunc.load_model("models:/kmed-whisper-tiny@challenger")
     audio = tone()
     (tmp_path / "a.wav").write_bytes(audio)

@@ -15,7 +15,7 @@ from kmed_bench.scoring.compare import compare_predictions
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.tracking import runs
-from kmed_bench.tracking.registry import models as registry
+from kmed_bench.tracking.registry.promotion import promote, rollback
 
 SHA = "ab" * 32
 NAME = "kmed-whisper-small"
@@ -151,10 +151,14 @@ def test_without_evidence_nothing_passes() -> None:
 
 
 @pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def versions(uri: str) -> dict[str, str]:
     """Runs with what training logs, each with a version: old, better, worse, other split."""
-    folder = tmp_path_factory.mktemp("store")
-    config: Config = load_config("demo", {"tracking.uri": f"sqlite:///{folder}/mlflow.db"})
+    config: Config = load_config("demo", {"tracking.uri": uri})
     cases: dict[str, tuple[list[Prediction], str]] = {
         "old": (OLD, SHA),
         "better": (BETTER, SHA),
@@ -163,7 +167,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
     made = {}
     with runs.bench_run(config, code_version="x") as bench:
-        client = MlflowClient()
+        client = MlflowClient(tracking_uri=uri)
         client.create_registered_model(NAME)
         for case, (given, sha) in cases.items():
             with bench.child("train", case) as run:
@@ -178,51 +182,52 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return made
 
 
-def champion() -> str | None:
-    aliases: dict[str, Any] = MlflowClient().get_registered_model(NAME).aliases
+def champion_in(uri: str) -> str | None:
+    aliases: dict[str, Any] = MlflowClient(tracking_uri=uri).get_registered_model(NAME).aliases
     return str(aliases["champion"]) if "champion" in aliases else None
 
 
-def test_promotion_and_the_way_back(versions: dict[str, str]) -> None:
-    client = MlflowClient()
+def test_promotion_and_the_way_back(uri: str, versions: dict[str, str]) -> None:
+    client = MlflowClient(tracking_uri=uri)
     old, better, worse, other = (versions[case] for case in ("old", "better", "worse", "other"))
-    tried = registry.promote(NAME, old, dry_run=True)
-    assert (tried["passed"], tried["promoted"], champion()) == (True, False, None)
+    tried = promote(uri, NAME, old, dry_run=True)
+    assert (tried["passed"], tried["promoted"], champion_in(uri)) == (True, False, None)
     assert not [tag for tag in client.get_model_version(NAME, old).tags if "gate" in tag]
 
-    assert registry.promote(NAME, old)["reasons"][0] == "accuracy holds: there is no champion yet: first of its kind"
-    assert champion() == old
+    assert promote(uri, NAME, old)["reasons"][0] == "accuracy holds: there is no champion yet: first of its kind"
+    assert champion_in(uri) == old
     with pytest.raises(KmedError, match=f"has no champion before version {old}"):
-        registry.rollback(NAME, reason="none to go back to")
+        rollback(uri, NAME, reason="none to go back to")
 
-    refused = registry.promote(NAME, worse)
-    assert (refused["promoted"], champion()) == (False, old)
+    refused = promote(uri, NAME, worse)
+    assert (refused["promoted"], champion_in(uri)) == (False, old)
     tags = client.get_model_version(NAME, worse).tags
     assert tags["kmed.gate"] == "failed"
     assert json.loads(tags["kmed.gate.accuracy"])["figures"]["delta"] > 0
 
-    assert registry.promote(NAME, better)["promoted"] is True
+    assert promote(uri, NAME, better)["promoted"] is True
     tags = client.get_model_version(NAME, better).tags
-    assert (champion(), tags["kmed.gate"], tags["kmed.previous_champion"]) == (better, "passed", old)
+    assert (champion_in(uri), tags["kmed.gate"], tags["kmed.previous_champion"]) == (better, "passed", old)
 
     with pytest.raises(KmedError, match="needs a reason"):
-        registry.promote(NAME, other, force=True)
-    forced = registry.promote(NAME, other, force=True, reason="trial in one ward")
+        promote(uri, NAME, other, force=True)
+    forced = promote(uri, NAME, other, force=True, reason="trial in one ward")
     assert (forced["passed"], forced["forced"], forced["promoted"]) == (False, True, True)
     tags = client.get_model_version(NAME, other).tags
     assert (tags["kmed.gate"], tags["kmed.gate_reason"]) == ("failed, promoted by force", "trial in one ward")
 
-    assert registry.promote(NAME, other)["checks"]["accuracy"]["text"] == "it is the champion already"
-    assert registry.rollback(NAME, reason="looped on silence", dry_run=True)["rolled_back"] is False
-    assert registry.rollback(NAME, reason="looped on silence")["version"] == better
-    assert champion() == better
-    assert registry.rollback(NAME, reason="again")["version"] == old
+    assert promote(uri, NAME, other)["checks"]["accuracy"]["text"] == "it is the champion already"
+    assert rollback(uri, NAME, reason="looped on silence", dry_run=True)["rolled_back"] is False
+    assert rollback(uri, NAME, reason="looped on silence")["version"] == better
+    assert champion_in(uri) == better
+    assert rollback(uri, NAME, reason="again")["version"] == old
     noted = json.loads(client.get_model_version(NAME, other).tags["kmed.rolled_back"])
     assert (noted["to"], noted["reason"]) == (better, "looped on silence")
 
 
-def test_unknown_versions_and_models_are_named(versions: dict[str, str]) -> None:
+@pytest.mark.usefixtures("versions")
+def test_unknown_versions_and_models_are_named(uri: str) -> None:
     with pytest.raises(KmedError, match=r"version 99 is not in the registry .* its versions are: 4, 3, 2, 1"):
-        registry.promote(NAME, 99)
+        promote(uri, NAME, 99)
     with pytest.raises(KmedError, match="kmed-whisper-none has no champion, so there is none to go back to"):
-        registry.rollback("kmed-whisper-none", reason="x")
+        rollback(uri, "kmed-whisper-none", reason="x")

@@ -47,23 +47,26 @@ def rows(*contents: bytes, column: str = "audio") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def model_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("store")
-    checkpoint = save_random_whisper(folder / "tiny.pt")
-    config = load_config("demo", {"tracking.uri": f"sqlite:///{folder}/mlflow.db"})
-    with runs.bench_run(config, code_version="x") as bench:
+def store_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def model_uri(store_uri: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    checkpoint = save_random_whisper(tmp_path_factory.mktemp("checkpoint") / "tiny.pt")
+    with runs.bench_run(load_config("demo", {"tracking.uri": store_uri}), code_version="x") as bench:
         return registry.log_model(bench, checkpoint, size="tiny").uri
 
 
 @pytest.fixture(scope="module")
-def endpoint(model_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def endpoint(model_uri: str, store_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a model server of its own process, whose largest audio file is 1 MiB."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--host", "127.0.0.1"]
     environment = os.environ | {
-        "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(),
+        "MLFLOW_TRACKING_URI": store_uri,
         "MLFLOW_PYFUNC_INFERENCE_CONFIG": json.dumps({"max_audio_mib": 1}),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
@@ -97,8 +100,10 @@ def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def local(model_uri: str) -> Any:
-    return mlflow.pyfunc.load_model(model_uri)
+def local(model_uri: str, store_uri: str) -> Iterator[Any]:
+    mlflow.set_tracking_uri(store_uri)
+    yield mlflow.pyfunc.load_model(model_uri)
+    mlflow.set_tracking_uri(None)
 
 
 def ask(endpoint: str, body: Any) -> requests.Response:
@@ -129,7 +134,7 @@ def test_requests_at_the_same_time_do_not_mix(endpoint: str, local: Any) -> None
     ("body", "message"),
     [
         (rows(b""), "Row 0, audio: it is empty"),
-        (rows(clip(), b"not audio"), "Row 1, audio: it is no audio that soundfile reads"),
+        (rows(clip(), b"not audio"), "Row 1, audio: it is not audio that soundfile can read"),
         (rows(clip(14.0)), "MiB, over the limit of 1; cut it into parts"),
         (rows(b"x", column="path"), "a server reads no files of its own machine"),
         (rows(b"x", column="sound"), "give exactly one of audio, audio_base64, path, samples"),

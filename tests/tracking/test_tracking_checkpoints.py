@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 from random_whisper import save_random_whisper
@@ -61,7 +60,7 @@ def test_a_checkpoint_belongs_to_its_epoch_and_data(child: TrackedRun, tmp_path:
     assert points["valid/cer"].dataset_name == "AI Hub 208"
     assert points["valid/cer"].dataset_digest == SHA[:36]
     assert len(child.client.get_metric_history(child.run_id, "valid/cer")) == 1
-    (found,) = checkpoints.search_checkpoints(child.run_id)
+    (found,) = checkpoints.search_checkpoints(child)
     assert (found.epoch, found.best, found.whole, found.n_bytes) == (2, True, True, 101)
     assert found.sha256 == checkpoints.sha256_of(tmp_path / "best.pt")
 
@@ -76,7 +75,7 @@ def test_logging_again_finds_the_first(child: TrackedRun, tmp_path: Path, config
     assert files_of(config) == before
     other = log(child, tmp_path / "best.pt", 1, 0.5, content=b"x")
     assert other != first
-    assert [one.model_id for one in checkpoints.search_checkpoints(child.run_id)] == [other]
+    assert [one.model_id for one in checkpoints.search_checkpoints(child)] == [other]
     assert len(files_of(config)) == len(before)
 
 
@@ -90,12 +89,12 @@ def test_what_a_killed_process_left_is_written_anew(
         broken.setattr(MlflowClient, "finalize_logged_model", gone)
         with pytest.raises(KeyboardInterrupt):
             log(child, tmp_path / "best.pt", 1, 0.5, best=True)
-    (half,) = checkpoints.search_checkpoints(child.run_id)
+    (half,) = checkpoints.search_checkpoints(child)
     assert not half.whole
     whole = checkpoints.log_checkpoint(
         child, tmp_path / "best.pt", epoch=1, metrics={"valid/cer": 0.5}, split_sha256=SHA, best=True
     )
-    assert [(one.model_id, one.whole) for one in checkpoints.search_checkpoints(child.run_id)] == [(whole, True)]
+    assert [(one.model_id, one.whole) for one in checkpoints.search_checkpoints(child)] == [(whole, True)]
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0, [2]), (1, [2, 5]), (2, [2, 4, 5]), (9, [1, 2, 3, 4, 5])])
@@ -108,7 +107,7 @@ def test_superseded_ones_go_with_their_files(
     for epoch in range(1, 6):
         log(child, path, epoch, bests.get(epoch, 0.4), best=epoch in bests)
     deleted = checkpoints.keep_checkpoints(child, keep)
-    kept = checkpoints.search_checkpoints(child.run_id)
+    kept = checkpoints.search_checkpoints(child)
     assert [one.epoch for one in kept] == left
     assert [one.epoch for one in kept if one.best] == [2]
     assert sorted(one.epoch for one in deleted) == sorted(set(range(1, 6)) - set(left))
@@ -144,8 +143,7 @@ def test_a_store_that_keeps_files_is_named(
 def test_a_checkpoint_is_fetched_by_its_id(child: TrackedRun, tmp_path: Path) -> None:
     path = save_random_whisper(tmp_path / "best.pt")
     model_id = checkpoints.log_checkpoint(child, path, epoch=1, metrics={}, split_sha256=SHA, best=True)
-    mlflow.set_tracking_uri(child.client.tracking_uri)
-    fetched = fetch_checkpoint(f"models:/{model_id}", tmp_path / "fetched")
+    fetched = fetch_checkpoint(f"models:/{model_id}", tmp_path / "fetched", tracking_uri=child.uri)
     assert checkpoints.sha256_of(fetched) == checkpoints.sha256_of(path)
 
 

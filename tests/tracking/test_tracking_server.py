@@ -22,6 +22,7 @@ from kmed_bench.tracking import runs
 from kmed_bench.tracking.registry import checkpoints
 from kmed_bench.tracking.registry import models as registry
 from kmed_bench.tracking.registry.fetch import fetch_checkpoint
+from kmed_bench.tracking.registry.promotion import promote
 
 pytestmark = [
     pytest.mark.slow,
@@ -84,7 +85,7 @@ def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: 
     config = load_config("demo", {"tracking.uri": server})
     checkpoint = save_random_whisper(tmp_path / "tiny.pt")
     with runs.bench_run(config, code_version="x") as bench:
-        bench.log_skipped({"small": "no weights"})
+        runs.log_skipped(bench, {"small": "no weights"})
         with bench.child("split", "split") as split:
             split.log_json({"sha256": SHA}, "split.json")
         with bench.child("train", "train-tiny-seed0", tags={"kmed.size": "tiny", "kmed.seed": "0"}) as train:
@@ -93,8 +94,8 @@ def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: 
                 train.log_epoch(epoch, {"valid/cer": 0.5 - 0.1 * epoch, "valid/loss": 2.0})
             train.log_epoch(1, {"valid/cer": 0.35})
             train.log_metrics({"test/cer": 0.3, "best/epoch": 2})
-            train.log_json({"overall": {"cer": 0.3}}, "scores.json")
             info = registry.log_model(train, checkpoint, size="tiny", split_sha256=SHA, step=2)
+            train.log_json({"overall": {"cer": 0.3}}, "scores.json")
     record = readback.read_bench(server)
     assert (record.run_id, record.status) == (bench.run_id, "FINISHED")
     assert (record.skipped, record.split) == ({"small": "no weights"}, {"sha256": SHA})
@@ -103,7 +104,7 @@ def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: 
     curve = run.history[run.history["metric"] == "valid/cer"]
     assert dict(zip(curve["step"], curve["value"], strict=True)) == {0: 0.5, 1: 0.35, 2: 0.3}
     assert record.scores == {run.run_id: {"overall": {"cer": 0.3}}}
-    assert registry.promote(info.name, info.version)["promoted"] is True
+    assert promote(server, info.name, info.version)["promoted"] is True
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.pt"]
 
     elsewhere = tmp_path / "elsewhere"
@@ -157,14 +158,17 @@ def test_checkpoints_through_a_server(server: str, tmp_path: Path, monkeypatch: 
             checkpoints.log_checkpoint(
                 train, path, epoch=epoch, metrics={"valid/cer": cer}, split_sha256=SHA, best=epoch <= 2
             )
-        first = checkpoints.search_checkpoints(train.run_id)[0]
+        first = checkpoints.search_checkpoints(train)[0]
         location = train.client.get_logged_model(first.model_id).artifact_location
         assert location.startswith("mlflow-artifacts:")
         assert [one.epoch for one in checkpoints.keep_checkpoints(train, 1)] == [1]
-        kept = checkpoints.search_checkpoints(train.run_id)
+        kept = checkpoints.search_checkpoints(train)
         assert [(one.epoch, one.best, one.metrics) for one in kept] == [
             (2, True, {"valid/cer": 0.4}),
             (3, False, {"valid/cer": 0.45}),
         ]
         assert get_artifact_repository(location, tracking_uri=server).list_artifacts() == []
-    assert fetch_checkpoint(f"models:/{kept[0].model_id}", tmp_path / "fetched").read_bytes() == b"\x02" * 1_000
+    assert (
+        fetch_checkpoint(f"models:/{kept[0].model_id}", tmp_path / "fetched", tracking_uri=server).read_bytes()
+        == b"\x02" * 1_000
+    )

@@ -29,7 +29,7 @@ from kmed_bench.tuning.confirm import check_seeds, compare_seeds
 from kmed_bench.tuning.pruning import report_epochs
 from kmed_bench.tuning.samplers import make_pruner, make_sampler
 from kmed_bench.tuning.search import Search
-from kmed_bench.tuning.space import check_space, distributions, find_published, fit_warmup, suggest
+from kmed_bench.tuning.space import check_space, find_default, fit_warmup, suggest
 from kmed_bench.tuning.storage import check_storage
 from kmed_bench.tuning.study_queue import ERROR, PROCESS, StudyQueue
 from kmed_bench.tuning.study_record import read_study
@@ -65,13 +65,13 @@ def states(queue: StudyQueue) -> list[str]:
     return [trial.state.name for trial in queue.trials()]
 
 
-def test_the_default_space_is_sound_and_holds_the_published_values():
+def test_the_default_space_is_sound_and_holds_the_default_values():
     for profile in ("demo", "original", "sound"):
         check_space(load_config(profile))
-    published = find_published(load_config("original"))
-    assert published["train.lr"] == 2e-5
-    assert (published["train.batch_size"], published["train.schedule"]) == (4, "constant")
-    assert (published["train.warmup_steps"], published["train.freeze_encoder"]) == (0, False)
+    default = find_default(load_config("original"))
+    assert default["train.lr"] == 2e-5
+    assert (default["train.batch_size"], default["train.schedule"]) == (4, "constant")
+    assert (default["train.warmup_steps"], default["train.freeze_encoder"]) == (0, False)
 
 
 def test_a_space_in_yaml_text_round_trips(tmp_path):
@@ -80,10 +80,12 @@ def test_a_space_in_yaml_text_round_trips(tmp_path):
     assert json.loads(flatten(config)["tune.space"])["train.lora_rank"] == [None, 8]
     (tmp_path / "demo.yaml").write_text(to_yaml(config), encoding="utf-8")
     assert load_config(str(tmp_path / "demo.yaml")) == config
-    found = distributions(config)
+    trial = optuna.create_study().ask()
+    suggest(trial, config)
+    found = trial.distributions
     assert found["train.lr"] == optuna.distributions.FloatDistribution(1e-6, 1e-2, log=True)
     assert found["train.warmup_steps"] == optuna.distributions.IntDistribution(0, 9)
-    assert find_published(config)["train.speed_factors"] == "none"
+    assert find_default(config)["train.speed_factors"] == "none"
 
 
 @pytest.mark.parametrize(
@@ -95,8 +97,8 @@ def test_a_space_in_yaml_text_round_trips(tmp_path):
         ("{train.epochs: [3, 20]}", "'train.epochs', which can't be tuned"),
         ("{train.lr: {low: -1, high: 1}}", "train.lr is -1"),
         ("{train.schedule: [constant, square]}", "train.schedule is 'square'"),
-        ("{train.lr: {low: 1.0e-3, high: 1.0e-2}}", "leaves the published value 2e-05 of train.lr out"),
-        ("{train.batch_size: [8, 16]}", "leaves the published value 4 of train.batch_size out"),
+        ("{train.lr: {low: 1.0e-3, high: 1.0e-2}}", "leaves out the default value 2e-05 of train.lr"),
+        ("{train.batch_size: [8, 16]}", "leaves out the default value 4 of train.batch_size"),
         ("{train.lr: {low: 1.0e-2, high: 1.0e-3}}", "must be under high"),
         ("{train.lr: {low: 0, high: 1, log: true}}", "must be over 0 where log is true"),
         ("{train.lr: 3}", "tune.space.train.lr"),
@@ -129,7 +131,7 @@ def test_no_warm_up_is_searched_that_the_shortest_training_can_not_do():
 @pytest.mark.parametrize(
     ("storage", "named"),
     [
-        ("mysql://u:secret@h/db", r"must be sqlite:///PATH, postgresql://…, or journal:PATH"),
+        ("mysql://u:secret@h/db", r"must be sqlite:///PATH or postgresql://…"),
         ("sqlite:///mlflow.db", "the same file"),
     ],
 )
@@ -160,11 +162,9 @@ def test_pruners_by_name(place):
     assert type(make_pruner(both)).__name__ == "NopPruner"
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
-def test_slots_are_exact_however_often_a_study_is_opened(place, kind):
-    more = {"tune__storage": f"journal:{place}/study.journal"} if kind == "journal" else {}
+def test_slots_are_exact_however_often_a_study_is_opened(place):
     for trials, expected in (("3", 3), ("3", 3), ("5", 5), ("2", 5)):
-        queue = make_queue(place, **more, tune__trials=trials)
+        queue = make_queue(place, tune__trials=trials)
         assert len(queue.trials()) == expected
     assert queue.trials()[0].system_attrs["fixed_params"] == {"train.lr": 2e-5}
     numbers = []
@@ -215,7 +215,7 @@ def test_a_silent_machine_is_noticed_by_heartbeat(place):
     record = read_study(queue.study, settings(place), "tiny", synthetic=True)
     assert (record.n_trials, len(record.slots()), record.trials[0].state) == (4, 4, "lost")
     assert record.trials[4].retry_of == 0
-    assert record.trials[4].is_published
+    assert record.trials[4].is_default
 
 
 def test_errors_are_final_and_lost_trials_are_repeated_so_often(place):
@@ -296,7 +296,7 @@ def test_seeds_that_confirm_nothing_are_refused(place):
 
 
 def a_trial(number: int, state: str, cer: float | None, epochs: int, **more: object) -> StudyTrial:
-    fields = {"is_published": number == 0, "retry_of": None, "reason": "", "run_id": "r", "seconds_per_clip": None}
+    fields = {"is_default": number == 0, "retry_of": None, "reason": "", "run_id": "r", "seconds_per_clip": None}
     lr = 2e-5 if number == 0 else 1e-4 * number
     return StudyTrial(**{**fields, **more}, number=number, state=state, params={"train.lr": lr}, cer=cer, epochs=epochs)
 
@@ -316,13 +316,13 @@ def a_record(**more: object) -> StudyRecord:
 
 def test_a_record_counts_what_counts(tmp_path):
     record = a_record()
-    assert (record.best().number, record.published().number, len(record.slots())) == (3, 0, 5)
+    assert (record.best().number, record.default().number, len(record.slots())) == (3, 0, 5)
     assert record.saved_epochs() == pytest.approx((8 + 7) / 40)
     lead = study_section(record, ()).lead
     assert "5 of 5 trials drawn (2 complete, 2 pruned, 1 failed, 1 lost)" in lead
     assert "saved 38% of the epochs" in lead
     assert "not tested on other seeds" in lead
-    doubtful = Confirmation(seeds=(1, 2), published=(0.3, 0.3), best=(0.2, 0.31), delta=-0.045, low=-0.75, high=0.66)
+    doubtful = Confirmation(seeds=(1, 2), default=(0.3, 0.3), best=(0.2, 0.31), delta=-0.045, low=-0.75, high=0.66)
     assert "are not shown to be better" in study_section(a_record(confirmation=doubtful), ()).lead
     page = write_study(record, (), tmp_path).read_text(encoding="utf-8")
     assert "the loss is nan &lt;b&gt;" in page
@@ -333,9 +333,10 @@ def test_a_record_counts_what_counts(tmp_path):
     again = read_section(tmp_path)
     assert again.lead == lead
     assert again.tables[0].rows.equals(study_section(record, ()).tables[0].rows)
-    (tmp_path / "study.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(KmedError, match="is not the account of a study"):
-        read_section(tmp_path)
+    for text, message in (("{}", "version 0 of kmed-study"), ('{"version": 1}', "is incomplete")):
+        (tmp_path / "study.json").write_text(text, encoding="utf-8")
+        with pytest.raises(KmedError, match=f"{message}.*run the same `kmed-bench tune` again"):
+            read_section(tmp_path)
 
 
 def test_two_objectives_are_said_not_to_prune():
@@ -343,7 +344,7 @@ def test_two_objectives_are_said_not_to_prune():
 
 
 @pytest.mark.slow
-def test_a_study_saves_epochs_and_is_no_worse_than_published(place, caplog):
+def test_a_study_saves_epochs_and_is_no_worse_than_default(place, caplog):
     """Twelve trials in which the learning rate matters; a third of the epochs and more is saved."""
     config = settings(
         place, tune__trials="12", train__epochs="8", tune__pruner="successive_halving", tune__warmup_epochs="0"
@@ -354,8 +355,8 @@ def test_a_study_saves_epochs_and_is_no_worse_than_published(place, caplog):
     assert len(record.trials) == 12
     assert record.saved_epochs() >= 0.3
     assert sum(trial.epochs for trial in record.trials) <= 0.7 * 12 * 8
-    assert record.published().epochs == 8  # the yardstick is never cut
-    assert record.best().cer <= record.published().cer
+    assert record.default().epochs == 8  # the yardstick is never cut
+    assert record.best().cer <= record.default().cer
     best = load_config(str(outcome.profile))
     assert best.train.lr == record.best().params["train.lr"]
     assert (best.model.sizes, best.train.epochs, best.profile) == (("tiny",), 8, "best")
@@ -400,11 +401,11 @@ def test_the_best_is_confirmed_on_other_seeds_and_each_training_is_kept(place):
     options = {"code_version": "t", "confirm": (1, 2)}
     outcome = tune(config, weights(place), place / "split", place / "out", **options)
     found = outcome.record.confirmation
-    if outcome.record.best().is_published:
+    if outcome.record.best().is_default:
         assert found is None
         return
     assert found.seeds == (1, 2)
-    assert found.delta == pytest.approx(np.mean(found.best) - np.mean(found.published))
+    assert found.delta == pytest.approx(np.mean(found.best) - np.mean(found.default))
     again = tune(config, weights(place), place / "split", place / "out", **options)
     assert again.record.confirmation == found
     assert again.run_id == outcome.run_id
@@ -417,7 +418,11 @@ def test_the_best_is_confirmed_on_other_seeds_and_each_training_is_kept(place):
 def search_runs(search: Search) -> list:
     from kmed_bench.tracking.trials import read_trial_runs
 
-    return [run for kind in ("trial", "confirm") for run in read_trial_runs(search.uri, search.parent.run_id, kind)]
+    return [
+        run
+        for kind in ("trial", "confirm")
+        for run in read_trial_runs(search.parent.client, search.parent.run_id, kind)
+    ]
 
 
 @pytest.mark.slow
@@ -435,7 +440,7 @@ def test_the_documented_hooks_run(place):
     assert len(study.trials) == 3
     assert study.trials[0].params == {"lr": 2e-5, "schedule": "constant"}
     assert all(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in study.trials)
-    assert len(names["found"]) == 2
+    assert len(names["lowest"]) == 2
     assert torch.is_grad_enabled()
 
 

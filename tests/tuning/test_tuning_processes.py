@@ -96,9 +96,9 @@ def assert_agreement(place: Path) -> None:
     client = MlflowClient(tracking_uri=uri)
     parent = study.user_attrs["kmed.mlflow_run"]
     assert client.get_run(parent).info.status == "FINISHED"
-    runs = {int(run.data.tags["kmed.trial"]): run for run in read_trial_runs(uri, parent)}
+    runs = {int(run.data.tags["kmed.trial"]): run for run in read_trial_runs(client, parent)}
     trials = study.trials
-    assert len(runs) == len(read_trial_runs(uri, parent)) == len(trials)
+    assert len(runs) == len(read_trial_runs(client, parent)) == len(trials)
     for trial in trials:
         run = runs[trial.number]
         assert trial.user_attrs["kmed.run_id"] == run.info.run_id
@@ -157,7 +157,7 @@ def test_an_interrupted_study_goes_on(place: Path, start: Callable[..., subproce
     first.send_signal(signal.SIGTERM)
     _, err = first.communicate(timeout=DEADLINE_S)
     assert first.returncode != 0
-    assert "the same command goes on" in err
+    assert "the same command continues the study" in err
     study = load(place)
     assert [t.state for t in study.trials if t.number != begun.number][-1] == TrialState.WAITING
     client = MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db")

@@ -2,6 +2,7 @@
 
 from whisper.tokenizer import Tokenizer, get_tokenizer
 
+N_VOCAB = 51_865  # tokens of Whisper's multilingual vocabulary with 99 languages: tiny to large-v2
 N_TEXT_CTX = 448  # Whisper's text positions, prompt and end-of-text included
 
 

@@ -14,6 +14,7 @@ import whisper
 from whisper.model import ModelDimensions
 
 from kmed_bench.asr.model.offline_wheel import WHEEL_SHA256, joined_wheel_model, to_openai_state
+from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, N_VOCAB
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing, sha256_of, write_text_atomically
@@ -55,7 +56,7 @@ class Weights:
 def dimensions(size: str) -> ModelDimensions:
     """Return the dimensions of a multilingual Whisper size, from openai/whisper's model card."""
     n_state, n_head, n_layer = _DIMENSIONS[size]
-    return ModelDimensions(80, 1500, n_state, n_head, n_layer, 51865, 448, n_state, n_head, n_layer)
+    return ModelDimensions(80, 1500, n_state, n_head, n_layer, N_VOCAB, N_TEXT_CTX, n_state, n_head, n_layer)
 
 
 def cache_folder() -> Path:

@@ -1,1 +1,1 @@
-"""Other runtimes that decode the same clips, and the Hugging Face format."""
+"""Decoding behind one interface: our own, and that of other libraries; and the Hugging Face format."""

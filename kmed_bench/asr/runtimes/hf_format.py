@@ -1,6 +1,6 @@
-"""Whisper in the Hugging Face layout, made from openai-whisper's own data: tensors, tokenizer, settings of generation.
+"""Whisper in the Hugging Face layout, made from openai-whisper's own data: tensors, tokenizer, generation settings.
 
-Nothing is fetched: the vocabulary is openai-whisper's tiktoken file, the alignment heads are the table in
+Nothing is downloaded: the vocabulary is openai-whisper's tiktoken file, the alignment heads are the table in
 openai-whisper's package.
 """
 
@@ -18,46 +18,24 @@ import whisper
 from whisper.model import ModelDimensions
 
 from kmed_bench.asr.decoding.logit_filters import suppressed_tokens
-from kmed_bench.asr.model.tokenizer import korean_tokenizer
+from kmed_bench.asr.model.tokenizer import N_VOCAB, korean_tokenizer
 from kmed_bench.asr.model.weights import dimensions
 from kmed_bench.asr.model.whisper import Whisper
+from kmed_bench.asr.runtimes.libraries import import_transformers
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-N_VOCAB = 51865  # 99 languages: tiny to large-v2
 _MAX_INITIAL_TIMESTAMP_STEPS = 50  # openai-whisper's max_initial_timestamp of 1.0 s, in steps of 20 ms
 
 _ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
 _FEED_FORWARD = {"mlp.0": "fc1", "mlp.2": "fc2"}
 
 
-def import_transformers() -> Any:
-    """Return the transformers module.
-
-    Raises
-    ------
-    KmedError
-        When it is not installed.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise missing_library("transformers", "The Hugging Face format", error) from None
-    # Its bars for loading and writing would cut through ours.
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
-
-
-def missing_library(library: str, purpose: str, error: ImportError) -> KmedError:
-    """Return the error that names the extra which brings a library."""
-    return KmedError(f"{purpose} needs {library} ({error}); install it with `pip install 'kmed-bench[export]'`.")
-
-
 def tensor_names(dims: ModelDimensions) -> dict[str, str]:
-    """Return openai-whisper's name of every tensor to transformers' name of it."""
+    """Return transformers' name of every tensor by openai-whisper's name."""
     names = {
         "encoder.positional_embedding": "model.encoder.embed_positions.weight",
         "decoder.positional_embedding": "model.decoder.embed_positions.weight",
@@ -103,9 +81,9 @@ def write_hf_folder(model: Whisper, folder: Path) -> None:
     network.save_pretrained(folder)
     processor = build_processor(model.dims)
     processor.save_pretrained(folder)
-    # Under this name faster-whisper and transformers 4 look for it.
+    # faster-whisper and transformers 4 look for it under this name.
     processor.feature_extractor.save_pretrained(folder)
-    # safetensors makes files for their owner alone; the others follow the umask.
+    # safetensors makes its files readable by their owner only; the other files follow the umask.
     for weights in folder.glob("*.safetensors"):
         shutil.copymode(folder / "config.json", weights)
 
@@ -207,7 +185,7 @@ def generation_settings(dims: ModelDimensions) -> dict[str, Any]:
 def alignment_heads(dims: ModelDimensions) -> list[list[int]]:
     """Return [layer, head] of the cross-attention heads whose weights follow time.
 
-    openai-whisper's own table for its sizes; for other shapes its default, all heads of the upper half.
+    They are openai-whisper's table for its sizes and its default for other shapes: all heads of the upper half.
     """
     shape = (dims.n_text_layer, dims.n_text_head)
     for size in SIZES:
@@ -230,7 +208,7 @@ def build_processor(dims: ModelDimensions) -> "WhisperProcessor":
         model_max_length=dims.n_text_ctx,
     )
     special = sorted(codec.special_tokens_set, key=codec.encode_single_token)
-    # Timestamps are no special tokens in transformers' Whisper: they must survive `skip_special_tokens`.
+    # In transformers' Whisper, timestamps are not special tokens: `skip_special_tokens` must keep them.
     n_timestamps = dims.n_audio_ctx + 1
     stamps, marks = special[-n_timestamps:], special[:-n_timestamps]
     tokenizer.add_tokens(
@@ -244,9 +222,9 @@ def build_processor(dims: ModelDimensions) -> "WhisperProcessor":
 
 @functools.cache
 def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return the vocabulary and merges of a byte-pair tokenizer from the ranks of openai-whisper's tiktoken file.
+    """Return the vocabulary and merges of a byte-pair tokenizer, from the ranks of openai-whisper's tiktoken file.
 
-    A token's last merge is what its own bytes come to when only merges of lower rank are allowed.
+    The two pieces of a token's merge are what its bytes merge to if only merges of lower rank are allowed.
     """
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 

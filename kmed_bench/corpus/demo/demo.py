@@ -5,18 +5,14 @@ chain works where no recordings are; its scores say nothing about patients.
 """
 
 import random
-import tempfile
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import replacing_folder
 from kmed_bench.corpus.demo.demo_files import (
     ROLES,
-    Sentence,
     Speaker,
     archive_members,
     make_clip,
@@ -27,6 +23,7 @@ from kmed_bench.corpus.demo.demo_files import (
     write_zips,
 )
 from kmed_bench.corpus.demo.espeak import Voice, speak
+from kmed_bench.corpus.demo.sentences import Sentence, read_sentences
 
 MIN_SPEAKERS = 4
 MIN_SENTENCES = 12
@@ -59,23 +56,6 @@ _HOMES = (
     ("경기/서울", "서울/인천/경기", "A"),
     ("강원", "대전/세종/충청/강원", "B"),
 )
-
-
-def read_sentences() -> list[Sentence]:
-    """Return the sentences written for the demo corpus, numbered from 1."""
-    text = (resources.files("kmed_bench.corpus.demo") / "demo_sentences.tsv").read_text(encoding="utf-8")
-    rows = [line.split("\t") for line in text.splitlines()[1:]]
-    return [Sentence(number=n, role=r, label=lab, spoken=s) for n, (r, lab, s) in enumerate(rows, start=1)]
-
-
-def is_demo(part: pd.DataFrame) -> bool:
-    """Tell whether all labels of a manifest's rows are sentences that were written for the demo corpus."""
-    return bool(part["text"].isin({sentence.label for sentence in read_sentences()}).all())
-
-
-def corpus_name(part: pd.DataFrame) -> str:
-    """Return what the tracking store calls the corpus: generated speech never goes by the recordings' name."""
-    return "demo corpus (synthetic)" if is_demo(part) else "AI Hub 208"
 
 
 def make_demo_corpus(out: Path, *, speakers: int, sentences: int, seed: int, layout: Layout) -> dict[str, Any]:
@@ -117,13 +97,10 @@ def make_demo_corpus(out: Path, *, speakers: int, sentences: int, seed: int, lay
     clips = [make_clip(*reading, samples, rate_hz) for reading, samples in zip(readings, speech, strict=True)]
     plant_defects(clips, draw)
     summary = summarise(clips)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        whole = Path(temporary) / "corpus"
+    with replacing_folder(out) as folder:
         write = write_zips if layout == "zips" else write_tree
-        write(whole, archive_members(clips))
-        (whole / "README.txt").write_text(readme(summary, seed), encoding="utf-8")
-        whole.replace(out)  # an empty folder at `out` gives way
+        write(folder, archive_members(clips))
+        (folder / "README.txt").write_text(readme(summary, seed), encoding="utf-8")
     return summary
 
 

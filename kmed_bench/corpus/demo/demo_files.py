@@ -15,7 +15,9 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
+from kmed_bench.core.schema import RejectReason, WarningKind
 from kmed_bench.corpus.demo.espeak import Voice
+from kmed_bench.corpus.demo.sentences import Sentence
 
 RATE_HZ = 48_000
 _ZIP_TIME = (2023, 1, 1, 0, 0, 0)  # fixed, so that two runs give the same bytes
@@ -27,16 +29,6 @@ ROLES = {
     "nurse": ("HA", "02", "간호사", "의료진_간호사_1", "nur"),
     "doctor": ("HB", "01", "의사", "의료진_의사_1", "doc"),
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sentence:
-    """One prompt: its number, who says it, the label as written, and the text as spoken."""
-
-    number: int
-    role: str
-    label: str
-    spoken: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +93,7 @@ def make_clip(speaker: Speaker, sentence: Sentence, speech: NDArray[np.int16], r
 
 
 # Defect -> (the reason or the kind of warning that ingest must give, what a reader of the README sees).
-_REJECTED = {
+_REJECTED: dict[str, tuple[RejectReason, str]] = {
     "no audio": ("audio_missing", "label without audio"),
     "broken json": ("label_unreadable", "label that is not valid JSON"),
     "empty text": ("transcript_empty", "label with an empty transcript"),
@@ -111,7 +103,7 @@ _REJECTED = {
     "empty file": ("audio_unreadable", "audio file of zero bytes"),
     "label twice": ("duplicate_utterance", "label that stands in Training and again in Validation"),
 }
-_WARNED = {
+_WARNED: dict[str, tuple[WarningKind, str]] = {
     "no label": ("audio_without_label", "audio file without a label"),
     "wrong rate": ("rate_differs", "label that says 44100 Hz"),
     "silence": ("silent_audio", "recording that is digital silence"),

@@ -30,9 +30,12 @@ import functools
 import json
 import re
 import unicodedata
-from typing import Any
+from typing import Any, Literal
 
+from kmed_bench.core.schema import RejectReason
 from kmed_bench.text.marks import is_masked, resolve_marks, sentence_id
+
+Verdict = RejectReason | Literal[""]
 
 NOT_STATED = "N/A"
 ROLES = ("patient", "nurse", "doctor")
@@ -106,7 +109,7 @@ class Label:
     stated_channels: float = float("nan")
     stated_bits: float = float("nan")
     differs: str = ""
-    reason: str = ""
+    reason: Verdict = ""
     detail: str = ""
 
 
@@ -145,6 +148,8 @@ def parse_label(stem: str, raw: bytes) -> Label | None:
         return _reject(label, "label_unreadable", f"not UTF-8 at byte {error.start}")
     except json.JSONDecodeError as error:
         return _reject(label, "label_unreadable", f"not JSON: {error.msg} at character {error.pos}")
+    except ValueError:  # Python converts at most 4300 digits to a number
+        return _reject(label, "label_unreadable", "not JSON: a number of absurd length")
     except RecursionError:
         return _reject(label, "label_unreadable", "not JSON: nested too deeply")
     if name is None and not (isinstance(tree, dict) and _BLOCKS & tree.keys()):
@@ -155,13 +160,13 @@ def parse_label(stem: str, raw: bytes) -> Label | None:
     return label
 
 
-def _reject(label: Label, reason: str, detail: str) -> Label:
+def _reject(label: Label, reason: RejectReason, detail: str) -> Label:
     label.reason, label.detail = reason, detail
     return label
 
 
 def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
-    """Read every field that is there, then say what is wrong, the first fault alone."""
+    """Read every field that is there, then set the reject reason for the first fault."""
     if name is not None:
         label.speaker_id, label.role = name.speaker, name.role
     sound, file = _block(tree, "음성정보"), _block(tree, "파일정보")
@@ -170,12 +175,13 @@ def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
     label.stated_hz = _number(sound.get("SamplingRate"))
     label.stated_channels = _number(sound.get("NumberOfChannel"))
     label.stated_bits = _number(sound.get("NumberOfBit"))
-    fault = _fill_speaker(label, name, tree)
     text = _block(tree, "전사정보").get("LabelText")
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         text = str(text)
-    if not label.role:
+    if name is None or not name.role:
         fault = "neither its name nor FileName says who speaks, and in which role"
+    else:
+        fault = _fill_speaker(label, name, tree)
     if not isinstance(text, str):
         _reject(label, "label_incomplete", "no LabelText in 전사정보")
         return
@@ -191,7 +197,7 @@ def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
 
 
 @functools.lru_cache(maxsize=1 << 16)  # a sentence is read by many speakers
-def _judge_text(text: str) -> tuple[str, str, str]:
+def _judge_text(text: str) -> tuple[str, Verdict, str]:
     """Return the sentence id of a transcript, and a reject reason with its detail, or two empty texts."""
     if not _is_text(text):
         return "", "label_unreadable", "LabelText holds half of a character (a lone surrogate)"
@@ -211,25 +217,22 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _fill_speaker(label: Label, name: FileName | None, tree: dict[str, Any]) -> str:
+def _fill_speaker(label: Label, name: FileName, tree: dict[str, Any]) -> str:
     """Set gender, age, dialect and region; return what is missing, or an empty text."""
     block = tree.get("화자정보")
     if not isinstance(block, dict) or not block:
-        if name is None:
-            return "no 화자정보, and the file name follows another pattern"
         codes = (name.gender_code in GENDER_CODES, name.age_code in AGE_CODES, name.region_code in REGION_CODES)
         if not all(codes):
             return "no 화자정보, and the file name does not state gender, age and region"
         block = {"Gender": GENDER_CODES[name.gender_code]}
     label.gender = _text(block.get("Gender"))
-    label.age = _text(block.get("Age")) or (AGE_CODES.get(name.age_code) if name else None) or NOT_STATED
-    label.region = _text(block.get("Region")) or (REGION_CODES.get(name.region_code) if name else None) or NOT_STATED
+    label.age = _text(block.get("Age")) or AGE_CODES.get(name.age_code) or NOT_STATED
+    label.region = _text(block.get("Region")) or REGION_CODES.get(name.region_code) or NOT_STATED
     label.dialect = _text(block.get("Dialect")) or NOT_STATED
     if not label.gender:
         label.gender = NOT_STATED
         return "no Gender in 화자정보"
-    if name is not None:
-        label.differs = _differing(label, name)
+    label.differs = _differing(label, name)
     return ""
 
 
@@ -266,5 +269,5 @@ def _clean(value: str) -> str:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kmed_bench.config import DataConfig
+from kmed_bench.core.schema import RejectReason
 
 Detail = str | Callable[[pd.DataFrame], pd.Series]
 
 
-def _reject(rows: pd.DataFrame, where: pd.Series, reason: str, detail: Detail) -> None:
+def _reject(rows: pd.DataFrame, where: pd.Series, reason: RejectReason, detail: Detail) -> None:
     """Give a verdict to those rows of `where` that have none yet; `detail` is made for them alone."""
     where = where & (rows["reason"] == "")
     rows.loc[where, "detail"] = detail if isinstance(detail, str) else detail(rows[where]).astype("str")

@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -25,6 +24,7 @@ import pyarrow.compute as pc
 
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import replacing
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.scan import READING_VERSION, Chunk, read_chunk
 
@@ -165,9 +165,6 @@ def _ignore_interrupt() -> None:
 
 def _finish(chunk: Chunk, path: Path, n_files: int) -> int:
     table = read_chunk(chunk)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".chunk.")
-    os.close(handle)
-    with pa.OSFile(temporary, "wb") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+    with replacing(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
         writer.write_table(table)
-    Path(temporary).replace(path)
     return n_files

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import WarningKind
 from kmed_bench.corpus.archives.reader import (
     SEPARATOR,
     Container,
@@ -104,10 +105,10 @@ class Listing:
     containers: list[Container] = dataclasses.field(default_factory=list)
     labels: EntryList = dataclasses.field(default_factory=EntryList)
     audio: EntryList = dataclasses.field(default_factory=EntryList)
-    warnings: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    warnings: dict[WarningKind, list[str]] = dataclasses.field(default_factory=dict)
     ignored: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
-    def warn(self, kind: str, detail: str) -> None:
+    def warn(self, kind: WarningKind, detail: str) -> None:
         """Note what is wrong with a whole archive; it is left out, the rest is read."""
         self.warnings.setdefault(kind, []).append(detail)
 

@@ -7,22 +7,20 @@ labels = usable + rejected. Nothing is extracted or changed in the sources.
 
 import functools
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kmed_bench.config import DataConfig
+from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import write_json, write_text_atomically
-from kmed_bench.core.schema import MANIFEST_COLUMNS
+from kmed_bench.core.files import replacing, write_json, write_text_atomically
+from kmed_bench.core.schema import MANIFEST_COLUMNS, WarningKind, write_manifest
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.aihub import ROLES, parse_name
 from kmed_bench.corpus.ingest.checks import judge_audio, judge_labels, pair_audio
@@ -42,7 +40,7 @@ _RELEASES = (
 )
 
 
-def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> dict[str, Any]:
+def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityReport:
     """Write ``manifest.parquet``, ``rejects.csv`` and ``quality.json``; return the latter's value.
 
     Interrupted, it keeps what it has read in `out`; the same call goes on from there, with the
@@ -81,9 +79,8 @@ def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> dict[str, 
             "again: what was read is kept."
         ) from None
     manifest = _manifest(rows)
-    quality = describe(manifest, rows, config, listing.warnings | _audio_warnings(rows, labels, audio, config))
-    quality["roles_left_out"] = dict(sorted(left_out.items()))
-    quality["files_ignored"] = dict(sorted(listing.ignored.items()))
+    warnings = listing.warnings | _audio_warnings(rows, labels, audio, config)
+    quality = describe(manifest, rows, config, warnings, left_out, listing.ignored)
     if manifest.empty:
         store.clear()
         raise KmedError(_nothing_usable(quality, listing, sources))
@@ -109,7 +106,7 @@ def _refuse_without(labels: pa.Table, audio: pa.Table, listing: Listing, sources
         )
 
 
-def _nothing_usable(quality: dict[str, Any], listing: Listing, sources: Sequence[Path]) -> str:
+def _nothing_usable(quality: QualityReport, listing: Listing, sources: Sequence[Path]) -> str:
     reasons = [f"{reason} {n:,}" for reason, n in quality["rejected"].items()]
     reasons += [f"{n:,} of role {role}, not asked for" for role, n in quality["roles_left_out"].items()]
     named = ", ".join(map(str, sources))
@@ -150,7 +147,9 @@ def _select_roles(labels: pa.Table, config: DataConfig) -> tuple[pa.Table, Count
     return labels.filter(pa.array(kept.to_numpy(bool))), Counter(roles[~kept])
 
 
-def _audio_warnings(rows: pd.DataFrame, labels: pa.Table, audio: pa.Table, config: DataConfig) -> dict[str, list[str]]:
+def _audio_warnings(
+    rows: pd.DataFrame, labels: pa.Table, audio: pa.Table, config: DataConfig
+) -> dict[WarningKind, list[str]]:
     """Return the ids of audio that no label names, and of utterances with several audio files."""
     strays = audio.filter(pc.invert(pc.is_in(audio["stem"], labels["stem"].combine_chunks())))["stem"].to_pylist()
     names = ((stem, parse_name(stem)) for stem in strays)
@@ -196,16 +195,11 @@ def _manifest(rows: pd.DataFrame) -> pd.DataFrame:
     return manifest.reset_index(drop=True).astype({"rate_hz": "int32"})
 
 
-def _write(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality: dict[str, Any]) -> None:
+def _write(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality: QualityReport) -> None:
     """Write the three files, `quality.json` last: where it is, the other two belong to it."""
-    temporary = out / f".manifest.{os.getpid()}"  # not mkstemp: others may read the manifest
-    try:
-        pq.write_table(pa.Table.from_pandas(manifest, preserve_index=False), temporary, compression="zstd")
+    with replacing(out / "manifest.parquet") as temporary:
+        write_manifest(manifest, temporary)
         (out / "quality.json").unlink(missing_ok=True)
-        temporary.replace(out / "manifest.parquet")
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     rejects = rows.loc[rows["reason"] != "", ["stem", "path", "reason", "detail"]]
     rejects = rejects.rename(columns={"stem": "utterance_id"})
     write_text_atomically(out / "rejects.csv", rejects.to_csv(index=False))

@@ -2,6 +2,8 @@
 
 Keys of ``quality.json``
 ------------------------
+format, version
+    What the file is.
 labels, usable, rejected, warnings
     Counts; labels = usable + the sum of rejected. A warning is about an utterance that stays
     usable, an audio file that no label names, or an archive.
@@ -26,12 +28,14 @@ roles_left_out, files_ignored
 """
 
 import itertools
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from kmed_bench.config import DataConfig
+from kmed_bench.core.corpus_contracts import QUALITY, QualityReport
+from kmed_bench.core.schema import WarningKind
 from kmed_bench.corpus.ingest.aihub import VOCABULARY
 from kmed_bench.text.marks import MARKS_VERSION
 
@@ -46,8 +50,10 @@ def describe(
     manifest: pd.DataFrame,
     rows: pd.DataFrame,
     config: DataConfig,
-    warnings: dict[str, list[str]],
-) -> dict[str, Any]:
+    warnings: Mapping[WarningKind, list[str]],
+    roles_left_out: Mapping[str, int],
+    files_ignored: Mapping[str, int],
+) -> QualityReport:
     """Return the contents of ``quality.json``.
 
     Parameters
@@ -56,17 +62,20 @@ def describe(
         The usable utterances.
     rows : DataFrame
         One row per label with its verdict (`reason`, empty when usable) and what was read.
-    warnings : dict
+    warnings : mapping
         Kind to ids or details, for what is not a matter of one usable utterance.
+    roles_left_out, files_ignored : mapping
+        Labels by role and files by suffix that were not read.
     """
     rejected = rows.loc[rows["reason"] != "", ["reason", "stem"]].groupby("reason")["stem"]
-    warned = {kind: found for kind, found in sorted((warnings | _warnings(rows, config)).items()) if found}
+    warned = {kind: ids for kind, ids in sorted({**warnings, **_warnings(rows, config)}.items()) if ids}
     hours = manifest["duration_s"] / 3600
     return {
+        **QUALITY.head,
         "labels": len(rows),
         "usable": len(manifest),
         "rejected": {str(reason): len(ids) for reason, ids in rejected},
-        "warnings": {kind: len(found) for kind, found in warned.items()},
+        "warnings": {kind: len(ids) for kind, ids in warned.items()},
         "speakers": int(manifest["speaker_id"].nunique()),
         "sentences": int(manifest["sentence_id"].nunique()),
         "hours": round(float(hours.sum()), 4),
@@ -76,16 +85,18 @@ def describe(
         "unknown_values": _unknown(manifest),
         "stated": {"length": _stated(rows, "stated_s"), "rate": _stated(rows, "stated_hz")},
         "reject_examples": {str(reason): sorted(ids)[:_EXAMPLES] for reason, ids in rejected},
-        "warning_examples": {kind: found[:_EXAMPLES] for kind, found in warned.items()},
+        "warning_examples": {kind: ids[:_EXAMPLES] for kind, ids in warned.items()},
         "histograms": {
             "duration_s": _histogram(manifest["duration_s"], _DURATION_EDGES),
             "text_chars": _histogram(manifest["text"].str.len(), _LENGTH_EDGES),
         },
         "marks_version": MARKS_VERSION,
+        "roles_left_out": dict(sorted(roles_left_out.items())),
+        "files_ignored": dict(sorted(files_ignored.items())),
     }
 
 
-def _warnings(rows: pd.DataFrame, config: DataConfig) -> dict[str, list[str]]:
+def _warnings(rows: pd.DataFrame, config: DataConfig) -> dict[WarningKind, list[str]]:
     """Return kind to the ids of usable utterances it was found at."""
     usable = rows[rows["reason"] == ""]
 
@@ -93,7 +104,7 @@ def _warnings(rows: pd.DataFrame, config: DataConfig) -> dict[str, list[str]]:
         known: pd.Series = usable[stated].abs() < np.inf  # False for NaN
         return known & (usable[ours] != usable[stated])
 
-    tests = {
+    tests: dict[WarningKind, pd.Series] = {
         "rate_differs": differs("audio_rate_hz", "stated_hz"),
         "format_differs": differs("audio_channels", "stated_channels") | differs("audio_bits", "stated_bits"),
         "metadata_differs": usable["differs"] != "",

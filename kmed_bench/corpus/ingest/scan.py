@@ -28,7 +28,7 @@ _SPARSE_BYTES = 1 << 16
 
 _label_values = operator.attrgetter(*(field.name for field in dataclasses.fields(Label)))
 LABEL_SCHEMA = pa.schema(
-    [(field.name, pa.string() if field.type is str else pa.float64()) for field in dataclasses.fields(Label)]
+    [(field.name, pa.float64() if field.type is float else pa.string()) for field in dataclasses.fields(Label)]
     + [("is_label", pa.bool_())]
 )
 AUDIO_SCHEMA = pa.schema(

@@ -6,16 +6,16 @@ Others apply it to their own copy of the download and get the same three parts.
 import hashlib
 import unicodedata
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from kmed_bench.core.corpus_contracts import FROZEN_SPLIT, FrozenSplit
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json, write_json
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import Split, build_split, sort_manifest
 
-_FORMAT = "kmed-bench frozen split 1"
+_OLDER_FORMAT = "kmed-bench frozen split 1"  # before `version` was a key of its own
 
 
 def hash_label(utterance_id: str, speaker_id: str, text: str) -> str:
@@ -24,7 +24,7 @@ def hash_label(utterance_id: str, speaker_id: str, text: str) -> str:
     return hashlib.sha256(f"{utterance_id}\n{speaker_id}\n{text}".encode()).hexdigest()[:16]
 
 
-def freeze_split(split: Split, path: Path, *, hashes: bool = True) -> dict[str, Any]:
+def freeze_split(split: Split, path: Path, *, hashes: bool = True) -> FrozenSplit:
     """Write a split's ids, label hashes and settings as JSON, and return what was written.
 
     Parameters
@@ -33,8 +33,8 @@ def freeze_split(split: Split, path: Path, *, hashes: bool = True) -> dict[str, 
         Whether each label's hash is written, which tells changed labels in another copy. Whoever guesses a short
         label can confirm the guess by its hash, so that a file to be published holds ids alone.
     """
-    frozen = {
-        "format": _FORMAT,
+    frozen: FrozenSplit = {
+        **FROZEN_SPLIT.head,
         "sha256": split.sha256,
         "config": split.report["config"],
         "parts": {part: _hash_rows(split.parts[part], hashes=hashes) for part in PARTS},
@@ -63,15 +63,13 @@ def apply_frozen(path: Path, manifest: pd.DataFrame) -> Split:
     KmedError
         When the file is not a frozen split, or this copy leaves a part without utterances.
     """
-    frozen = read_json(path)
-    if not isinstance(frozen, dict) or frozen.get("format") != _FORMAT:
-        raise KmedError(f"{path} is not a frozen split (format {_FORMAT!r}); export one with `split --freeze FILE`.")
+    frozen = _read(path)
     table = sort_manifest(manifest)
     parts: dict[str, pd.DataFrame] = {}
     missing: dict[str, list[str]] = {}
     changed: dict[str, list[str]] = {}
     for part in PARTS:
-        wanted: dict[str, str] = frozen["parts"][part]
+        wanted = frozen["parts"][part]
         parts[part] = table[table["utterance_id"].isin(wanted)].reset_index(drop=True)
         found = _hash_rows(parts[part])
         missing[part] = sorted(wanted.keys() - found.keys())
@@ -85,5 +83,16 @@ def apply_frozen(path: Path, manifest: pd.DataFrame) -> Split:
             f"{', '.join(empty)}; ingest the same parts of the download that the split was made from (first missing: "
             f"{missing[empty[0]][0]})."
         )
-    extra = {"frozen_sha256": frozen["sha256"], "missing": missing, "changed": changed}
-    return build_split(table, parts, frozen["config"], extra)
+    return build_split(
+        table,
+        parts,
+        frozen["config"],
+        {"frozen_sha256": frozen["sha256"], "missing": missing, "changed": changed},
+    )
+
+
+def _read(path: Path) -> FrozenSplit:
+    frozen = read_json(path)
+    if isinstance(frozen, dict) and frozen.get("format") == _OLDER_FORMAT:
+        frozen |= FROZEN_SPLIT.head
+    return FROZEN_SPLIT.check(frozen, path)

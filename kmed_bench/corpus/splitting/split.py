@@ -8,8 +8,6 @@ as ids that others can apply).
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench.config import SplitConfig
+from kmed_bench.core.corpus_contracts import SPLIT, SplitDetails, SplitReport
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import read_json, write_json
-from kmed_bench.core.schema import MANIFEST_COLUMNS, PARTS, read_manifest
+from kmed_bench.core.files import replacing, write_json
+from kmed_bench.core.schema import MANIFEST_COLUMNS, PARTS, read_manifest, write_manifest
 from kmed_bench.corpus.splitting.leakage import (
     count_leaks,
     count_shares,
@@ -44,13 +43,13 @@ class Split:
         ``train``, ``valid``, ``test``: tables with the manifest's columns, sorted by utterance id.
     sha256 : str
         Of the ordered utterance ids of the three parts.
-    report : dict
+    report : SplitReport
         The contents of split.json.
     """
 
     parts: dict[str, pd.DataFrame]
     sha256: str
-    report: dict[str, Any]
+    report: SplitReport
 
 
 def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
@@ -77,7 +76,7 @@ def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
         merged = [f"{field}: {values}" for field, values in found.strata.merged]
     parts = {name: table[part == i].reset_index(drop=True) for i, name in enumerate(PARTS)}
     surplus = int((part == UNUSED).sum()) - crossing
-    details = {
+    details: SplitDetails = {
         "method": method,
         "discarded_because": {"crossing": crossing, "surplus": surplus},
         "merged_strata": merged,
@@ -105,7 +104,7 @@ def sort_manifest(manifest: pd.DataFrame) -> pd.DataFrame:
     """
     missing = [name for name in MANIFEST_COLUMNS if name not in manifest.columns]
     if missing:
-        raise KmedError(f"The manifest lacks the columns {', '.join(missing)}; write it anew with `kmed-bench ingest`.")
+        raise KmedError(f"The manifest lacks the columns {', '.join(missing)}; make it again with `kmed-bench ingest`.")
     if not len(manifest):
         raise KmedError("The manifest holds no utterance, so there is nothing to split; see rejects.csv beside it.")
     table = manifest.loc[:, list(MANIFEST_COLUMNS)].sort_values("utterance_id", kind="stable", ignore_index=True)
@@ -119,7 +118,7 @@ def sort_manifest(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def build_split(
-    table: pd.DataFrame, parts: dict[str, pd.DataFrame], config: Mapping[str, Any], details: Mapping[str, Any]
+    table: pd.DataFrame, parts: dict[str, pd.DataFrame], config: Mapping[str, Any], details: SplitDetails
 ) -> Split:
     """Return the split with its account: shares, distances, leaks and what was left out.
 
@@ -129,7 +128,7 @@ def build_split(
         The whole manifest.
     config : mapping
         The settings, as plain values.
-    details : mapping
+    details : SplitDetails
         Further entries of the report.
     """
     by = tuple(config["by"])
@@ -138,7 +137,8 @@ def build_split(
     deviation = {field: max(row["max_deviation"] for row in rows.values()) for field, rows in distance.items()}
     leakage = count_leaks(parts)
     sha256 = split_digest(parts)
-    report = {
+    report: SplitReport = {
+        **SPLIT.head,
         "sha256": sha256,
         "label": name_leaks(leakage),
         "corpus": len(table),
@@ -156,11 +156,11 @@ def build_split(
     return Split(parts, sha256, report)
 
 
-def write_split(split: Split, out: Path) -> dict[str, Any]:
+def write_split(split: Split, out: Path) -> SplitReport:
     """Write train, valid and test.parquet, then split.json, each whole or not at all; return split.json.
 
     The digest and the leak check in it are recomputed from the files just written. An older
-    split.json is removed first, so that it never stands beside other parts.
+    split.json is removed first, so it is never found beside other parts.
 
     Raises
     ------
@@ -170,26 +170,16 @@ def write_split(split: Split, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     (out / "split.json").unlink(missing_ok=True)
     for part in PARTS:
-        _write_parquet(split.parts[part], out / f"{part}.parquet")
+        with replacing(out / f"{part}.parquet") as temporary:
+            write_manifest(split.parts[part], temporary)
     written = {part: read_manifest(out / f"{part}.parquet") for part in PARTS}
     sha256 = split_digest(written)
     if sha256 != split.sha256:
         raise KmedError(f"The parts written to {out} read back otherwise ({sha256}, not {split.sha256}); write again.")
     leakage = count_leaks(written)
-    report = {**split.report, "sha256": sha256, "label": name_leaks(leakage), "leakage": leakage}
+    report: SplitReport = {**split.report, "sha256": sha256, "label": name_leaks(leakage), "leakage": leakage}
     write_json(out / "split.json", report)
     return report
-
-
-def _write_parquet(table: pd.DataFrame, path: Path) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        table.to_parquet(temporary, index=False)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_split(folder: Path) -> Split:
@@ -200,12 +190,12 @@ def read_split(folder: Path) -> Split:
     KmedError
         When a file is missing or unreadable, or the parts are not those that split.json accounts for.
     """
-    report = read_json(folder / "split.json")
+    report = SPLIT.read(folder / "split.json")
     parts = {part: read_manifest(folder / f"{part}.parquet") for part in PARTS}
     sha256 = split_digest(parts)
-    if not isinstance(report, dict) or report.get("sha256") != sha256:
+    if report.get("sha256") != sha256:
         raise KmedError(
             f"The parts in {folder} are not those that its split.json accounts for (sha256 {sha256}); make the split "
-            "anew with `kmed-bench split`, or restore the files."
+            "again with `kmed-bench split`, or restore the files."
         )
     return Split(parts, sha256, report)

@@ -1,9 +1,9 @@
-"""Checkpoints of epochs as LoggedModels: weights alone, beside the metrics and the data they belong to.
+"""Checkpoints of epochs as LoggedModels: only the weights, linked to their metrics and data.
 
-A checkpoint in fp32 takes about 151 MB (tiny), 290 MB (base) or 967 MB (small). Where the store keeps its artifacts
-on the file system that holds the checkpoint, the file is linked and takes nothing more until the training replaces
-it; elsewhere it is copied or sent whole. A training therefore keeps 1 + keep of them in the store, and one more while
-a new one is on its way.
+A checkpoint in fp32 takes about 151 MB (tiny), 290 MB (base) or 967 MB (small). If the store's artifacts are on the
+same file system as the checkpoint, the file is hard-linked and takes no extra space until the training replaces it;
+otherwise it is copied or uploaded. A training keeps 1 + keep of them in the store, and one more while a new one is
+being written.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ class Checkpoint:
     n_bytes : int
         Size of the file.
     sha256 : str
-        Of the file.
+        SHA-256 of the file.
     whole : bool
-        False when whoever wrote it was ended before it was complete.
+        False if its writer was killed before it was complete.
     best : bool
         True for the epoch with the lowest decoded valid CER when it was logged.
     """
@@ -57,22 +57,22 @@ class Checkpoint:
 def log_checkpoint(
     run: TrackedRun, path: Path, *, epoch: int, metrics: Mapping[str, float], split_sha256: str, best: bool
 ) -> str:
-    """Return the model id of an epoch's checkpoint, stored once however often it is logged.
+    """Store an epoch's checkpoint and return its model id.
 
-    A second call for the same epoch and file finds the first one's; what a killed process left half-written, and
-    what another file was stored for the epoch, is deleted and written anew.
+    A second call for the same epoch and file returns the first one's model. An incomplete model of a killed process,
+    or a model of another file for the same epoch, is replaced.
 
     Parameters
     ----------
     path : Path
-        openai-whisper's format: ``dims`` and ``model_state_dict``. Write it anew rather than in place: the store may
-        hold a link to it.
+        openai-whisper's format: ``dims`` and ``model_state_dict``. Later checkpoints must be new files, not written
+        into this one: the store may have a hard link to it.
     metrics : mapping
         The epoch's figures, as logged at step ``epoch``.
     split_sha256 : str
         Hash of the split that the figures were measured on.
     best : bool
-        Whether the epoch is the best one so far; the one that was best before no longer is.
+        Whether the epoch is the best so far; the previous best then loses its mark.
 
     Raises
     ------
@@ -83,14 +83,14 @@ def log_checkpoint(
         raise KmedError(f"The checkpoint {path} of epoch {epoch} does not exist, so it can't be logged; save it first.")
     client, sha256 = run.client, sha256_of(path)
     model_id: str | None = None
-    for known in search_checkpoints(run.run_id, client=client):
-        if known.epoch != epoch:
-            if best and known.best:
-                client.set_logged_model_tags(known.model_id, {"kmed.best": "false"})
-        elif model_id is None and known.whole and known.sha256 == sha256:
-            model_id = known.model_id
+    for stored in search_checkpoints(run):
+        if stored.epoch != epoch:
+            if best and stored.best:
+                client.set_logged_model_tags(stored.model_id, {"kmed.best": "false"})
+        elif model_id is None and stored.whole and stored.sha256 == sha256:
+            model_id = stored.model_id
         else:
-            _delete(client, client.get_logged_model(known.model_id))
+            _delete(client, client.get_logged_model(stored.model_id))
     if model_id is None:
         tags = {"kmed.kind": "checkpoint", "kmed.epoch": str(epoch), "kmed.split_sha256": split_sha256}
         tags |= {"kmed.checkpoint_sha256": sha256, "kmed.checkpoint_bytes": str(path.stat().st_size)}
@@ -100,7 +100,7 @@ def log_checkpoint(
 
 
 def _store(run: TrackedRun, path: Path, epoch: int, metrics: Mapping[str, float], tags: dict[str, str]) -> str:
-    """Write the model, READY as its last step: one that is not READY is not whole."""
+    """Create the model and return its id; it is marked READY last, so a model that is not READY is incomplete."""
     info = run.client.get_run(run.run_id).info
     name = f"{info.run_name}-epoch{epoch:02d}".translate(str.maketrans("/:.%\"'", "______"))
     model = run.client.create_logged_model(
@@ -113,7 +113,7 @@ def _store(run: TrackedRun, path: Path, epoch: int, metrics: Mapping[str, float]
 
 
 def _put(client: MlflowClient, model: LoggedModel, path: Path) -> None:
-    """Link the file into the store where that is on the same file system, else copy or send it."""
+    """Hard-link the file into the store if both are on one file system, else copy or upload it."""
     folder = local_folder(model.artifact_location)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,19 +123,18 @@ def _put(client: MlflowClient, model: LoggedModel, path: Path) -> None:
     client.log_model_artifact(model.model_id, str(path))
 
 
-def search_checkpoints(run_id: str, *, client: MlflowClient | None = None) -> list[Checkpoint]:
-    """Return a run's checkpoints in the store by epoch, half-written ones included."""
-    client = client or MlflowClient()
-    experiment = client.get_run(run_id).info.experiment_id
-    query = f"source_run_id = '{run_id}' AND model_type = '{MODEL_TYPE}'"
-    found: list[Checkpoint] = []
+def search_checkpoints(run: TrackedRun) -> list[Checkpoint]:
+    """Return a run's checkpoints in the store by epoch, incomplete ones included."""
+    experiment = run.client.get_run(run.run_id).info.experiment_id
+    query = f"source_run_id = '{run.run_id}' AND model_type = '{MODEL_TYPE}'"
+    checkpoints: list[Checkpoint] = []
     token: str | None = None
     while True:
-        page = client.search_logged_models([experiment], query, max_results=_PAGE, page_token=token)
-        found += [_checkpoint(model) for model in page]
+        page = run.client.search_logged_models([experiment], query, max_results=_PAGE, page_token=token)
+        checkpoints += [_checkpoint(model) for model in page]
         token = page.token
         if not token:
-            return sorted(found, key=lambda one: (one.epoch, not one.whole))
+            return sorted(checkpoints, key=lambda one: (one.epoch, not one.whole))
 
 
 def _checkpoint(model: LoggedModel) -> Checkpoint:
@@ -152,25 +151,25 @@ def _checkpoint(model: LoggedModel) -> Checkpoint:
 
 
 def keep_checkpoints(run: TrackedRun, keep: int) -> list[Checkpoint]:
-    """Return the superseded checkpoints of a run, which are deleted now: neither the best, nor the latest others.
+    """Delete a run's checkpoints except the best and the latest others, and return those deleted.
 
     Parameters
     ----------
     keep : int
-        How many of the latest epochs stay beside the best one; 0: the best one alone.
+        Number of latest epochs to keep besides the best; 0 keeps only the best.
     """
-    found = search_checkpoints(run.run_id, client=run.client)
-    others = [one for one in found if one.whole and not one.best]
-    superseded = [one for one in found if not one.whole] + others[: max(0, len(others) - keep)]
+    checkpoints = search_checkpoints(run)
+    others = [one for one in checkpoints if one.whole and not one.best]
+    superseded = [one for one in checkpoints if not one.whole] + others[: max(0, len(others) - keep)]
     for one in superseded:
         _delete(run.client, run.client.get_logged_model(one.model_id))
     return superseded
 
 
 def _delete(client: MlflowClient, model: LoggedModel) -> None:
-    """Delete the file, then the model; MLflow's own deletion keeps the file until `mlflow gc`.
+    """Delete the file, then the model; MLflow's own deletion would keep the file until `mlflow gc`.
 
-    A store that can't delete files (some buckets grant no such right) keeps them, with a warning.
+    If the store can't delete files (some buckets do not grant that right), they stay, with a warning.
     """
     try:
         get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri).delete_artifacts()  # type: ignore[no-untyped-call]

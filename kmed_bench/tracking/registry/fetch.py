@@ -1,4 +1,4 @@
-"""Checkpoints taken out of the store or the registry."""
+"""Checkpoints downloaded from the store or the registry."""
 
 from pathlib import Path
 
@@ -6,11 +6,16 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking.store import without_password
+from kmed_bench.tracking.store import global_store, without_password
 
 
-def fetch_checkpoint(uri: str, folder: Path) -> Path:
-    """Return the openai-format checkpoint of ``models:/…`` or ``runs:/…``, downloaded into a folder.
+def fetch_checkpoint(uri: str, folder: Path, *, tracking_uri: str) -> Path:
+    """Return the path of the openai-format checkpoint of ``models:/…`` or ``runs:/…``, downloaded into a folder.
+
+    Parameters
+    ----------
+    tracking_uri : str
+        The store that has the model, as `open_store` returned it.
 
     Raises
     ------
@@ -18,14 +23,14 @@ def fetch_checkpoint(uri: str, folder: Path) -> Path:
         When the store has no such model, or the model holds no single ``.pt`` file.
     """
     try:
-        downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        with global_store(tracking_uri):
+            downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
-        store, said = without_password(mlflow.get_tracking_uri()), without_password(str(error))
         raise KmedError(
-            f"The model {uri} can't be fetched from {store} ({said}); check its name, version or alias in the MLflow "
-            "UI, and name the store with --tracking.uri."
+            f"The model {uri} can't be fetched from {without_password(tracking_uri)} ({without_password(str(error))}); "
+            "check its name, version or alias in the MLflow UI, and name the store with --tracking.uri."
         ) from None
-    found = sorted(downloaded.rglob("*.pt")) if downloaded.is_dir() else [downloaded]
-    if len(found) != 1:
-        raise KmedError(f"{uri} holds {len(found)} .pt files, expected one; name a model that kmed-bench registered.")
-    return found[0]
+    files = sorted(downloaded.rglob("*.pt")) if downloaded.is_dir() else [downloaded]
+    if len(files) != 1:
+        raise KmedError(f"{uri} holds {len(files)} .pt files, expected one; name a model that kmed-bench registered.")
+    return files[0]

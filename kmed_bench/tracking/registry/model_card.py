@@ -1,18 +1,17 @@
-"""Model cards, as Markdown made from records."""
+"""Model cards, as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kmed_bench.core.contracts import Scores
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import is_synthetic
 from kmed_bench.core.schema import GROUP_FIELDS
-from kmed_bench.tracking.run_notes import _SYNTHETIC, _interval, _table, _whole
+from kmed_bench.tracking.markdown import SYNTHETIC_NOTE, interval, table, whole_number
 
 _RECIPE = ("epochs", "batch_size", "lr", "max_len", "weight_decay", "warmup_steps", "grad_clip", "audio_context")
-
-
-_SINGLE_CELLS = 5
-"""A card names this many of the worst groups; all of them are in scores.json."""
+_WORST_GROUPS = 5
+"""Number of groups on a card; all of them are in scores.json."""
 
 
 def write_card(
@@ -22,17 +21,17 @@ def write_card(
     params: Mapping[str, str],
     tags: Mapping[str, str],
     metrics: Mapping[str, float],
-    scores: Mapping[str, Any],
-    counts: Mapping[str, Any],
+    scores: Scores | None,
+    counts: Mapping[str, int],
 ) -> str:
     """Return a model card: what it is, data, recipe, results with intervals and groups, limits, licence, use.
 
     Parameters
     ----------
     params : mapping
-        Settings as logged, dotted.
-    scores : mapping
-        ``scores.json`` of the test part; {} where nothing was scored.
+        Settings as logged, by dotted name.
+    scores : dict or None
+        ``scores.json`` of the test part; None if nothing was scored.
     counts : mapping
         Clips per part, as in the run's dataset.
     """
@@ -42,13 +41,13 @@ def write_card(
         f"## Recipe\n\n{_describe_recipe(params, tags, metrics)}",
         f"## Results on the test part\n\n{_describe_results(metrics, scores)}",
         "## Limits\n\n"
-        "- Not a medical device. Numbers, names of drugs and doses in its text need a person's check.\n"
+        "- Not a medical device. A person must check numbers, drug names and doses in its text.\n"
         "- On silence and noise Whisper may write text that nobody spoke.\n"
         "- Trained on clips of at most 30 s. Longer audio is cut into windows; words at a cut may be lost or doubled.\n"
         "- Groups with few speakers have wide intervals; what is not listed was not measured.",
         "## Licence\n\n"
-        "Whisper's code and weights are MIT. The recordings of AI Hub data set 208 may not be passed on, and its terms "
-        "govern what may be done with models trained on them: read them before handing this one to others.",
+        "Whisper's code and weights are MIT. The recordings of AI Hub data set 208 may not be redistributed, and its "
+        "terms govern what may be done with models trained on them: read them before sharing this one.",
         "## Use\n\n```python\nimport mlflow, pandas as pd\n"
         f'model = mlflow.pyfunc.load_model("models:/{name}@challenger")\n'
         'model.predict(pd.DataFrame({"path": ["speech.wav"]}), params={"detail": True})\n```\n\n'
@@ -57,8 +56,8 @@ def write_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _describe_data(params: Mapping[str, str], tags: Mapping[str, str], counts: Mapping[str, Any]) -> str:
-    lines = [_SYNTHETIC if is_synthetic(params, tags) else "AI Hub data set 208, or speech in its layout."]
+def _describe_data(params: Mapping[str, str], tags: Mapping[str, str], counts: Mapping[str, int]) -> str:
+    lines = [SYNTHETIC_NOTE if is_synthetic(params, tags) else "AI Hub data set 208, or speech in its layout."]
     if counts:
         lines.append(f"Clips: {', '.join(f'{part} {n}' for part, n in counts.items())}.")
     if params.get("split.disjoint", "none") != "none":
@@ -72,48 +71,49 @@ def _describe_recipe(params: Mapping[str, str], tags: Mapping[str, str], metrics
         if tags.get(f"kmed.{key}"):
             settings[key] = tags[f"kmed.{key}"]
     rows = [(key.replace("_", " "), f"`{value}`") for key, value in settings.items()]
-    chosen = f"Epoch {_whole(metrics.get('best/epoch'))} was kept: its valid CER of "
+    chosen = f"Epoch {whole_number(metrics.get('best/epoch'))} was kept: its valid CER of "
     chosen += f"{percent(metrics.get('best/valid_cer'))} was the lowest."
-    return "\n".join(["AdamW, cross-entropy. " + chosen, "", *_table(("setting", "value"), rows)])
+    return "\n".join(["AdamW, cross-entropy. " + chosen, "", *table(("setting", "value"), rows)])
 
 
-def _describe_results(metrics: Mapping[str, float], scores: Mapping[str, Any]) -> str:
-    overall = scores.get("overall") or {}
-    if not overall and "test/cer" not in metrics:
+def _describe_results(metrics: Mapping[str, float], scores: Scores | None) -> str:
+    if scores is None and "test/cer" not in metrics:
         return "Not measured."
-    found = {key.removeprefix("test/"): value for key, value in metrics.items() if key.startswith("test/")} | overall
-    low, high = found.get("cer_low"), found.get("cer_high")
-    interval = f"{percent(low)} to {percent(high)}" if low is not None and high is not None else ""
+    figures: dict[str, Any] = {
+        name.removeprefix("test/"): metrics[name] for name in metrics if name.startswith("test/")
+    }
+    if scores:
+        figures |= scores["overall"]
     rows: list[Sequence[str]] = [
-        ("fine-tuned", percent(found.get("cer")), interval, percent(found.get("wer"))),
+        ("fine-tuned", percent(figures.get("cer")), interval(figures), percent(figures.get("wer"))),
         ("untouched", percent(metrics.get("untouched/test_cer")), "", percent(metrics.get("untouched/test_wer"))),
     ]
-    lines = _table(("model", "CER", "95 %", "WER"), rows)
-    if scores:
-        lines += [
-            "",
-            f"{overall.get('n_clips', '?')} clips of {overall.get('n_speakers', '?')} speakers; policy "
-            f"{scores.get('transcript_policy')}, normaliser {scores.get('normaliser_version')}.",
-        ]
+    lines = table(("model", "CER", "95 %", "WER"), rows)
+    if scores is None:
+        return "\n".join(lines)
+    lines += [
+        "",
+        f"{figures['n_clips']} clips of {figures['n_speakers']} speakers; policy {scores['transcript_policy']}, "
+        f"normaliser {scores['normaliser_version']}.",
+    ]
     groups = _worst_groups(scores)
     if groups:
         lines += ["", "The groups with the highest CER, of those large enough to rank:", ""]
-        lines += _table(("group", "CER", "95 %", "clips", "speakers"), groups)
-    gap = (scores.get("elderly_gap") or {}).get("cer_gap")
+        lines += table(("group", "CER", "95 %", "clips", "speakers"), groups)
+    gap = scores["elderly_gap"]["cer_gap"]
     if gap is not None:
-        lines += ["", f"Speakers aged 60 and over: CER {100 * gap:+.1f} points against the rest."]
+        lines += ["", f"The CER of speakers aged 60 and over is {100 * gap:+.1f} points from the rest's."]
     return "\n".join(lines)
 
 
-def _worst_groups(scores: Mapping[str, Any]) -> list[Sequence[str]]:
+def _worst_groups(scores: Scores) -> list[Sequence[str]]:
     cells = [
         (cell["cer"], f"{field} {value}", cell)
         for field in GROUP_FIELDS
-        for value, cell in scores.get("groups", {}).get(field, {}).items()
-        if cell.get("cer") is not None and not cell.get("below_minimum")
+        for value, cell in scores["groups"].get(field, {}).items()
+        if cell["cer"] is not None and not cell["below_minimum"]
     ]
-    worst = sorted(cells, key=lambda found: found[:2], reverse=True)[:_SINGLE_CELLS]
+    worst = sorted(cells, key=lambda entry: entry[:2], reverse=True)[:_WORST_GROUPS]
     return [
-        (name, percent(cer), _interval(cell, "").strip(" ()"), str(cell["n_clips"]), str(cell["n_speakers"]))
-        for cer, name, cell in worst
+        (name, percent(cer), interval(cell), str(cell["n_clips"]), str(cell["n_speakers"])) for cer, name, cell in worst
     ]

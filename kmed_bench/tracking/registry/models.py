@@ -1,4 +1,4 @@
-"""Registered models: logged with all that a stranger needs to run them."""
+"""Registered models, logged with everything that is needed to run them elsewhere."""
 
 import contextlib
 import dataclasses
@@ -22,19 +22,19 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
 from kmed_bench.tracking.registry.model_card import write_card
-from kmed_bench.tracking.registry.promotion import promote, rollback
 from kmed_bench.tracking.run import TrackedRun, datasets_of
-from kmed_bench.tracking.store import read_json_artifact
-
-__all__ = ["ModelVersionInfo", "log_model", "pinned_requirements", "promote", "rollback"]
+from kmed_bench.tracking.store import global_store, read_artifact
 
 PREFIX = "kmed-whisper-"
+LANGUAGE = "ko"
+"""What the registered model transcribes unless a request names another language."""
 _CHOSEN_BY = "best/valid_cer"
 _REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "numpy", "pandas")
-# A server's operator changes these with MLFLOW_PYFUNC_INFERENCE_CONFIG, as JSON.
+# The operator of a server can change these with MLFLOW_PYFUNC_INFERENCE_CONFIG, as JSON.
 LIMITS = {"max_audio_mib": 256.0, "max_audio_minutes": 240.0}
 _CODE = Path(__file__).with_name("pyfunc_model.py")
 
@@ -63,27 +63,26 @@ def log_model(
     checkpoint: Path,
     *,
     size: str,
-    language: str = "ko",
     split_sha256: str = "",
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     step: int = 0,
 ) -> ModelVersionInfo:
-    """Log a checkpoint as a pyfunc model of the run and register it.
+    """Log a checkpoint as a pyfunc model of the run, register it, and return the version.
 
-    It gets the alias ``challenger`` unless the holder is another seed of the same benchmark with a valid CER that is
-    no higher.
+    The version gets the alias ``challenger`` unless the current challenger is another seed of the same benchmark with
+    a valid CER that is no higher.
 
     Parameters
     ----------
     checkpoint : Path
         openai-whisper's format: ``dims`` and ``model_state_dict``.
     split_sha256 : str
-        Hash of the split it was measured on; versions are compared on equal hashes only.
+        Hash of the split it was measured on; only versions with equal hashes are compared.
     metrics : mapping
         Figures that become version tags, such as ``{"test/cer": 0.118}``.
     step : int
-        The epoch that the checkpoint is of.
+        The checkpoint's epoch.
 
     Raises
     ------
@@ -93,16 +92,17 @@ def log_model(
     if not checkpoint.is_file():
         raise KmedError(f"The checkpoint {checkpoint} does not exist, so it can't be registered; train first.")
     name = f"{PREFIX}{size}"
-    client = MlflowClient()
+    client = run.client
     source = client.get_run(run.run_id)
-    described = {"kmed.size": size, "kmed.language": language, "kmed.split_sha256": split_sha256, **(tags or {})}
+    sha256 = sha256_of(checkpoint)
+    described = {"kmed.size": size, "kmed.language": LANGUAGE, "kmed.split_sha256": split_sha256, **(tags or {})}
     described |= {f"kmed.{key}".replace("/", "."): repr(float(value)) for key, value in (metrics or {}).items()}
-    described["kmed.checkpoint_sha256"] = sha256_of(checkpoint)
+    described["kmed.checkpoint_sha256"] = sha256
     card = _card(client, source, name, size, described, metrics or {})
-    model_id = _logged_before(client, source, name, described["kmed.checkpoint_sha256"])
-    if model_id is None:
-        model_id = _log_model(run, checkpoint, name, language, step, described, card)
-    version = _register(client, name, run.run_id, model_id)
+    with _active(run), _quiet():
+        model_id = _logged_before(client, source, name, sha256) or _log_model(checkpoint, name, step, described, card)
+        version = _registered_before(client, name, run.run_id, model_id)
+        version = version or mlflow.register_model(f"models:/{model_id}", name)
     run.link_model(model_id, metrics or {}, step=0)
     for key, value in described.items():
         client.set_model_version_tag(name, version.version, key, value)
@@ -118,18 +118,17 @@ def log_model(
     )
 
 
-def _log_model(
-    run: TrackedRun, checkpoint: Path, name: str, language: str, step: int, tags: dict[str, str], card: str
-) -> str:
-    with _within(run), _quiet(), tempfile.TemporaryDirectory() as folder:
+def _log_model(checkpoint: Path, name: str, step: int, tags: dict[str, str], card: str) -> str:
+    """Return the id of a new LoggedModel of the active run."""
+    with tempfile.TemporaryDirectory() as folder:
         card_file = Path(folder) / "MODEL_CARD.md"
         card_file.write_text(card, encoding="utf-8")
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(_CODE),
             artifacts={"checkpoint": str(checkpoint), "card": str(card_file)},
-            model_config={"language": language, **LIMITS},
-            signature=_signature(language),
+            model_config={"language": LANGUAGE, **LIMITS},
+            signature=_signature(),
             input_example=_example(),
             pip_requirements=pinned_requirements(),
             step=step,
@@ -139,28 +138,24 @@ def _log_model(
 
 
 def _logged_before(client: MlflowClient, run: Run, name: str, sha256: str) -> str | None:
-    """Return the model that the run made of this checkpoint before it was interrupted; None where there is none."""
+    """Return the id of the model that an interrupted attempt logged of this checkpoint, or None."""
     query = f"source_run_id = '{run.info.run_id}' AND name = '{name}'"
-    found = client.search_logged_models([run.info.experiment_id], query)
-    whole = [model for model in found if model.status == LoggedModelStatus.READY]
-    same = [model for model in whole if model.tags.get("kmed.checkpoint_sha256") == sha256]
-    return str(same[0].model_id) if same else None
+    for model in client.search_logged_models([run.info.experiment_id], query):
+        if model.status == LoggedModelStatus.READY and model.tags.get("kmed.checkpoint_sha256") == sha256:
+            return str(model.model_id)
+    return None
 
 
-def _register(client: MlflowClient, name: str, run_id: str, model_id: str) -> ModelVersion:
-    """Return the version of a logged model, made where it has none yet."""
-    source = f"models:/{model_id}"
-    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-        if version.source == source:
-            return version
-    with _quiet():
-        return mlflow.register_model(source, name)
+def _registered_before(client: MlflowClient, name: str, run_id: str, model_id: str) -> ModelVersion | None:
+    """Return the version that an interrupted attempt registered for a logged model, or None."""
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return next((version for version in versions if version.source == f"models:/{model_id}"), None)
 
 
 def _beaten_by_sibling(client: MlflowClient, name: str, run: Run, metrics: Mapping[str, float]) -> bool:
-    """Tell whether the challenger is of another seed of the same benchmark, with a lower valid CER.
+    """Return whether the challenger is another seed of the same benchmark with a lower or equal valid CER.
 
-    A benchmark that was stopped and continued has seeds that this process never saw.
+    In a benchmark that was continued, other processes may have trained the other seeds.
     """
     bench, cer = run.data.tags.get(MLFLOW_PARENT_RUN_ID), metrics.get(_CHOSEN_BY)
     aliases = client.get_registered_model(name).aliases
@@ -176,7 +171,7 @@ def _beaten_by_sibling(client: MlflowClient, name: str, run: Run, metrics: Mappi
 def _card(
     client: MlflowClient, run: Run, name: str, size: str, tags: Mapping[str, str], metrics: Mapping[str, float]
 ) -> str:
-    """Write the model card from what the run and its benchmark have logged so far."""
+    """Return the model card, written from what the run and its benchmark have logged so far."""
     parent_id = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     parent = client.get_run(parent_id).data if parent_id else run.data
     counts: dict[str, int] = {}
@@ -189,30 +184,31 @@ def _card(
         params={**parent.params, **run.data.params},
         tags={**parent.tags, **run.data.tags, **tags},
         metrics={**run.data.metrics, **metrics},
-        scores=read_json_artifact(client, run, "scores.json"),
+        scores=read_artifact(client, run, "scores.json", SCORES),
         counts=counts,
     )
 
 
 def pinned_requirements() -> list[str]:
-    """Return what the model needs, at the versions that made it; a build's local part (``+cpu``) is left out."""
+    """Return the model's requirements, pinned to the installed versions without their local part (``+cpu``)."""
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in _REQUIRED]
 
 
 @contextlib.contextmanager
-def _within(run: TrackedRun) -> Iterator[None]:
-    """Make the run the active one, which is where MLflow logs models; one that is active stays open."""
-    active = mlflow.active_run()
-    if active is not None and active.info.run_id == run.run_id:
-        yield
-        return
-    with mlflow.start_run(run_id=run.run_id, nested=active is not None):
-        yield
+def _active(run: TrackedRun) -> Iterator[None]:
+    """Make a run MLflow's active one, which is where `log_model` puts models; its status afterwards is as before."""
+    status = run.client.get_run(run.run_id).info.status
+    with global_store(run.uri):
+        mlflow.start_run(run_id=run.run_id, nested=True)
+        try:
+            yield
+        finally:
+            mlflow.end_run(status)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep MLflow's progress bars and notes off the terminal; what goes wrong is raised."""
+    """Hide MLflow's progress bars and messages while the block runs; errors are raised all the same."""
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -223,7 +219,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _signature(language: str) -> ModelSignature:
+def _signature() -> ModelSignature:
     inputs = Schema(
         [
             ColSpec(DataType.binary, "audio", required=False),
@@ -234,13 +230,13 @@ def _signature(language: str) -> ModelSignature:
         ]
     )
     params = ParamSchema(
-        [ParamSpec("language", DataType.string, language), ParamSpec("detail", DataType.boolean, False)]
+        [ParamSpec("language", DataType.string, LANGUAGE), ParamSpec("detail", DataType.boolean, False)]
     )
     return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.string, "text")]), params=params)
 
 
 def _example() -> pd.DataFrame:
-    """Return a quarter of a second of a 440 Hz tone as FLAC bytes: nobody's speech."""
+    """Return a quarter of a second of a 440 Hz tone as FLAC bytes; no speech, which could be a patient's."""
     time_s = np.arange(4_000) / 16_000
     buffer = io.BytesIO()
     soundfile.write(buffer, 0.1 * np.sin(2 * np.pi * 440 * time_s), 16_000, format="FLAC")

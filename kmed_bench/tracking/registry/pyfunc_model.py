@@ -1,8 +1,8 @@
-"""The registered model's code: audio in, Korean text out, with openai-whisper alone.
+"""The registered model's code: audio in, Korean text out, with openai-whisper only.
 
-MLflow copies this file into each model and runs it wherever the model is loaded or served, so it imports
-nothing of kmed_bench. Decoding is the evaluation's: mono float32, 16 kHz, one window of 30 s, greedy, no
-timestamps, fp32. Longer audio goes through openai-whisper's own windows.
+MLflow copies this file into each model and runs it wherever the model is loaded or served, so it must not import
+kmed_bench. Decoding is the same as in the evaluation: mono float32, 16 kHz, one window of 30 s, greedy, no
+timestamps, fp32. Longer audio is decoded in openai-whisper's own windows.
 """
 
 import base64
@@ -27,8 +27,8 @@ from whisper.audio import N_SAMPLES, SAMPLE_RATE
 
 BATCH_ROWS = 8
 MAX_RATE_HZ = 768_000
-# torchaudio's resampling filter has this many elements per unit of (rate x 16,000) / gcd²; odd rates (44,101 Hz)
-# would take gigabytes.
+# Largest (rate x 16,000) / gcd², which torchaudio's resampling filter grows with; odd rates (44,101 Hz) would take
+# gigabytes.
 MAX_FILTER_ELEMENTS = 2**25
 
 SOURCES = ("audio", "audio_base64", "path", "samples")
@@ -38,7 +38,7 @@ class WhisperModel(PythonModel):
     """One Whisper checkpoint behind MLflow's pyfunc interface."""
 
     def load_context(self, context: Any) -> None:
-        """Read the checkpoint; openai-whisper unpickles nothing but tensors (``weights_only=True``)."""
+        """Load the checkpoint; openai-whisper unpickles only tensors (``weights_only=True``)."""
         config = context.model_config
         self.language = str(config["language"])
         self.reader = AudioReader(
@@ -47,8 +47,8 @@ class WhisperModel(PythonModel):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = whisper.load_model(context.artifacts["checkpoint"], device=device)
         self.model.eval()
-        # openai-whisper keeps its key-value cache in hooks on the model, so two decodes at once would mix;
-        # the scoring server calls predict from several threads.
+        # openai-whisper keeps its key-value cache in hooks on the model, so concurrent decodes would corrupt each
+        # other, and the scoring server calls predict from several threads.
         self._lock = threading.Lock()
 
     def predict(  # type: ignore[override]  # MLflow lets the context, which is not used here, be left out
@@ -59,8 +59,8 @@ class WhisperModel(PythonModel):
         Parameters
         ----------
         model_input : pandas.DataFrame
-            One of these in each row: ``audio`` (bytes of any file that soundfile reads), ``audio_base64`` (the
-            same as text), ``path``, or ``samples`` (floats, mono) with ``rate_hz``.
+            Exactly one of these in each row: ``audio`` (bytes of any file that soundfile reads), ``audio_base64``
+            (the same as text), ``path``, or ``samples`` (floats, mono) with ``rate_hz``.
         params : dict, optional
             ``language`` (a code, or ``auto``); ``detail``: true adds the columns ``language``, ``duration_s``
             and ``segments``, a list of ``{"start_s", "end_s", "text"}``.
@@ -68,7 +68,7 @@ class WhisperModel(PythonModel):
         Raises
         ------
         mlflow.exceptions.MlflowException
-            ``INVALID_PARAMETER_VALUE`` (HTTP 400 when served) that names the row and what is wrong with it.
+            ``INVALID_PARAMETER_VALUE`` (HTTP 400 when served), naming the row and its fault.
         """
         params = params or {}
         language = str(params.get("language") or self.language)
@@ -113,16 +113,16 @@ class WhisperModel(PythonModel):
         return results
 
     def _window(self, clip: np.ndarray, language: str | None) -> dict[str, Any]:
-        """Transcribe more than 30 s in openai-whisper's windows, which follow its timestamps.
+        """Transcribe audio of more than 30 s in openai-whisper's windows, which follow its timestamps.
 
-        On 55 s of real clips joined (untouched base), its text was 6 % off the clips' own; with the previous window's
-        text as a prompt 26 %, without timestamps 39 %: both lost whole sentences.
+        On 55 s of joined real clips (untouched base), the text differed by 6 % from that of the single clips; with the
+        previous window's text as a prompt by 26 %, without timestamps by 39 %: both lost whole sentences.
         """
         result = whisper.transcribe(
             self.model, clip, language=language, temperature=0.0, condition_on_previous_text=False, fp16=False
         )
         duration_s = len(clip) / SAMPLE_RATE
-        segments = [  # the last window is padded, and a timestamp may lie in the padding
+        segments = [  # the last window is padded, and a timestamp may be in the padding
             {
                 "start_s": float(part["start"]),
                 "end_s": min(float(part["end"]), duration_s),
@@ -140,7 +140,7 @@ class WhisperModel(PythonModel):
 
 
 class AudioReader:
-    """Turns one input row into what Whisper hears, or says what is wrong with it.
+    """Reads one input row as audio for Whisper, or raises an error that names its fault.
 
     Parameters
     ----------
@@ -167,18 +167,18 @@ class AudioReader:
         mlflow.exceptions.MlflowException
             ``INVALID_PARAMETER_VALUE`` with the row's number.
         """
-        given = [name for name in SOURCES if not _is_missing(row.get(name))]
-        if len(given) != 1:
-            named = " and ".join(given) or "none of them"
-            raise _refuse(f"Row {number} has {named}; give exactly one of {', '.join(SOURCES)}.")
+        present = [name for name in SOURCES if not _is_missing(row.get(name))]
+        if len(present) != 1:
+            listed = " and ".join(present) or "none of them"
+            raise _refuse(f"Row {number} has {listed}; give exactly one of {', '.join(SOURCES)}.")
         try:
-            return self._to_whisper(*self._sources[given[0]](row))
+            return self._to_whisper(*self._sources[present[0]](row))
         except _BadAudioError as error:
-            raise _refuse(f"Row {number}, {given[0]}: {error}") from None
+            raise _refuse(f"Row {number}, {present[0]}: {error}") from None
 
     def _from_bytes(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
         content = row["audio"]
-        if isinstance(content, str):  # CSV bodies and `mlflow models predict` hand bytes over as base64
+        if isinstance(content, str):  # CSV bodies and `mlflow models predict` pass bytes as base64
             return self._from_base64({"audio_base64": content})
         if not isinstance(content, (bytes, bytearray)):
             raise _BadAudioError(f"it is a {type(content).__name__}; give a file's bytes.")
@@ -195,7 +195,7 @@ class AudioReader:
 
     def _from_path(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
         if os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true":
-            # whoever reaches the port could otherwise read and probe the server's files
+            # otherwise anyone who can reach the port could read and probe the server's files
             raise _BadAudioError("a server reads no files of its own machine; send the bytes in audio_base64.")
         path = Path(str(row["path"]))
         try:
@@ -206,11 +206,11 @@ class AudioReader:
 
     def _from_samples(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
         if _is_missing(row.get("rate_hz")):
-            raise _BadAudioError("their rate is missing; give rate_hz, samples per second, beside them.")
+            raise _BadAudioError("their rate is missing; give rate_hz, in samples per second, as well.")
         try:
             samples = np.asarray(row["samples"], dtype=np.float32)
         except (TypeError, ValueError):
-            raise _BadAudioError("they are no numbers; give one list of floats, mono.") from None
+            raise _BadAudioError("they are not numbers; give one list of floats, mono.") from None
         if samples.ndim != 1:
             raise _BadAudioError(f"their shape is {samples.shape}; give one list of floats, mono.")
         return samples, int(row["rate_hz"])
@@ -218,7 +218,7 @@ class AudioReader:
     def _decode(self, content: bytes) -> tuple[np.ndarray, int]:
         """Return (samples, rate in Hz) of an audio file's bytes; channels are averaged."""
         if not content:
-            raise _BadAudioError("it is empty (0 bytes).")
+            raise _BadAudioError("it is empty (0 bytes); send a whole file.")
         self._check_bytes(len(content))
         try:
             with soundfile.SoundFile(io.BytesIO(content)) as file:
@@ -226,13 +226,13 @@ class AudioReader:
                 return file.read(dtype="float32", always_2d=True).mean(axis=1), file.samplerate
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise _BadAudioError(
-                f"it is no audio that soundfile reads ({error}); send WAV, FLAC, OGG or MP3."
+                f"it is not audio that soundfile can read ({error}); send WAV, FLAC, OGG or MP3."
             ) from None
 
     def _to_whisper(self, audio: np.ndarray, rate_hz: int) -> np.ndarray:
         self._check_length(len(audio), rate_hz)
         if not np.isfinite(audio).all():
-            raise _BadAudioError("it holds samples that are not finite numbers.")
+            raise _BadAudioError("it has samples that are not finite numbers; send finite ones.")
         if rate_hz != SAMPLE_RATE:
             divisor = math.gcd(rate_hz, SAMPLE_RATE)
             if (rate_hz // divisor) * (SAMPLE_RATE // divisor) > MAX_FILTER_ELEMENTS:
@@ -251,7 +251,7 @@ class AudioReader:
         if not 0 < rate_hz <= MAX_RATE_HZ:
             raise _BadAudioError(f"its rate is {rate_hz} Hz; that must be from 1 to {MAX_RATE_HZ}.")
         if n_samples == 0:
-            raise _BadAudioError("it holds no samples.")
+            raise _BadAudioError("it has no samples; send a longer clip.")
         if n_samples > self.max_s * rate_hz:
             raise _BadAudioError(
                 f"it lasts {n_samples / rate_hz:.0f} s, over the limit of {self.max_s:g} s; cut it into parts."
@@ -259,7 +259,7 @@ class AudioReader:
 
 
 class _BadAudioError(ValueError):
-    """What is wrong with one row's audio; the row's number is added where it is known."""
+    """A fault of one row's audio; the caller adds the row's number."""
 
 
 def _is_missing(value: Any) -> bool:

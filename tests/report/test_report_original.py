@@ -9,7 +9,7 @@ from bench_records import make_bench
 from test_report_page import Page
 
 from kmed_bench.core.records import ImportedRecord
-from kmed_bench.report.imported import imported_section
+from kmed_bench.report.original import imported_section
 from kmed_bench.report.page import write_report
 
 

@@ -1,4 +1,4 @@
-"""Logs of the original benchmark as a section of the report: beside ours, and never among ours."""
+"""Logs of the original benchmark as a section of the report of their own, never mixed with our figures."""
 
 from collections.abc import Mapping, Sequence
 
@@ -38,14 +38,14 @@ _THEIR_COLOURS = ("#8d8d8d", "#5b6471")
 
 
 def imported_section(imported: Sequence[ImportedRecord], bench: BenchRecord | None = None) -> ExtraSection:
-    """Return the section on imported logs: curves of each size beside this bench's, and a table of the runs.
+    """Return the section on imported logs: curves of each size next to this benchmark's, and a table of the runs.
 
     Parameters
     ----------
     imported : sequence of ImportedRecord
         At least one.
     bench : BenchRecord, optional
-        Whose curves stand on the right; None, and sizes that it lacks: the original's alone.
+        Its curves are drawn on the right. None, and for sizes that it lacks: only the original's are drawn.
     """
     theirs = _imported_history(imported)
     ours = pd.DataFrame(columns=["size"]) if bench is None else history_table(bench)
@@ -87,7 +87,7 @@ def _draw(size: str, quantity: str, theirs: pd.DataFrame, ours: pd.DataFrame) ->
 def _draw_curves(
     axes: Axes, rows: pd.DataFrame, labels: Mapping[str, str], colours: Mapping[str, str], *, dashed: bool
 ) -> None:
-    """Draw a thin line per run and curve: repetitions are shown, not averaged."""
+    """Draw a thin line per run and curve, without averaging repetitions."""
     data = rows.assign(curve=rows["metric"].map(labels))
     present = [label for label in labels.values() if (data["curve"] == label).any()]
     sns.lineplot(

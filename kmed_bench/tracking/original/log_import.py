@@ -1,4 +1,4 @@
-"""Logs of the original benchmark in the store: each repetition a finished run, labelled for what its figures are."""
+"""Logs of the original benchmark imported into the store: one finished run per repetition, its figures labelled."""
 
 import dataclasses
 import hashlib
@@ -23,6 +23,7 @@ from kmed_bench.tracking.original.log_format import (
     read_log,
     to_tree,
 )
+from kmed_bench.tracking.read import search_runs
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import experiment_id
 
@@ -33,38 +34,37 @@ HISTORY_METRICS = (
     "imported/valid_cer_teacher_forced",
 )
 _TIME_METRIC = "imported/time_s"
-_PAGE = 1_000
 _FINISHED = RunStatus.to_string(RunStatus.FINISHED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImportOutcome:
-    """What became of one log.
+    """What was imported from one log.
 
     Attributes
     ----------
-    made, known : tuple of str
-        Names of the runs made now, and of those that an earlier import of the same content had made.
+    created, present : tuple of str
+        Names of the runs created now, and of those that an earlier import of the same content created.
     left_out : dict
         Version to the reason why it has no run.
     """
 
-    made: tuple[str, ...]
-    known: tuple[str, ...]
+    created: tuple[str, ...]
+    present: tuple[str, ...]
     left_out: dict[str, str]
 
 
 def import_log(uri: str, path: Path, experiment: str) -> ImportOutcome:
-    """Make each repetition of an original log a finished run, all of them or none.
+    """Import each repetition of an original log as a finished run, all of them or none.
 
-    The same content imported again makes no second runs; runs that a killed import left half-made are replaced.
+    Importing the same content again creates no second runs; incomplete runs of a killed import are replaced.
 
     Parameters
     ----------
     uri : str
         The tracking URI that `open_store` returned.
     experiment : str
-        Where the runs go.
+        The experiment that gets the runs.
 
     Raises
     ------
@@ -74,48 +74,43 @@ def import_log(uri: str, path: Path, experiment: str) -> ImportOutcome:
     log = read_log(path)
     size, sha256 = _size(log, path), _content_hash(log)
     client = MlflowClient(tracking_uri=uri)
-    place = experiment_id(client, uri, experiment)
-    present = _present(client, place, sha256)
-    kept = {int(number): version for number, version in log.versions.items() if version.epochs}
-    missing = {number: version for number, version in kept.items() if number not in present}
-    made: list[str] = []
-    names: list[str] = []
+    experiment_key = experiment_id(client, uri, experiment)
+    names = {int(n): f"imported-{size}-v{n}" for n, version in log.versions.items() if version.epochs}
+    present = _present(client, experiment_key, sha256)
+    missing = [number for number in names if number not in present]
+    tags = {"kmed.kind": "imported", "kmed.size": size, "kmed.imported_sha256": sha256, "kmed.imported_file": path.name}
+    created: list[str] = []
     try:
-        for number, version in missing.items():
-            name = f"imported-{size}-v{number}"
-            tags = {
-                "kmed.kind": "imported",
-                "kmed.size": size,
-                "kmed.version": str(number),
-                "kmed.imported_sha256": sha256,
-                "kmed.imported_file": path.name,
-            }
-            made.append(client.create_run(place, run_name=name, tags=tags).info.run_id)
-            names.append(name)
-            _fill(TrackedRun(client, made[-1]), log, size, number, version)
-        for run_id in made:
+        for number in missing:
+            run = client.create_run(experiment_key, run_name=names[number], tags=tags | {"kmed.version": str(number)})
+            created.append(run.info.run_id)
+            _fill(TrackedRun(client, created[-1]), log, size, number)
+        for run_id in created:
             client.set_terminated(run_id, _FINISHED)
     except BaseException:
-        for run_id in made:
+        for run_id in created:
             client.delete_run(run_id)
         raise
-    left_out = {name: "it holds no epochs" for name, version in log.versions.items() if not version.epochs}
-    known = tuple(f"imported-{size}-v{number}" for number in kept if number in present)
-    return ImportOutcome(made=tuple(names), known=known, left_out=left_out)
+    return ImportOutcome(
+        created=tuple(names[number] for number in missing),
+        present=tuple(name for number, name in names.items() if number in present),
+        left_out={name: "it has no epochs" for name, version in log.versions.items() if not version.epochs},
+    )
 
 
 def read_imported(uri: str) -> list[ImportedRecord]:
-    """Return the store's imported repetitions by size, log and version; empty where there are none."""
+    """Return the store's imported repetitions by size, log and version; empty if there are none."""
     client = MlflowClient(tracking_uri=uri)
-    places = [found.experiment_id for found in client.search_experiments()]
-    records = [_record(client, run) for run in _search(client, places, f"attributes.status = '{_FINISHED}'")]
+    runs = search_runs(client, f"tags.`kmed.kind` = 'imported' and attributes.status = '{_FINISHED}'")
+    records = [_record(client, run) for run in runs]
     return sorted(records, key=lambda r: (SIZES.index(r.size), r.file, r.sha256, r.version))
 
 
-def _fill(run: TrackedRun, log: OriginalLog, size: str, number: int, version: OriginalVersion) -> None:
+def _fill(run: TrackedRun, log: OriginalLog, size: str, number: int) -> None:
+    version = log.versions[str(number)]
     run.log_params({name: _shareable(value) for name, value in log.metadata.items()})
     for epoch in version.epochs:
-        # Step 0 is the untouched model in our runs, which the original never scored: its first epoch is step 1.
+        # In our runs, step 0 is the untouched model, which the original never scored: its first epoch is step 1.
         run.log_epoch(epoch.epoch + 1, dict(zip(HISTORY_METRICS, _figures(epoch), strict=True)))
     if version.time is not None:
         hours, minutes, seconds = map(int, version.time.split(":"))
@@ -134,14 +129,14 @@ def _note(size: str, number: int, version: OriginalVersion) -> str:
         f"last with a teacher-forced CER of {last.train_cer:.3g} % in training and {last.valid_cer:.3g} % in what the "
         "log calls validation.\n\n"
         "**These figures can't be compared with our `valid/cer` or `test/cer`.**\n\n"
-        "- No transcript was decoded. At each position the model saw the true text so far, and its most likely next "
-        "token was taken: mistakes never carry on, and the length is given.\n"
-        "- The log's validation pass ran over the *training* clips: a low value shows that they were memorised, "
-        "and says nothing about new speech. So it stands under `imported/valid_cer_teacher_forced`.\n"
-        "- Both losses are means over positions that include the padding up to `max_len`, which is easy to predict: "
-        "they are lower than a loss over words alone, also `train/loss` against our own.\n"
-        "- `lr` is what the log states; the published script trains with 1e-5 whatever it says.\n"
-        "- A version is a repetition, no seed. Step 1 is the log's epoch 0. CER is a fraction here, per cent there.\n"
+        "- No transcript was decoded. At each position the model saw the true text so far and predicted the next "
+        "token: errors do not accumulate, and the length is known.\n"
+        "- The log's validation pass used the *training* clips: a low value shows that they were memorised and says "
+        "nothing about new speech. It is therefore named `imported/valid_cer_teacher_forced`.\n"
+        "- Both losses are means over positions including the padding up to `max_len`, which is easy to predict: they "
+        "are lower than a loss over words only, and `train/loss` is lower than ours.\n"
+        "- `lr` is what the log states; the published script trains with 1e-5 regardless.\n"
+        "- A version is a repetition, not a seed. Step 1 is the log's epoch 0. CER is a fraction here, not per cent.\n"
     )
 
 
@@ -149,55 +144,45 @@ def _size(log: OriginalLog, path: Path) -> str:
     if OWN_KEY in log.notes:
         raise KmedError(
             f"{path} was written by kmed-bench (bench {log.notes[OWN_KEY].get('bench', 'unknown')}), not by the "
-            "original benchmark: its figures stand in the store already under their own names, and are not imported."
+            "original benchmark: the store already has its figures under their own names; import an original log."
         )
     name = str(log.metadata["model_name"])
     words = [word for word in re.split(r"[^a-z]+", name.lower()) if word in SIZES]
     if len(words) != 1:
         raise KmedError(
-            f"model_name in mata_data of {path} is {name!r}, which names no one size of {', '.join(SIZES)}; "
-            "correct it, for instance to whisper-base."
+            f"model_name in mata_data of {path} is {name!r}, which does not name exactly one size of "
+            f"{', '.join(SIZES)}; correct it, for instance to whisper-base."
         )
     return words[0]
 
 
 def _content_hash(log: OriginalLog) -> str:
-    """Return the SHA-256 of what the log says, whatever its layout."""
+    """Return the SHA-256 of the log's content, independent of its layout."""
     text = json.dumps(to_tree(log), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _shareable(value: Any) -> Any:
-    """Return a setting with a path reduced to its last name, and to ~ where that is a person's folder."""
+    """Return a setting; a path is reduced to its last name, or to ~ if that is a person's folder."""
     if not isinstance(value, str) or not re.search(r"[/\\]", value):
         return value
-    parts = PureWindowsPath(value).parts  # splits at either kind of stroke
+    parts = PureWindowsPath(value).parts  # splits at slashes and backslashes
     if len(parts) > 1 and parts[-2].lower() in ("home", "users"):
         return "~"
     return PureWindowsPath(value).name or "none"
 
 
-def _present(client: MlflowClient, place: str, sha256: str) -> set[int]:
-    """Return the versions of a log that stand whole in an experiment; half-made runs are deleted."""
-    whole = set()
-    for run in _search(client, [place], f"tags.`kmed.imported_sha256` = '{sha256}'"):
+def _present(client: MlflowClient, experiment: str, sha256: str) -> set[int]:
+    """Return the versions of a log that an experiment has; incomplete runs are deleted."""
+    complete = set()
+    for run in search_runs(client, f"tags.`kmed.kind` = 'imported' and tags.`kmed.imported_sha256` = '{sha256}'"):
+        if run.info.experiment_id != experiment:
+            continue
         if run.info.status == _FINISHED:
-            whole.add(int(run.data.tags["kmed.version"]))
+            complete.add(int(run.data.tags["kmed.version"]))
         else:
             client.delete_run(run.info.run_id)
-    return whole
-
-
-def _search(client: MlflowClient, places: list[str], query: str) -> list[Run]:
-    runs: list[Run] = []
-    token: str | None = None
-    while True:
-        wanted = f"tags.`kmed.kind` = 'imported' and {query}"
-        page = client.search_runs(places, wanted, max_results=_PAGE, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs
+    return complete
 
 
 def _record(client: MlflowClient, run: Run) -> ImportedRecord:
@@ -205,7 +190,7 @@ def _record(client: MlflowClient, run: Run) -> ImportedRecord:
     rows = [
         (name, point.step, point.value)
         for name in HISTORY_METRICS
-        for point in sorted(client.get_metric_history(run.info.run_id, name), key=lambda found: found.step)
+        for point in sorted(client.get_metric_history(run.info.run_id, name), key=lambda point: point.step)
     ]
     return ImportedRecord(
         run_id=run.info.run_id,

@@ -1,0 +1,99 @@
+"""faster-whisper as a backend: a CTranslate2 folder."""
+
+import importlib.metadata
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import whisper
+
+from kmed_bench.asr.model.device import pick_device
+from kmed_bench.asr.model.offline_wheel import read_variables
+from kmed_bench.asr.runtimes.backend import SampleBackend
+from kmed_bench.asr.runtimes.libraries import missing_library
+from kmed_bench.config import EvalConfig
+from kmed_bench.core.errors import KmedError
+
+
+class FasterWhisperBackend(SampleBackend):
+    """faster-whisper on a CTranslate2 folder: one clip at a time, beam 1, no fallback, no voice detection."""
+
+    name = "faster-whisper"
+    batch_size = 1
+    uses_torch = False
+
+    def __init__(self, folder: Path, config: EvalConfig) -> None:
+        try:
+            import ctranslate2
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise missing_library("faster-whisper", "A CTranslate2 folder", error) from None
+        if not (folder / "tokenizer.json").is_file():
+            raise KmedError(
+                f"{folder} lacks tokenizer.json, without which faster-whisper would download one; copy it from "
+                "the Hugging Face folder that the model was converted from, or use `kmed-bench export`."
+            )
+        self.version = f"{importlib.metadata.version('faster-whisper')}, ctranslate2 {ctranslate2.__version__}"
+        device = pick_device().type
+        threads = torch.get_num_threads()  # as many as the other libraries use
+        logging.getLogger("faster_whisper").setLevel(logging.WARNING)
+        try:
+            self._model = WhisperModel(str(folder), device=device, compute_type="default", cpu_threads=threads)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise KmedError(f"{folder} can't be opened by faster-whisper {self.version} ({error}).") from None
+        self.model_bytes = (folder / "model.bin").stat().st_size
+        self.parameters = _count_parameters(folder / "model.bin")
+        self._options: dict[str, Any] = {
+            "language": "ko" if self._model.model.is_multilingual else "en",
+            "task": "transcribe",
+            "beam_size": 1,
+            "temperature": 0.0,
+            "without_timestamps": True,
+            "condition_on_previous_text": False,
+            "vad_filter": False,
+            # With these set, clips of low probability would be skipped as silence.
+            "no_speech_threshold": None,
+            "log_prob_threshold": None,
+            "compression_ratio_threshold": None,
+            "max_new_tokens": config.max_new_tokens,
+        }
+        self.settings = {
+            **self._options,
+            "batch_size": 1,
+            "compute_type": self._model.model.compute_type,
+            "device": device,
+            "threads": threads,
+            "window_s": 30,
+            "window_filled_with": "silence",
+            "timed": "the runtime's features and decoding, without reading the audio",
+        }
+
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """Return the transcripts, decoded one clip after another."""
+        texts = []
+        for samples in clips:
+            # faster-whisper would fill the window with zeros in the log-mel features, a loud hiss to the model that
+            # changes 23 of 60 transcripts of Whisper base. Whisper was trained on silence.
+            segments, _ = self._model.transcribe(whisper.pad_or_trim(samples), **self._options)
+            texts.append("".join(segment.text for segment in segments).strip())
+        return texts
+
+
+def _count_parameters(path: Path) -> int | None:
+    """Return the number of learned parameters in a ``model.bin``; None for an unknown layout.
+
+    The zero biases of the keys are counted too (0.01 % in base); int8 scales and the encoder's fixed positions are not.
+    """
+    try:
+        variables = read_variables(path.read_bytes())
+    except KmedError:
+        return None
+    fixed = "encoder/position_encodings/encodings"
+    return sum(
+        value.size
+        for name, value in variables.items()
+        if value.ndim > 0 and name != fixed and not name.endswith("_scale") and "alignment" not in name
+    )

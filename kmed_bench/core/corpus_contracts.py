@@ -1,0 +1,75 @@
+"""What the JSON files of the corpus hold, as types; docs/formats.md describes each key."""
+
+from typing import Any, NotRequired, TypedDict
+
+from kmed_bench.core.formats import FileFormat, Head
+
+
+class QualityReport(Head):
+    """Content of quality.json."""
+
+    labels: int
+    usable: int
+    rejected: dict[str, int]
+    warnings: dict[str, int]
+    speakers: int
+    sentences: int
+    hours: float
+    by: dict[str, dict[str, int]]
+    hours_by: dict[str, dict[str, float]]
+    pairs: dict[str, dict[str, dict[str, dict[str, float]]]]
+    unknown_values: dict[str, dict[str, int]]
+    stated: dict[str, int]
+    reject_examples: dict[str, list[str]]
+    warning_examples: dict[str, list[str]]
+    histograms: dict[str, dict[str, list[float]]]
+    marks_version: str
+    roles_left_out: dict[str, int]
+    files_ignored: dict[str, int]
+
+
+class SplitDetails(TypedDict):
+    """Entries of split.json that depend on how the split was made: drawn, or frozen and applied."""
+
+    method: NotRequired[str]
+    discarded_because: NotRequired[dict[str, int]]
+    merged_strata: NotRequired[list[str]]
+    frozen_sha256: NotRequired[str]
+    missing: NotRequired[dict[str, list[str]]]
+    changed: NotRequired[dict[str, list[str]]]
+
+
+class SplitReport(Head, SplitDetails):
+    """Content of split.json."""
+
+    sha256: str
+    label: str
+    corpus: int
+    counts: dict[str, int]
+    parts: dict[str, dict[str, float]]
+    discarded: int
+    leakage: dict[str, int]
+    max_share_deviation: float
+    share_deviation: dict[str, float]
+    shares: dict[str, dict[str, dict[str, float]]]
+    distance: dict[str, dict[str, dict[str, float]]]
+    config: dict[str, Any]
+
+
+class FrozenSplit(Head):
+    """Content of a frozen split's file."""
+
+    sha256: str
+    config: dict[str, Any]
+    parts: dict[str, dict[str, str]]
+
+
+QUALITY = FileFormat[QualityReport](
+    name="kmed-quality", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
+)
+SPLIT = FileFormat[SplitReport](
+    name="kmed-split", version=1, oldest=0, remedy="make the split again with `kmed-bench split`"
+)
+FROZEN_SPLIT = FileFormat[FrozenSplit](
+    name="kmed-frozen-split", version=1, oldest=1, remedy="export one with `kmed-bench split --freeze FILE`"
+)

@@ -1,0 +1,97 @@
+"""The model that a MODEL argument names: a size, a file, a folder, or one in the tracking store."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+from whisper.model import Whisper
+
+from kmed_bench.asr.model.device import pick_device
+from kmed_bench.asr.model.weights import find_weights, load_weights
+from kmed_bench.asr.runtimes.backend import Backend
+from kmed_bench.asr.runtimes.formats import detect_format, open_folder
+from kmed_bench.asr.runtimes.hf_format import read_hf_folder
+from kmed_bench.asr.runtimes.own import OwnBackend
+from kmed_bench.config import Config, EvalConfig
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import SIZES
+from kmed_bench.tracking.registry.fetch import fetch_checkpoint
+from kmed_bench.tracking.store import open_store
+
+log = logging.getLogger(__name__)
+
+
+def open_backend(config: Config, model: str) -> Backend:
+    """Return a model behind the library it belongs to: our own decoding, transformers or faster-whisper.
+
+    Raises
+    ------
+    KmedError
+        When the model can't be found or read, or its library is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = find_model(config, model, Path(folder))
+        if path.is_dir():
+            backend = open_folder(path, config.eval)
+            _warn_of_settings(config.eval, backend.name)
+            return backend
+        network = load_weights(path, str(pick_device()))
+        model_bytes = path.stat().st_size
+    return OwnBackend(network, config.eval, model, model_bytes=model_bytes, features=config.features)
+
+
+def _warn_of_settings(config: EvalConfig, library: str) -> None:
+    """Log the settings that differ from the defaults and that another library does not follow."""
+    defaults = EvalConfig()
+    for name in ("audio_context", "precision", "beam_size", "no_repeat_ngram_size"):
+        if getattr(config, name) != getattr(defaults, name):
+            log.warning(
+                f"eval.{name} = {getattr(config, name)} is a setting of our own decoding; {library} decodes greedily "
+                "in the 30 s window, in the arithmetic recorded in scores.json."
+            )
+
+
+def find_model(config: Config, model: str, folder: Path) -> Path:
+    """Return the file or folder that a MODEL argument names; a model of the store is downloaded into ``folder``.
+
+    A folder with a single ``.pt`` file means that file.
+
+    Raises
+    ------
+    KmedError
+        When nothing has that name, or a folder is of no known format.
+    """
+    if model in SIZES:
+        return find_weights(model).path
+    if model.startswith(("models:/", "runs:/")):
+        uri = open_store(config.tracking)
+        return fetch_checkpoint(model, folder, tracking_uri=uri)
+    path = Path(model)
+    if not path.exists():
+        raise KmedError(
+            f"Model {model} does not exist; give a size ({', '.join(SIZES)}), a .pt file, a Hugging Face or "
+            "CTranslate2 folder, or an MLflow URI (models:/NAME@ALIAS, runs:/…)."
+        )
+    if path.is_dir() and detect_format(path) == "openai":
+        return next(path.glob("*.pt"))
+    return path
+
+
+def load_model(config: Config, model: str) -> Whisper:
+    """Return a model of any format but CTranslate2 as openai-whisper's, in fp32.
+
+    Raises
+    ------
+    KmedError
+        When it can't be found or read, or is a CTranslate2 folder.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = find_model(config, model, Path(folder))
+        if not path.is_dir():
+            return load_weights(path, str(pick_device()))
+        if detect_format(path) == "ct2":
+            raise KmedError(
+                f"{model} is a CTranslate2 folder, which is what an export ends in; export the .pt file or the Hugging "
+                "Face folder that it was made from."
+            )
+        return read_hf_folder(path).to(pick_device())
