@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.corpus.archives import zips
 from kmed_bench.corpus.archives.reader import AudioReader, refuse_name, sniff
 from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource, Span, join_pieces, whole_file
 from kmed_bench.corpus.archives.zips import check_member, read_directory, read_member
@@ -43,6 +44,16 @@ def test_zip64_and_bytes_before_the_archive(tmp_path: Path, monkeypatch: pytest.
     for before in (b"", b"some bytes of a self-extracting program"):
         path.write_bytes(before + data)
         assert read_all(path) == {name: data for name, data in FILES.items() if not name.endswith("/")}
+
+
+def test_a_zip64_field_is_found_behind_others() -> None:
+    full, other = 0xFFFFFFFF, b"UT\x05\x00\x03abcd"
+    wide = struct.pack("<2HQQ", 1, 16, 1 << 33, 1 << 34)
+    assert zips._widen(other + wide, full, full, 7) == (1 << 33, 1 << 34, 7)
+    assert zips._widen(wide + other, full, 5, full) == (1 << 33, 5, 1 << 34)
+    for damaged in (b"", other, wide[:3], struct.pack("<2HQ", 1, 8, 9)):
+        with pytest.raises(ArchiveError, match="damaged zip64 field"):
+            zips._widen(damaged, full, full, 7)
 
 
 @given(st.binary(max_size=4000), st.integers(1, 700), st.randoms())
