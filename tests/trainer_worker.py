@@ -14,7 +14,7 @@ from kmed_bench.pipeline import trainer
 from kmed_bench.pipeline.train_one import train_from
 from kmed_bench.training.parallel import Parallel
 
-EXCHANGES = ("total", "gather", "main_first", "wrap", "synchronised")
+EXCHANGES = ("total", "gather", "main_first", "wrap", "synchronized")
 
 
 def note(name: str, calls: list[str]) -> None:

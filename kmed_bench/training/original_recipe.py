@@ -1,10 +1,10 @@
-"""The original benchmark's loss and CER, computed its way, to stand beside ours under names of their own.
+"""The original benchmark's loss and CER, computed its way and logged next to ours under other names.
 
-Its labels are the prompt, the text and end-of-text, padded to ``max_len`` with end-of-text; the decoder is fed one
-end-of-text token and then these labels but for the last. Every position counts: prompt, text and padding. Its
-validation pass takes the training clips again. What it calls CER compares the most likely token at each position,
-given the true ones before it, with the label: no transcript is decoded. Here the labels are ours (marks resolved, a
-space before the first word) and the features come from the store, where the original resampled in each epoch.
+Its labels are the prompt, the text and end-of-text, padded to ``max_len`` with end-of-text; the decoder reads one
+end-of-text token and then these labels except the last. Every position has a loss: prompt, text and padding. Its
+validation pass uses the training clips. What it calls CER compares the most likely token at each position, given the
+true ones before it, with the label: no transcript is decoded. Here the labels are ours (marks resolved, a space before
+the first word) and the features come from the store; the original resampled the audio in each epoch.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class OriginalBatch:
     mel : torch.Tensor
         Shape (batch, 80, 3000): always 30 s.
     inputs, labels : torch.Tensor
-        Shape (batch, max_len), or as wide as the longest label, at which the original would have stopped.
+        Shape (batch, max_len), or as wide as a longer label, for which the original would have failed.
     """
 
     mel: torch.Tensor
@@ -65,9 +65,9 @@ def original_loss(model: Whisper, batch: OriginalBatch) -> tuple[torch.Tensor, t
 
 
 def original_optimizer(model: Whisper, lr: float) -> torch.optim.Optimizer:
-    """Return the original's AdamW: transformers' own of then, without weight decay and not fused.
+    """Return the original's AdamW, that of transformers at the time: no weight decay, not fused.
 
-    Its script trains with 1e-5 whatever its settings say; 2e-5 is what it published.
+    Its script trains with a rate of 1e-5 whatever its settings are; the published rate is 2e-5.
     """
     return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
 
@@ -83,17 +83,18 @@ def original_step(model: Whisper, optimizer: torch.optim.Optimizer, batch: Origi
 
 @torch.inference_mode()
 def original_losses(
-    model: Whisper, examples: Sequence[Example], store: FeatureSource, config: TrainConfig
+    model: Whisper, examples: Sequence[Example], features: FeatureSource, config: TrainConfig
 ) -> tuple[float, float]:
-    """Return loss and teacher-forced CER as the original's validation pass computes them; nothing is trained.
+    """Return loss and teacher-forced CER as the original's validation pass computes them, without training.
 
-    Given the training part this is what the original logs as valid_loss and valid_cer. The CER is a fraction, where
-    the original logs per cent.
+    For the training part this is what the original logs as valid_loss and valid_cer, except that the CER is a fraction
+    and not a percentage.
 
     Parameters
     ----------
     examples : sequence of Example
-        In batches of ``batch_size`` as they come; the original shuffles, which moves only the last, smaller batch.
+        Computed in their order in batches of ``batch_size``; the original shuffles, which only changes the last,
+        smaller batch.
 
     Returns
     -------
@@ -106,7 +107,7 @@ def original_losses(
     references: list[str] = []
     hypotheses: list[str] = []
     for chosen in chunks(examples, config.batch_size):
-        mel = store.window([e.utterance_id for e in chosen], N_FRAMES)
+        mel = features.window([e.utterance_id for e in chosen], N_FRAMES)
         batch = original_batch(chosen, mel, config.max_len, tokenizer)
         loss, best = original_loss(model, batch)
         losses.append(loss.item())
@@ -116,14 +117,14 @@ def original_losses(
 
 
 def texts_of(tokens: torch.Tensor, tokenizer: Tokenizer) -> list[str]:
-    """Return the text of each row, special tokens left out wherever they stand, as the original decodes."""
+    """Return the text of each row without special tokens at any position, as the original decodes it."""
     rows = ([token for token in row if token < tokenizer.eot] for row in tokens.tolist())
-    # Our labels have a space before the first word, the original's have none.
+    # Our labels start with a space, the original's do not.
     return [tokenizer.decode(row).removeprefix(" ") for row in rows]
 
 
 def original_cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Return (S + D + I) / N over all clips, the texts as they are, as a fraction."""
+    """Return (S + D + I) / N over all clips as a fraction, texts not normalized."""
     rate = count_errors(references, hypotheses).rate
-    assert rate is not None  # labels without a character are rejected when the corpus is read
+    assert rate is not None  # labels without a character are rejected at ingest
     return rate

@@ -64,16 +64,16 @@ class Parallel:
         torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, sparse)
         return self._engine.prepare_model(network)
 
-    def synchronised(self, network: torch.nn.Module, now: bool) -> contextlib.AbstractContextManager[None]:
-        """Return a context whose backward pass exchanges gradients or, for all but a batch's last piece, does not."""
+    def synchronized(self, network: torch.nn.Module, now: bool) -> contextlib.AbstractContextManager[None]:
+        """Return a context whose backward pass exchanges gradients or, for all but a batch's last part, does not."""
         return contextlib.nullcontext() if now or self._engine is None else self._engine.no_sync(network)
 
     def total(self, *values: float) -> list[float]:
         """Return each value's sum over the processes."""
         if self._engine is None:
             return list(values)
-        own = torch.tensor(values, dtype=torch.float64, device=self._engine.device)  # nccl can't send from the CPU
-        summed = self._engine.reduce(own, reduction="sum")
+        local = torch.tensor(values, dtype=torch.float64, device=self._engine.device)  # nccl can't send from the CPU
+        summed = self._engine.reduce(local, reduction="sum")
         return [float(value) for value in summed]
 
     def gather(self, items: Sequence[T]) -> list[T]:

@@ -1,4 +1,4 @@
-"""The learning rate over the optimizer's steps: a rise, then level, straight or cosine descent."""
+"""The learning rate by optimizer step: a warm-up, then constant, linear or cosine decay."""
 
 import math
 from collections.abc import Callable
@@ -8,30 +8,30 @@ from kmed_bench.core.errors import KmedError
 
 
 def rate_factor(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
-    """Return the factor on ``lr`` as a function of the optimizer step, 0 for the first.
+    """Return the factor on ``lr`` as a function of the optimizer step, 0 being the first step.
 
-    It rises as (step + 1) / warmup_steps, so that no step is wasted at a rate of 0 and step
-    warmup_steps - 1 has the full rate. From there on it is 1 (constant), (T - step) / (T - W)
-    (linear) or half of 1 + cos(pi (step - W) / (T - W)) (cosine; Loshchilov and Hutter 2017, eq. 5,
-    without restarts), T being total_steps and W warmup_steps: 0 at T, one step after the last one.
+    It rises as (step + 1) / warmup_steps, so no step is wasted at a rate of 0 and step warmup_steps - 1 has the full
+    rate. After that it is 1 (constant), (T - step) / (T - W) (linear) or half of 1 + cos(pi (step - W) / (T - W))
+    (cosine; Loshchilov and Hutter 2017, eq. 5, without restarts), where T is total_steps and W warmup_steps: 0 at T,
+    one step after the last one.
 
     Parameters
     ----------
     config : TrainConfig
         ``schedule`` and ``warmup_steps`` are read.
     total_steps : int
-        Optimizer steps of the whole training, all epochs together.
+        Optimizer steps of all epochs together.
 
     Raises
     ------
     KmedError
-        When the warm-up would not end before the training does.
+        When the warm-up would be as long as the training or longer.
     """
     warmup, schedule = config.warmup_steps, config.schedule
     if warmup >= total_steps:
         raise KmedError(
-            f"train.warmup_steps is {warmup}, but the whole training has {total_steps} optimizer steps, so that the "
-            f"learning rate would never reach train.lr={config.lr}; set train.warmup_steps to less than {total_steps} "
+            f"train.warmup_steps is {warmup}, but training has {total_steps} optimizer steps, so the rate would never "
+            f"reach train.lr={config.lr}; set train.warmup_steps to less than {total_steps} "
             "(a tenth is usual), or train on more utterances or for more epochs."
         )
 

@@ -1,4 +1,4 @@
-"""The training state on disk: written whole or not at all, the last good one kept until the next is."""
+"""The training state on disk: written whole or not at all, the last good one kept until the next is written."""
 
 import contextlib
 import dataclasses
@@ -23,59 +23,59 @@ _VERSION = 1
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop and has saved its state; the text says where and how to go on."""
+    """Training was interrupted and has saved its state; the message says where it is and how to resume."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Where training stands: ``step`` steps of ``epoch`` are done, ``step`` 0 being its start."""
+    """A point in training: ``step`` steps of ``epoch`` are done."""
 
     epoch: int = 1
     step: int = 0
 
 
 class StateKeeper:
-    """Saves and loads the state of one training in its folder.
+    """The saved state of one training, in its folder.
 
     Parameters
     ----------
     folder : Path
-        Where ``state.pt`` lies; the state before it is kept as ``state.previous.pt``.
+        Folder of ``state.pt``; the state before it is kept as ``state.previous.pt``.
     fingerprint : str
-        Of all that decides the result (`config.training_digest`); the state of another one is refused.
+        Digest of all that determines the result (`config.training_digest`); the state of another one is refused.
     resume : bool
-        Whether an existing state is taken up; otherwise training starts anew.
+        Whether training resumes from an existing state; otherwise it starts over.
 
     Attributes
     ----------
     account : dict
-        What the caller of the loop keeps with the state: plain values, such as the history so far.
+        The caller's plain values that are saved with the state, such as the epochs so far.
     """
 
     def __init__(self, folder: Path, fingerprint: str, *, resume: bool) -> None:
         self.folder = folder
         self.account: dict[str, Any] = {}
         self._fingerprint = fingerprint
-        self._found = self._read() if resume else None
-        if self._found is not None:
-            self.account = self._found.pop("account")
+        self._saved = self._read() if resume else None
+        if self._saved is not None:
+            self.account = self._saved.pop("account")
 
     @property
     def resumed(self) -> bool:
-        """Whether a state was found to go on from."""
-        return self._found is not None
+        """Whether there is a state to resume from."""
+        return self._saved is not None
 
     def load(self) -> dict[str, Any] | None:
-        """Return the loop's part of the state that was found, or None."""
-        return self._found
+        """Return the loop's part of the state to resume from, or None."""
+        return self._saved
 
     def save(self, loop: Mapping[str, Any]) -> None:
-        """Write the loop's state and the account beside it.
+        """Write the loop's state and the account.
 
         Raises
         ------
         KmedError
-            When the disk is full; the last good state stays.
+            When the disk is full; the last good state is kept.
         """
         remove_leftovers(self.folder)
         target, previous = self.folder / STATE_NAME, self.folder / PREVIOUS_NAME
@@ -94,7 +94,7 @@ class StateKeeper:
             ) from None
 
     def remove(self) -> None:
-        """Delete the state of a training that is done."""
+        """Delete the state of a finished training."""
         remove_leftovers(self.folder)
         for name in (STATE_NAME, PREVIOUS_NAME):
             (self.folder / name).unlink(missing_ok=True)
@@ -107,12 +107,12 @@ class StateKeeper:
             try:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-                continue  # damaged on the disk: the one before it is whole
+                continue  # damaged on the disk: the previous one is whole
             if state.get("version") != _VERSION or state.get("fingerprint") != self._fingerprint:
                 raise KmedError(
                     f"{path} is the state of a training with other settings, data or weights (fingerprint "
                     f"{state.get('fingerprint')}, asked for {self._fingerprint}); resume with the settings it was "
-                    "started with, or choose another folder to start anew."
+                    "started with, or choose another folder to start over."
                 )
             return state
         return None
@@ -130,7 +130,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Put the generators where ``random_states`` found them."""
+    """Restore the generators' states from ``random_states``."""
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
@@ -141,25 +141,25 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether Ctrl-C or SIGTERM has come; a second one interrupts at once.
+    """Yield a function that returns whether Ctrl-C or SIGTERM was received; a second one interrupts at once.
 
-    An interrupt in the middle of an optimizer step would leave half of the weights stepped.
+    An interrupt in the middle of an optimizer step would leave only some of the weights updated.
     """
-    asked = False
+    received = False
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 
     def note(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal received
+        if received:
             raise KeyboardInterrupt
-        asked = True
+        received = True
 
     watched = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, note) for number in watched}
     try:
-        yield lambda: asked
+        yield lambda: received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -121,7 +121,7 @@ class Stepper:
         parts = list(chunks(share or list(examples[:1]), math.ceil(max(len(share), 1) / self.micro_batches)))
         for i, part in enumerate(parts):
             batch = make(part)
-            with self.parallel.synchronised(self.network, i + 1 == len(parts)):
+            with self.parallel.synchronized(self.network, i + 1 == len(parts)):
                 moved = batch.to(self.model.device)
                 loss, best = self.network(moved.audio, moved.inputs, moved.targets, moved.window)
                 # Gradients are averaged over processes; the weight makes that the mean over all tokens.

@@ -161,7 +161,7 @@ def test_a_size_that_does_not_fit_is_refused():
     assert content is not None
     with pytest.raises(KmedError, match=r"model\.bin"):
         to_openai_state(content, dimensions("small"))
-    with pytest.raises(KmedError, match="variables that Whisper has not"):
+    with pytest.raises(KmedError, match="variables that Whisper does not have"):
         to_openai_state(content, weights.ModelDimensions(80, 1500, 512, 8, 5, 51865, 448, 512, 8, 6))
 
 

@@ -200,6 +200,13 @@ def test_settings_on_a_terminal(columns, tmp_path):
     assert sum("eval.beam_size" in line for line in lines) == 1
 
 
+def test_a_reader_that_leaves_gets_no_traceback(tmp_path):
+    command = f"{sys.executable} -m kmed_bench settings | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("data: ")
+    assert done.stderr == ""
+
+
 def test_help_imports_no_heavy_library():
     code = (
         "import sys\nfrom kmed_bench.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"

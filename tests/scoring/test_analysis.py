@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 from misheard import LINES, OPTIONS, predictions
 
 from kmed_bench.scoring import score_predictions
-from kmed_bench.scoring.alignment import align
+from kmed_bench.scoring.alignment import align, unlikeness
 from kmed_bench.scoring.analysis import CLIP_COLUMNS, EDIT_COLUMNS, analyse_errors
 from kmed_bench.scoring.edits import count_errors
 
@@ -119,6 +120,17 @@ def test_errors_pair_with_what_sounds_closest(
 
 
 TEXTS = st.text(alphabet="가나다각 ", max_size=10)
+
+
+@given(st.text(alphabet="가각나낙파높", max_size=4), st.text(alphabet="다닥바밥이노", max_size=6))
+def test_no_other_pairing_sounds_closer(one: str, two: str) -> None:
+    """The two share no syllable, so any rising choice of partners for the shorter one costs as many edits."""
+    short, long = sorted((one, two), key=len)
+    choices = itertools.combinations(long, len(short))
+    least = min(sum(map(unlikeness, short, chosen)) for chosen in choices)
+    pairs = [run for run in align(one, two) if run.type == "substitute"]
+    sides = [(one[run.ref_start_idx : run.ref_end_idx], two[run.hyp_start_idx : run.hyp_end_idx]) for run in pairs]
+    assert sum(unlikeness(a, b) for pair in sides for a, b in zip(*pair, strict=True)) == pytest.approx(least)
 
 
 @given(TEXTS, TEXTS)

@@ -100,11 +100,14 @@ def test_a_better_challenger_passes() -> None:
     accuracy = checks[1]
     assert accuracy.figures["delta"] == pytest.approx(accuracy.figures["b"] - accuracy.figures["a"])
     assert accuracy.figures["delta_high"] < 0
+    low, delta, high = (100 * accuracy.figures[f"delta{end}"] for end in ("_low", "", "_high"))
+    assert f"difference {delta:+.2f} points ({low:+.2f} to {high:+.2f}); its interval must" in accuracy.text
 
 
 def test_an_equal_challenger_does_not_pass() -> None:
-    checks = gate.judge(evidence("2", OLD), evidence("1", OLD))
-    assert verdicts(checks)["accuracy"] is False
+    accuracy = gate.judge(evidence("2", OLD), evidence("1", OLD))[1]
+    assert accuracy.passed is False
+    assert "difference +0.00 points, no interval" in accuracy.text
 
 
 def test_a_subgroup_that_gets_worse_stands_in_the_way() -> None:

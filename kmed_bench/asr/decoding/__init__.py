@@ -1,1 +1,1 @@
-"""From encoder output to text: options, KV cache, logit filters, greedy and beam search."""
+"""From encoder output to text: options, logit filters, greedy and beam search."""

@@ -1,1 +1,1 @@
-"""From audio to log-mel frames, and the frames' store on disk."""
+"""From audio to log-mel frames, and their store on disk."""

@@ -1,4 +1,4 @@
-"""Samples of audio files: decoding, resampling, speed."""
+"""Samples of audio files, resampled and at another speed."""
 
 import io
 
@@ -17,14 +17,14 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
     Parameters
     ----------
     content : bytes
-        Any format that libsndfile reads. Channels are averaged.
+        A file of any format that libsndfile reads. Channels are averaged.
     name : str
-        What an error calls the file; an utterance id rather than a path.
+        Name of the file in errors; an utterance id rather than a path.
 
     Raises
     ------
     KmedError
-        When the bytes are no audio, or hold none.
+        When the bytes are not audio, or hold no samples.
     """
     try:
         samples, rate_hz = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
@@ -39,10 +39,10 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
-    """Return samples that play faster (over 1) or slower, pitch included; shape (n_samples / speed,).
+    """Return samples that play faster (speed over 1) or slower, pitch included; shape (n_samples / speed,).
 
-    The same as ``torchaudio.functional.speed`` at 16 kHz, save that the rate is rounded instead of cut:
-    1.15 would become 18,399 Hz there, which has no common divisor with 16,000.
+    The same as ``torchaudio.functional.speed`` at 16 kHz, except that the rate is rounded and not truncated: there 1.15
+    becomes 18,399 Hz, which has no common divisor with 16,000.
     """
     rate_hz = round(speed * SAMPLE_RATE)
     changed: np.ndarray = torchaudio.functional.resample(torch.from_numpy(samples), rate_hz, SAMPLE_RATE).numpy()

@@ -1,7 +1,7 @@
-"""Log-mel features, computed once a split part and kept on disk without the silence of the window.
+"""Log-mel features, computed once for a part and kept on disk without the window's silence.
 
-A frame store is a folder of ``frames.f32`` or ``frames.f16`` (all clips' frames behind one another,
-frame by frame) and ``index.json``; ``asr.stores`` sees to it that it is whole.
+A feature store is a folder with ``frames.f32`` or ``frames.f16`` (all clips' frames, one after the other) and
+``index.json``; ``core.array_cache`` makes sure that it is complete.
 """
 
 import glob
@@ -25,7 +25,7 @@ from kmed_bench.corpus.archives.reader import SEPARATOR, AudioReader
 FEATURE_VERSION = "2"
 
 
-# On disk. Log-mel lies between -1.5 and about 2, where fp16 is off by at most 2**-11 (2**-10 from 2 on).
+# On disk. Log-mel is between -1.5 and about 2, where fp16's error is at most 2**-11 (2**-10 above 2).
 Dtype = Literal["fp32", "fp16"]
 DTYPES: dict[Dtype, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 _FILES: dict[Dtype, str] = {"fp32": "frames.f32", "fp16": "frames.f16"}
@@ -42,7 +42,7 @@ class FeatureStore:
     Attributes
     ----------
     key : str
-        Stands for the store's content; equal for equal content.
+        Digest of the store's content.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class FeatureStore:
         self._frames = np.memmap(folder / _FILES[dtype], dtype=DTYPES[dtype], mode="r", shape=shape)
 
     def n_frames(self, utterance_id: str) -> int:
-        """Return the frames of a clip, 10 ms each."""
+        """Return a clip's number of frames of 10 ms."""
         row = self._rows[utterance_id]
         return int(self._starts[row + 1] - self._starts[row])
 
@@ -80,31 +80,30 @@ def build_features(
     budget_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureStore:
-    """Return the frame store of a part, made if the cache has none for the same content.
+    """Return a part's features, computed unless the cache already has them.
 
     Parameters
     ----------
     part : pandas.DataFrame
         Rows of a manifest.
     cache : Path
-        Folder of stores; one clip second takes 32 kB as fp32, 16 kB as fp16.
+        Folder of stores; a second of audio takes 32 kB as fp32, 16 kB as fp16.
     dtype : {"fp32", "fp16"}
-        Number format on disk. fp16 halves it and is off by at most 0.001 (2**-10).
+        Number format on disk. fp16 halves the size; its error is at most 0.001 (2**-10).
     speed : float
-        At which the clips play.
+        Factor by which the clips play faster.
     budget_bytes : int, optional
-        What the cache's stores may take together; None: what the disk has.
+        Maximum size of all stores in the cache; None: the free disk space.
     progress : callable
         Called with (clips done, clips in all).
 
     Raises
     ------
     KmedError
-        When a clip can't be read or would last longer than 30 s at the speed, or the budget or the disk
-        has no room.
+        When a clip can't be read or would last longer than 30 s at the speed, or the budget or the disk is used up.
     """
     _check_lengths(part, speed)
-    # A frame centred on either end, and one to make them even, are less than the second added to each clip.
+    # A frame centered on either end, and one to make them even, are less than the second added to each clip.
     seconds = float(part["duration_s"].sum()) / speed + len(part)
     folder = get_or_create(
         cache,
@@ -118,7 +117,7 @@ def build_features(
 
 
 def _check_lengths(part: pd.DataFrame, speed: float) -> None:
-    """Refuse to slow clips beyond the window, which would cut their audio and not their labels."""
+    """Raise KmedError if slowed clips exceed the window, which would cut their audio but not their labels."""
     limit_s = N_SAMPLES / SAMPLE_RATE
     too_long = part[(part["duration_s"] <= limit_s) & (part["duration_s"] / speed > limit_s)]
     if len(too_long):
@@ -133,15 +132,15 @@ def _write_store(
     part: pd.DataFrame, folder: Path, dtype: Dtype, speed: float, progress: Callable[[int, int], None] | None
 ) -> None:
     n_frames, pads = [], []
-    names, places = part["utterance_id"].tolist(), part["audio"].tolist()
+    names, locations = part["utterance_id"].tolist(), part["audio"].tolist()
     with AudioReader() as reader, (folder / _FILES[dtype]).open("wb") as stream:
-        for done, (name, place) in enumerate(zip(names, places, strict=True), start=1):
-            samples = decode_audio(reader.read(place), name)
+        for done, (name, location) in enumerate(zip(names, locations, strict=True), start=1):
+            samples = decode_audio(reader.read(location), name)
             frames = log_mel(samples if speed == 1 else change_speed(samples, speed))
             kept = frames.astype(DTYPES[dtype])
             stream.write(kept.tobytes())
             n_frames.append(len(kept))
-            # Rounded as the frames are, so that the padding is the silence of the clip itself.
+            # Rounded as the frames are, so the padding equals the silence within the clip.
             pads.append(float(DTYPES[dtype].type(pad_value(frames))))
             if progress:
                 progress(done, len(names))
@@ -150,9 +149,9 @@ def _write_store(
 
 
 def _key(part: pd.DataFrame, dtype: Dtype, speed: float) -> str:
-    """Return a key of what is read and how: ids, places and each containing file's size and time."""
+    """Return a digest of what is read and how: ids, locations, and each file's size and modification time."""
     stamps = []
-    for name in sorted({str(place).split(SEPARATOR, 1)[0] for place in part["audio"]}):
+    for name in sorted({str(location).split(SEPARATOR, 1)[0] for location in part["audio"]}):
         for file in _files_behind(Path(name)):
             stat = file.stat()
             stamps.append((str(file), stat.st_size, stat.st_mtime_ns))
@@ -162,18 +161,18 @@ def _key(part: pd.DataFrame, dtype: Dtype, speed: float) -> str:
 
 
 def _files_behind(path: Path) -> list[Path]:
-    """Return the file of a location, or the downloader's pieces where it is not joined."""
-    found = [path] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.name)}.part*"))
-    if not found:
+    """Return the file itself, or the downloader's pieces if they are not joined."""
+    files = [path] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.name)}.part*"))
+    if not files:
         raise KmedError(f"Audio file {path} is gone; run `kmed-bench ingest` again.")
-    return found
+    return files
 
 
 class FeatureSource(Protocol):
-    """Where batches take a clip's log-mel frames from: a frame store, or one epoch's choice among several."""
+    """What log-mel frames are read from: a `FeatureStore`, or frames in memory."""
 
     def n_frames(self, utterance_id: str) -> int:
-        """Return the frames of a clip, 10 ms each."""
+        """Return a clip's number of frames of 10 ms."""
 
     def window(self, utterance_ids: Sequence[str], n_frames: int) -> torch.Tensor:
         """Return clips padded with their own silence, shape (batch, 80, n_frames)."""

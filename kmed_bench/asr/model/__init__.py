@@ -1,1 +1,1 @@
-"""Whisper: weights, tokenizer, device and the forward pass."""
+"""Whisper: weights, tokenizer, device, audio window and the forward pass."""

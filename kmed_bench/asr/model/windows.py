@@ -86,8 +86,8 @@ class Window:
 
     @property
     def n_read(self) -> int:
-        """Number of positions that are computed from the frames; later ones are copies of the silence after these."""
-        return N_POSITIONS if self.is_full else self.n_frames // 2 - _REACH
+        """Number of positions that the frames give in a pooled window; the others are the silence after these."""
+        return self.n_frames // 2 - _REACH
 
     def positions(self, device: torch.device) -> torch.Tensor:
         """Return the computed positions' indices in the 30 s window, shape (n_positions,)."""
