@@ -93,6 +93,7 @@ BROKEN_ZIPS = {
     "cut off": (ZIP[:-30], "no zip directory"),
     "empty file": (b"", "no zip directory"),
     "directory damaged": (_damage(ZIP, RECORD, b"XX"), "directory is damaged"),
+    "record longer than the directory": (_damage(ZIP, RECORD + 32, b"\xff"), "directory is cut off"),
     "directory outside the file": (ZIP[400:], "outside the file"),
     "local header damaged": (_damage(ZIP, 0, b"XX"), "local header is damaged"),
     "bytes damaged": (_damage(ZIP, 60, b"\xff\x00\xff\x00"), "unpacked|checksum"),
@@ -235,6 +236,17 @@ def test_a_member_is_whole_up_to_its_last_byte(tmp_path: Path, packing: int) -> 
     assert {gap for gap in gaps if found[gap]} == inside
     assert "past the archive's end" in refusal((0, end - 1))
     assert refusal((0, end)) == ""
+
+
+def test_a_directory_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    data = make_zip({f"{name}.wav": b"x" for name in "가나다라마바"})
+    path = tmp_path / "a.zip"
+    path.write_bytes(data)
+    end = len(data) - 100  # the last bytes are read first, to find the directory
+    for cut in range(data.index(b"PK\x01\x02") + 1, end):  # a missing piece: from here to the end
+        spans = (Span(0, cut, str(path), 0), Span(end, 100, str(path), end))
+        with ByteSource(spans) as source, pytest.raises(ArchiveError, match=r"directory is (damaged|cut off) at byte"):
+            list(read_directory(source))
 
 
 def test_a_missing_piece_costs_only_what_lies_in_it(tmp_path: Path) -> None:
