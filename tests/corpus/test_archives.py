@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from downloads import cut_pieces, make_tar, make_zip, wav, write_tree
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmed_bench.core.errors import KmedError
@@ -56,6 +56,7 @@ def test_a_zip64_field_is_found_behind_others() -> None:
             zips._widen(damaged, full, full, 7)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=4000), st.integers(1, 700), st.randoms())
 def test_pieces_give_the_bytes_of_the_whole(tmp_path_factory: pytest.TempPathFactory, data, size, random) -> None:
     folder = tmp_path_factory.mktemp("pieces")
@@ -167,6 +168,15 @@ def test_audio_is_read_wherever_it_lies(places: dict[str, str]) -> None:
         again = pickle.loads(pickle.dumps(reader))
     with again:
         assert again.read(places["zip"]) == FILES[NAME]
+
+
+def test_a_member_of_absurd_size_is_refused(places: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmed_bench.corpus.archives.reader.MAX_AUDIO_BYTES", len(FILES[NAME]))
+    with AudioReader() as reader:
+        assert reader.read(places["zip"]) == FILES[NAME]
+        monkeypatch.setattr("kmed_bench.corpus.archives.reader.MAX_AUDIO_BYTES", 999)
+        with pytest.raises(KmedError, match=f"it claims {len(FILES[NAME]):,} bytes; the limit is 999"):
+            reader.read(places["zip"])
 
 
 def test_a_reader_is_shared_by_threads(places: dict[str, str]) -> None:

@@ -37,6 +37,7 @@ def test_largest_remainders(n: int, weights: list[int], shares: list[int]) -> No
     assert largest_remainder(n, weights).tolist() == shares
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2_000_000), st.lists(st.integers(0, 2_000_000), min_size=1, max_size=40).filter(any))
 def test_largest_remainders_sum_up_and_stay_within_one(n: int, weights: list[int]) -> None:
     shares = largest_remainder(n, weights)
@@ -45,6 +46,7 @@ def test_largest_remainders_sum_up_and_stay_within_one(n: int, weights: list[int
     assert (np.abs(shares - exact) < 1 + 1e-6).all()
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=3), st.integers(1, 50), min_size=1, max_size=8), st.integers(0, 60))
 def test_merging_keeps_every_value_and_leaves_nothing_thin(counts: dict[str, int], least: int) -> None:
     strata = merge_thin(counts, lambda values: sum(counts[v] for v in values) < least)
