@@ -98,6 +98,7 @@ def test_bad_input_is_explained(tmp_path, arguments, named):
         (["run", "--eval.repetition_guard", "8"], "renamed 'eval.no_repeat_ngram_size'"),
         (["report", "out", "--train.lr", "1"], "`report` does not read the setting train.lr"),
         (["evaluate", "m", "s", "o", "--lr=1"], "`evaluate` does not read the setting train.lr"),
+        (["train", "s", "o", "--seeds", "1"], "Argument '--seeds' is --train.seeds or --seed in `train`."),
         (["train", "s", "o"], "name one of each with --size and --seed"),
         (["train", "s", "o", "--size", "base", "--seed", "1,2"], "name one of each with --size and --seed"),
         (["tune", "s", "--size", "base,tiny"], "A study is of one size, and --size is base,tiny"),
