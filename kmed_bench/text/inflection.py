@@ -20,7 +20,7 @@ _MERGED = {"ㅗ": "ㅘ", "ㅜ": "ㅝ", "ㅣ": "ㅕ", "ㅚ": "ㅙ"}
 
 # What may follow each kind of stem. An ending's first syllables tell it from other words; what comes after
 # them in the same word is free (아프거든요, 아프더라고요).
-_ANY = "[가-힣]*"
+_ANY = "[가-힣]{0,12}"  # bounded, so that a text without spaces costs linear time
 _STARTS = {
     # the bare stem: 아프고, 가렵지
     "c": "고 구 지 게 네 는 던 다 거 더 기 긴 길 군 나 냐 느 니 잖 든 도록 듯 습 겠 겄 건 자 진 질 죠 쥬 단 답 당 대 "

@@ -252,9 +252,9 @@ def _stands(text: str, at: int, end: int, entry: _Entry, *, gapped: bool, starts
     if letters.isascii() or not letters[0].isalpha():  # CT, mg, %
         lone = not (at and text[at - 1].isascii() and text[at - 1].isalpha())
         lone = lone and not (text[end : end + 1].isascii() and text[end : end + 1].isalpha())
-        return lone and (entry.term.category != "unit" or _NUMBER.search(text, 0, at) is not None)
+        return lone and (entry.term.category != "unit" or _NUMBER.search(text, max(0, at - 3), at) is not None)
     if entry.term.category == "unit":
-        return _NUMBER.search(text, 0, at) is not None and ends_noun(text, end)
+        return _NUMBER.search(text, max(0, at - 3), at) is not None and ends_noun(text, end)
     if len(letters) == 1:
         alone = letters in _ALONE and (end == len(text) or text[end] == " ")
         return starts_word and (alone or particle_after(text, end) or _stands_bare(text, end))
