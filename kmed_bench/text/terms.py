@@ -29,11 +29,12 @@ _NUMBER = re.compile(r"(?:\d|[일이삼사오육칠팔구십백천만영공반�
 # What follows a noun of one syllable that has no particle: 열 나요, 약 좀 주세요.
 _ADVERBS = "안 못 좀 너무 많이 계속 자꾸 더 또 다 엄청 진짜 되게 살짝 약간 조금 잘 막 심하게 갑자기 가끔 아직 이제 지금"
 _NEXT = (
-    "나요 나고 나서 나면 나는 나기 났 난 날 납 나와 나오 나온 먹 받 지어 짓 챙기 챙겨 바꿔 바꾸 줄여 줄이 늘려 늘리 "
-    "남 독하 필요 쓰 드시 드세 드셨 드실 드려 드릴 복용 처방 주세 주셔 주시 줘 줄 타 바르 발라 발랐 뿌리 넣 끊 맞 "
-    "오르 올라 내렸 식 체크 측정 좋 안좋 나쁘 막히 막혀 막힌 막혔 빠지 빠져 빠진 뽑 빼 내리 내려 떨어 재 쪽 부분 "
-    "부위 빨개 빨갛 노래 노랗 하얘 하얗 안쪽 바깥 주변 수술 검사 치료 상태 수치 질환 이식 초음파 때문 있 없 심 괜찮 이상 봐 보여 보세 벌려 벌리 "
-    "감으 뜨 떠 사진 기능 움직 들어 들리 안들 굽 펴 눌 만지 만져 씻 풀 끓 걸 삼키 맺 터 찢 베 데 다치 다쳤 다쳐"
+    "나요 나고 나서 나면 나는 나기 났 난 날 납 나와 나오 나온 먹 받 지어 짓 챙기 챙겨 바꿔 바꾸 줄여 줄이 늘려 "
+    "늘리 남 독하 필요 쓰 드시 드세 드셨 드실 드려 드릴 복용 처방 주세 주셔 주시 줘 줄 타 바르 발라 발랐 뿌리 넣 "
+    "끊 맞 오르 올라 내렸 식 체크 측정 좋 안좋 나쁘 막히 막혀 막힌 막혔 빠지 빠져 빠진 뽑 빼 내리 내려 떨어 재 쪽 "
+    "부분 부위 빨개 빨갛 노래 노랗 하얘 하얗 안쪽 바깥 주변 수술 검사 치료 상태 수치 질환 이식 초음파 때문 있 없 "
+    "심 괜찮 이상 봐 보여 보세 벌려 벌리 감으 뜨 떠 사진 기능 움직 들어 들리 안들 굽 펴 눌 만지 만져 씻 풀 끓 걸 "
+    "삼키 맺 터 찢 베 데 다치 다쳤 다쳐"
 )
 _BARE = re.compile(f" (?:(?:{_ADVERBS.replace(' ', '|')}) )*(?:{_NEXT.replace(' ', '|')})")
 _ALONE = frozenset("목귀코뇌폐턱혀뼈암입눈손열피약")  # hardly ever another word when they stand alone
@@ -271,8 +272,9 @@ def _stands_bare(text: str, end: int) -> bool:
         return True
     start = end + text.startswith(" ", end)
     return any(
-        bool(entry.kinds) or (start > end and len(entry.letters) > 1 and entry.term.category != "unit")
-        for entry, *_ in _candidates(text, start)
+        bool(entry.kinds)
+        or (len(entry.letters) > 1 and entry.term.category != "unit" and (start > end or ends_noun(text, reached)))
+        for entry, reached, _ in _candidates(text, start)
         if entry.term.category != ORDINARY
     )
 
