@@ -154,6 +154,11 @@ def ending_after(text: str, at: int, kinds: str) -> int | None:
     return None
 
 
+def begins_ending(rest: str, kinds: str) -> bool:
+    """Return whether what follows a surface, in a text without spaces, may begin an ending of these kinds."""
+    return any(kind not in "cudbs" or rest.startswith(tuple(_STARTS[kind].split())) for kind in kinds)
+
+
 def _either(words: str) -> str:
     return words.replace(" ", "|")
 

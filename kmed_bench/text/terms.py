@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib import resources
 
-from kmed_bench.text.inflection import JOINT, ending_after, ends_noun, inflect, particle_after
+from kmed_bench.text.inflection import JOINT, begins_ending, ending_after, ends_noun, inflect, particle_after
 from kmed_bench.text.normalise import normalise
 
 TERMS_VERSION = "2"
@@ -316,18 +316,27 @@ def match_terms(reference: str, hypothesis: str) -> list[tuple[Term, int, int]]:
     letters = normalise(hypothesis)
     matched = []
     for term, n_wanted in wanted.items():
-        spelled = sum(letters.count(surface) for surface in _surfaces(term))
+        spelled = sum(_count(letters, surface, kinds) for surface, kinds in _surfaces(term).items())
         matched.append((term, n_wanted, min(n_wanted, max(said[term], spelled))))
     return matched
 
 
+def _count(letters: str, surface: str, kinds: str) -> int:
+    """Return how often a surface stands in letters without spaces; a predicate's only where an ending may follow."""
+    n = letters.count(surface)
+    if not n or not kinds:
+        return n
+    return sum(begins_ending(rest, kinds) for rest in letters.split(surface)[1:])
+
+
 @functools.cache
-def _surfaces(term: Term) -> tuple[str, ...]:
-    """Return the letters that show a term wherever they stand: Hangul of two syllables or more."""
-    written: set[str] = set()
+def _surfaces(term: Term) -> Mapping[str, str]:
+    """Return the letters that show a term wherever they stand, Hangul of two syllables or more, and their endings."""
+    written: dict[str, str] = {}
     for entry in _entries()[term]:
         if entry.phrase is None:
-            written.add(entry.letters)
+            written[entry.letters] = entry.kinds
         else:
-            written |= {entry.letters + particle + surface for particle in ("", "이", "가") for surface in entry.phrase}
-    return tuple(letters for letters in written if len(letters) > 1 and not letters.isascii())
+            for surface, kinds in entry.phrase.items():
+                written |= {entry.letters + particle + surface: kinds for particle in ("", "이", "가")}
+    return {letters: kinds for letters, kinds in written.items() if len(letters) > 1 and not letters.isascii()}

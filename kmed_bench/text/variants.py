@@ -25,6 +25,7 @@ FOREIGN = frozenset(("latin", "unit", "loan"))
 
 _DRIFT = 6  # characters by which the place of a word may differ beyond what the texts' lengths explain
 _NUMBER = re.compile(r"[\d일이삼사오육칠팔구십백천만영공반몇한두세네] ?$")
+_JOINED = re.compile(r"(?<=[A-Za-z])[/·&](?=\w)")  # the normaliser would make one word of MRI/CT
 _LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
 
 
@@ -110,6 +111,10 @@ def _stands(text: str, match: re.Match[str], letters: str, kind: str) -> bool:
     return (starts_word or (kind != "word" and len(letters) > 1)) and ends_noun(text, end)
 
 
+def _spaced(text: str) -> str:
+    return normalise(_JOINED.sub(" ", text), keep_spaces=True)
+
+
 def _find(text: str) -> tuple[list[_Found], int]:
     """Return the forms of a normalised text with spaces, the longest of each place, and the text's length in places."""
     found: list[_Found] = []
@@ -160,7 +165,7 @@ def resolve_variants(reference: str, hypothesis: str) -> tuple[str, list[Resolve
     >>> resolve_variants("CT를 찍었어요", "씨티를 찍었어요")[0]
     'ct를 찍었어요'
     """
-    wanted_text, heard_text = (normalise(text, keep_spaces=True) for text in (reference, hypothesis))
+    wanted_text, heard_text = _spaced(reference), _spaced(hypothesis)
     (wanted, n_wanted), (heard, n_heard) = _find(wanted_text), _find(heard_text)
     pieces: list[str] = []
     resolved: list[Resolved] = []
@@ -211,7 +216,7 @@ def code_switch(text: str) -> CodeSwitch:
     text : str
         Text whose transcription marks are already resolved.
     """
-    text = normalise(text, keep_spaces=True)
+    text = _spaced(text)
     if _LATIN.search(text):
         return "latin"
     table = load_variants()
