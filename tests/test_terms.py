@@ -324,7 +324,6 @@ def test_a_text_keeps_all_its_own_terms(parts: list[str]) -> None:
 @settings(deadline=None)
 @given(st.text(max_size=40))
 def test_a_reference_without_terms_wants_none(hypothesis: str) -> None:
-    """Whatever the hypothesis says, and it isn't searched for terms either."""
     assert match_terms("오늘 날씨가 좋네요", hypothesis) == []
 
 
