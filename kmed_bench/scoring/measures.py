@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import math
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from numbers import Real
 from typing import Literal
@@ -29,9 +28,10 @@ from kmed_bench.scoring.edits import (
     impose_spacing,
 )
 from kmed_bench.scoring.hallucinations import find_signs
+from kmed_bench.scoring.numbers import count_numbers, in_one_form, respace
 from kmed_bench.text.marks import MARKS_VERSION, Policy, is_masked, resolve_marks
 from kmed_bench.text.normalise import NORMALISER_VERSION, normalise
-from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers, keep_ranges
+from kmed_bench.text.numbers import NUMBERS_VERSION
 from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, match_terms
 
 
@@ -105,7 +105,8 @@ TIME_COLUMNS = ("duration_s", "decode_s")
 TERM_COLUMNS = {name: (f"terms_found_{name}", f"terms_{name}") for name in CATEGORIES}
 """Category of medical terms to (found, said) columns; summed over the categories they give ``term_recall``."""
 _PAIRS = (*((measure.top, measure.bottom) for measure in _ALL), *TERM_COLUMNS.values())
-COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in _PAIRS for column in pair))
+COUNT_COLUMNS = (*dict.fromkeys(column for pair in _PAIRS for column in pair), "numbers_ambiguous")
+"""Every column of counts; of ``numbers``, ``numbers_ambiguous`` can be read in more than one way."""
 
 
 def versions() -> RuleVersions:
@@ -141,7 +142,7 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     table["excluded"] = [_exclusion(text) for text in resolved]
     scored = (table["excluded"] == "").to_numpy()
     kept = [(text, p) for text, p, usable in zip(resolved, predictions, scored, strict=True) if usable]
-    counts = _count([t for t, _ in kept], [p.hypothesis for _, p in kept], [p.duration_s for _, p in kept])
+    counts = _count([t for t, _ in kept], [p for _, p in kept])
     for name in COUNT_COLUMNS:
         column = np.zeros(len(table), dtype=np.int64)
         column[scored] = counts[name]
@@ -173,28 +174,31 @@ def _exclusion(reference: str) -> str:
     return "" if normalise(reference) else "reference_empty"
 
 
-def _count(references: list[str], hypotheses: list[str], durations_s: list[float]) -> dict[str, Counts]:
+def _count(references: list[str], kept: list[Prediction]) -> dict[str, Counts]:
     """Return the columns of ``COUNT_COLUMNS`` for references with marks resolved, none of them empty."""
+    hypotheses = [p.hypothesis for p in kept]
     spaced = [normalise(t, keep_spaces=True) for t in references], [normalise(t, keep_spaces=True) for t in hypotheses]
+    sides = [_normalise_side(side, references, spaced[0], kept) for side in ("spelling", "pronunciation")]
     plain = [t.replace(" ", "") for t in spaced[0]], [t.replace(" ", "") for t in spaced[1]]
     raw = [_nfc(t) for t in references], [_nfc(t) for t in hypotheses]
     jamo = [_nfd(t) for t in plain[0]], [_nfd(t) for t in plain[1]]
-    canonical = [canonical_numbers(t) for t in references], [canonical_numbers(t) for t in hypotheses]
-    numbered = [normalise(keep_ranges(t)) for t in canonical[0]], [normalise(keep_ranges(t)) for t in canonical[1]]
-    spoken, found = _match_numbers(*canonical)
     aligned = align_characters(*plain)
     characters = count_edits(aligned, [len(text) for text in plain[0]])
     respaced = [impose_spacing(*row) for row in zip(*spaced, aligned, strict=True)]
+    numbered = in_one_form(spaced[0]), in_one_form(respace(*spaced, aligned))
+    spoken, found, ambiguous = count_numbers(sides[0], sides[1], spaced[1])
+    signs = [find_signs(*row) for row in zip(*plain, [p.duration_s for p in kept], strict=True)]
     columns: dict[str, Counts] = {
         "cer_insertions": characters.insertions,
         "cer_deletions": characters.deletions,
         "wer_respaced_errors": count_word_errors(spaced[0], respaced).errors,
         "numbers": spoken,
         "numbers_found": found,
+        "numbers_ambiguous": ambiguous,
         **_count_terms(references, hypotheses),
         "clips": np.ones(len(references), dtype=np.int64),
         "empty": np.array([not text for text in plain[1]], dtype=np.int64),
-        "hallucinated": np.array([bool(find_signs(*row)) for row in zip(*plain, durations_s, strict=True)], np.int64),
+        "hallucinated": np.array([bool(shown) for shown in signs], np.int64),
     }
     edits: dict[str, EditCounts] = {
         "cer": characters,
@@ -210,12 +214,11 @@ def _count(references: list[str], hypotheses: list[str], durations_s: list[float
     return columns
 
 
-def _match_numbers(references: list[str], hypotheses: list[str]) -> tuple[Counts, Counts]:
-    """Return each reference's numbers and how many of them the hypothesis has, each used once."""
-    spoken = [Counter(find_numbers(text)) for text in references]
-    heard = [Counter(find_numbers(text)) for text in hypotheses]
-    found = [(r & h).total() for r, h in zip(spoken, heard, strict=True)]
-    return np.array([r.total() for r in spoken], dtype=np.int64), np.array(found, dtype=np.int64)
+def _normalise_side(side: Policy, resolved: list[str], normalised: list[str], kept: list[Prediction]) -> list[str]:
+    """Return that side of the references' dual notation, normalised; most references have one side alone."""
+    texts = [resolve_marks(p.reference, side) for p in kept]
+    rows = zip(texts, resolved, normalised, strict=True)
+    return [done if text == known else normalise(text, keep_spaces=True) for text, known, done in rows]
 
 
 def _count_terms(references: list[str], hypotheses: list[str]) -> dict[str, Counts]:
