@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmed_bench.corpus.demo import read_sentences
+from kmed_bench.corpus.demo.sentences import read_sentences
 from kmed_bench.text.normalise import normalise
 from kmed_bench.text.variants import VARIANTS_VERSION, code_switch, load_variants, resolve_variants
 
