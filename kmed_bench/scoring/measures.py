@@ -68,6 +68,7 @@ def _edits(name: str, label: str, description: str, *, interval: bool = False) -
 _CER = "Character edits over reference characters, both normalised without spaces."
 _RESPACED = "WER of the hypothesis with the reference's word boundaries, so spacing is no error."
 _RESOLVED = "CER after numbers are in one form and accepted spellings (CT, 씨티) are the reference's."
+_AMBIGUOUS = "Numbers of the references that can be read in several ways (any is accepted), over all numbers."
 _FLUENT = "CER of the clips whose hypothesis has no repetition loop that the reference lacks."
 _WORST = "Errors of CER in the 1 % of all clips with the most errors, over all errors."
 _SIGNS = "Clips with a sign of hallucination (loop, impossible rate, credit, other script), over all clips."
@@ -85,6 +86,7 @@ _ALL = (
     Measure("wer_respaced", "wer_respaced_errors", "wer_length", "WER with the reference's spacing", _RESPACED),
     _edits("jer", "jamo error rate", "Edits of decomposed Hangul letters (jamo) over reference letters."),
     _recalls("number_exact", "numbers_found", "numbers", "numbers reproduced", "Share of numbers found, by value."),
+    _shares("number_ambiguity", "numbers_ambiguous", "numbers", "numbers with several readings", _AMBIGUOUS),
     _recalls("term_recall", "terms_found", "terms", "medical terms found", "Share of medical terms found."),
     _shares(
         "insertion_share", "cer_insertions", "cer_errors", "insertions among errors", "Insertions over CER's edits."
@@ -111,8 +113,8 @@ EXCLUSIONS = ("reference_empty", "reference_masked")
 ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
 TIME_COLUMNS = ("duration_s", "decode_s")
 _PAIRS = (*((measure.top, measure.bottom) for measure in _ALL), *TERM_COLUMNS.values())
-COUNT_COLUMNS = (*dict.fromkeys(column for pair in _PAIRS for column in pair), "numbers_ambiguous")
-"""Every column of counts; of ``numbers``, ``numbers_ambiguous`` can be read in more than one way."""
+COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in _PAIRS for column in pair))
+"""Every column of counts."""
 
 
 def versions() -> RuleVersions:
