@@ -168,8 +168,13 @@ def find_terms(text: str) -> list[Term]:
     """
     text = normalise(text, keep_spaces=True)
     found: list[Term] = []
+    first = _trie().following
     at, last_end = 0, -1
     while at < len(text):
+        node = first.get(text[at])
+        if node is None or (not node.entries and text[at + 1 : at + 3].lstrip()[:1] not in node.following):
+            at += 1
+            continue
         hit = _match_at(text, at, last_end)
         if hit is None:
             at += 1
@@ -309,7 +314,9 @@ def match_terms(reference: str, hypothesis: str) -> list[tuple[Term, int, int]]:
     reference, hypothesis : str
         Texts whose transcription marks are already resolved.
     """
-    wanted = Counter(find_terms(reference))
+    wanted = _count_terms(reference)
+    if not wanted:
+        return []
     said = Counter(find_terms(hypothesis))
     letters = normalise(hypothesis)
     matched = []
@@ -317,6 +324,11 @@ def match_terms(reference: str, hypothesis: str) -> list[tuple[Term, int, int]]:
         spelled = sum(_count(letters, surface, kinds) for surface, kinds in _surfaces(term).items())
         matched.append((term, n_wanted, min(n_wanted, max(said[term], spelled))))
     return matched
+
+
+@functools.lru_cache(maxsize=1 << 14)  # many speakers read the same sentence
+def _count_terms(text: str) -> Mapping[Term, int]:
+    return Counter(find_terms(text))
 
 
 def _count(letters: str, surface: str, kinds: str) -> int:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Literal
 
@@ -90,6 +90,12 @@ def _patterns() -> Mapping[str, tuple[tuple[re.Pattern[str], str, str, tuple[int
     return {first: tuple(sorted(entries, key=lambda entry: -len(entry[1]))) for first, entries in by_first.items()}
 
 
+@functools.cache
+def _seconds() -> Mapping[str, frozenset[str]]:
+    """Return what can follow each first character, spaces aside, in a form; empty text where a form ends there."""
+    return {first: frozenset(letters[1:2] for _, letters, *_ in forms) for first, forms in _patterns().items()}
+
+
 def _stands(text: str, match: re.Match[str], letters: str, kind: str) -> bool:
     """Return whether what looks like a form is one, and no part of another word."""
     start, end = match.span()
@@ -115,19 +121,25 @@ def _spaced(text: str) -> str:
     return normalise(_JOINED.sub(" ", text), keep_spaces=True)
 
 
-def _find(text: str) -> tuple[list[_Found], int]:
+@functools.lru_cache(maxsize=1 << 14)  # a reference is looked through once for each system and each speaker
+def _find(text: str) -> tuple[tuple[_Found, ...], int]:
     """Return the forms of a normalised text with spaces, the longest of each place, and the text's length in places."""
     found: list[_Found] = []
+    seconds = _seconds()
     at = place = 0
     while at < len(text):
-        hit = _form_at(text, at)
+        following = seconds.get(text[at])
+        hit = None
+        # Most places are none of a form by their first two letters, which is cheaper to see than to match.
+        if following and ("" in following or text[at + 1 : at + 3].lstrip()[:1] in following):
+            hit = _form_at(text, at)
         if hit is not None:
             end, rows = hit
             found.append(_Found(start=at, end=end, place=place, rows=rows))
             at = end - 1
         place += text[at] != " "
         at += 1
-    return found, place
+    return tuple(found), place
 
 
 def _form_at(text: str, at: int) -> tuple[int, tuple[int, ...]] | None:
@@ -166,7 +178,10 @@ def resolve_variants(reference: str, hypothesis: str) -> tuple[str, list[Resolve
     'ct를 찍었어요'
     """
     wanted_text, heard_text = _spaced(reference), _spaced(hypothesis)
-    (wanted, n_wanted), (heard, n_heard) = _find(wanted_text), _find(heard_text)
+    wanted, n_wanted = _find(wanted_text)
+    if not wanted or wanted_text == heard_text:
+        return hypothesis, []
+    heard, n_heard = _find(heard_text)
     pieces: list[str] = []
     resolved: list[Resolved] = []
     at = 0
@@ -181,7 +196,7 @@ def resolve_variants(reference: str, hypothesis: str) -> tuple[str, list[Resolve
     return ("".join(pieces) + heard_text[at:], resolved) if resolved else (hypothesis, [])
 
 
-def _pairs(wanted: list[_Found], heard: list[_Found], longer: int) -> Iterator[tuple[_Found, _Found]]:
+def _pairs(wanted: Sequence[_Found], heard: Sequence[_Found], longer: int) -> Iterator[tuple[_Found, _Found]]:
     """Yield the reference's and the hypothesis's forms of one row at one place, each form at most once.
 
     ``longer`` is how many places the hypothesis has more: a word can't have moved further than by these and the drift.
