@@ -128,7 +128,7 @@ def _count(references: list[_Reference], rows: list[Row]) -> dict[str, Counts]:
     characters = count_edits(aligned, [*map(len, plain[0])])
     respaced = [impose_spacing(*row) for row in zip(*spaced, aligned, strict=True)]
     placed = respace(*spaced, aligned)
-    numbered = [r.numbered for r in references], in_one_form(placed)
+    numbered = [r.numbered for r in references], _in_one_form(references, placed)
     resolved = _resolve(references, heard, numbered[1])
     spoken, found, ambiguous = count_numbers([r.spelled for r in references], [r.said for r in references], spaced[1])
     signs = [find_signs(*row) for row in zip(*spaced, [duration_s for *_, duration_s in rows], strict=True)]
@@ -162,6 +162,11 @@ def _count(references: list[_Reference], rows: list[Row]) -> dict[str, Counts]:
         "empty": np.array([not text for text in plain[1]], dtype=np.int64),
         "hallucinated": np.array([bool(shown) for shown in signs], dtype=np.int64),
     }
+
+
+def _in_one_form(references: list[_Reference], heard: list[str]) -> list[str]:
+    rows = zip(references, heard, strict=True)
+    return [r.numbered if text == r.spaced else in_one_form([text])[0] for r, text in rows]
 
 
 def _lengths(texts: list[str]) -> Counts:

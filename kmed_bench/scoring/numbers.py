@@ -1,5 +1,6 @@
 """Numbers of a reference and its hypothesis: in one form for ``cer_number``, as quantities for ``number_exact``."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 from kmed_bench.scoring.edits import Alignments, Counts, align_characters, align_words
 from kmed_bench.text.normalise import normalise
 from kmed_bench.text.numbers import canonical_numbers, find_quantities
-from kmed_bench.text.quantities import count_shared
+from kmed_bench.text.quantities import Quantity, count_shared
 
 
 def in_one_form(texts: Sequence[str]) -> list[str]:
@@ -53,6 +54,11 @@ def _breaks(text: str) -> set[int]:
     return set(itertools.accumulate(len(word) for word in text.split(" ")[:-1])) - {0}
 
 
+@functools.lru_cache(maxsize=1 << 14)  # many speakers read the same sentence
+def _find_in_reference(reference: str) -> tuple[Quantity, ...]:
+    return tuple(find_quantities(reference))
+
+
 def count_numbers(
     spelled: Sequence[str], said: Sequence[str], hypotheses: Sequence[str]
 ) -> tuple[Counts, Counts, Counts]:
@@ -72,9 +78,10 @@ def count_numbers(
     counts = np.zeros((3, len(spelled)), dtype=np.int64)
     heard = _spell_as_label(spelled, said, respace(said, hypotheses))
     for place, (reference, hypothesis) in enumerate(zip(spelled, heard, strict=True)):
-        quantities = find_quantities(reference)
+        quantities = _find_in_reference(reference)
         if quantities:
-            shared = count_shared(quantities, find_quantities(hypothesis))
+            same = hypothesis == reference
+            shared = len(quantities) if same else count_shared(quantities, find_quantities(hypothesis))
             counts[:, place] = len(quantities), shared, sum(q.is_ambiguous for q in quantities)
     return counts[0], counts[1], counts[2]
 
