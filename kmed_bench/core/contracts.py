@@ -15,6 +15,7 @@ class RuleVersions(TypedDict):
     marks_version: str
     numbers_version: str
     terms_version: str
+    variants_version: str
 
 
 class CerCell(TypedDict):
@@ -54,6 +55,14 @@ class TermRecall(TypedDict):
     recall: float | None
     recall_low: float | None
     recall_high: float | None
+
+
+class NumberCounts(TypedDict):
+    """Numbers of the references; an ambiguous one can be read in several ways and is found by any of them."""
+
+    n_numbers: int
+    n_found: int
+    n_ambiguous: int
 
 
 class DecodingTimes(TypedDict):
@@ -124,6 +133,7 @@ class Scores(Head, RuleVersions):
     groups: dict[str, dict[str, ScoreCell]]
     elderly_gap: ElderlyGap
     terms: dict[str, TermRecall]
+    numbers: NotRequired[NumberCounts]
     decode: DecodingTimes
     n_predictions: int
     n_excluded: dict[str, int]

@@ -61,6 +61,8 @@ WarningKind = Literal[
 PARTS = ("train", "valid", "test")
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
+SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")
+"""Fields by which scores are grouped: those of the manifest, and how the reference writes foreign words."""
 
 _HEAD_KEYS = (b"format", b"version")
 

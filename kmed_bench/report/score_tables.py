@@ -10,8 +10,9 @@ import pandas as pd
 
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.records import BenchRecord, TrainRecord
-from kmed_bench.core.schema import GROUP_FIELDS
+from kmed_bench.core.schema import SCORE_FIELDS
 from kmed_bench.report.tables import ordered_trains, scored_trains
+from kmed_bench.scoring.groups import split_values
 from kmed_bench.scoring.measures import MEASURES
 
 _COUNTS = ("n_clips", "n_speakers", "below_minimum")
@@ -27,7 +28,7 @@ def groups_table(bench: BenchRecord) -> pd.DataFrame:
     rows = []
     for run, scores in scored_trains(bench):
         groups = scores.get("groups", {})
-        single = [name for name in GROUP_FIELDS if name in groups]
+        single = [name for name in SCORE_FIELDS if name in groups]
         for field in single + [name for name in groups if name not in single]:
             for value, score in groups[field].items():
                 row = {"run_id": run.run_id, "size": run.size, "seed": run.seed, "field": field, "value": value}
@@ -49,7 +50,7 @@ def groups_of_sizes(groups: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFram
     These are in columns ``<size>``, ``<size>_low`` and ``<size>_high``. Counts and ``below_minimum`` are those
     of the test part, which the runs share.
     """
-    chosen = groups[groups["run_id"].isin(run_ids) & groups["field"].isin(GROUP_FIELDS)]
+    chosen = groups[groups["run_id"].isin(run_ids) & groups["field"].isin(SCORE_FIELDS)]
     rows = []
     for (field, value), cells in sort_groups(chosen).groupby(["field", "value"], sort=False):
         first = cells.iloc[0]
@@ -77,10 +78,11 @@ def age_rank(value: str) -> int:
 def pairs_of_run(groups: pd.DataFrame, run_id: str, first: str, second: str) -> pd.DataFrame:
     """Return one run's cells of a pair of fields, with a column per field, the largest cell first."""
     cells = groups[(groups["run_id"] == run_id) & (groups["field"] == f"{first}_{second}")]
-    values = cells["value"].str.split("_", n=1, expand=True)
-    if not len(cells) or values.shape[1] != 2:
+    if not len(cells):
         return pd.DataFrame()
-    return cells.assign(**{first: values[0], second: values[1]}).sort_values("n_clips", ascending=False, kind="stable")
+    values = [split_values(value) for value in cells["value"]]
+    columns = dict(zip((first, second), zip(*values, strict=True), strict=True))
+    return cells.assign(**columns).sort_values("n_clips", ascending=False, kind="stable")
 
 
 def elderly_table(bench: BenchRecord) -> pd.DataFrame:

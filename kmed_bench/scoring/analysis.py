@@ -19,6 +19,7 @@ from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
 from kmed_bench.text.terms import match_terms
+from kmed_bench.text.variants import resolve_variants
 
 CLIP_COLUMNS = (
     "utterance_id",
@@ -29,6 +30,8 @@ CLIP_COLUMNS = (
     "errors",
     "length",
     "signs",
+    "errors_resolved",
+    "accepted",
     "reference",
     "hypothesis",
 )
@@ -45,6 +48,7 @@ class ErrorAnalysis:
     ----------
     clips : pandas.DataFrame
         One row per scored clip, worst first (by errors, then by rate); texts are normalised, spaces kept.
+        ``errors_resolved`` are those of ``cer_resolved``, ``accepted`` its accepted spellings, as in ``씨티 = ct``.
     edits : pandas.DataFrame
         One row per run of edits of ``cer``; ``position`` counts reference characters.
     syllables, jamo, words : pandas.DataFrame
@@ -52,6 +56,8 @@ class ErrorAnalysis:
         an insertion. Jamo have a ``place``: onset, nucleus or coda of a substituted syllable.
     terms : pandas.DataFrame
         Medical terms that were missed at least once: category, term, times said (``n``), times missed (``missed``).
+    spellings : pandas.DataFrame
+        Accepted spellings that count as right in ``cer_resolved``: kind, reference, hypothesis, times ``n``.
     """
 
     clips: pd.DataFrame
@@ -60,6 +66,7 @@ class ErrorAnalysis:
     jamo: pd.DataFrame
     words: pd.DataFrame
     terms: pd.DataFrame
+    spellings: pd.DataFrame
 
     @property
     def hallucinations(self) -> pd.DataFrame:
@@ -84,9 +91,12 @@ def analyse_errors(predictions: Sequence[Prediction], policy: Policy) -> ErrorAn
     runs = [align(r, h) for r, h in zip(*plain, strict=True)]
     rows = map(_edits, [p.utterance_id for p in kept], *plain, runs)
     edits = pd.DataFrame(list(itertools.chain.from_iterable(rows)), columns=list(EDIT_COLUMNS))
-    signs = [" ".join(find_signs(r, h, p.duration_s)) for p, r, h in zip(kept, *plain, strict=True)]
-    clips = counts[scored].rename(columns={"cer_errors": "errors", "cer_length": "length"})
-    clips = clips.assign(signs=signs, reference=references, hypothesis=hypotheses)
+    signs = [" ".join(find_signs(r, h, p.duration_s)) for p, r, h in zip(kept, references, hypotheses, strict=True)]
+    resolved = [resolve_variants(resolve_marks(p.reference, policy), p.hypothesis)[1] for p in kept]
+    accepted = ["; ".join(f"{one.written} = {one.accepted}" for one in ones) for ones in resolved]
+    names = {"cer_errors": "errors", "cer_length": "length", "cer_resolved_errors": "errors_resolved"}
+    clips = counts[scored].rename(columns=names)
+    clips = clips.assign(signs=signs, accepted=accepted, reference=references, hypothesis=hypotheses)
     clips["cer"] = clips["errors"] / clips["length"]
     order = ["errors", "cer", "utterance_id"]
     pairs = list(_syllable_pairs(edits))
@@ -97,6 +107,10 @@ def analyse_errors(predictions: Sequence[Prediction], policy: Policy) -> ErrorAn
         jamo=_tally([row for pair in pairs for row in _jamo_pairs(*pair)], ["place", "reference", "hypothesis"]),
         words=_tally(list(_word_pairs(references, hypotheses, runs)), ["reference", "hypothesis"]),
         terms=_missed_terms(references, hypotheses),
+        spellings=_tally(
+            [(one.kind, one.accepted, one.written) for one in itertools.chain.from_iterable(resolved)],
+            ["kind", "reference", "hypothesis"],
+        ),
     )
 
 

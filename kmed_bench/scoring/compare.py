@@ -49,7 +49,7 @@ def compare_counts(
     measure = _paired_measure(metric)
     top, bottom = measure.top, measure.bottom
     left, right = _pair(a, b, bottom)
-    scored = (left["excluded"] == "").to_numpy()
+    scored = (left["excluded"] == measure.clips).to_numpy()
     left, right = left[scored], right[scored]
     sums = sum_by_speaker(left["speaker_id"], right[top] - left[top], left[bottom])
     total = int(left[bottom].sum())
@@ -92,12 +92,13 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, bottom: str) -> tuple[pd.DataFrame, 
             f"of the second's {len(right)} in the first, such as {[*only_a, *only_b][0]!r}; decode the same part of "
             "the same split with both."
         )
-    for column in ("speaker_id", "excluded", "cer_length", bottom):
+    columns = ("speaker_id", "excluded", "reference", "cer_length", bottom)
+    for column in [name for name in columns if name in left and name in right]:  # packages publish no "reference"
         differing = (left[column] != right[column]).to_numpy()
         if differing.any():
             raise KmedError(
                 f"{int(differing.sum())} utterances have another {column} in the two predictions, such as "
-                f"{left.index[differing][0]!r}; both must have been decoded from the same split."
+                f"{left.index[differing][0]!r}; both must have been decoded from the same split, with the same labels."
             )
     return left, right
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from typing import cast
 
@@ -13,15 +14,17 @@ from kmed_bench.core.contracts import (
     CerCell,
     DecodingTimes,
     ElderlyGap,
+    NumberCounts,
     ScoreCell,
     Scores,
     TermRecall,
 )
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.core.schema import GROUP_FIELDS
+from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS
 from kmed_bench.scoring.bootstrap import LEVEL, METHOD, gap_interval, rate_interval, sum_by_speaker
-from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, TERM_COLUMNS, count_utterances, rates, versions
+from kmed_bench.scoring.counting import TERM_COLUMNS
+from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, count_utterances, rates, versions
 from kmed_bench.scoring.options import ScoringOptions
 
 ELDERLY_AGES = ("60~69", "over70")
@@ -37,8 +40,9 @@ def score_predictions(
     ``overall`` and each cell of ``groups`` have every rate of ``measures.MEASURES`` (None where its denominator is
     zero), ``cer_low`` and ``cer_high`` (95 %, speaker-blocked; None where no interval is possible), ``n_clips``,
     ``n_speakers`` and ``below_minimum``. Group fields are ``dialect``, ``gender``, ``age``, ``role`` and their
-    pairs such as ``dialect_gender``, whose values are joined the same way. ``terms`` has what
-    ``recall_by_category`` returns.
+    pairs such as ``dialect_gender``, whose values are joined by ``join_values``, and ``code_switching``, how the
+    reference writes foreign words: ``none``, ``hangul`` or ``latin``. ``terms`` has what ``recall_by_category``
+    returns, ``numbers`` the references' numbers.
 
     Parameters
     ----------
@@ -63,18 +67,20 @@ def score_counts(
     The table was counted on ``options.transcript_side``, which is only recorded here.
     """
     scored = counts[counts["excluded"] == ""]
+    rated = counts[counts["excluded"].isin([measure.clips for measure in MEASURES.values()])]
     groups: dict[str, dict[str, ScoreCell]] = {}
-    for fields in (*((field,) for field in GROUP_FIELDS), *itertools.combinations(GROUP_FIELDS, 2)):
-        cells = scored.groupby(list(fields), sort=True)
+    for fields in (*((field,) for field in SCORE_FIELDS), *itertools.combinations(GROUP_FIELDS, 2)):
+        cells = rated.groupby(list(fields), sort=True)
         groups["_".join(fields)] = {
-            "_".join(map(str, values)): score_cell(cell, options) for values, cell in cells if len(cell)
+            join_values([*map(str, values)]): score_cell(cell, options) for values, cell in cells if cell["clips"].any()
         }
     return {
         **SCORES.head,
-        "overall": score_cell(scored, options),
+        "overall": score_cell(rated, options),
         "groups": groups,
         "elderly_gap": elderly_gap(scored, options),
         "terms": recall_by_category(scored, options),
+        "numbers": _count_numbers(scored),
         "decode": _time(counts),
         "n_predictions": len(counts),
         "n_excluded": {reason: int((counts["excluded"] == reason).sum()) for reason in EXCLUSIONS},
@@ -91,14 +97,32 @@ def score_counts(
     }
 
 
+def join_values(values: Sequence[str]) -> str:
+    """Return the key of a group: its values joined by ``_``, which ``split_values`` undoes.
+
+    In a pair, a ``_`` or a backslash within a value has a backslash before it, so that two pairs never share a key.
+    """
+    return values[0] if len(values) == 1 else "_".join(re.sub(r"([\\_])", r"\\\1", value) for value in values)
+
+
+def split_values(key: str) -> list[str]:
+    """Return the values of a pair of groups from its key."""
+    parts = re.findall(r"(?:^|_)((?:[^\\_]|\\.)*)", key, re.DOTALL)
+    return [re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts]
+
+
 def score_cell(rows: pd.DataFrame, options: ScoringOptions) -> ScoreCell:
-    """Return the rates of scored clips, their intervals, and whether the clips are too few to be ranked."""
+    """Return the rates of clips, their intervals, and whether the scored clips are too few to be ranked.
+
+    Clips without speech only count for their own rate.
+    """
     bounds: dict[str, float | None] = {}
     for name, measure in MEASURES.items():
         if measure.interval:
             low, high = _interval(rows, measure.top, measure.bottom, options, of_misses=measure.better == "higher")
             bounds |= {f"{name}_low": low, f"{name}_high": high}
-    n_clips, n_speakers = len(rows), rows["speaker_id"].nunique()
+    n_clips = int(rows["clips"].sum())
+    n_speakers = rows["speaker_id"][rows["clips"] > 0].nunique()
     too_few = n_clips < options.min_group_clips or n_speakers < options.min_group_speakers
     counts = {"n_clips": n_clips, "n_speakers": n_speakers, "below_minimum": too_few}
     return cast(ScoreCell, {**rates(rows), **bounds, **counts})
@@ -165,6 +189,16 @@ def recall_by_category(scored: pd.DataFrame, options: ScoringOptions) -> dict[st
             "recall_high": high,
         }
     return recalls
+
+
+def _count_numbers(scored: pd.DataFrame) -> NumberCounts:
+    """Return how many numbers the references have, how many are found, and how many can be read in several ways."""
+    sums = scored[["numbers", "numbers_found", "numbers_ambiguous"]].sum()
+    return {
+        "n_numbers": int(sums["numbers"]),
+        "n_found": int(sums["numbers_found"]),
+        "n_ambiguous": int(sums["numbers_ambiguous"]),
+    }
 
 
 def _time(counts: pd.DataFrame) -> DecodingTimes:

@@ -6,8 +6,6 @@ The counts contain no text, so a benchmark package publishes the same table.
 import dataclasses
 import functools
 import math
-import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from numbers import Real
 from typing import Literal
@@ -19,20 +17,12 @@ from kmed_bench.core.contracts import RuleVersions
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
-from kmed_bench.scoring.edits import (
-    Counts,
-    EditCounts,
-    align_characters,
-    count_edits,
-    count_errors,
-    count_word_errors,
-    impose_spacing,
-)
-from kmed_bench.scoring.hallucinations import find_signs
-from kmed_bench.text.marks import MARKS_VERSION, Policy, is_masked, resolve_marks
-from kmed_bench.text.normalise import NORMALISER_VERSION, normalise
-from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers, keep_ranges
-from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, match_terms
+from kmed_bench.scoring.counting import TERM_COLUMNS, Exclusion, count_rows
+from kmed_bench.text.marks import MARKS_VERSION, Policy
+from kmed_bench.text.normalise import NORMALISER_VERSION
+from kmed_bench.text.numbers import NUMBERS_VERSION
+from kmed_bench.text.terms import TERMS_VERSION
+from kmed_bench.text.variants import VARIANTS_VERSION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +45,8 @@ class Measure:
         Whether the denominator depends on the reference only, so that two systems share it and can be compared.
     interval : bool
         Whether each cell of scores.json also has ``<name>_low`` and ``<name>_high``.
+    clips : str
+        Which clips it counts, by their value of ``excluded``: the scored ones, or those without speech.
     """
 
     name: str
@@ -65,6 +57,7 @@ class Measure:
     better: Literal["lower", "higher", "neither"] = "lower"
     paired: bool = True
     interval: bool = False
+    clips: Exclusion = ""
 
 
 def _edits(name: str, label: str, description: str, *, interval: bool = False) -> Measure:
@@ -74,7 +67,12 @@ def _edits(name: str, label: str, description: str, *, interval: bool = False) -
 
 _CER = "Character edits over reference characters, both normalised without spaces."
 _RESPACED = "WER of the hypothesis with the reference's word boundaries, so spacing is no error."
-_SIGNS = "Clips with a sign of hallucination (loop, impossible rate, subtitle credit), over all clips."
+_RESOLVED = "CER after numbers are in one form and accepted spellings (CT, 씨티) are the reference's."
+_AMBIGUOUS = "Numbers of the references that can be read in several ways (any is accepted), over all numbers."
+_FLUENT = "CER of the clips whose hypothesis has no repetition loop that the reference lacks."
+_WORST = "Errors of CER in the 1 % of all clips with the most errors, over all errors."
+_SIGNS = "Clips with a sign of hallucination (loop, impossible rate, credit, other script), over all clips."
+_SILENCE = "Clips without speech (empty reference) whose hypothesis is not empty, over all clips without speech."
 _shares = functools.partial(Measure, better="neither", paired=False)
 _recalls = functools.partial(Measure, better="higher")
 _ALL = (
@@ -82,30 +80,41 @@ _ALL = (
     _edits("cer_spaced", "CER with spaces", "The same with spaces counted as characters."),
     _edits("cer_raw", "CER of the raw text", "Character edits over reference characters of the texts as written."),
     _edits("cer_number", "CER, numbers in one form", "CER after spelled and written numbers are brought to one form."),
+    _edits("cer_resolved", "CER, accepted spellings", _RESOLVED),
+    dataclasses.replace(_edits("cer_without_loops", "CER without looping clips", _FLUENT), paired=False),
     _edits("wer", "WER (eojeol)", "Word edits over reference words; words are what spaces separate."),
     Measure("wer_respaced", "wer_respaced_errors", "wer_length", "WER with the reference's spacing", _RESPACED),
     _edits("jer", "jamo error rate", "Edits of decomposed Hangul letters (jamo) over reference letters."),
     _recalls("number_exact", "numbers_found", "numbers", "numbers reproduced", "Share of numbers found, by value."),
+    _shares("number_ambiguity", "numbers_ambiguous", "numbers", "numbers with several readings", _AMBIGUOUS),
     _recalls("term_recall", "terms_found", "terms", "medical terms found", "Share of medical terms found."),
     _shares(
         "insertion_share", "cer_insertions", "cer_errors", "insertions among errors", "Insertions over CER's edits."
     ),
     _shares("deletion_share", "cer_deletions", "cer_errors", "deletions among errors", "Deletions over CER's edits."),
+    _shares("worst_percent_share", "worst_percent_errors", "cer_errors", "errors in the worst 1 % of clips", _WORST),
     Measure("empty_rate", "empty", "clips", "empty transcripts", "Clips whose hypothesis is empty, over all clips."),
     Measure("hallucination_rate", "hallucinated", "clips", "hallucinated transcripts", _SIGNS),
+    Measure(
+        "silence_hallucination_rate",
+        "silent_hallucinated",
+        "clips_silent",
+        "speech invented in silence",
+        _SILENCE,
+        clips="reference_empty",
+    ),
 )
 MEASURES = {measure.name: measure for measure in _ALL}
 """Every rate by name, in the order of the report; scores, groups, comparisons, report and MLflow names follow it."""
 
 EXCLUSIONS = ("reference_empty", "reference_masked")
-"""Why a prediction is left out of every rate: its reference is empty, or a part of it is masked."""
+"""Why a prediction is left out of the rates: its reference is empty (it has a rate of its own), or partly masked."""
 
 ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
 TIME_COLUMNS = ("duration_s", "decode_s")
-TERM_COLUMNS = {name: (f"terms_found_{name}", f"terms_{name}") for name in CATEGORIES}
-"""Category of medical terms to (found, said) columns; summed over the categories they give ``term_recall``."""
 _PAIRS = (*((measure.top, measure.bottom) for measure in _ALL), *TERM_COLUMNS.values())
 COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in _PAIRS for column in pair))
+"""Every column of counts."""
 
 
 def versions() -> RuleVersions:
@@ -115,15 +124,20 @@ def versions() -> RuleVersions:
         "marks_version": MARKS_VERSION,
         "numbers_version": NUMBERS_VERSION,
         "terms_version": TERMS_VERSION,
+        "variants_version": VARIANTS_VERSION,
     }
 
 
 def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.DataFrame:
     """Return one row per prediction: ids, group fields, times and counts; no text.
 
+    ``code_switching`` is how the reference writes foreign words, ``reference`` a number that only equal references
+    share. It stays out of packages: whoever guesses a short sentence could confirm it.
+
     Marks are resolved in references only: they are the transcribers' notation, while a parenthesis or a slash in a
     hypothesis is the model's own. Rows that cannot be scored have a reason of ``EXCLUSIONS`` in the column
-    ``excluded`` (empty otherwise), and 0 in ``clips`` and every other count, so they drop out of every sum.
+    ``excluded`` (empty otherwise), and 0 in ``clips`` and every other count, so they drop out of every sum; only the
+    columns of ``silence_hallucination_rate`` count those without speech.
 
     Parameters
     ----------
@@ -137,16 +151,18 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     """
     _check_fields(predictions)
     table = pd.DataFrame({name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)})
-    resolved = [resolve_marks(p.reference, policy) for p in predictions]
-    table["excluded"] = [_exclusion(text) for text in resolved]
-    scored = (table["excluded"] == "").to_numpy()
-    kept = [(text, p) for text, p, usable in zip(resolved, predictions, scored, strict=True) if usable]
-    counts = _count([t for t, _ in kept], [p.hypothesis for _, p in kept], [p.duration_s for _, p in kept])
-    for name in COUNT_COLUMNS:
-        column = np.zeros(len(table), dtype=np.int64)
-        column[scored] = counts[name]
-        table[name] = column
-    return table
+    counts = count_rows([(p.reference, p.hypothesis, p.duration_s) for p in predictions], policy)
+    counts["worst_percent_errors"] = _errors_of_worst(table["utterance_id"], counts)
+    return pd.concat([table, counts[["excluded", "code_switching", "reference", *COUNT_COLUMNS]]], axis=1)
+
+
+def _errors_of_worst(utterance_ids: pd.Series, counts: pd.DataFrame) -> pd.Series:
+    """Return the errors of the worst 1 % of the scored clips, rounded up, and 0 elsewhere; ids break ties."""
+    n_worst = -(-int((counts["excluded"] == "").sum()) // 100)
+    order = np.lexsort((utterance_ids.to_numpy(), -counts["cer_errors"].to_numpy()))
+    worst = np.zeros(len(counts), dtype=np.int64)
+    worst[order[:n_worst]] = 1
+    return counts["cer_errors"] * worst
 
 
 def _check_fields(predictions: Sequence[Prediction]) -> None:
@@ -165,79 +181,6 @@ def _check_fields(predictions: Sequence[Prediction]) -> None:
         if name in seen:
             raise KmedError(f"Two predictions are of utterance {name!r}; keep one prediction of each.")
         seen.add(name)
-
-
-def _exclusion(reference: str) -> str:
-    if is_masked(reference):
-        return "reference_masked"
-    return "" if normalise(reference) else "reference_empty"
-
-
-def _count(references: list[str], hypotheses: list[str], durations_s: list[float]) -> dict[str, Counts]:
-    """Return the columns of ``COUNT_COLUMNS`` for references with marks resolved, none of them empty."""
-    spaced = [normalise(t, keep_spaces=True) for t in references], [normalise(t, keep_spaces=True) for t in hypotheses]
-    plain = [t.replace(" ", "") for t in spaced[0]], [t.replace(" ", "") for t in spaced[1]]
-    raw = [_nfc(t) for t in references], [_nfc(t) for t in hypotheses]
-    jamo = [_nfd(t) for t in plain[0]], [_nfd(t) for t in plain[1]]
-    canonical = [canonical_numbers(t) for t in references], [canonical_numbers(t) for t in hypotheses]
-    numbered = [normalise(keep_ranges(t)) for t in canonical[0]], [normalise(keep_ranges(t)) for t in canonical[1]]
-    spoken, found = _match_numbers(*canonical)
-    aligned = align_characters(*plain)
-    characters = count_edits(aligned, [len(text) for text in plain[0]])
-    respaced = [impose_spacing(*row) for row in zip(*spaced, aligned, strict=True)]
-    columns: dict[str, Counts] = {
-        "cer_insertions": characters.insertions,
-        "cer_deletions": characters.deletions,
-        "wer_respaced_errors": count_word_errors(spaced[0], respaced).errors,
-        "numbers": spoken,
-        "numbers_found": found,
-        **_count_terms(references, hypotheses),
-        "clips": np.ones(len(references), dtype=np.int64),
-        "empty": np.array([not text for text in plain[1]], dtype=np.int64),
-        "hallucinated": np.array([bool(find_signs(*row)) for row in zip(*plain, durations_s, strict=True)], np.int64),
-    }
-    edits: dict[str, EditCounts] = {
-        "cer": characters,
-        "cer_spaced": count_errors(*spaced),
-        "cer_raw": count_errors(*raw),
-        "wer": count_word_errors(*spaced),
-        "jer": count_errors(*jamo),
-        "cer_number": count_errors(*numbered),
-    }
-    for name, edit in edits.items():
-        columns[f"{name}_errors"] = edit.errors
-        columns[f"{name}_length"] = edit.length
-    return columns
-
-
-def _match_numbers(references: list[str], hypotheses: list[str]) -> tuple[Counts, Counts]:
-    """Return each reference's numbers and how many of them the hypothesis has, each used once."""
-    spoken = [Counter(find_numbers(text)) for text in references]
-    heard = [Counter(find_numbers(text)) for text in hypotheses]
-    found = [(r & h).total() for r, h in zip(spoken, heard, strict=True)]
-    return np.array([r.total() for r in spoken], dtype=np.int64), np.array(found, dtype=np.int64)
-
-
-def _count_terms(references: list[str], hypotheses: list[str]) -> dict[str, Counts]:
-    """Return the medical terms of each reference, and those its hypothesis has too, in total and by category."""
-    said, found = np.zeros((2, len(CATEGORIES), len(references)), dtype=np.int64)
-    for place, row in enumerate(zip(references, hypotheses, strict=True)):
-        for term, n_said, n_found in match_terms(*row):
-            category = CATEGORIES.index(term.category)
-            said[category, place] += n_said
-            found[category, place] += n_found
-    columns = {"terms": said.sum(axis=0), "terms_found": found.sum(axis=0)}
-    for category, (top, bottom) in enumerate(TERM_COLUMNS.values()):
-        columns |= {top: found[category], bottom: said[category]}
-    return columns
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
-
-
-def _nfd(text: str) -> str:
-    return unicodedata.normalize("NFD", text)
 
 
 def rates(table: pd.DataFrame) -> dict[str, float | None]:

@@ -29,7 +29,7 @@ from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
 
 HEAD_NAME = "package.json"
-COLUMNS = (*ID_COLUMNS, *TIME_COLUMNS, "excluded", *COUNT_COLUMNS)
+COLUMNS = (*ID_COLUMNS, *TIME_COLUMNS, "excluded", "code_switching", *COUNT_COLUMNS)
 _SPLIT_KEYS = ("sha256", "counts", "shares", "max_share_deviation", "leakage", "discarded")
 """Keys of split.json that are published; others may hold paths."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -178,7 +178,7 @@ def _read_counts(folder: Path, name: str, sha256: str) -> pd.DataFrame:
         raise KmedError(f"{path} is missing from the package; fetch the package again.") from None
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise KmedError(f"{path} is not what package.json says (SHA-256 {sha256}); fetch the package again.")
-    texts = dict.fromkeys((*ID_COLUMNS, "excluded"), str)
+    texts = dict.fromkeys((*ID_COLUMNS, "excluded", "code_switching"), str)
     return pd.read_csv(io.BytesIO(raw), dtype=texts, keep_default_na=False)
 
 

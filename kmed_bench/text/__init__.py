@@ -1,1 +1,1 @@
-"""Korean text: transcript marks, normalisation, numbers, medical terms. No audio, no torch."""
+"""Korean text: transcript marks, normalisation, numbers, medical terms, accepted spellings. No audio, no torch."""

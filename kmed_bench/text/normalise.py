@@ -5,10 +5,13 @@ The rules, in order; a change of any of them is a new ``NORMALISER_VERSION``:
 1. NFC, so that decomposed Hangul equals composed Hangul.
 2. Compatibility units (``㎎``, ``㎖``) and full-width ASCII (``％``) become their plain spelling, ``°C`` becomes ``℃``.
 3. Lower case.
-4. Punctuation, symbols (emoji among them) and control characters go. Four signs carry meaning and stay:
-   ``.`` and ``/`` between digits, a minus before a digit, and ``%`` and ``℃`` anywhere. A kept minus is written
-   ``−`` (U+2212), so that it is told from a hyphen once the spaces around it are gone.
-5. Spaces go, or with ``keep_spaces`` every run of white space becomes one space.
+4. ``%`` and ``℃`` stay. A minus before a digit stays, a space between them or not, where it doesn't hang on a word
+   (``-5``, not ``코로나-19``). It is written ``−`` (U+2212), so that it is told from a hyphen once the spaces are gone.
+5. Signs between two digits never go without a trace, or they would make one number of two. With the spaces around
+   them they become one sign: ``.`` or ``/`` or ``:`` stays as it is, a dash or a wave (``2~3``, ``2-3``) is ``−``,
+   and all else (``2, 3``, ``3. 5``) is ``·``. Only the commas of thousands and the hyphens of telephone numbers go.
+6. All other punctuation, symbols (emoji among them) and control characters go.
+7. Spaces go, or with ``keep_spaces`` every run of white space becomes one space.
 
 Transcription marks such as ``(3)/(삼)`` must have been resolved before: these rules would keep both readings.
 """
@@ -16,13 +19,32 @@ Transcription marks such as ``(3)/(삼)`` must have been resolved before: these 
 import re
 import unicodedata
 
-NORMALISER_VERSION = "1"
+NORMALISER_VERSION = "2"
 
 _COMPATIBILITY = re.compile(r"[\u3300-\u33FF\uFF01-\uFF5E]")  # squared units, full-width ASCII
 _DEGREE = re.compile(r"°\s*c(?![a-z])", re.IGNORECASE)
-_MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−)(?=\d)")  # "-5", not "코로나-19" nor "010-1234"
-_SIGN_OUTSIDE_NUMBER = re.compile(r"(?<!\d)[./]|[./](?!\d)|−(?!\d)")
-_KEPT = frozenset("./−%℃")
+_DIGIT = re.compile(r"\d")
+_MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−)\s*(?=\d)")
+_THOUSANDS = re.compile(r"(?<!\d)(?<!\d,)(\d{1,3})((?:,\d{3})+)(?!,?\d)")
+_PHONE = re.compile(r"0\d{1,2}[−·]\d{3,4}−\d{4}|1[56]\d\d−\d{4}")  # 02) 555-1234 too
+_JOINED = str.maketrans("", "", "−·")
+_BETWEEN = re.compile(r"(?<=\d)[^\w℃%]+(?=\d)")
+_WAVES = frozenset("~∼〜～˜-‐‑‒–—−")
+_KEPT = frozenset(".:/−·%℃")
+_OUTSIDE_NUMBER = re.compile(r"(?<!\d)[.:/·]|[.:/·](?!\d)|−(?!\d)")
+
+
+def _sign_between(match: re.Match[str]) -> str:
+    """Return the one sign that two numbers keep between them."""
+    categories = {sign: unicodedata.category(sign)[0] for sign in match[0] if not sign.isspace()}
+    signs = [sign for sign in match[0] if categories.get(sign) in ("P", "S")]
+    if not signs or "M" in categories.values():
+        return match[0]
+    if all(sign in _WAVES for sign in signs):
+        return "−"
+    if len(signs) == 1 and (signs[0] in "/:" or match[0] == "."):
+        return signs[0]
+    return "·"
 
 
 class _Removal(dict[int, int | None]):
@@ -61,9 +83,13 @@ def normalise(text: str, *, keep_spaces: bool = False) -> str:
     text = unicodedata.normalize("NFC", text)
     text = _COMPATIBILITY.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     text = _DEGREE.sub("℃", text).lower()
-    text = _MINUS.sub("−", text)
-    text = _SIGN_OUTSIDE_NUMBER.sub("", text)
-    text = text.translate(_REMOVAL)
+    has_digits = _DIGIT.search(text) is not None
+    if has_digits:
+        text = _THOUSANDS.sub(lambda match: match[1] + match[2].replace(",", ""), text)
+        text = _BETWEEN.sub(_sign_between, _MINUS.sub("−", text))
+    text = _OUTSIDE_NUMBER.sub("", text).translate(_REMOVAL)
     text = (" " if keep_spaces else "").join(text.split())
+    if has_digits:
+        text = _PHONE.sub(lambda match: match[0].translate(_JOINED), text)
     # Characters that were apart may now compose.
     return unicodedata.normalize("NFC", text)

@@ -6,38 +6,33 @@ as a number of several places (백이십), as digits read one by one (공일공)
 comparison go through the same rules, so what stays costs nothing that it did not cost before. The rules need the
 spaces between words: apply them before a normaliser drops those.
 
-Conventions of the form: 3시 반 is 3시 30분, 3:30 likewise; 두세 번 is 2~3번; 반, 하루 and 열흘 stay words; a phone
-number is its digits; ℃ and 도 are one unit.
+Conventions of the form: 3시 반 is 3시 30분, 3:30 likewise; 한 알 반 is 1.5알 and 38도 5부 38.5도; 두세 번 and 2, 3번
+are 2~3번; 마이너스 and 영하 are a minus; a blood pressure is 120에 80; 반, 하루 and 열흘 stay words; a phone number is
+its digits; ℃ and 도 are one unit; endings agree with the number as it is read (72이에요 is 72예요).
+
+``contexts`` knows which words around a short number make it one, ``counters`` the units, ``numerals`` the grammar of
+the numbers themselves, ``number_words`` and ``number_digits`` choose between readings, ``quantities`` holds the result.
 """
 
+import dataclasses
 import re
 import unicodedata
 
-from kmed_bench.text.counters import SINO_COUNTER, TAIL
-from kmed_bench.text.number_words import (
-    ARABIC,
-    FIRST,
-    Reading,
-    counter_at,
-    read_decimal,
-    read_fraction,
-    read_words,
-    unit_at,
-    with_unit,
-)
-from kmed_bench.text.numerals import sino_readings
+from kmed_bench.text.endings import agree
+from kmed_bench.text.number_digits import read_digits
+from kmed_bench.text.number_words import FIRST, read_words
+from kmed_bench.text.quantities import Quantity, Reading
 
-NUMBERS_VERSION = "2"
-"""Changes whenever a function of this module may give another result for some text; 2: 2~3 is told from 23."""
+NUMBERS_VERSION = "3"
+"""Changes whenever a function of this module may give another result for some text; 3: signs and units count."""
 
 # A number word starts a word, or follows another number or one of these.
-_OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|영하|영상|섭씨|\d)$")
-_LATIN_CODE = re.compile(r"[A-Za-z][A-Za-z-]*\d[\dA-Za-z.]*")  # B12, CD4, COVID-19: names, not numbers
-_START = re.compile(rf"[\dA-Za-z{FIRST}]")
-_PHONE = re.compile(r"(?<!\d)(0\d{1,2})[-. ](\d{3,4})[-. ](\d{4})(?!\d)|(?<!\d)(1[56]\d\d)-(\d{4})(?!\d)")
-_CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?![\d:])분?")
-_DATE = re.compile(r"(\d{4})([-./]) ?(0?[1-9]|1[0-2])\2 ?(0?[1-9]|[12]\d|3[01])(?!\d)\.?")
-_INTERVAL = re.compile(r"(\d{1,4}) ?[~∼〜～-] ?(\d{1,4})(?![\d-])")
+_OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|오메가|영하|영상|섭씨|마이너스|\d)$")
+_LATIN_CODE = re.compile(
+    r"[A-Za-z][A-Za-z-]*\d[\dA-Za-z.]*(?:[-−]\d+)?|(?:CA|ca) \d+(?:[-−]\d+)?"
+)  # B12, CA19-9, COVID-19: names, not numbers
+_START = re.compile(rf"[\dA-Za-z{FIRST}−–-]")
+_MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−) ?(?=\d)|(?:마이너스|영하) ?")
 _BETWEEN = re.compile(r"(?<=\d)[~∼〜～](?=\d)")
 
 
@@ -61,9 +56,7 @@ def canonical_numbers(text: str) -> str:
 
 
 def keep_ranges(text: str) -> str:
-    """Return a text of ``canonical_numbers`` with a sign between a range's ends that normalisation keeps.
-
-    The normaliser drops ``~`` as it drops all such signs, and 2~3 would become 23; a minus between digits stays.
+    """Return a text of ``canonical_numbers`` with the minus between a range's ends that normalisation gives it.
 
     Examples
     --------
@@ -73,17 +66,38 @@ def keep_ranges(text: str) -> str:
     return _BETWEEN.sub("−", text)
 
 
-def find_numbers(text: str) -> list[str]:
-    """Return the numbers of a text in order, in one form, with their units.
+def find_quantities(text: str) -> list[Quantity]:
+    """Return the quantities of a text in order; the ambiguous ones among them hold all their readings.
 
-    A number keeps its unit (``5mg`` is another dose than ``5ml``) and drops its counter (``3`` for 세 번).
+    Their places are those in ``canonical_numbers(text)``.
+
+    Examples
+    --------
+    >>> [(q.value, q.unit) for q in find_quantities("하루 세 번 오백 밀리그램씩")]
+    [('3', '번'), ('500', 'mg')]
+    """
+    at, found = 0, []
+    for piece in _settle(text)[1]:
+        if isinstance(piece, Reading):
+            end = at + len(piece.form)
+            found += [dataclasses.replace(quantity, start=at, end=end) for quantity in piece.quantities]
+            at = end
+        else:
+            at += len(piece)
+    return found
+
+
+def find_numbers(text: str) -> list[str]:
+    """Return the numbers of a text in order, in one form, with their units; ambiguous ones are left out.
+
+    A number keeps its sign and its unit (``5mg`` is another dose than ``5ml``) and drops its counter (``3`` for 세 번).
 
     Examples
     --------
     >>> find_numbers("하루 세 번 오백 밀리그램씩")
     ['3', '500mg']
     """
-    return [number for piece in _settle(text)[1] if isinstance(piece, Reading) for number in piece.numbers]
+    return [quantity.number for quantity in find_quantities(text) if not quantity.is_ambiguous]
 
 
 def _settle(text: str) -> tuple[str, list[str | Reading]]:
@@ -103,63 +117,56 @@ def _settle(text: str) -> tuple[str, list[str | Reading]]:
 
 def _scan(text: str) -> list[str | Reading]:
     pieces: list[str | Reading] = []
-    at, last = 0, None
+    at, done = 0, 0  # what stands before done is in pieces
+    last_end = -1
     while start := _START.search(text, at):
-        pieces.append(text[at : start.start()])
         at = start.start()
         code = _LATIN_CODE.match(text, at)
         if code and not text[at - 1 : at].isalnum():
-            pieces.append(code[0])
             at = code.end()
             continue
-        reading = _read(text, at, follows_number=last is not None and last.end == at)
+        reading = _read(text, at, follows_number=last_end == at)
         if reading is None:
-            pieces.append(text[at])
             at += 1
-        else:
-            pieces.append(reading if reading.numbers else text[at : reading.end])
-            at, last = reading.end, reading
-    pieces.append(text[at:])
+            continue
+        end = reading.end
+        ending = ""
+        if reading.quantities and reading.form[-1:].isascii():
+            ending, end = agree(reading.form, text, end)
+        pieces += [text[done:at], reading, ending]
+        # What follows sees the number in its form.
+        text = text[:at] + reading.form + ending + text[end:]
+        last_end = at + len(reading.form)
+        at = done = last_end + len(ending)
+    pieces.append(text[done:])
     return pieces
 
 
 def _read(text: str, at: int, *, follows_number: bool) -> Reading | None:
-    """Return the number that starts here; one without numbers means: leave this stretch alone."""
+    """Return the number that starts here, or None."""
     before = text[at - 1] if at else " "
     if text[at].isdecimal():
-        return None if before.isdecimal() or (before.isascii() and before.isalpha()) else _read_arabic(text, at)
+        joined = before.isdecimal() or (before.isascii() and before.isalpha())
+        return None if joined else read_digits(text, at)
     if before.isalnum() and not follows_number and not _OPENER.search(text, max(0, at - 4), at):
         return None
+    minus = _MINUS.match(text, at)
+    if minus:
+        return _read_negative(text, minus)
     return read_words(text, at)
 
 
-def _read_arabic(text: str, at: int) -> Reading:
-    phone = _PHONE.match(text, at)
-    if phone:
-        number = "".join(group for group in phone.groups() if group)
-        return Reading(end=phone.end(), form=number, numbers=(number,))
-    clock = _CLOCK.match(text, at)
-    if clock:
-        return _clock(clock.end(), int(clock[1]), int(clock[2]))
-    date = _DATE.match(text, at)
-    if date:
-        parts = (date[1], str(int(date[3])), str(int(date[4])))
-        return Reading(end=date.end(), form="{}년 {}월 {}일".format(*parts), numbers=parts, counter="일")
-    interval = _INTERVAL.match(text, at)
-    if interval and int(interval[1]) < int(interval[2]):
-        return with_unit(text, interval.end(), f"{int(interval[1])}~{int(interval[2])}")
-    for numeral in sino_readings(text, at):  # 3만 5천, 2백
-        if TAIL.match(text, numeral.end) or counter_at(text, numeral.end, SINO_COUNTER) or unit_at(text, numeral.end):
-            return with_unit(text, numeral.end, numeral.value)
-    for found in (read_decimal(text, at), read_fraction(text, at)):
-        if found:
-            return found
-    match = ARABIC.match(text, at)
-    assert match is not None  # the caller saw a digit
-    return with_unit(text, match.end(), match[0].replace(",", ""))
-
-
-def _clock(end: int, hour: int, minute: int) -> Reading:
-    if minute == 0:
-        return Reading(end=end, form=f"{hour}시", numbers=(str(hour),), counter="시")
-    return Reading(end=end, form=f"{hour}시 {minute}분", numbers=(str(hour), str(minute)), counter="분")
+def _read_negative(text: str, minus: re.Match[str]) -> Reading | None:
+    """Return the number after a minus; after 영하 only degrees are one."""
+    at = minus.end()
+    if at == len(text):
+        return None
+    reading = read_digits(text, at) if text[at].isdecimal() else read_words(text, at)
+    if reading is None or not reading.quantities or reading.quantities[0].is_ambiguous or reading.form[0] == "제":
+        return None
+    first, *rest = reading.quantities
+    if first.sign or (minus[0].startswith("영하") and first.unit not in ("도", "")):
+        return None
+    sign = text[minus.start()] if text[minus.start()] in "-−–" else "-"
+    negative = (dataclasses.replace(first, sign="-"), *rest)
+    return Reading(end=reading.end, form=sign + reading.form, quantities=negative)

@@ -16,27 +16,37 @@ _ONES |= {"다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "여덜": 8, "아�
 _TENS = {"열": 10, "스물": 20, "서른": 30, "마흔": 40, "쉰": 50, "예순": 60, "일흔": 70, "여든": 80, "아흔": 90}
 _OLD = {"석": 3, "넉": 4, "스무": 20}  # before some counters: 석 달, 스무 살
 
-# 열 한 번 may be "eleven times" or "the fever, once": a space after 열 ends the number.
 _NATIVE = re.compile(
-    rf"(?P<tens>{'|'.join(_TENS)})(?:(?:(?<!열) )?(?P<ones>{'|'.join(sorted(_ONES, key=len, reverse=True))}))?"
+    rf"(?P<tens>{'|'.join(_TENS)})(?: ?(?P<ones>{'|'.join(sorted(_ONES, key=len, reverse=True))}))?"
     rf"|(?P<alone>{'|'.join(sorted(_ONES | _OLD, key=len, reverse=True))})"
 )
 
-# Two neighbours said as one: 두세 번, 이삼 일, 이삼십 분.
-NATIVE_RANGES = {
-    "한두": "1~2",
-    "두세": "2~3",
-    "두서너": "2~4",
+# Two neighbours said as one, and where a space may part them: 두세 번, 두 세 번. But 네 다섯 may be "yes, five".
+_NATIVE_NEIGHBOURS = {
+    "한 두": "1~2",
+    "두 세": "2~3",
+    "두 서너": "2~4",
     "서너": "3~4",
-    "세네": "3~4",
+    "세 네": "3~4",
     "네다섯": "4~5",
     "너댓": "4~5",
     "네댓": "4~5",
+    "다섯 여섯": "5~6",
     "대여섯": "5~6",
+    "여섯 일곱": "6~7",
     "예닐곱": "6~7",
+    "일곱 여덟": "7~8",
     "일고여덟": "7~8",
+    "여덟 아홉": "8~9",
 }
-_SINO_NEIGHBOURS = re.compile(r"(일이|이삼|삼사|사오|오륙|오육|육칠|칠팔|팔구)([십백천만]?)")
+_NATIVE_RANGES = {words.replace(" ", ""): value for words, value in _NATIVE_NEIGHBOURS.items()}
+_NATIVE_RANGE = re.compile("|".join(sorted(_NATIVE_NEIGHBOURS, key=len, reverse=True)).replace(" ", " ?"))
+_NATIVE_TENS_RANGE = re.compile(rf"({'|'.join(_TENS)})(한두|두세|서너|네다섯|네댓|대여섯)")
+# Neighbours may end a longer number (백이삼십, 십이삼 일) and be tens or more themselves.
+_SINO_NEIGHBOURS = re.compile(
+    r"(?P<head>(?:[일이삼사오육칠팔구]?[천백십])*)"
+    r"(?P<low>일,? ?이|이,? ?삼|삼,? ?사|사,? ?오|오,? ?륙|오,? ?육|육,? ?칠|칠,? ?팔|팔,? ?구)(?P<unit>[십백천만]?)"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,12 +63,15 @@ class Numeral:
         The characters read, without spaces.
     spaced_last : bool
         A space stands before the last character (이십 일).
+    spaced_first : bool
+        A space stands after a first 이 or 일, which alone is a word (이 백), or after a first 열 (열 두).
     """
 
     end: int
     value: str
     words: str
     spaced_last: bool = False
+    spaced_first: bool = False
 
     @property
     def is_digit(self) -> bool:
@@ -89,7 +102,7 @@ def _walk_places(text: str, start: int) -> Iterator[Numeral]:
     closed = section = 0  # sums of the finished ten-thousands and of the running one
     digit: int | None = None
     small_limit, big_limit = 10**4, 10**12
-    at, words, spaced = start, "", False
+    at, words, spaced, spaced_first = start, "", False, False
     while at < len(text):
         sign = text[at]
         if sign in SINO_DIGITS and digit is None and sign not in "영공":
@@ -111,15 +124,12 @@ def _walk_places(text: str, start: int) -> Iterator[Numeral]:
         at += len(sign)
         words += sign
         if not sign.isdecimal():
-            yield Numeral(end=at, value=str(closed + section + (digit or 0)), words=words, spaced_last=spaced)
+            value = str(closed + section + (digit or 0))
+            yield Numeral(end=at, value=value, words=words, spaced_last=spaced, spaced_first=spaced_first)
         spaced = False
-        if text[at : at + 1] == " " and _may_continue(words):
+        if text[at : at + 1] == " " and (words not in ("이", "일") or text[at + 1 : at + 2] in _SMALL | _BIG):
             at, spaced = at + 1, True
-
-
-def _may_continue(words: str) -> bool:
-    """Return whether a number may go on after a space: 이백 십 육, 삼 십, but not 이 백 (this hundred)."""
-    return words[-1] in _SMALL or words[-1] in _BIG or words not in ("이", "일")
+            spaced_first |= words in ("이", "일")
 
 
 def digit_run(text: str, start: int) -> Numeral | None:
@@ -141,19 +151,36 @@ def native_readings(text: str, start: int) -> list[Numeral]:
     tens = Numeral(end=match.end("tens"), value=str(_TENS[match["tens"]]), words=match["tens"])
     if not match["ones"]:
         return [tens]
-    value = _TENS[match["tens"]] + _ONES[match["ones"]]
-    return [Numeral(end=match.end(), value=str(value), words=match["tens"] + match["ones"]), tens]
+    value = str(_TENS[match["tens"]] + _ONES[match["ones"]])
+    spaced = match["tens"] == "열" and match.start("ones") > match.end("tens")
+    words = match["tens"] + match["ones"]
+    return [Numeral(end=match.end(), value=value, words=words, spaced_first=spaced), tens]
 
 
 def range_reading(text: str, start: int) -> Numeral | None:
-    """Return two neighbouring numbers said as one (두세, 이삼, 삼사십), or None."""
-    for words in sorted(NATIVE_RANGES, key=len, reverse=True):
-        for spelling in (words, f"{words[0]} {words[1:]}"):  # 두 세 번 too
-            if text.startswith(spelling, start):
-                return Numeral(end=start + len(spelling), value=NATIVE_RANGES[words], words=words)
+    """Return two neighbouring numbers said as one (두세, 이삼, 삼사십, 백이삼십), or None."""
+    native = _NATIVE_RANGE.match(text, start)
+    if native:
+        words = native[0].replace(" ", "")
+        return Numeral(end=native.end(), value=_NATIVE_RANGES[words], words=words)
+    teens = _NATIVE_TENS_RANGE.match(text, start)
+    if teens:
+        low, high = (str(_TENS[teens[1]] + int(end)) for end in _NATIVE_RANGES[teens[2]].split("~"))
+        return Numeral(end=teens.end(), value=f"{low}~{high}", words=teens[0])
     match = _SINO_NEIGHBOURS.match(text, start)
     if match is None:
         return None
-    factor = (_SMALL | _BIG).get(match[2], 1)
-    low = SINO_DIGITS[match[1][0]]
-    return Numeral(end=match.end(), value=f"{low * factor}~{(low + 1) * factor}", words=match[0])
+    factor = (_SMALL | _BIG).get(match["unit"], 1)
+    head = next((int(n.value) for n in sino_readings(match["head"], 0) if n.end == len(match["head"])), 0)
+    if match["head"] and (not head or head % (10 * factor)):
+        return None
+    first = SINO_DIGITS[match["low"][0]]
+    value = f"{head + first * factor}~{head + (first + 1) * factor}"
+    spaced = " " in match["low"]
+    words = match[0].replace(" ", "").replace(",", "")
+    return Numeral(end=match.end(), value=value, words=words, spaced_first=spaced)
+
+
+def is_native_range(numeral: Numeral) -> bool:
+    """Return whether a range is said in native numbers, which go with native counters."""
+    return numeral.words[-1] not in SINO_DIGITS | _SMALL | _BIG and numeral.words[-1] != "륙"

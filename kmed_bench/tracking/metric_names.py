@@ -1,7 +1,11 @@
 """Names of metrics in the tracking store."""
 
+import hashlib
+import re
+import unicodedata
+
 from kmed_bench.core.contracts import Scores
-from kmed_bench.core.schema import GROUP_FIELDS
+from kmed_bench.core.schema import SCORE_FIELDS
 
 # Metric keys must be ASCII in some tracking backends; these are the romanised values of 208.
 ASCII_VALUES = {
@@ -12,7 +16,14 @@ ASCII_VALUES = {
     "강원": "gangwon",
     "제주": "jeju",
     "기타(외국)": "other-foreign",
+    "N/A": "N-A",
+    "": "unknown",
 }
+_AGE_BAND = re.compile(r"\d+~\d+")
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_MADE_HERE = re.compile(r"\.+|\d+-\d+|.*-[0-9a-f]{8}|" + "|".join(ASCII_VALUES.values()))
+"""Plain values that could be taken for the name made of another value, or for a folder."""
+_MAX_LETTERS = 60
 
 
 def overall_metrics(scores: Scores, prefix: str) -> dict[str, float]:
@@ -27,7 +38,7 @@ def overall_metrics(scores: Scores, prefix: str) -> dict[str, float]:
 def test_metrics(scores: Scores) -> dict[str, float]:
     """Return the metrics ``test/…``: the overall part, and CER by group as ``test/cer/<field>/<ascii value>``."""
     metrics = overall_metrics(scores, "test/")
-    for field in GROUP_FIELDS:
+    for field in SCORE_FIELDS:
         for value, cell in scores["groups"].get(field, {}).items():
             if cell["cer"] is not None:
                 metrics[f"test/cer/{field}/{ascii_value(value)}"] = cell["cer"]
@@ -35,6 +46,25 @@ def test_metrics(scores: Scores) -> dict[str, float]:
 
 
 def ascii_value(value: str) -> str:
-    """Return a group's value in characters that MLflow allows in metric names."""
-    name = ASCII_VALUES.get(value, value)
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in name) or "unknown"
+    """Return a group's value in ASCII characters that MLflow allows in metric names, another for every value.
+
+    Values of 208 and plain ASCII stay readable. In all others Hangul is romanised, the rest becomes ``-``, and eight
+    digits of the value's SHA-256 keep 경상/부산 apart from 경상-부산; the name doesn't depend on what other values
+    there are.
+    """
+    if value in ASCII_VALUES:
+        return ASCII_VALUES[value]
+    if _AGE_BAND.fullmatch(value):
+        return value.replace("~", "-")
+    if _PLAIN.fullmatch(value) and not _MADE_HERE.fullmatch(value):
+        return value
+    letters = "".join(map(_romanise, unicodedata.normalize("NFC", value)))
+    return f"{letters[:_MAX_LETTERS]}-{hashlib.sha256(value.encode()).hexdigest()[:8]}"
+
+
+def _romanise(character: str) -> str:
+    """Return an ASCII character, the Latin letters of a Hangul syllable (in its Unicode name), or a hyphen."""
+    if _PLAIN.fullmatch(character):
+        return character
+    kind, _, letters = unicodedata.name(character, "").rpartition(" ")
+    return letters.lower() if kind == "HANGUL SYLLABLE" else "-"

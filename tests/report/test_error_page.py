@@ -58,8 +58,25 @@ def test_files_say_that_they_are_private_and_agree(tmp_path: Path) -> None:
         "confusions_jamo.csv",
         "confusions_word.csv",
         "missed_terms.csv",
+        "accepted_spellings.csv",
     }
     assert tables["clips.csv"]["errors"].sum() == tables["confusions_syllable.csv"]["n"].sum() == 19
+
+
+def test_an_accepted_spelling_is_shown_as_one(tmp_path: Path) -> None:
+    lines = [
+        ("s", "CT를 찍었어요", "씨티를 찍었어요"),
+        ("t", "배가 아파요", "배가 아파여"),
+        ("t", "하루 세 번", "하루 3번"),
+    ]
+    page = write_error_analysis(tmp_path, predictions(lines), OPTIONS).read_text(encoding="utf-8")
+    assert page.count("accepted spelling: 씨티 = ct") == 1
+    assert page.count("0 errors with accepted spellings") == 2
+    clips = pd.read_csv(tmp_path / "clips.csv", keep_default_na=False).set_index("utterance_id")
+    assert clips["errors"].to_dict() == {"u0": 2, "u1": 1, "u2": 1}
+    assert clips["errors_resolved"].to_dict() == {"u0": 0, "u1": 1, "u2": 0}
+    spellings = pd.read_csv(tmp_path / "accepted_spellings.csv", encoding="utf-8-sig")
+    assert spellings[["reference", "hypothesis", "n"]].to_numpy().tolist() == [["ct", "씨티", 1]]
 
 
 def test_a_system_without_errors_has_a_page_too(tmp_path: Path) -> None:

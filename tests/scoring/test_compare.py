@@ -96,7 +96,8 @@ def test_utterances_of_only_one_system_are_an_error() -> None:
 BREAKS: list[tuple[str, Callable[[Prediction], dict[str, str]]]] = [
     ("speaker_id", lambda p: {"speaker_id": "other"}),
     ("excluded", lambda p: {"reference": ""}),
-    ("cer_length", lambda p: {"reference": p.reference + "가"}),
+    ("reference", lambda p: {"reference": p.reference + "가"}),
+    ("reference", lambda p: {"reference": p.reference[:-2] + "허."}),
 ]
 
 
@@ -104,6 +105,7 @@ BREAKS: list[tuple[str, Callable[[Prediction], dict[str, str]]]] = [
 def test_other_references_or_speakers_are_an_error(column: str, change: Callable[[Prediction], dict[str, str]]) -> None:
     a = system(0.1, 1)
     b = [Prediction(**{**vars(a[0]), **change(a[0])}), *a[1:]]
+    assert b != a
     with pytest.raises(KmedError, match=f"1 utterances have another {column}"):
         compare_predictions(a, b, OPTIONS)
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.scoring.counting import TERM_COLUMNS
 from kmed_bench.scoring.edits import count_errors, count_word_errors, impose_spacing, token_text_cer
 from kmed_bench.scoring.hallucinations import find_signs
-from kmed_bench.scoring.measures import COUNT_COLUMNS, MEASURES, TERM_COLUMNS, count_utterances, rates
+from kmed_bench.scoring.measures import COUNT_COLUMNS, MEASURES, count_utterances, rates
+from kmed_bench.scoring.numbers import in_one_form, respace
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.text.normalise import normalise
-from kmed_bench.text.numbers import canonical_numbers
 
 TEXTS = st.text(alphabet="가나다라각삼십번 .3", max_size=12)
 PAIRS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6)
@@ -200,9 +201,11 @@ EDGES: list[tuple[str, str, dict[str, tuple[int, int]]]] = [
         "체온이 38.5℃ 하루 3번",
         {"cer": (7, 13), "cer_number": (0, 12), "number_exact": (2, 2)},
     ),
-    ("두세 번 왔어요", "2~3번 왔어요", {"cer": (2, 6), "cer_number": (0, 7), "number_exact": (1, 1)}),
-    ("2~3번 왔어요", "23번 왔어요", {"cer": (0, 6), "cer_number": (1, 7), "number_exact": (0, 1)}),
-    ("이십 일 먹었어요", "21 먹었어요", {"cer": (3, 7), "number_exact": (0, 0)}),  # 21, or 20 days: left alone
+    ("두세 번 왔어요", "2~3번 왔어요", {"cer": (3, 6), "cer_number": (0, 7), "number_exact": (1, 1)}),
+    ("2~3번 왔어요", "23번 왔어요", {"cer": (1, 7), "cer_number": (1, 7), "number_exact": (0, 1)}),
+    ("이십 일 먹었어요", "21 먹었어요", {"cer": (3, 7), "number_exact": (1, 1)}),  # 21, or 20 days
+    ("이십 일 먹었어요", "20일 먹었어요", {"cer": (2, 7), "number_exact": (1, 1)}),
+    ("이십 일 먹었어요", "22일 먹었어요", {"cer": (2, 7), "number_exact": (0, 1)}),
     ("5mg씩 두 번, 또 두 번", "5ml씩 두 번", {"number_exact": (1, 3)}),
     ("혈압약을 먹고 두통이 왔어요", "혈압약 먹고 두턴이 왔어요", {"term_recall": (1, 2)}),
     ("네", "네 " * 100, {"cer": (99, 1), "cer_spaced": (198, 1), "wer": (99, 1), "wer_respaced": (1, 1)}),
@@ -225,8 +228,10 @@ def test_references_that_cannot_be_scored_leave_every_sum_alone(reference: str, 
     more = [*scored, prediction(reference, "시청해 주셔서 감사합니다" * 9, 1)]
     alone, beside = (count_utterances(p, "pronunciation") for p in (scored, more))
     assert beside["excluded"].tolist() == ["", reason]
-    assert rates(alone) == rates(beside)
-    assert not beside.iloc[1][list(COUNT_COLUMNS)].any()
+    silence = "silence_hallucination_rate"
+    assert rates(alone) | {silence: None} == rates(beside) | {silence: None}
+    assert rates(beside)[silence] == (1 if reason == "reference_empty" else None)
+    assert not beside.iloc[1][list({*COUNT_COLUMNS} - {"silent_hallucinated", "clips_silent"})].any()
 
 
 def test_no_prediction_gives_no_rate() -> None:
@@ -294,7 +299,7 @@ def test_every_rate_equals_jiwer(pairs: list[tuple[str, str]]) -> None:
     found = rates(count_utterances(predictions(pairs), "pronunciation"))
     kept = [(resolve_marks(r, "pronunciation"), h) for r, h in pairs if normalise(resolve_marks(r, "pronunciation"))]
     if not kept:
-        assert set(found.values()) == {None}
+        assert {value for name, value in found.items() if name != "silence_hallucination_rate"} == {None}
         return
     plain = [[normalise(side) for side in sides] for sides in zip(*kept, strict=True)]
     spaced = [[normalise(side, keep_spaces=True) for side in sides] for sides in zip(*kept, strict=True)]
@@ -308,7 +313,7 @@ def test_every_rate_equals_jiwer(pairs: list[tuple[str, str]]) -> None:
     assert found["wer"] == jiwer.wer(*spaced)
     assert found["wer_respaced"] == jiwer.wer(spaced[0], respaced)
     assert found["jer"] == jiwer.cer(*jamo)
-    numbered = [[normalise(canonical_numbers(side)) for side in sides] for sides in zip(*kept, strict=True)]
+    numbered = [in_one_form(spaced[0]), in_one_form(respace(*spaced))]
     assert found["cer_number"] == jiwer.cer(*numbered)
     shares = ("number_exact", "term_recall", "deletion_share", "hallucination_rate")
     assert all(found[name] is None or 0 <= found[name] <= 1 for name in shares)
@@ -353,7 +358,7 @@ def test_signs_of_invention(reference: str, hypothesis: str, duration_s: float, 
 def test_every_rate_has_its_columns() -> None:
     table = count_utterances(predictions([("가", "나")]), "spelling")
     assert (
-        set(itertools.chain(*((m.top, m.bottom) for m in MEASURES.values()), *TERM_COLUMNS.values()))
+        {*itertools.chain(*((m.top, m.bottom) for m in MEASURES.values()), *TERM_COLUMNS.values())}
         == set(COUNT_COLUMNS)
         <= set(table.columns)
     )

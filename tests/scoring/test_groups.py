@@ -5,15 +5,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given as each
+from hypothesis import strategies as st
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.bootstrap import rate_interval, sum_by_speaker
+from kmed_bench.scoring.counting import TERM_COLUMNS
 from kmed_bench.scoring.edits import token_text_cer
-from kmed_bench.scoring.groups import recall_by_category
-from kmed_bench.scoring.measures import MEASURES, TERM_COLUMNS
+from kmed_bench.scoring.groups import join_values, recall_by_category, split_values
+from kmed_bench.scoring.measures import MEASURES
 
 OPTIONS = ScoringOptions(bootstrap_draws=200)
 AGES = ("20~29", "60~69", "over70", "N/A")
@@ -52,7 +55,8 @@ def test_each_cell_is_its_own_sum(predictions: list[Prediction]) -> None:
     json.dumps(scores, allow_nan=False)
     table = pd.DataFrame([vars(p) for p in predictions if p.utterance_id != "silent"])
     fields = [*((f,) for f in GROUP_FIELDS), *itertools.combinations(GROUP_FIELDS, 2)]
-    assert set(scores["groups"]) == {"_".join(names) for names in fields}
+    assert set(scores["groups"]) == {"code_switching", *("_".join(names) for names in fields)}
+    assert set(scores["groups"]["code_switching"]) == {"none"}
     for names in fields:
         cells = scores["groups"]["_".join(names)]
         seen = {"_".join(values): rows for values, rows in table.groupby(list(names))}
@@ -160,7 +164,9 @@ def changed(prediction: Prediction, **fields: Any) -> Prediction:
 def test_nothing_scorable_gives_none_everywhere(predictions: list[Prediction]) -> None:
     scores = score_predictions([changed(predictions[0], reference="", decode_s=0.0)], OPTIONS)
     json.dumps(scores, allow_nan=False)
-    assert {scores["overall"][name] for name in (*MEASURES, "cer_low", "cer_high")} == {None}
+    silence = "silence_hallucination_rate"
+    assert {scores["overall"][name] for name in {*MEASURES, "cer_low", "cer_high"} - {silence}} == {None}
+    assert scores["overall"][silence] == 1
     assert scores["overall"]["n_clips"] == 0
     assert scores["groups"]["dialect"] == {}
     assert scores["decode"] == dict.fromkeys(scores["decode"]) | {"audio_s": 4.0}
@@ -175,3 +181,55 @@ def test_minimum_is_the_settings(predictions: list[Prediction]) -> None:
     strict = ScoringOptions(bootstrap_draws=200, min_group_speakers=11)
     flags = {v: c["below_minimum"] for v, c in score_predictions(predictions, strict)["groups"]["dialect"].items()}
     assert flags == {"경상": True, "전라": True, "강원": True}
+
+
+def test_pairs_of_values_with_underscores_stay_apart(predictions: list[Prediction]) -> None:
+    pairs = [("a_b", "c"), ("a", "b_c"), ("a\\", "b"), ("a", "\\_b"), ("a\\_", "b"), ("", "_"), ("_", "")]
+    given = [changed(predictions[n], dialect=d, gender=g) for n, (d, g) in enumerate(pairs)]
+    cells = score_predictions(given, OPTIONS)["groups"]["dialect_gender"]
+    assert [cell["n_clips"] for cell in cells.values()] == [1] * len(pairs)
+    assert {tuple(split_values(key)) for key in cells} == set(pairs)
+
+
+@each(st.lists(st.text(alphabet="a_\\가\n", max_size=4), min_size=2, max_size=2))
+def test_values_are_split_as_they_were_joined(values: list[str]) -> None:
+    assert split_values(join_values(values)) == values
+
+
+def test_groups_by_code_switching_follow_the_reference(predictions: list[Prediction]) -> None:
+    texts = ("CT를 찍었어요", "씨티를 찍었어요", "배가 아파요", "CT를 찍었어요")
+    given = [changed(p, reference=t, hypothesis="씨티를 찍었어요") for p, t in zip(predictions, texts, strict=False)]
+    scores = score_predictions(given, OPTIONS)
+    cells = scores["groups"]["code_switching"]
+    assert {name: cell["n_clips"] for name, cell in cells.items()} == {"latin": 2, "hangul": 1, "none": 1}
+    assert (cells["latin"]["cer"], cells["latin"]["cer_resolved"]) == (2 / 7, 0)
+    assert cells["none"]["cer_resolved"] == cells["none"]["cer"] > 0
+    assert not any(name.startswith("code_switching_") or name.endswith("_code_switching") for name in scores["groups"])
+
+
+def test_clips_without_speech_have_a_rate_of_their_own(predictions: list[Prediction]) -> None:
+    heard = ("시청해 주셔서 감사합니다", "", " … ", "네")
+    silent = [changed(predictions[n], reference=" .", hypothesis=text) for n, text in enumerate(heard)]
+    spoken = predictions[4:400]
+    scores, without = score_predictions([*silent, *spoken], OPTIONS), score_predictions(spoken, OPTIONS)
+    assert scores["overall"].pop("silence_hallucination_rate") == 0.5
+    assert without["overall"].pop("silence_hallucination_rate") is None
+    assert scores["overall"] == without["overall"]
+    assert scores["elderly_gap"] == without["elderly_gap"]
+    assert scores["groups"]["gender"]["Male"]["silence_hallucination_rate"] == 0.5
+
+
+def test_loops_and_the_worst_clips_are_stated(predictions: list[Prediction]) -> None:
+    looping = changed(predictions[0], hypothesis=predictions[0].reference + "아파요" * 60)
+    given = [looping, *predictions[1:400]]
+    overall = score_predictions(given, OPTIONS)["overall"]
+    errors, length = token_text_cer([p.reference for p in given[1:]], [p.hypothesis for p in given[1:]])
+    assert overall["cer_without_loops"] == errors / length < overall["cer"]
+    counted = sorted(token_text_cer([p.reference], [p.hypothesis])[0] for p in given)
+    assert overall["worst_percent_share"] == sum(counted[-4:]) / sum(counted) > 0.3
+
+
+def test_numbers_are_counted_with_the_ambiguous_ones(predictions: list[Prediction]) -> None:
+    texts = (("이십 일 먹었어요", "21 먹었어요"), ("두 알 드세요", "2알 드세요"), ("세 번 왔어요", "네 번 왔어요"))
+    given = [changed(predictions[n], reference=r, hypothesis=h) for n, (r, h) in enumerate(texts)]
+    assert score_predictions(given, OPTIONS)["numbers"] == {"n_numbers": 3, "n_found": 2, "n_ambiguous": 1}

@@ -70,7 +70,8 @@ def test_each_measure_says_what_it_is(measure: Measure) -> None:
     assert MEASURES[measure.name] is measure
     assert measure.label
     assert measure.description.endswith(".")
-    assert measure.paired == (measure.better != "neither") == (measure.bottom != "cer_errors")
+    assert (measure.better == "neither") == measure.name.endswith(("share", "ambiguity"))
+    assert measure.paired == (measure.better != "neither" and measure.name != "cer_without_loops")
 
 
 def test_the_page_shows_every_measure_of_the_scores_in_the_registrys_order() -> None:

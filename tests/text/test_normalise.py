@@ -1,3 +1,4 @@
+import re
 import unicodedata
 
 import pytest
@@ -25,10 +26,18 @@ CASES = [
     ("38º:C", "38ºc", "38ºc"),
     ("5㎎ 10㎖", "5mg10ml", "5mg 10ml"),
     ("-5도 −5도 (-5)", "−5도−5도−5", "−5도 −5도 −5"),
-    ("코로나-19, 010-1234-5678", "코로나1901012345678", "코로나19 01012345678"),
+    ("코로나-19, 010-1234-5678", "코로나19·01012345678", "코로나19·01012345678"),
     ("1,000원", "1000원", "1000원"),
-    ("3. 5일. 3 .5", "35일35", "3 5일 3 5"),
-    ("10:30", "1030", "1030"),
+    ("3. 5일. 3 .5", "3·5일3·5", "3·5일 3·5"),
+    ("10:30", "10:30", "10:30"),
+    # Two numbers never become one because the sign between them goes.
+    ("2~3번, 2-3번, 2 ∼ 3번", "2−3번2−3번2−3번", "2−3번 2−3번 2−3번"),
+    ("1, 2주 2,3일 1,000원 1,234,567.5", "1·2주2·3일1000원1234567.5", "1·2주 2·3일 1000원 1234567.5"),
+    ("120 / 80, 3 : 30, 5×3, 1/2", "120/80·3:30·5·3·1/2", "120/80·3:30·5·3·1/2"),
+    ("- 2.5와 -2.5, 검사-3", "−2.5와−2.5검사3", "−2.5와 −2.5 검사3"),
+    ("전화 02-123-4567이나 1588-1234", "전화021234567이나15881234", "전화 021234567이나 15881234"),
+    ("1,2345 36..5", "1·234536·5", "1·2345 36·5"),
+    ("50%~60%, 3시:", "50%60%3시", "50%60% 3시"),
     ("감사합니다 😀👍🏽 ♪", "감사합니다", "감사합니다"),
     ("1️⃣번", "1번", "1번"),
     ("가\u200b나", "가나", "가나"),
@@ -43,7 +52,10 @@ def test_normal_form(text: str, plain: str, spaced: str) -> None:
     assert normalise(text, keep_spaces=True) == spaced
 
 
-@given(TEXTS, st.booleans())
+NUMBERS = st.text(alphabet="0123456789,.:/~-− ·가%℃\u0301", max_size=25)
+
+
+@given(st.one_of(TEXTS, NUMBERS), st.booleans())
 def test_twice_is_once(text: str, keep_spaces: bool) -> None:
     once = normalise(text, keep_spaces=keep_spaces)
     assert normalise(once, keep_spaces=keep_spaces) == once
@@ -55,6 +67,13 @@ def test_composition_does_not_matter(text: str, keep_spaces: bool) -> None:
     assert len(forms) == 1
 
 
-@given(TEXTS)
+@given(NUMBERS)
+def test_numbers_stay_apart(text: str) -> None:
+    """Digits that a sign parted are never joined: only thousands' commas and telephones' hyphens go."""
+    for match in re.finditer(r"(?<![\d,])(\d{1,2})([~:/]|, )(\d{1,2})(?![\d,])", text):
+        assert match[1] + match[3] != normalise(match[0])
+
+
+@given(st.one_of(TEXTS, NUMBERS))
 def test_dropping_spaces_first_or_last_is_the_same(text: str) -> None:
     assert normalise(text) == normalise(normalise(text, keep_spaces=True))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.text.normalise import normalise
-from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers, keep_ranges
+from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers, find_quantities, keep_ranges
 from kmed_bench.text.terms import load_terms
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -80,13 +80,85 @@ def test_words_stay_words(text: str) -> None:
         ("이백이 넘어요.", "200이 넘어요.", ["200"]),
         ("이백이를 넘어요.", "202를 넘어요.", ["202"]),
         ("만 오천 원, 만 육십오 세", "15000원, 만 65세", ["15000", "65"]),
-        ("16,000명과 120/80, -5도, B12", "16000명과 120/80, -5도, B12", ["16000", "120", "80", "5도"]),
+        ("16,000명과 120/80, -5도, B12", "16000명과 120에 80, -5도, B12", ["16000", "120", "80", "-5도"]),
         ("", "", []),
     ],
 )
 def test_sentences(text: str, form: str, numbers: list[str]) -> None:
     assert canonical_numbers(text) == form
     assert find_numbers(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        # endings after a number in digits, and dates before the copula
+        ("입원비가 20만이에요", ["200000"]),
+        ("혈소판이 8만이 안 돼요", ["80000"]),
+        ("하루에 2천이나 먹어요", ["2000"]),
+        ("내일이 칠일이에요", ["7"]),
+        ("수술이 구일이래요", ["9"]),
+        # spaces in a number, and days after one
+        ("사십 일 정도 지났어요", ["40"]),
+        ("이십 일분 지어 주세요", ["20"]),
+        ("열 네 살이에요", ["14"]),
+        ("삼 십 프로", ["30%"]),
+        ("이 천 칼로리", ["2000"]),
+        # a final two before the copula
+        ("맥박이 육십이예요", ["62"]),
+        ("맥박이 육십이에요", ["60"]),
+        ("맥박이 칠십이였어요", ["72"]),
+        ("수치가 이백이 나왔어요", ["200"]),
+        ("수치가 이백이 정도예요", ["202"]),
+        # signs, halves and fractions
+        ("영하 삼 도예요", ["-3도"]),
+        ("도수가 마이너스 이 점 오예요", ["-2.5"]),
+        ("한 알 반씩 드세요", ["1.5"]),
+        ("이분의 일 알 드세요", ["1/2"]),
+        ("38도 5부예요", ["38.5도"]),
+        # never another number
+        ("이천이에요", []),
+        ("혈당이 사이예요", []),
+        ("칠십에서 팔십 사이예요", ["70~80"]),
+        ("열 두 번 났어요", []),
+        ("이십일에 오세요", []),
+        ("공일공 일이삼사 오육칠이예요", ["01012345672"]),
+    ],
+)
+def test_values(text: str, numbers: list[str]) -> None:
+    assert find_numbers(text) == numbers
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        ("비타민 비십이 주사", "비타민 B12 주사"),
+        ("비타민 디 삼을 먹어요", "비타민 D3을 먹어요"),
+        ("케이에프 구십사 마스크", "KF94 마스크"),
+        ("씨에이 십구 다시 구 검사", "CA19-9 검사"),
+        ("씨에이 백이십오 검사", "CA 125 검사"),
+        ("에이치비에이원씨가 높아요", "HbA1c가 높아요"),
+    ],
+)
+def test_codes_are_names_and_no_quantities(said: str, written: str) -> None:
+    assert scored(said) == scored(written)
+    assert find_quantities(said) == find_quantities(written) == []
+
+
+def test_ambiguous_phrases_keep_their_readings_and_places() -> None:
+    text = "혈압이 백이십에 팔십이고 이십 일 먹었어요"
+    first, second, open_one = find_quantities(text)
+    assert [(q.value, q.unit, q.is_ambiguous) for q in (first, second)] == [("120", "", False), ("80", "", False)]
+    form = canonical_numbers(text)
+    assert [form[q.start : q.end] for q in (first, second, open_one)] == ["120", "80", "이십 일"]
+    assert open_one.is_ambiguous
+    assert open_one.meanings == {("", "21", ""), ("", "20", "일")}
+
+
+def test_quantities_hold_sign_value_and_unit() -> None:
+    found = find_quantities("영하 오 도에서 한 알 반을 하루 두세 번, 세 시 반에")
+    meant = [("-", "5", "도"), ("", "1.5", "알"), ("", "2~3", "번"), ("", "3", "시"), ("", "30", "분")]
+    assert [(q.sign, q.value, q.unit) for q in found] == meant
 
 
 @pytest.mark.parametrize(
@@ -99,6 +171,11 @@ def test_sentences(text: str, form: str, numbers: list[str]) -> None:
         ("36.5~37.5도", "36.537.5도"),
         ("이삼십 분", "2030분"),
         ("10~5", "105"),
+        ("2, 3일", "23일"),
+        ("120 / 80", "12080"),
+        ("- 2.5", "2.5"),
+        ("1/2정", "12정"),
+        ("이, 삼 번", "이십삼 번"),
     ],
 )
 def test_a_range_is_no_longer_number(said: str, other: str) -> None:
@@ -112,7 +189,7 @@ def test_terms_are_no_numbers() -> None:
     for term in load_terms():
         for spelling in term.spellings if term.category != "unit" else ():
             stem = spelling.removesuffix("-")
-            if not re.search(r"\d|일구", stem):
+            if not re.search(r"\d|일구|오메가|비타민", stem):
                 for text in (stem, f"{stem}이 있어요", f"{stem}도 했어요", f"이 {stem} 때문에"):
                     assert canonical_numbers(text) == text
 
