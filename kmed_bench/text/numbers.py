@@ -26,8 +26,8 @@ from kmed_bench.text.quantities import Quantity, Reading
 NUMBERS_VERSION = "3"
 """Changes whenever a function of this module may give another result for some text; 3: signs and units count."""
 
-# A number word starts a word, or follows another number or one of these.
-_OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|오메가|영하|영상|섭씨|마이너스|\d)$")
+# A number word starts a word, or follows a counter or one of these.
+_OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|오메가|영하|영상|섭씨|마이너스)$")
 _LATIN_CODE = re.compile(
     r"[A-Za-z][A-Za-z-]*\d[\dA-Za-z.]*(?:[-−]\d+)?|(?:CA|ca) \d+(?:[-−]\d+)?"
 )  # B12, CA19-9, COVID-19: names, not numbers
@@ -136,8 +136,8 @@ def _scan(text: str) -> list[str | Reading]:
         pieces += [text[done:at], reading, ending]
         # What follows sees the number in its form.
         text = text[:at] + reading.form + ending + text[end:]
-        last_end = at + len(reading.form)
-        at = done = last_end + len(ending)
+        at = done = at + len(reading.form) + len(ending)
+        last_end = at if reading.quantities and reading.counter else -1  # 오월오일, but no 10일
     pieces.append(text[done:])
     return pieces
 
