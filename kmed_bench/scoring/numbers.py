@@ -12,7 +12,6 @@ from kmed_bench.text.normalise import normalise
 from kmed_bench.text.numbers import canonical_numbers, find_quantities
 from kmed_bench.text.quantities import count_shared
 
-
 _BETWEEN_NUMBERS = re.compile(r"(?<=\d) (?=\d)")
 
 

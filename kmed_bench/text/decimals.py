@@ -28,7 +28,11 @@ _TEXT_END = re.compile(r"[ .,?!]*$")
 _CAME = re.compile(r" (?:나[오왔온]|떨어|올[라랐]|내려|찍혔)")
 _LEADING_ZERO = re.compile(r"^0+(?=\d)")
 _TENTH = re.compile(rf" ?([{_DIGITS}1-9]) ?부(?=[^가-힣]|$|예요|이에요|까지|나|로|쯤|정도|가|는|였|라고|래요|입니다)")
-_HALF = re.compile(r" ?반(?=이에요|이었|입니다|이나|이 |까지|부터|정도|동안|을|씩|만|째|간|쯤|[^가-힣]|$)")
+# 한 알 반, but in 오 밀리 반 알 the half is a tablet's.
+_HALF = re.compile(
+    r" ?반(?! ?(?:알|정(?!도)|포|개|봉|컵|캡슐|병|잔|스푼|숟가락))"
+    r"(?=이에요|이었|입니다|이나|이 |까지|부터|정도|동안|을|씩|만|째|간|쯤|[^가-힣]|$)"
+)
 _HALF_PAST = re.compile(r" ?반(?=에|이|[쯤경]|까지|부터|정도|으로|[^가-힣]|$)")
 _HALVED = re.compile(
     "시간|알|정|개|포|봉|봉지|병|컵|잔|스푼|티스푼|숟가락|큰술|캡슐|갑|달|개월|년|주일|주|배|살|공기|그릇|조각|모금|팩|끼|장|대|통"
@@ -78,7 +82,11 @@ def read_decimal(text: str, at: int) -> Reading | None:
             places = f"{SINO_DIGITS.get(tens[1], 1)}{SINO_DIGITS.get(tens[2], 0)}"
             return with_unit(text, tens.end(), f"0.{places}")
         spaced = _SPACED_PLACES.match(text, point.end()) if head.value == "0" else None  # 영 점 영 삼
-        if spaced and (unit_at(text, spaced.end()) or TAIL.match(text, spaced.end())):
+        if (
+            spaced
+            and not _POINT.match(text, spaced.end())
+            and (unit_at(text, spaced.end()) or TAIL.match(text, spaced.end()))
+        ):
             return with_unit(text, spaced.end(), f"0.{_in_digits(spaced[0].replace(' ', ''))}")
         places_said = _PLACES.match(text, point.end())
         for end in range(places_said.end(), places_said.start(), -1) if places_said else ():

@@ -168,7 +168,7 @@ def _fits(text: str, at: int, numeral: Numeral, counter: re.Match[str]) -> bool:
     if name == "세" and (text.startswith("요", after) or _AGED.match(text, after)):
         return False  # 오세요, 사세요; 팔 세 번: the arm, three times
     if name == "시":
-        return 13 <= int(numeral.value) <= 24
+        return 12 <= int(numeral.value) <= 24
     if name == "월":
         return int(numeral.value) <= 12
     if name == "호":
