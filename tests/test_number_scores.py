@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmed_bench.records import Prediction
@@ -102,6 +102,7 @@ def test_both_sides_of_the_notation_give_one_score(label: str, spelled: str, sai
             assert (counts["numbers_found"], counts["numbers"]) == (found, n_numbers)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SPOKEN), st.data())
 def test_spaces_alone_are_no_error(text: str, data: st.DataObject) -> None:
     letters = text.replace(" ", "")

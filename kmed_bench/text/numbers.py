@@ -33,6 +33,7 @@ _LATIN_CODE = re.compile(
 )  # B12, CA19-9, COVID-19: names, not numbers
 _START = re.compile(rf"[\dA-Za-z{FIRST}−–-]")
 _MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−) ?(?=\d)|(?:마이너스|영하) ?")
+_SENTENCE_END = re.compile(r"(?<=[요다까죠야][.?!] )")  # after endings that are never a number's last word
 _BETWEEN = re.compile(r"(?<=\d)[~∼〜～](?=\d)")
 
 
@@ -101,12 +102,21 @@ def find_numbers(text: str) -> list[str]:
 
 
 def _settle(text: str) -> tuple[str, list[str | Reading]]:
-    """Return the one form of a text and its pieces.
+    """Return the one form of a text and its pieces; no reading looks past a sentence's end."""
+    forms, pieces = [], []
+    for sentence in _SENTENCE_END.split(unicodedata.normalize("NFC", text)):
+        form, found = _settle_sentence(sentence)
+        forms.append(form)
+        pieces += found
+    return "".join(forms), pieces
+
+
+def _settle_sentence(text: str) -> tuple[str, list[str | Reading]]:
+    """Return the one form of a sentence and its pieces.
 
     A conversion may give its neighbour the context that it lacked, so this goes on until nothing changes; it ends,
     for every change leaves fewer number words.
     """
-    text = unicodedata.normalize("NFC", text)
     while True:
         pieces = _scan(text)
         form = "".join(piece if isinstance(piece, str) else piece.form for piece in pieces)
