@@ -92,7 +92,12 @@ def blood_pressure(rng: random.Random, systolic: int, diastolic: int) -> Pair:
     name = rng.choice(("예요", "입니다", "정도", "까지"))
     joint = rng.choice(("에 ", "에 ", "/", " / "))
     both = Said(f"{high.spoken}에 {low.spoken}", high.written + joint + low.written, high.values + low.values)
-    return sentence("pressure", rng.choice(("혈압이 ", "혈압은 ", "아침 혈압이 ")), both, ending(rng, low.read, name))
+    return sentence(
+        "pressure",
+        rng.choice(("혈압이 ", "혈압은 ", "아침 혈압이 ", "아침에 재니까 ")),
+        both,
+        ending(rng, low.read, name),
+    )
 
 
 def dose(rng: random.Random, n: int, unit: int) -> Pair:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from collections.abc import Sequence
 
 import jiwer
@@ -12,10 +13,15 @@ from kmed_bench.text.normalise import normalise
 from kmed_bench.text.numbers import canonical_numbers, find_quantities
 from kmed_bench.text.quantities import Quantity, count_shared
 
+_BETWEEN_NUMBERS = re.compile(r"(?<=\d) (?=\d)")
+
 
 def in_one_form(texts: Sequence[str]) -> list[str]:
-    """Return normalised texts with spaces as ``cer_number`` compares them: numbers in one form, without spaces."""
-    return [normalise(canonical_numbers(text)) for text in texts]
+    """Return normalised texts with spaces as ``cer_number`` compares them: numbers in one form, without spaces.
+
+    Between two numbers a space is as good as the sign that the normaliser keeps in a list of digits.
+    """
+    return [normalise(_BETWEEN_NUMBERS.sub("·", canonical_numbers(text))) for text in texts]
 
 
 def respace(references: Sequence[str], hypotheses: Sequence[str], aligned: Alignments | None = None) -> list[str]:

@@ -39,11 +39,17 @@ NATIVE_WORDS = _words(
 TIMES = _words("번 차례 시간 번째")
 
 # What shows that a number of days or weeks came before: 이십일 동안, 이 주 뒤.
+_NEUTRAL = r"(?:정도|쯤|가량|이내|넘게|넘어|이상(?![가-힣]))"  # said of days and of values
 _LASTING = (
-    r" ?(?:동안|간(?!호)|째|치|분|전|후|뒤|마다|이내|만에|정도|쯤|가량|넘게|넘어|내내|지나|지났|"
+    r" ?(?:동안|간(?!호)|째|치|분|전|후|뒤|마다|이내|만에|정도|쯤|가량|넘게|넘어|내내|지나|지났|지난|"
     r"됐|되었|된|걸[려리렸]|이상(?![가-힣])|내로|안에|남[았은]|더 )|(?:이|은|도) ?지[나났난]"
 )
 LASTING = re.compile(_LASTING)
+ABOUT = re.compile(rf" ?{_NEUTRAL}")
+ABOUT_DAYS = re.compile(
+    rf" ?{_NEUTRAL}(?:이에요|예요|[이가을를은는도])? ?"
+    r"(?:됐|되었|된|지나|지났|걸[려리렸]|전|동안|뒤|후|아[프팠]|먹|쉬|입원|있|계속|더|째)"
+)
 # What a patient gets for so many days, so that the 분 before it is a portion: 십 일분 드릴게요.
 PORTION = re.compile(
     r"(?:만|으로|을|씩|이|은)? ?(?:더 |다시 |약 ?)?"
@@ -84,7 +90,8 @@ _BEFORE = {
 _AFTER = {
     "박": r" ?[이삼사오육칠팔구\d]{1,2} ?일",
     "일": _LASTING,
-    "분": rf"{_LASTING}|만 ?(?:더 )?(?:기다|누르|눌러|참|쉬|있)",
+    "초": rf"{_LASTING}|씩|에 ?[한두세네\d]",
+    "분": rf"{_LASTING}|에 ?[한두세네\d]|만 ?(?:더 )?(?:기다|누르|눌러|참|쉬|있)",
     "주": rf"{_LASTING}|간? ?(?:간격|사이)|에 ?[한두세네\d]|(?= ?지켜)",
     "주일": rf"{_LASTING}|간? ?(?:간격|사이)|에 ?[한두세네\d]",
     "도": r" ?(?:화상|방실|심[장]? ?차단|차단|염좌|비만)",
@@ -92,8 +99,9 @@ _AFTER = {
     "차": r" ?(?:접종|백신|검사|진료|병원|감염|예방|수술|항암|시도|치료|의료)",
     "번": rf"(?= ?{_ROOMS})",
     "층": rf"(?:에|으로) ?(?:가|올라|내려)|(?:에|에 있는)? ?{_COUNTERS_OF_FLOORS}",
-    "단위": r"(?:씩|로)|(?:를|만)? ?(?:더 )?"
+    "단위": r"(?:씩|로|예요|입니다)|(?:를|만)? ?(?:더 )?"
     r"(?:올[리려]|줄[이여]|늘[리려]|맞[으고았]|놓[으고]|추가|투여|주사|감량|증량)",
+    "시간": r" ?(?:간격|마다)",
     "단계": r"(?:예요|이에요|입니다|라고|래요|네요|였)",
     "등급": r"(?:이에요|예요|입니다|이라고|이래요|받|판정)",
     "프로": r" ?(?:정도|이하|미만|포도당|용액|리도카인)|(?:예요|이에요|입니다|래요|밖에|까지|로|였)",
@@ -122,7 +130,7 @@ _MEASURED = (
     r"몸무게|체중|혈소판|백혈구|적혈구|헤모글로빈|칼륨|나트륨|칼슘|알부민|시력|골밀도|요산|빌리루빈|"
     r"수축기|이완기|안압|척도|농도|티에스에이치|씨이에이|피에스에이|에이에프피|씨알피|비엠아이|"
     r"헤마토크릿|페리틴|코르티솔|프로락틴|호중구|항체|표지자|단백|소변량|배액량|섭취량|산소|당(?=[이은도] )|"
-    r"공복|식후|여과율|둘레|길이|크기|지수|나이|염증|호르몬|최고|최저|위에|아래|위가|체크|측정|마이너스|"
+    r"공복|식후|여과율|둘레|길이|크기|지수|값|나이|염증|호르몬|최고|최저|위에|아래|위가|체크|측정|마이너스|"
     r"(?:에이치?|비|씨|디|이|에프|지|아이|제이|케이|엘|엠|엔|오|피|큐|알|에스|티|유|브이){2,}(?=[가는은이도 ])|"
     r"(?<![\dA-Za-z])[A-Za-z]{2,}(?: ?\d+(?:[-−]\d+)?)?)"
 )
@@ -133,6 +141,9 @@ OUT_OF_TEN = re.compile(r"(?:10|십)(?:점| 점)? ?(?:만점)? ?(?:중에서?|�
 # No particle goes before these: 백이십이 정도 is about 122.
 ROUGHLY = re.compile(r" (?:정도|이상|이하|이내|미만|쯤|가량|가까이|사이|전후|안팎|밖에)")
 AND_SOME = re.compile(r" ?몇")
+_SOME_TENS = r"(?:\d\d|[이삼사오육칠팔구]?[십백])"
+SECOND_NUMBER = re.compile(rf"에(?:서|는|도|만)? {_SOME_TENS}")
+DATE_END = re.compile(rf"(?:에|부터|까지|날)(?![가-힣])(?! {_SOME_TENS})")
 _SYSTOLIC = re.compile(r"[\d일이삼사오육칠팔구십백]에 ?$")
 _CALENDAR = re.compile(r"(?:월|박|달|생후|\d주) ?$")
 _WINDOW = 24  # characters before a number that are looked at
@@ -145,7 +156,12 @@ def before(text: str, at: int) -> str:
 
 def is_measured(text: str, at: int) -> bool:
     """Return whether a value is expected here: after 혈당이, or as the second number of a blood pressure."""
-    return MEASURED.search(before(text, at)) is not None or _SYSTOLIC.search(text, max(0, at - 4), at) is not None
+    return MEASURED.search(before(text, at)) is not None or is_diastolic(text, at)
+
+
+def is_diastolic(text: str, at: int) -> bool:
+    """Return whether a number and 에 stand before: 백이십에."""
+    return _SYSTOLIC.search(text, max(0, at - 4), at) is not None
 
 
 def is_day(text: str, at: int) -> bool:

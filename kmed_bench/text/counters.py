@@ -82,7 +82,7 @@ COPULA = re.compile(rf"(?:{_COPULA})(?![가-힣])")
 # A date, a time or a stay may go on without a space: 오월오일, 세시십분.
 _NEXT = re.compile(r"(?:[년월박주](?=[일이삼사오육칠팔구십유시]{1,4} ?[월일])|시(?=[일이삼사오육칠팔구십]{1,4} ?분))")
 # Words that look like a counter and its particle: 십 정도, 십 차이.
-_WORD = re.compile("정도|차이|포도|시도|주사|주로|병원|분위|월경|기분|배경|시대|시내|장치")
+_WORD = re.compile("정도|차이|포도|시도|주사|주로|병원|분위|월경|기분|배경|시대|시내|장치|식후|식전|일 ?[점쩜]")
 
 
 def begins_copula(text: str, at: int) -> bool:

@@ -2,16 +2,14 @@
 
 import re
 
-from kmed_bench.text.contexts import LASTING, PORTION, is_day, is_measured
+from kmed_bench.text.contexts import ABOUT, ABOUT_DAYS, DATE_END, LASTING, PORTION, SECOND_NUMBER, is_day, is_measured
 from kmed_bench.text.counters import SINO_COUNTER, TAIL, counter_at, unit_at
 from kmed_bench.text.numerals import Numeral
 from kmed_bench.text.quantities import Reading, ambiguous_reading, quantity_reading
 
 _PORTION_COUNTER = re.compile(r" ?분")
-_NUMBER = r"(?:\d\d|[이삼사오육칠팔구]?[십백])"
-_DATE_END = re.compile(rf"(?:에|부터|까지|날)(?![가-힣])(?! {_NUMBER})")
-_REACHED = re.compile(r"까지 ?(?:올|떨|내|나|높|낮)")
-_SECOND_NUMBER = re.compile(rf"에(?:서|는|도|만)? {_NUMBER}")
+_RATE = re.compile(r"에 ?[한두세네\d]")
+_REACHED = re.compile(r"까지 ?(?:올|떨|내|나|높|낮|갔|찍|치|늘|줄)")
 
 
 def read_days(text: str, at: int, numerals: list[Numeral]) -> Reading | None:
@@ -29,25 +27,33 @@ def read_days(text: str, at: int, numerals: list[Numeral]) -> Reading | None:
         tight = portion.end() == end + 1
         if PORTION.match(text, portion.end()) or (whole.spaced_last and tight):
             return day
-        is_minutes = LASTING.match(text, portion.end()) or text[max(0, at - 2) : at].strip().endswith("시")
-        if is_minutes or not (tight or whole.spaced_last):
+        of_time = _RATE.match(text, portion.end()) or LASTING.match(text, portion.end())
+        after_hour = text[max(0, at - 2) : at].strip().endswith("시")
+        if of_time or after_hour or not (tight or whole.spaced_last):
             return None
         return ambiguous_reading(text, at, portion.end(), (whole.value, "분"), (tens.value, "일"))
     counter = counter_at(text, end, SINO_COUNTER)
-    if counter and counter[0] == "일":
-        return None  # 이십일 일
+    if counter and counter[0] in ("일", "분") and not PORTION.match(text, counter.end()):
+        return None  # 이십일 일, 십일 분째
     follows = TAIL.match(text, end)
     if is_day(text, at) and follows:
         return day
     measured = is_measured(text, at)
-    if measured and int(tens.value) <= 30 and _DATE_END.match(text, end):
+    if measured and int(tens.value) <= 30 and DATE_END.match(text, end):
         measured = _REACHED.match(text, end) is not None  # 혈압 검사를 이십일에 받아요
-    if LASTING.match(text, end) and not (measured and not whole.spaced_last):
+    if _RATE.match(text, end) and not measured:
+        return day  # 삼십일에 한 번
+    about = ABOUT.match(text, end)
+    if about and measured and whole.spaced_last:
+        return ambiguous_reading(text, at, end, (whole.value, ""), (tens.value, "일"))
+    if LASTING.match(text, end) and not measured and (whole.spaced_last or not about or ABOUT_DAYS.match(text, end)):
+        return day
+    if LASTING.match(text, end) and whole.spaced_last:
         return day
     if not follows or measured or unit_at(text, end) or counter:
         return None
-    if whole.spaced_last and _DATE_END.match(text, end) and int(tens.value) <= 30:
+    if whole.spaced_last and DATE_END.match(text, end) and int(tens.value) <= 30:
         return day
-    if _SECOND_NUMBER.match(text, end):
+    if SECOND_NUMBER.match(text, end):
         return None  # 백이십일에 팔십: a blood pressure
     return ambiguous_reading(text, at, end, (whole.value, ""), (tens.value, "일"))

@@ -25,9 +25,14 @@ _TWO_PLACES = re.compile(r"([이삼사오육칠팔구]?)십([일이삼사오육�
 _FRACTION = re.compile(rf"([{_DIGITS}십백]|\d+) ?분의 ?([{_DIGITS}]|\d+)(?![십백천])")
 _ENDING = re.compile(rf"만?{TAIL.pattern}")
 _TEXT_END = re.compile(r"[ .,?!]*$")
+_CAME = re.compile(r" (?:나[오왔온]|떨어|올[라랐]|내려|찍혔)")
 _LEADING_ZERO = re.compile(r"^0+(?=\d)")
 _TENTH = re.compile(rf" ?([{_DIGITS}1-9]) ?부(?=[^가-힣]|$|예요|이에요|까지|나|로|쯤|정도|가|는|였|라고|래요|입니다)")
-_HALF = re.compile(r" ?반(?=이에요|이었|입니다|이나|이 |까지|부터|정도|동안|을|씩|만|째|간|쯤|[^가-힣]|$)")
+# 한 알 반, but in 오 밀리 반 알 the half is a tablet's.
+_HALF = re.compile(
+    r" ?반(?! ?(?:알|정(?!도)|포|개|봉|컵|캡슐|병|잔|스푼|숟가락))"
+    r"(?=이에요|이었|입니다|이나|이 |까지|부터|정도|동안|을|씩|만|째|간|쯤|[^가-힣]|$)"
+)
 _HALF_PAST = re.compile(r" ?반(?=에|이|[쯤경]|까지|부터|정도|으로|[^가-힣]|$)")
 _HALVED = re.compile(
     "시간|알|정|개|포|봉|봉지|병|컵|잔|스푼|티스푼|숟가락|큰술|캡슐|갑|달|개월|년|주일|주|배|살|공기|그릇|조각|모금|팩|끼|장|대|통"
@@ -77,7 +82,11 @@ def read_decimal(text: str, at: int) -> Reading | None:
             places = f"{SINO_DIGITS.get(tens[1], 1)}{SINO_DIGITS.get(tens[2], 0)}"
             return with_unit(text, tens.end(), f"0.{places}")
         spaced = _SPACED_PLACES.match(text, point.end()) if head.value == "0" else None  # 영 점 영 삼
-        if spaced and (unit_at(text, spaced.end()) or TAIL.match(text, spaced.end())):
+        if (
+            spaced
+            and not _POINT.match(text, spaced.end())
+            and (unit_at(text, spaced.end()) or TAIL.match(text, spaced.end()))
+        ):
             return with_unit(text, spaced.end(), f"0.{_in_digits(spaced[0].replace(' ', ''))}")
         places_said = _PLACES.match(text, point.end())
         for end in range(places_said.end(), places_said.start(), -1) if places_said else ():
@@ -112,14 +121,14 @@ def _is_decimal(text: str, at: int, head: Numeral, point: re.Match[str], end: in
         return False  # 영점일이라고 is 0.1이라고, 칠 점이에요 is 7점이에요
     if not TAIL.match(text, end) or (words.endswith("이") and len(words) > 1 and RISING.match(text, end)):
         return False  # 육 점 오이 나왔어요 is 6.5이
-    if words != "이" and not (words == "일" and head.words in ("이", "일")):
+    if words != "이" and not (words == "일" and head.words in ("이", "일") and not _CAME.match(text, end)):
         return True
     if head.value == "0" or point[1] == "쩜" or text[end : end + 1].isalpha() or ROUGHLY.match(text, end):
         return True
     # 삼십점이 is "thirty points" with its particle, and 이 점 이 문제예요 "this point, this …"
     ends_text = _TEXT_END.match(text, end) is not None
     spaced = point[0].endswith(" ")
-    loose = head.words in ("이", "일") and not is_measured(text, at)
+    loose = head.words in ("이", "일") and not is_measured(text, at) and not _CAME.match(text, end)
     return (spaced and not loose) or (ends_text and words == "일")
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+from kmed_bench.text.contexts import is_measured
 from kmed_bench.text.counters import NATIVE_COUNTER, SINO_COUNTER, TAIL, counter_at, unit_at
 from kmed_bench.text.decimals import ARABIC, read_decimal, read_fraction, with_unit
 from kmed_bench.text.numerals import sino_readings
@@ -95,9 +96,9 @@ def _read_slash(text: str, at: int) -> Reading | None:
         return None
     first, second = int(match[1]), int(match[2])
     if 1 <= first <= 12 < second <= 31 and _DATE_END.match(text, match.end()):  # 3/15에
-        quantities = Quantity(value=str(first), unit="월"), Quantity(value=str(second), unit="일")
-        return Reading(end=match.end(), form=f"{first}월 {second}일", quantities=quantities)
-    if 60 <= first <= 300 and 30 <= second <= 200 and first > second:
+        date = Quantity(value=str(first), unit="월"), Quantity(value=str(second), unit="일")
+        return Reading(end=match.end(), form=f"{first}월 {second}일", quantities=date)
+    if 60 <= first <= 300 and 30 <= second <= 200 and (first >= second or is_measured(text, at)):
         diastolic = with_unit(text, match.end(), str(second))
         quantities = (Quantity(value=str(first)), *diastolic.quantities)
         return Reading(end=diastolic.end, form=f"{first}에 {diastolic.form}", quantities=quantities)

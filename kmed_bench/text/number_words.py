@@ -19,7 +19,7 @@ FIRST = (
 
 _SOME = re.compile(r"몇 ?$")
 _PHONE_GAP = re.compile(r" ?(?:다시|국?에|-)? ?")
-_RUN_WORDS = re.compile(r"(?:사이|구이|오이|이사|일일|오일|이일|구사|이이)[이일사오]|사이사이")
+_RUN_WORDS = re.compile(r"(?:사이|구이|오이|이사|일일|오일|이일|구사|이이)[이일사오]|사이사이|삼칠일")
 _RUN_COUNTER = re.compile(r" ?(?:번|호|병동)")
 _WAITING = re.compile(r" ?(?:지켜|기다|쉬|쉰|더 |두고|약 |약을|드[시세]|복용|경과|관찰|입원|있다|먹|걸|후|뒤|간격)")
 _FROM = re.compile(rf"([{_DIGITS}])에서 ?")

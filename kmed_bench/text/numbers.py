@@ -26,13 +26,14 @@ from kmed_bench.text.quantities import Quantity, Reading
 NUMBERS_VERSION = "3"
 """Changes whenever a function of this module may give another result for some text; 3: signs and units count."""
 
-# A number word starts a word, or follows another number or one of these.
-_OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|오메가|영하|영상|섭씨|마이너스|\d)$")
+# A number word starts a word, or follows a counter or one of these.
+_OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|오메가|영하|영상|섭씨|마이너스)$")
 _LATIN_CODE = re.compile(
     r"[A-Za-z][A-Za-z-]*\d[\dA-Za-z.]*(?:[-−]\d+)?|(?:CA|ca) \d+(?:[-−]\d+)?"
 )  # B12, CA19-9, COVID-19: names, not numbers
 _START = re.compile(rf"[\dA-Za-z{FIRST}−–-]")
 _MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−) ?(?=\d)|(?:마이너스|영하) ?")
+_SENTENCE_END = re.compile(r"(?<=[요다까죠야][.?!] )")  # after endings that are never a number's last word
 _BETWEEN = re.compile(r"(?<=\d)[~∼〜～](?=\d)")
 
 
@@ -101,12 +102,21 @@ def find_numbers(text: str) -> list[str]:
 
 
 def _settle(text: str) -> tuple[str, list[str | Reading]]:
-    """Return the one form of a text and its pieces.
+    """Return the one form of a text and its pieces; no reading looks past a sentence's end."""
+    forms, pieces = [], []
+    for sentence in _SENTENCE_END.split(unicodedata.normalize("NFC", text)):
+        form, found = _settle_sentence(sentence)
+        forms.append(form)
+        pieces += found
+    return "".join(forms), pieces
+
+
+def _settle_sentence(text: str) -> tuple[str, list[str | Reading]]:
+    """Return the one form of a sentence and its pieces.
 
     A conversion may give its neighbour the context that it lacked, so this goes on until nothing changes; it ends,
     for every change leaves fewer number words.
     """
-    text = unicodedata.normalize("NFC", text)
     while True:
         pieces = _scan(text)
         form = "".join(piece if isinstance(piece, str) else piece.form for piece in pieces)
@@ -136,8 +146,8 @@ def _scan(text: str) -> list[str | Reading]:
         pieces += [text[done:at], reading, ending]
         # What follows sees the number in its form.
         text = text[:at] + reading.form + ending + text[end:]
-        last_end = at + len(reading.form)
-        at = done = last_end + len(ending)
+        at = done = at + len(reading.form) + len(ending)
+        last_end = at if reading.quantities and reading.counter else -1  # 오월오일, but no 10일
     pieces.append(text[done:])
     return pieces
 

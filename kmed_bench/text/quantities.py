@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from kmed_bench.text.counters import UNITS
 
+_SHORT_FOR = {"밀리": ("mg", "ml", "mm"), "킬로": ("kg", "km")}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quantity:
@@ -43,8 +45,9 @@ class Quantity:
 
     @property
     def meanings(self) -> frozenset[tuple[str, str, str]]:
-        """Sign, value and unit of each reading."""
-        return frozenset((q.sign, q.value, q.unit) for q in self.alternatives or (self,))
+        """Sign, value and unit of each reading; a 밀리 may be of a gram, a litre or a metre."""
+        readings = self.alternatives or (self,)
+        return frozenset((q.sign, q.value, unit) for q in readings for unit in (q.unit, *_SHORT_FOR.get(q.unit, ())))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

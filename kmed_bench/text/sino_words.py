@@ -15,10 +15,12 @@ from kmed_bench.text.contexts import (
     RISING,
     ROUGHLY,
     ROUND_COUNTERS,
+    SECOND_NUMBER,
     SINO_WORDS,
     THIS,
     before,
     is_day,
+    is_diastolic,
     is_measured,
     stands_alone,
 )
@@ -73,6 +75,8 @@ def _choose_bare(text: str, at: int, numeral: Numeral, numerals: list[Numeral]) 
     shorter = next((other for other in numerals if other.words == words[:-1]), None)
     if words[-1] == "이" and shorter:
         written = text[at].isdecimal() and text[end : end + 1] == " "  # nobody writes 15만2
+        if RISING.match(text, end) and is_diastolic(text, at):
+            return ambiguous_reading(text, at, end, (numeral.value, ""), (shorter.value, ""))
         if begins_copula(text, end - 1) or RISING.match(text, end) or written:
             # 이천이에요 is no 2002, and 이천 may be the town.
             return quantity_reading(shorter.end, shorter.value) if _is_bare(text, at, shorter) else None
@@ -104,7 +108,7 @@ def _is_bare(text: str, at: int, numeral: Numeral) -> bool:
     if "억" in words and words[-1] == "천":
         return False  # 일억 오천: 150 million, the 만 left out
     if len(words) == 2 and (words[0] in "천만" or words[1] in "만천" or words in _HUNDREDS_AND_WORDS):
-        return words in _PLAIN_THOUSANDS
+        return words in _PLAIN_THOUSANDS or SECOND_NUMBER.match(text, end) is not None
     if not numeral.spaced_last:
         return True
     after = text[end : end + 1]
@@ -164,7 +168,7 @@ def _fits(text: str, at: int, numeral: Numeral, counter: re.Match[str]) -> bool:
     if name == "세" and (text.startswith("요", after) or _AGED.match(text, after)):
         return False  # 오세요, 사세요; 팔 세 번: the arm, three times
     if name == "시":
-        return 13 <= int(numeral.value) <= 24
+        return 12 <= int(numeral.value) <= 24
     if name == "월":
         return int(numeral.value) <= 12
     if name == "호":
