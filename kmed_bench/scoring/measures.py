@@ -12,6 +12,7 @@ from numbers import Real
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from kmed_bench.core.contracts import RuleVersions
@@ -29,7 +30,7 @@ from kmed_bench.scoring.edits import (
 )
 from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.scoring.numbers import count_numbers, in_one_form, respace
-from kmed_bench.text.marks import MARKS_VERSION, Policy, is_masked, resolve_marks
+from kmed_bench.text.marks import MARKS_VERSION, Policy, is_masked, resolve_marks, sentence_id
 from kmed_bench.text.normalise import NORMALISER_VERSION, normalise
 from kmed_bench.text.numbers import NUMBERS_VERSION
 from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, match_terms
@@ -81,18 +82,32 @@ _ALL = (
     _edits("cer", "CER: no spaces, no punctuation", _CER, interval=True),
     _edits("cer_spaced", "CER with spaces", "The same with spaces counted as characters."),
     _edits("cer_raw", "CER of the raw text", "Character edits over reference characters of the texts as written."),
-    _edits("cer_number", "CER, numbers in one form", "CER after spelled and written numbers are brought to one form."),
-    _edits("wer", "WER (eojeol)", "Word edits over reference words; words are what spaces separate."),
+    _edits(
+        "cer_number",
+        "CER, numbers in one form",
+        "CER after spelled and written numbers are brought to one form.",
+        interval=True,
+    ),
+    _edits("wer", "WER (eojeol)", "Word edits over reference words; words are what spaces separate.", interval=True),
     Measure("wer_respaced", "wer_respaced_errors", "wer_length", "WER with the reference's spacing", _RESPACED),
     _edits("jer", "jamo error rate", "Edits of decomposed Hangul letters (jamo) over reference letters."),
-    _recalls("number_exact", "numbers_found", "numbers", "numbers reproduced", "Share of numbers found, by value."),
-    _recalls("term_recall", "terms_found", "terms", "medical terms found", "Share of medical terms found."),
+    _recalls(
+        "number_exact",
+        "numbers_found",
+        "numbers",
+        "numbers reproduced",
+        "Share of numbers found, by value.",
+        interval=True,
+    ),
+    _recalls(
+        "term_recall", "terms_found", "terms", "medical terms found", "Share of medical terms found.", interval=True
+    ),
     _shares(
         "insertion_share", "cer_insertions", "cer_errors", "insertions among errors", "Insertions over CER's edits."
     ),
     _shares("deletion_share", "cer_deletions", "cer_errors", "deletions among errors", "Deletions over CER's edits."),
     Measure("empty_rate", "empty", "clips", "empty transcripts", "Clips whose hypothesis is empty, over all clips."),
-    Measure("hallucination_rate", "hallucinated", "clips", "hallucinated transcripts", _SIGNS),
+    Measure("hallucination_rate", "hallucinated", "clips", "hallucinated transcripts", _SIGNS, interval=True),
 )
 MEASURES = {measure.name: measure for measure in _ALL}
 """Every rate by name, in the order of the report; scores, groups, comparisons, report and MLflow names follow it."""
@@ -101,6 +116,8 @@ EXCLUSIONS = ("reference_empty", "reference_masked")
 """Why a prediction is left out of every rate: its reference is empty, or a part of it is masked."""
 
 ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
+SENTENCE = "sentence"
+"""Column that numbers the sentences; -1: unknown. Equal numbers are readings of one sentence."""
 TIME_COLUMNS = ("duration_s", "decode_s")
 TERM_COLUMNS = {name: (f"terms_found_{name}", f"terms_{name}") for name in CATEGORIES}
 """Category of medical terms to (found, said) columns; summed over the categories they give ``term_recall``."""
@@ -139,6 +156,7 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     _check_fields(predictions)
     table = pd.DataFrame({name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)})
     resolved = [resolve_marks(p.reference, policy) for p in predictions]
+    table[SENTENCE] = number_sentences(predictions)
     table["excluded"] = [_exclusion(text) for text in resolved]
     scored = (table["excluded"] == "").to_numpy()
     kept = [(text, p) for text, p, usable in zip(resolved, predictions, scored, strict=True) if usable]
@@ -148,6 +166,18 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
         column[scored] = counts[name]
         table[name] = column
     return table
+
+
+def number_sentences(predictions: Sequence[Prediction]) -> npt.NDArray[np.int64]:
+    """Return (n_predictions,) numbers of the sentences read, in the order of the utterances' ids.
+
+    Predictions of other systems need not name their sentence; their references tell.
+    """
+    order = sorted(range(len(predictions)), key=lambda row: predictions[row].utterance_id)
+    names = [predictions[row].sentence_id or sentence_id(predictions[row].reference) for row in order]
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = pd.factorize(np.asarray(names, dtype=object))[0]
+    return numbers
 
 
 def _check_fields(predictions: Sequence[Prediction]) -> None:
