@@ -21,6 +21,7 @@ from kmed_bench.scoring.intervals import (
 from kmed_bench.scoring.measures import MEASURES, SENTENCE, Measure, count_utterances, versions
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.sign_flips import sign_flip_p_value
+from kmed_bench.text.marks import Policy
 
 TEST = "the larger p-value of two-sided sign flips of speakers and the interval's Student test"
 _DEFAULT = ScoringOptions()
@@ -83,6 +84,14 @@ def compare_counts(
         "transcript_policy": options.transcript_side,
         **versions(),
     }
+
+
+def scored_pair(a: Sequence[Prediction], b: Sequence[Prediction], policy: Policy, *, metric: str = "cer") -> Clips:
+    """Return the paired differences ``b - a`` of the clips that are scored; raises as `compare_predictions`."""
+    measure = _paired_measure(metric)
+    left, right = _pair(count_utterances(a, policy), count_utterances(b, policy), measure.bottom)
+    scored = (left["excluded"] == "").to_numpy()
+    return paired_clips(left[scored], right[scored], measure)
 
 
 def paired_clips(left: pd.DataFrame, right: pd.DataFrame, measure: Measure) -> Clips:

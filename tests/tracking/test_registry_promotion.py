@@ -240,7 +240,7 @@ def test_unknown_versions_and_models_are_named(uri: str) -> None:
 
 def test_five_speakers_cannot_promote_however_alike_they_improve() -> None:
     """All 5 improve, and the interval is below zero; that happens by chance one time in 16."""
-    old, new = (predictions({"강원도": n, "경상도": n}, n_speakers=5, clips=8) for n in (5, 2))
+    old, new = (predictions({"강원도": a, "경상도": b}, n_speakers=5, clips=8) for a, b in ((5, 5), (1, 2)))
     accuracy = gate.judge(evidence("2", new), evidence("1", old))[1]
     assert accuracy.figures["delta_high"] < 0
     assert accuracy.figures["p_value"] == 2 / 2**5
