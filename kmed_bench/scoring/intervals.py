@@ -36,7 +36,7 @@ FEW_EVENTS = 10
 """Up to this many events, or this many units without one, a rate has the exact interval."""
 MAX_RATE_SHARE = 0.25
 MAX_DIFFERENCE_SHARE = 0.10
-"""Largest share of all errors, or of all differences, that one looping clip may have before no method covers."""
+"""Largest share of all errors, or of all differences, of one looping clip; above, these intervals cover too little."""
 MAX_FACTOR = 10.0
 """A rate's interval that reaches further than this factor from the rate is not given."""
 
@@ -215,7 +215,7 @@ def _too_few_speakers(clips: Clips) -> str:
 
 
 def _heavy_tail(clips: Clips, limit: float, what: str) -> str:
-    """Return why no interval covers where a clip with more errors than reference makes most of the sum."""
+    """Return why there is no interval where a clip with more errors than reference makes much of the sum."""
     sizes = np.abs(clips.top)
     if not sizes.any():
         return ""
