@@ -108,8 +108,8 @@ def paired_p_value(clips: Clips, options: ScoringOptions = _DEFAULT) -> float:
     """Return the p-value of no difference: the larger of two, as each keeps its level where the other may not.
 
     Flipping the signs of whole speakers is exact for few and for unlike speakers, but sentences that several speakers
-    read make it reject too often (up to 9 % at 10 speakers and 8 readings). Student's test counts sentences, but rejects
-    too often where few speakers differ much in what a clip adds. Where one looping clip decides, it is 1.
+    read make it reject too often (up to 9 % at 10 speakers and 8 readings). Student's test counts sentences, but it
+    rejects too often with few speakers of skewed differences. Where one looping clip decides, the p-value is 1.
     """
     if loops_decide(clips):
         return 1.0
