@@ -1,9 +1,9 @@
-"""Speaker-blocked bootstrap beside two other ways to get it, and the whole of scoring a predictions file.
+"""The analytic interval beside two bootstraps of speakers, and the whole of scoring a predictions file.
 
     python benchmarks/scoring.py [--quick] [--json FILE]
 
-Synthetic counts of 10,000 clips and 10,000 draws (--quick: 3 rounds instead of 7). Ours is studentised, so it
-estimates a standard error in every draw; the peers give plain percentile intervals:
+Synthetic counts of 10,000 clips and 10,000 draws (--quick: 3 rounds instead of 7). Ours needs no draws; the peers give
+plain percentile intervals:
 
 - scipy: ``scipy.stats.bootstrap`` on the sums of each speaker, vectorised, percentile.
 - loop: one draw at a time, the clips of the drawn speakers joined and summed.
@@ -23,8 +23,8 @@ import numpy as np
 import scipy.stats
 
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.scoring.bootstrap import Floats, SpeakerSums, rate_interval, sum_by_speaker
 from kmed_bench.scoring.groups import score_counts
+from kmed_bench.scoring.intervals import Clips, Floats, clips_of, rate_interval
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.scoring.options import ScoringOptions
 
@@ -70,9 +70,9 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def by_scipy(sums: SpeakerSums) -> Any:
+def by_scipy(clips: Clips) -> Any:
     return scipy.stats.bootstrap(
-        (sums.top, sums.bottom),
+        (clips.speaker_tops, np.bincount(clips.speaker, weights=clips.bottom)),
         lambda top, bottom, axis: top.sum(axis=axis) / bottom.sum(axis=axis),
         paired=True,
         vectorized=True,
@@ -100,14 +100,14 @@ def measure(n_speakers: int, rounds: int) -> dict[str, list[float]]:
     length = generator.integers(6, 36, size=N_CLIPS).astype(float)
     errors = generator.poisson(0.1 * length).astype(float)
 
-    def aggregate() -> SpeakerSums:
-        return sum_by_speaker(speakers, errors, length)
+    def aggregate() -> Clips:
+        return clips_of(speakers, errors, length)
 
     def split() -> list[tuple[Floats, Floats]]:
         return [(errors[speakers == s], length[speakers == s]) for s in range(n_speakers)]
 
     ways: dict[str, Callable[[], Any]] = {
-        "ours": lambda: rate_interval(aggregate(), draws=N_DRAWS, seed=0),
+        "ours": lambda: rate_interval(aggregate()),
         "scipy": lambda: by_scipy(aggregate()),
         "loop": lambda: by_loop(split()),
     }
@@ -165,8 +165,7 @@ def worst_case() -> Any:
     """Return the interval of the slowest shape there is: every clip from a speaker of its own."""
     generator = np.random.default_rng(2)
     length = generator.integers(6, 36, size=N_CLIPS).astype(float)
-    sums = sum_by_speaker(np.arange(N_CLIPS), generator.poisson(0.1 * length).astype(float), length)
-    return rate_interval(sums, draws=N_DRAWS, seed=0)
+    return rate_interval(clips_of(np.arange(N_CLIPS), generator.poisson(0.1 * length).astype(float), length))
 
 
 if __name__ == "__main__":

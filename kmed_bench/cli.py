@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Sequence
 
 from kmed_bench import __version__
-from kmed_bench.commands import data, export, history, models, run, scores, settings, tracked, tune
+from kmed_bench.commands import data, export, history, models, power, run, scores, settings, tracked, tune
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
 from kmed_bench.core.console import configure_logging
 from kmed_bench.core.errors import KmedError
 
 # The order in which `kmed-bench --help` lists them.
-_MODULES = (run, data, models, export, tune, scores, tracked, history, settings)
+_MODULES = (run, data, models, export, tune, scores, power, tracked, history, settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -160,7 +160,8 @@ def say_comparison(row: "BaselineComparison") -> str:
     if row["delta"] is None or row["a"] is None or row["b"] is None:
         return f"Against {row['baseline']}: no clip can be scored."
     low, high = row["delta_low"], row["delta_high"]
-    interval = "no interval" if low is None or high is None else f"95 % interval {low:+.4f} to {high:+.4f}"
+    none = f"no interval: {row['no_interval']}"
+    interval = none if low is None or high is None else f"95 % interval {low:+.4f} to {high:+.4f}"
     return (
         f"Against {row['baseline']}: CER {row['delta']:+.4f} ({interval}; p {row['p_holm']:.4f}, Holm), from "
         f"{row['a']:.4f} to {row['b']:.4f} on {row['n_clips']} clips of {row['n_speakers']} speakers"
@@ -171,7 +172,8 @@ def print_scores(scores: "Scores") -> None:
     """Print the headline: CER with its interval and what it was measured on."""
     overall = scores["overall"]
     low, high = overall["cer_low"], overall["cer_high"]
-    interval = "no interval" if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}"
+    none = f"no interval: {overall['no_interval'].get('cer', 'not known')}"
+    interval = none if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}"
     cer = "undefined" if overall["cer"] is None else f"{overall['cer']:.4f}"
     print(f"CER {cer} ({interval}; {overall['n_clips']} clips, {overall['n_speakers']} speakers)")
 

@@ -178,9 +178,9 @@ class EvalConfig:
     """Fewest speakers of a subgroup; smaller ones are shown with their n and not ranked. With fewer than 6 speakers no
     difference can reach p < 0.05, and intervals cover less than they claim (docs/LOG.md)."""
     bootstrap_draws: Annotated[Count, Decides.SCORING] = 2_000
-    """Resamples of speakers behind each interval and p-value."""
+    """Random sign patterns of speakers behind a p-value of over 12 speakers."""
     bootstrap_seed: Annotated[Whole, Decides.SCORING] = 208
-    """Random seed of the resamples."""
+    """Random seed of the sign patterns."""
 
 
 @group

@@ -29,9 +29,13 @@ class CerCell(TypedDict):
 
 
 class ScoreCell(CerCell):
-    """One cell of scores.json; beside these keys it has every rate of ``scoring.measures.MEASURES`` by name."""
+    """One cell of scores.json; beside these keys it has every rate of ``scoring.measures.MEASURES`` by name.
+
+    ``no_interval`` has the reason for each rate whose interval is None.
+    """
 
     below_minimum: bool
+    no_interval: dict[str, str]
 
 
 class ElderlyGap(TypedDict):
@@ -40,6 +44,7 @@ class ElderlyGap(TypedDict):
     cer_gap: float | None
     cer_gap_low: float | None
     cer_gap_high: float | None
+    no_interval: str
     below_minimum: bool
     n_unknown_age: int
     elderly: CerCell
@@ -94,6 +99,7 @@ class Comparison(RuleVersions):
     delta: float | None
     delta_low: float | None
     delta_high: float | None
+    no_interval: str
     p_value: float
     p_value_floor: float
     test: str
@@ -168,7 +174,7 @@ class PackageHead(Head, RuleVersions):
 
 
 class SpeakerErrors(Head):
-    """Content of speaker_errors.json: columns of sums by speaker and group, no ids and no texts."""
+    """Content of speaker_errors.json: columns of sums by speaker, sentence and group, no ids and no texts."""
 
     split_sha256: str
     transcript_policy: str
@@ -228,10 +234,10 @@ COMPARISONS = FileFormat[Comparisons](
     "kmed-comparisons", version=1, oldest=0, remedy="write it again with `kmed-bench score --against`"
 )
 PACKAGE = FileFormat[PackageHead](
-    "kmed-package", version=3, oldest=3, remedy="make the package again with `kmed-bench package`"
+    "kmed-package", version=4, oldest=3, remedy="make the package again with `kmed-bench package`"
 )
 SPEAKER_ERRORS = FileFormat[SpeakerErrors](
-    "kmed-speaker-errors", version=1, oldest=0, remedy="train the version again with this release"
+    "kmed-speaker-errors", version=2, oldest=0, remedy="train the version again with this release"
 )
 ERROR_SUMMARY = FileFormat[ErrorSummary](
     "kmed-error-summary", version=1, oldest=1, remedy="write it again with `kmed-bench errors`"

@@ -1,8 +1,8 @@
 """Whether a challenger may become the champion: the evidence it needs, the checks, their figures.
 
 The paired comparison needs both systems' errors on the same speech, but transcripts stay out of the store, and so
-do utterances: what is kept is each speaker's sums. Speakers are numbered in an order that depends on the split's
-hash, so two runs on one split number them the same way, and a number identifies nobody.
+do utterances: what is kept is each speaker's sums on each sentence. Both are numbered in an order that depends on the
+split's hash, so two runs on one split number them the same way, and a number identifies nobody.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.compare import compare_counts, holm
+from kmed_bench.scoring.measures import SENTENCE
 from kmed_bench.scoring.options import ScoringOptions
 
 EVIDENCE_NAME = "speaker_errors.json"
@@ -60,7 +61,7 @@ class Check:
 
 
 def summarise_speakers(counts: pd.DataFrame, *, split_sha256: str, scores: Scores) -> SpeakerErrors:
-    """Return the content of ``speaker_errors.json``: errors summed by speaker, no ids, no texts.
+    """Return the content of ``speaker_errors.json``: errors summed by speaker and sentence, no ids, no texts.
 
     Parameters
     ----------
@@ -71,12 +72,14 @@ def summarise_speakers(counts: pd.DataFrame, *, split_sha256: str, scores: Score
     """
     scored = counts[counts["excluded"] == ""]
 
-    def order(speaker: str) -> str:
-        return hashlib.sha256(f"{split_sha256}/{speaker}".encode()).hexdigest()
+    def numbers(column: "pd.Series[Any]") -> "pd.Series[int]":
+        def order(value: object) -> str:
+            return hashlib.sha256(f"{split_sha256}/{value}".encode()).hexdigest()
 
-    numbers = {speaker: n for n, speaker in enumerate(sorted(scored["speaker_id"].unique(), key=order))}
-    table = scored.assign(speaker=scored["speaker_id"].map(numbers))
-    sums = table.groupby(["speaker", *GROUP_FIELDS], as_index=False)[list(_SUMS)].sum()
+        return column.map({value: n for n, value in enumerate(sorted(column.unique(), key=order))})
+
+    table = scored.assign(speaker=numbers(scored["speaker_id"]), sentence=numbers(scored[SENTENCE]))
+    sums = table.groupby(["speaker", SENTENCE, *GROUP_FIELDS], as_index=False)[list(_SUMS)].sum()
     return {
         **SPEAKER_ERRORS.head,
         "split_sha256": split_sha256,
@@ -126,11 +129,15 @@ def _compare(challenger: Evidence, champion: Evidence) -> list[Check]:
         whole = compare_counts(old, new, _OPTIONS)
     except KmedError as error:
         return [Check(name="accuracy", passed=False, text=f"the two can't be compared: {error}")]
-    keys = ("a", "b", "delta", "delta_low", "delta_high", "p_value", "n_speakers")
+    keys = ("a", "b", "delta", "delta_low", "delta_high", "p_value", "p_value_floor", "n_speakers")
     figures = {key: value for key, value in whole.items() if key in keys}
     text = f"test CER {percent(whole['b'])} against the champion's {percent(whole['a'])}, difference {_delta(whole)}"
-    better = whole["delta_high"] is not None and whole["delta_high"] < 0
-    accuracy = Check(name="accuracy", passed=better, text=f"{text}; its interval must be below zero", figures=figures)
+    # The two can differ: 5 speakers may all improve, but that happens by chance too often for p < 0.05.
+    better = whole["delta_high"] is not None and whole["delta_high"] < 0 and whole["p_value"] < SIGNIFICANT
+    text = f"{text}, p {whole['p_value']:.3f}; its interval must be below zero and p below {SIGNIFICANT:g}"
+    if whole["p_value_floor"] >= SIGNIFICANT:
+        text = f"{text}, which {whole['n_speakers']} speakers can't show: test on at least 6 that differ"
+    accuracy = Check(name="accuracy", passed=better, text=text, figures=figures)
     return [accuracy, _subgroups(old, new)]
 
 
@@ -183,7 +190,12 @@ def _counts(evidence: Evidence) -> pd.DataFrame:
     if not evidence.speakers:
         raise KmedError(f"the run of version {evidence.version} has no {EVIDENCE_NAME}; train it with this release.")
     table = pd.DataFrame(evidence.speakers["speakers"])
-    keys = ["speaker", *GROUP_FIELDS]
+    if SENTENCE not in table:
+        raise KmedError(
+            f"{EVIDENCE_NAME} of version {evidence.version} is from a release that did not record which speakers read "
+            f"one sentence, and without it chance cannot be told; {SPEAKER_ERRORS.remedy}."
+        )
+    keys = ["speaker", SENTENCE, *GROUP_FIELDS]
     return table.assign(
         utterance_id=table[keys].astype(str).agg("/".join, axis=1), speaker_id=table["speaker"].astype(str), excluded=""
     )
@@ -192,7 +204,7 @@ def _counts(evidence: Evidence) -> pd.DataFrame:
 def _delta(comparison: Comparison) -> str:
     delta, low, high = (comparison[key] for key in ("delta", "delta_low", "delta_high"))
     if delta is None or low is None or high is None:
-        return f"{100 * (delta or 0):+.2f} points, no interval"
+        return f"{100 * (delta or 0):+.2f} points, no interval: {comparison['no_interval']}"
     return f"{100 * delta:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
 
 

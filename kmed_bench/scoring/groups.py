@@ -22,9 +22,9 @@ from kmed_bench.core.contracts import (
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS
-from kmed_bench.scoring.bootstrap import LEVEL, METHOD, gap_interval, rate_interval, sum_by_speaker
 from kmed_bench.scoring.counting import TERM_COLUMNS
-from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, count_utterances, rates, versions
+from kmed_bench.scoring.intervals import LEVEL, METHOD, Clips, Interval, clips_of, gap_interval, rate_interval
+from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, SENTENCE, count_utterances, rates, versions
 from kmed_bench.scoring.options import ScoringOptions
 
 ELDERLY_AGES = ("60~69", "over70")
@@ -38,11 +38,11 @@ def score_predictions(
     """Return the content of ``scores.json``; it holds no transcript and no NaN.
 
     ``overall`` and each cell of ``groups`` have every rate of ``measures.MEASURES`` (None where its denominator is
-    zero), ``cer_low`` and ``cer_high`` (95 %, speaker-blocked; None where no interval is possible), ``n_clips``,
-    ``n_speakers`` and ``below_minimum``. Group fields are ``dialect``, ``gender``, ``age``, ``role`` and their
-    pairs such as ``dialect_gender``, whose values are joined by ``join_values``, and ``code_switching``, how the
-    reference writes foreign words: ``none``, ``hangul`` or ``latin``. ``terms`` has what ``recall_by_category``
-    returns, ``numbers`` the references' numbers.
+    zero), ``<name>_low`` and ``<name>_high`` (95 %) of those with an interval, ``no_interval`` (name to the reason
+    where both are None), ``n_clips``, ``n_speakers`` and ``below_minimum``. Group fields are ``dialect``, ``gender``,
+    ``age``, ``role`` and their pairs such as ``dialect_gender``, whose values are joined by ``join_values``, and
+    ``code_switching``, how the reference writes foreign words: ``none``, ``hangul`` or ``latin``. ``terms`` has what
+    ``recall_by_category`` returns, ``numbers`` the references' numbers.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def score_counts(
         "overall": score_cell(rated, options),
         "groups": groups,
         "elderly_gap": elderly_gap(scored, options),
-        "terms": recall_by_category(scored, options),
+        "terms": recall_by_category(scored),
         "numbers": _count_numbers(scored),
         "decode": _time(counts),
         "n_predictions": len(counts),
@@ -90,8 +90,6 @@ def score_counts(
         "interval": {
             "method": METHOD,
             "level": LEVEL,
-            "draws": options.bootstrap_draws,
-            "seed": options.bootstrap_seed,
         },
         "minimum": {"clips": options.min_group_clips, "speakers": options.min_group_speakers},
     }
@@ -117,31 +115,31 @@ def score_cell(rows: pd.DataFrame, options: ScoringOptions) -> ScoreCell:
     Clips without speech only count for their own rate.
     """
     bounds: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
     for name, measure in MEASURES.items():
         if measure.interval:
-            low, high = _interval(rows, measure.top, measure.bottom, options, of_misses=measure.better == "higher")
-            bounds |= {f"{name}_low": low, f"{name}_high": high}
+            interval = _interval(rows, measure.top, measure.bottom, of_misses=measure.better == "higher")
+            bounds |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+            reasons |= {name: interval.reason} if interval.reason else {}
     n_clips = int(rows["clips"].sum())
     n_speakers = rows["speaker_id"][rows["clips"] > 0].nunique()
     too_few = n_clips < options.min_group_clips or n_speakers < options.min_group_speakers
     counts = {"n_clips": n_clips, "n_speakers": n_speakers, "below_minimum": too_few}
-    return cast(ScoreCell, {**rates(rows), **bounds, **counts})
+    return cast(ScoreCell, {**rates(rows), **bounds, **counts, "no_interval": reasons})
 
 
-def _interval(
-    rows: pd.DataFrame, top: str, bottom: str, options: ScoringOptions, *, of_misses: bool
-) -> tuple[float, float] | tuple[None, None]:
-    """Return the 95 % interval of a ratio of sums, or two Nones where none is possible.
+def _interval(rows: pd.DataFrame, top: str, bottom: str, *, of_misses: bool) -> Interval:
+    """Return the 95 % interval of a ratio of sums.
 
     With ``of_misses`` it is one minus that of ``bottom - top``: a recall near 1 is a rate of misses near 0, and rates
     near 0 are what ``rate_interval`` is made for.
     """
-    tops = rows[bottom] - rows[top] if of_misses else rows[top]
-    sums = sum_by_speaker(rows["speaker_id"], tops, rows[bottom])
-    interval = rate_interval(sums, draws=options.bootstrap_draws, seed=options.bootstrap_seed) if len(rows) else None
-    if interval is None:
-        return None, None
-    return (max(0.0, 1 - interval[1]), 1 - interval[0]) if of_misses else interval
+    interval = rate_interval(_clips(rows, rows[bottom] - rows[top] if of_misses else rows[top], bottom))
+    return interval.flipped() if of_misses else interval
+
+
+def _clips(rows: pd.DataFrame, tops: "pd.Series[int]", bottom: str) -> Clips:
+    return clips_of(rows["speaker_id"], tops, rows[bottom], rows.get(SENTENCE))
 
 
 def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
@@ -153,12 +151,12 @@ def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
     known = scored["age"].isin(KNOWN_AGES)
     sides = scored[old], scored[known & ~old]
     elderly, rest = (score_cell(rows, options) for rows in sides)
-    sums = (sum_by_speaker(rows["speaker_id"], rows["cer_errors"], rows["cer_length"]) for rows in sides)
-    interval = gap_interval(*sums, draws=options.bootstrap_draws, seed=options.bootstrap_seed)
+    interval = gap_interval(*(_clips(rows, rows["cer_errors"], "cer_length") for rows in sides))
     return {
         "cer_gap": elderly["cer"] - rest["cer"] if elderly["cer"] is not None and rest["cer"] is not None else None,
-        "cer_gap_low": interval and interval[0],
-        "cer_gap_high": interval and interval[1],
+        "cer_gap_low": interval.low,
+        "cer_gap_high": interval.high,
+        "no_interval": interval.reason,
         "below_minimum": elderly["below_minimum"] or rest["below_minimum"],
         "n_unknown_age": int((~known).sum()),
         "elderly": _cer_of(elderly),
@@ -170,7 +168,7 @@ def _cer_of(cell: ScoreCell) -> CerCell:
     return cast(CerCell, {key: value for key, value in cell.items() if key in CerCell.__required_keys__})
 
 
-def recall_by_category(scored: pd.DataFrame, options: ScoringOptions) -> dict[str, TermRecall]:
+def recall_by_category(scored: pd.DataFrame) -> dict[str, TermRecall]:
     """Return for each category of medical terms how many were said, found and missed, and the share found.
 
     ``recall_low`` and ``recall_high`` are one minus the 95 % interval of the share missed; None where no interval
@@ -179,14 +177,14 @@ def recall_by_category(scored: pd.DataFrame, options: ScoringOptions) -> dict[st
     recalls: dict[str, TermRecall] = {}
     for category, (top, bottom) in TERM_COLUMNS.items():
         n_terms, n_found = int(scored[bottom].sum()), int(scored[top].sum())
-        low, high = _interval(scored, top, bottom, options, of_misses=True)
+        interval = _interval(scored, top, bottom, of_misses=True)
         recalls[category] = {
             "n_terms": n_terms,
             "n_found": n_found,
             "n_missed": n_terms - n_found,
             "recall": 1 - (n_terms - n_found) / n_terms if n_terms else None,
-            "recall_low": low,
-            "recall_high": high,
+            "recall_low": interval.low,
+            "recall_high": interval.high,
         }
     return recalls
 

@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from kmed_bench.core.contracts import RuleVersions
@@ -18,7 +19,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.counting import TERM_COLUMNS, Exclusion, count_rows
-from kmed_bench.text.marks import MARKS_VERSION, Policy
+from kmed_bench.text.marks import MARKS_VERSION, Policy, sentence_id
 from kmed_bench.text.normalise import NORMALISER_VERSION
 from kmed_bench.text.numbers import NUMBERS_VERSION
 from kmed_bench.text.terms import TERMS_VERSION
@@ -65,6 +66,9 @@ def _edits(name: str, label: str, description: str, *, interval: bool = False) -
     return Measure(name, f"{name}_errors", f"{name}_length", label, description, interval=interval)
 
 
+_NUMBER = "CER after spelled and written numbers are brought to one form."
+_EXACT = "Share of numbers found, by value, unit and order."
+_TERMS = "Share of medical terms found."
 _CER = "Character edits over reference characters, both normalised without spaces."
 _RESPACED = "WER of the hypothesis with the reference's word boundaries, so spacing is no error."
 _RESOLVED = "CER after numbers are in one form and accepted spellings (CT, 씨티) are the reference's."
@@ -79,22 +83,22 @@ _ALL = (
     _edits("cer", "CER: no spaces, no punctuation", _CER, interval=True),
     _edits("cer_spaced", "CER with spaces", "The same with spaces counted as characters."),
     _edits("cer_raw", "CER of the raw text", "Character edits over reference characters of the texts as written."),
-    _edits("cer_number", "CER, numbers in one form", "CER after spelled and written numbers are brought to one form."),
+    _edits("cer_number", "CER, numbers in one form", _NUMBER, interval=True),
     _edits("cer_resolved", "CER, accepted spellings", _RESOLVED),
     dataclasses.replace(_edits("cer_without_loops", "CER without looping clips", _FLUENT), paired=False),
-    _edits("wer", "WER (eojeol)", "Word edits over reference words; words are what spaces separate."),
+    _edits("wer", "WER (eojeol)", "Word edits over reference words; words are what spaces separate.", interval=True),
     Measure("wer_respaced", "wer_respaced_errors", "wer_length", "WER with the reference's spacing", _RESPACED),
     _edits("jer", "jamo error rate", "Edits of decomposed Hangul letters (jamo) over reference letters."),
-    _recalls("number_exact", "numbers_found", "numbers", "numbers reproduced", "Share of numbers found, by value."),
+    _recalls("number_exact", "numbers_found", "numbers", "numbers reproduced", _EXACT, interval=True),
     _shares("number_ambiguity", "numbers_ambiguous", "numbers", "numbers with several readings", _AMBIGUOUS),
-    _recalls("term_recall", "terms_found", "terms", "medical terms found", "Share of medical terms found."),
+    _recalls("term_recall", "terms_found", "terms", "medical terms found", _TERMS, interval=True),
     _shares(
         "insertion_share", "cer_insertions", "cer_errors", "insertions among errors", "Insertions over CER's edits."
     ),
     _shares("deletion_share", "cer_deletions", "cer_errors", "deletions among errors", "Deletions over CER's edits."),
     _shares("worst_percent_share", "worst_percent_errors", "cer_errors", "errors in the worst 1 % of clips", _WORST),
     Measure("empty_rate", "empty", "clips", "empty transcripts", "Clips whose hypothesis is empty, over all clips."),
-    Measure("hallucination_rate", "hallucinated", "clips", "hallucinated transcripts", _SIGNS),
+    Measure("hallucination_rate", "hallucinated", "clips", "hallucinated transcripts", _SIGNS, interval=True),
     Measure(
         "silence_hallucination_rate",
         "silent_hallucinated",
@@ -111,6 +115,8 @@ EXCLUSIONS = ("reference_empty", "reference_masked")
 """Why a prediction is left out of the rates: its reference is empty (it has a rate of its own), or partly masked."""
 
 ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
+SENTENCE = "sentence"
+"""Column that numbers the sentences; -1: unknown. Equal numbers are readings of one sentence."""
 TIME_COLUMNS = ("duration_s", "decode_s")
 _PAIRS = (*((measure.top, measure.bottom) for measure in _ALL), *TERM_COLUMNS.values())
 COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in _PAIRS for column in pair))
@@ -151,6 +157,7 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     """
     _check_fields(predictions)
     table = pd.DataFrame({name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)})
+    table[SENTENCE] = number_sentences(predictions)
     counts = count_rows([(p.reference, p.hypothesis, p.duration_s) for p in predictions], policy)
     counts["worst_percent_errors"] = _errors_of_worst(table["utterance_id"], counts)
     return pd.concat([table, counts[["excluded", "code_switching", "reference", *COUNT_COLUMNS]]], axis=1)
@@ -163,6 +170,18 @@ def _errors_of_worst(utterance_ids: pd.Series, counts: pd.DataFrame) -> pd.Serie
     worst = np.zeros(len(counts), dtype=np.int64)
     worst[order[:n_worst]] = 1
     return counts["cer_errors"] * worst
+
+
+def number_sentences(predictions: Sequence[Prediction]) -> npt.NDArray[np.int64]:
+    """Return (n_predictions,) numbers of the sentences read, in the order of the utterances' ids.
+
+    Predictions of other systems need not name their sentence; their references tell.
+    """
+    order = sorted(range(len(predictions)), key=lambda row: predictions[row].utterance_id)
+    names = [predictions[row].sentence_id or sentence_id(predictions[row].reference) for row in order]
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = pd.factorize(np.asarray(names, dtype=object))[0]
+    return numbers
 
 
 def _check_fields(predictions: Sequence[Prediction]) -> None:

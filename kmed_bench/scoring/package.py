@@ -23,13 +23,13 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.groups import score_counts
-from kmed_bench.scoring.measures import COUNT_COLUMNS, ID_COLUMNS, TIME_COLUMNS, count_utterances, versions
+from kmed_bench.scoring.measures import COUNT_COLUMNS, ID_COLUMNS, SENTENCE, TIME_COLUMNS, count_utterances, versions
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
 
 HEAD_NAME = "package.json"
-COLUMNS = (*ID_COLUMNS, *TIME_COLUMNS, "excluded", "code_switching", *COUNT_COLUMNS)
+COLUMNS = (*ID_COLUMNS, *TIME_COLUMNS, "excluded", "code_switching", *COUNT_COLUMNS, SENTENCE)
 _SPLIT_KEYS = ("sha256", "counts", "shares", "max_share_deviation", "leakage", "discarded")
 """Keys of split.json that are published; others may hold paths."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -154,7 +154,8 @@ def read_package(folder: Path) -> Package:
                 f"{folder} was made with {key} {head.get(key)!r}, this program has {version!r}; its counts cannot be "
                 "compared with new ones. Install the release that made it, or make the package again."
             )
-    if differing := sorted({*head["columns"]} ^ {*COLUMNS}):
+    # Packages of version 3 do not number their sentences; the system compared with them does.
+    if differing := sorted({*head["columns"], SENTENCE} ^ {*COLUMNS}):
         raise KmedError(
             f"{folder} and this program differ in the counts {', '.join(differing)}; install the release that made the "
             f"package, or {PACKAGE.remedy}."

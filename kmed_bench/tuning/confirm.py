@@ -10,7 +10,7 @@ from kmed_bench.config import Config, adjust, confirmation_digest
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import Confirmation
-from kmed_bench.scoring.bootstrap import LEVEL
+from kmed_bench.scoring.intervals import LEVEL
 from kmed_bench.tracking.processes import is_gone, this_process
 from kmed_bench.tuning.search import Search
 from kmed_bench.tuning.space import find_default

@@ -214,3 +214,26 @@ def test_errors_are_a_private_folder(
     assert main(command) == 2
     assert "mode 755" in capsys.readouterr().err
     assert out.stat().st_mode & 0o777 == 0o755
+
+
+def test_power_takes_a_pilot_or_assumed_deviations(
+    split_folder: Path, split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = split.parts["test"]
+    a, b = full(part, 2), [p for row, p in enumerate(full(part, 1))]
+    b = [p if row % 3 else full(part, 3)[row] for row, p in enumerate(b)]
+    for name, predictions in (("a", a), ("b", b)):
+        write_predictions(tmp_path / f"{name}.jsonl", predictions)
+    pilot = ["--predictions", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    shown = []
+    for words in ([], pilot, [*pilot, "--difference", "0.5"], ["--speaker-sd", "0.3"]):
+        assert main(["power", str(split_folder), *words]) == 0
+        shown.append(capsys.readouterr().out)
+    assert all("40 clips of" in text and "with a power of 80%" in text for text in shown)
+    assert "assumed deviations" in shown[0]
+    assert "from a pilot with" in shown[1]
+    assert shown[2].splitlines()[1].startswith("A difference of 0.5000 needs")
+    least = [float(text.split("CER of ")[1].split()[0]) for text in shown]
+    assert 0 < least[0] < least[3]
+    assert main(["power", str(split_folder), "--clip-sd", "-1"]) == 2
+    assert "must be 0 or more" in capsys.readouterr().err

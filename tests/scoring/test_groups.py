@@ -12,15 +12,16 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring import ScoringOptions, score_predictions
-from kmed_bench.scoring.bootstrap import rate_interval, sum_by_speaker
 from kmed_bench.scoring.counting import TERM_COLUMNS
 from kmed_bench.scoring.edits import token_text_cer
 from kmed_bench.scoring.groups import join_values, recall_by_category, split_values
+from kmed_bench.scoring.intervals import clips_of, rate_interval
 from kmed_bench.scoring.measures import MEASURES
 
 OPTIONS = ScoringOptions(bootstrap_draws=200)
 AGES = ("20~29", "60~69", "over70", "N/A")
-CELL_KEYS = {*MEASURES, "cer_low", "cer_high", "n_clips", "n_speakers", "below_minimum"}
+BOUNDS = {f"{name}_{end}" for name, measure in MEASURES.items() if measure.interval for end in ("low", "high")}
+CELL_KEYS = {*MEASURES, *BOUNDS, "n_clips", "n_speakers", "below_minimum", "no_interval"}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,7 @@ def test_each_cell_is_its_own_sum(predictions: list[Prediction]) -> None:
             assert (cell["n_clips"], cell["n_speakers"]) == (len(rows), rows["speaker_id"].nunique())
             too_few = rows["speaker_id"].nunique() < OPTIONS.min_group_speakers
             assert cell["below_minimum"] == (too_few or len(rows) < OPTIONS.min_group_clips)
+            assert (cell["cer_low"] is None) == ("cer" in cell["no_interval"])
             assert cell["cer_low"] is None or cell["cer_low"] < cell["cer"] < cell["cer_high"]
 
 
@@ -93,10 +95,12 @@ def test_scores_do_not_depend_on_the_order_of_lines(predictions: list[Prediction
 def test_overall_interval_is_that_of_the_speakers(predictions: list[Prediction]) -> None:
     rows = [p for p in predictions if p.utterance_id != "silent"]
     pairs = [token_text_cer([p.reference], [p.hypothesis]) for p in rows]
-    sums = sum_by_speaker([p.speaker_id for p in rows], *zip(*pairs, strict=True))
+    sentences = {text: number for number, text in enumerate(sorted({p.reference.replace(" ", "") for p in rows}))}
+    numbers = [sentences[p.reference.replace(" ", "")] for p in rows]
+    clips = clips_of([p.speaker_id for p in rows], *zip(*pairs, strict=True), numbers)
     overall = score_predictions(predictions, OPTIONS)["overall"]
-    interval = rate_interval(sums, draws=OPTIONS.bootstrap_draws, seed=OPTIONS.bootstrap_seed)
-    assert (overall["cer_low"], overall["cer_high"]) == interval
+    interval = rate_interval(clips)
+    assert (overall["cer_low"], overall["cer_high"]) == pytest.approx((interval.low, interval.high), rel=1e-12)
 
 
 def test_terms_are_counted_by_category(predictions: list[Prediction]) -> None:
@@ -124,16 +128,17 @@ def test_terms_are_counted_by_category(predictions: list[Prediction]) -> None:
 
 
 def test_a_recalls_interval_stays_between_0_and_1() -> None:
-    """Two speakers who differ much: the interval of what they missed is wider than 0 to 1."""
+    """Two speakers who differ much: the interval of what they missed is as wide as the exact one can be."""
     found, said = [9, 1], [10, 10]
     table = pd.DataFrame({"speaker_id": ["a", "b"]})
     for top, bottom in TERM_COLUMNS.values():
         table[top], table[bottom] = found, said
-    row = recall_by_category(table, OPTIONS)["drug"]
-    low, high = rate_interval(sum_by_speaker(["a", "b"], [1, 9], said), draws=1, seed=0) or (0, 0)
-    assert high > 1
-    assert (row["recall"], row["recall_low"], row["recall_high"]) == (0.5, 0.0, 1 - low)
-    assert 0.5 < row["recall_high"] < 1
+    row = recall_by_category(table)["drug"]
+    missed = rate_interval(clips_of(["a", "b"], [1, 9], said))
+    assert missed.low is not None
+    assert missed.high is not None
+    assert (row["recall"], row["recall_low"], row["recall_high"]) == (0.5, 1 - missed.high, 1 - missed.low)
+    assert 0 <= row["recall_low"] < 0.01 < 0.99 < row["recall_high"] <= 1
     assert (row["n_terms"], row["n_found"], row["n_missed"]) == (20, 10, 10)
 
 

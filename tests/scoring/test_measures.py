@@ -8,7 +8,7 @@ from kmed_bench.config import Config, load_config
 from kmed_bench.report import score_tables
 from kmed_bench.report.page_tables import make_frames, make_views
 from kmed_bench.scoring import ScoringOptions, compare_predictions, score_predictions
-from kmed_bench.scoring.bootstrap import rate_interval, sum_by_speaker
+from kmed_bench.scoring.intervals import clips_of, rate_interval
 from kmed_bench.scoring.measures import MEASURES, Measure, count_utterances
 from kmed_bench.tracking.metric_names import overall_metrics
 
@@ -34,8 +34,9 @@ def test_a_measure_that_is_added_to_the_registry_appears_everywhere(added: Measu
     counts = count_utterances(a, "pronunciation")
     counts = counts[counts["excluded"] == ""]
     value = counts["cer_insertions"].sum() / counts["cer_length"].sum()
-    sums = sum_by_speaker(counts["speaker_id"], counts["cer_insertions"], counts["cer_length"])
-    bounds = rate_interval(sums, draws=OPTIONS.bootstrap_draws, seed=OPTIONS.bootstrap_seed) or (None, None)
+    clips = clips_of(counts["speaker_id"], counts["cer_insertions"], counts["cer_length"], counts["sentence"])
+    interval = rate_interval(clips)
+    bounds = interval.low, interval.high
     for cell in (
         scores["overall"],
         scores["groups"]["gender"]["Female"],
@@ -59,8 +60,9 @@ def test_the_interval_of_a_recall_is_that_of_what_was_missed(monkeypatch: pytest
     cell = score_predictions(predictions, OPTIONS)["overall"]
     counts = count_utterances(predictions, "pronunciation")
     counts = counts[counts["excluded"] == ""]
-    sums = sum_by_speaker(counts["speaker_id"], counts["terms"] - counts["terms_found"], counts["terms"])
-    low, high = rate_interval(sums, draws=OPTIONS.bootstrap_draws, seed=OPTIONS.bootstrap_seed) or (9, 9)
+    missed = counts["terms"] - counts["terms_found"]
+    interval = rate_interval(clips_of(counts["speaker_id"], missed, counts["terms"], counts["sentence"]))
+    low, high = interval.low or 9, interval.high or 9
     assert 0 < low < high < 1
     assert (cell["term_recall_low"], cell["term_recall_high"]) == (1 - high, 1 - low)
 

@@ -23,7 +23,7 @@ def test_no_text_and_no_path_is_published(folder: Path) -> None:
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert files == ["package.json", "systems/base.csv", "systems/small-tuned.csv"]
     whole = "".join((folder / name).read_text(encoding="utf-8") for name in files)
-    for secret in ("머리", "혈압", "먹었", "네,", "헉", "/home/me", "sentence"):
+    for secret in ("머리", "혈압", "먹었", "네,", "헉", "/home/me", "sentence_id", "sentence0", "sentence1"):
         assert secret not in whole
 
 
@@ -68,9 +68,9 @@ def test_unfit_baselines_are_refused(
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 2, "format 2, version 3; 'kmed-package' is needed here.*or make the package again"),
-        ("version", 2, "version 2 of kmed-package, and this release reads 3 to 3; make the package again"),
-        ("version", 9, "version 9 of kmed-package, and this release reads up to 3; install"),
+        ("format", 2, "format 2, version 4; 'kmed-package' is needed here.*or make the package again"),
+        ("version", 2, "version 2 of kmed-package, and this release reads 3 to 4; make the package again"),
+        ("version", 9, "version 9 of kmed-package, and this release reads up to 4; install"),
         ("normaliser_version", "0", "normaliser_version '0'"),
         ("columns", [*COLUMNS[1:], "bleu"], "differ in the counts bleu, utterance_id; install the release"),
         ("files_sha256", {"../x": "00"}, "no file name"),
@@ -83,3 +83,11 @@ def test_a_spoilt_package_is_refused(folder: Path, key: str, value: Any, message
     (folder / "package.json").write_text(json.dumps({**head, key: value}), encoding="utf-8")
     with pytest.raises(KmedError, match=message):
         read_package(folder)
+
+
+def test_a_package_of_the_release_before_takes_its_sentences_from_the_other_side(folder: Path) -> None:
+    package = read_package(folder)
+    old = package.systems["base"].drop(columns="sentence")
+    assert compare_counts(old, package.systems["small-tuned"], OPTIONS) == compare_counts(
+        *package.systems.values(), OPTIONS
+    )

@@ -74,7 +74,9 @@ def test_the_evidence_names_nobody_and_holds_no_utterance() -> None:
     assert "person" not in text
     assert "u00" not in text
     assert SENTENCE[:3] not in text
-    assert sorted(evidence("1", OLD).speakers["speakers"]["speaker"]) == list(range(12))
+    columns = evidence("1", OLD).speakers["speakers"]
+    assert sorted(set(columns["speaker"])) == list(range(12))
+    assert sorted(set(columns["sentence"])) == list(range(5))
 
 
 def test_the_evidence_gives_the_comparison_that_predictions_give() -> None:
@@ -101,7 +103,7 @@ def test_a_better_challenger_passes() -> None:
     assert accuracy.figures["delta"] == pytest.approx(accuracy.figures["b"] - accuracy.figures["a"])
     assert accuracy.figures["delta_high"] < 0
     low, delta, high = (100 * accuracy.figures[f"delta{end}"] for end in ("_low", "", "_high"))
-    assert f"difference {delta:+.2f} points ({low:+.2f} to {high:+.2f}); its interval must" in accuracy.text
+    assert f"difference {delta:+.2f} points ({low:+.2f} to {high:+.2f}), p 0.000; its interval must" in accuracy.text
 
 
 def test_an_equal_challenger_does_not_pass() -> None:
@@ -111,7 +113,7 @@ def test_an_equal_challenger_does_not_pass() -> None:
 
 
 def test_a_subgroup_that_gets_worse_stands_in_the_way() -> None:
-    old, new = (predictions({"강원도": a, "경상도": b}, n_speakers=24) for a, b in ((4, 4), (0, 5)))
+    old, new = (predictions({"강원도": a, "경상도": b}, n_speakers=24) for a, b in ((4, 4), (0, 7)))
     checks = {check.name: check for check in gate.judge(evidence("2", new), evidence("1", old))}
     assert checks["subgroups"].passed is False
     assert checks["subgroups"].text.startswith("1 of 4 significantly worse, 1 worse at all: dialect 경상도 by ")
@@ -234,3 +236,23 @@ def test_unknown_versions_and_models_are_named(uri: str) -> None:
         promote(uri, NAME, 99)
     with pytest.raises(KmedError, match="kmed-whisper-none has no champion, so there is none to go back to"):
         rollback(uri, "kmed-whisper-none", reason="x")
+
+
+def test_five_speakers_cannot_promote_however_alike_they_improve() -> None:
+    """All 5 improve, and the interval is below zero; that happens by chance one time in 16."""
+    old, new = (predictions({"강원도": a, "경상도": b}, n_speakers=5, clips=8) for a, b in ((5, 5), (1, 2)))
+    accuracy = gate.judge(evidence("2", new), evidence("1", old))[1]
+    assert accuracy.figures["delta_high"] < 0
+    assert accuracy.figures["p_value"] == 2 / 2**5
+    assert accuracy.passed is False
+    assert "which 5 speakers can't show" in accuracy.text
+
+
+def test_evidence_without_sentences_does_not_decide() -> None:
+    old, new = evidence("1", OLD), evidence("2", BETTER)
+    assert old.speakers is not None
+    columns = {name: column for name, column in old.speakers["speakers"].items() if name != "sentence"}
+    earlier = dataclasses.replace(old, speakers={**old.speakers, "speakers": columns})
+    accuracy = gate.judge(new, earlier)[1]
+    assert accuracy.passed is False
+    assert "did not record which speakers read one sentence" in accuracy.text

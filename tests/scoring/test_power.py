@@ -1,0 +1,60 @@
+"""Power against simulation and against hand-computed variances."""
+
+import numpy as np
+import pytest
+
+from kmed_bench.core.errors import KmedError
+from kmed_bench.scoring.intervals import Clips, Spread, t_p_value
+from kmed_bench.scoring.power import (
+    Deviations,
+    assumed_spread,
+    describe_power,
+    detectable,
+    pilot_spread,
+    speakers_needed,
+)
+
+
+def test_the_assumed_variance_is_that_of_means() -> None:
+    speaker, sentence = np.repeat(np.arange(10), 20), np.tile(np.arange(20), 10)
+    spread = assumed_spread(speaker, sentence, np.full(200, 15.0), Deviations(speaker=0.1, sentence=0.2, clip=0.5))
+    assert spread.variance == pytest.approx(0.1**2 / 10 + 0.2**2 / 20 + 0.5**2 / 200)
+    # Quantiles of Student's t with 1000 degrees of freedom: 1.962 and 0.842.
+    assert detectable(Spread(variance=1e-4, df=1000)) == pytest.approx(0.01 * 2.804, rel=1e-3)
+
+
+@pytest.mark.parametrize(("n_speakers", "readings"), [(12, 1), (30, 10)])
+def test_the_smallest_difference_is_found_four_times_in_five(n_speakers: int, readings: int) -> None:
+    generator, rounds, clips = np.random.default_rng(n_speakers), 1500, 20
+    speaker = np.repeat(np.arange(n_speakers), clips)
+    sentence = generator.permutation(len(speaker)) // readings
+    length = generator.integers(8, 40, size=len(speaker)).astype(float)
+    spread = assumed_spread(speaker, sentence, length, Deviations())
+    difference, found = detectable(spread), 0
+    for _ in range(rounds):
+        rates = difference + generator.normal(0, 0.03, n_speakers)[speaker] + generator.normal(0, 0.1, len(speaker))
+        rates += generator.normal(0, 0.04, sentence.max() + 1)[sentence]
+        sample = Clips(top=rates * length, bottom=length, speaker=speaker, sentence=sentence)
+        found += t_p_value(sample.ratio, sample.spread) < 0.05
+    assert 0.76 <= found / rounds <= 0.86
+
+
+def test_the_speakers_needed_find_the_difference_and_one_fewer_does_not() -> None:
+    spread = Spread(variance=0.0001, df=19.0)
+    needed = speakers_needed(spread, 20, 0.02)
+    reach = [detectable(Spread(variance=0.0001 * 20 / n, df=float(n - 1))) for n in (needed - 1, needed)]
+    assert reach[1] <= 0.02 < reach[0]
+    assert speakers_needed(spread, 20, 1.0) == 6
+    assert "cannot show any difference" in describe_power(spread, 5, 90, "")
+
+
+@pytest.mark.parametrize(("difference", "message"), [(0.0, "must be above 0"), (1e-6, "over 100000 speakers")])
+def test_differences_that_no_plan_reaches_are_refused(difference: float, message: str) -> None:
+    with pytest.raises(KmedError, match=message):
+        speakers_needed(Spread(variance=0.0001, df=19.0), 20, difference)
+
+
+def test_a_pilot_without_differences_is_refused() -> None:
+    codes = np.arange(8)
+    with pytest.raises(KmedError, match="differ nowhere"):
+        pilot_spread(Clips(top=np.zeros(8), bottom=np.ones(8), speaker=codes, sentence=codes))
