@@ -13,6 +13,7 @@ from exported import export_all
 from whisper.model import Whisper
 
 from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.tokenizer import N_VOCAB
 from kmed_bench.asr.model.weights import load_weights
@@ -40,7 +41,7 @@ def folders(tiny_checkpoint):
 @pytest.fixture(scope="module")
 def own(model, tone_part, tmp_path_factory):
     store = build_features(tone_part, tmp_path_factory.mktemp("frames"))
-    return predict_part(model, tone_part, store, batch_size=5, context="full", precision="fp32", max_new_tokens=8)
+    return predict_part(model, tone_part, store, DecodingOptions(batch_size=5, max_new_tokens=8))
 
 
 @pytest.mark.parametrize("kind", ["openai", "hf", "ct2"])
