@@ -64,7 +64,7 @@ def folder_without_audio(tmp_path: Path) -> Path:
         (["ingest", "nowhere", "out"], "nowhere"),
         (["split", "nowhere.parquet", "out"], "nowhere.parquet does not exist"),
         (["train", "nowhere", "out", "--size", "huge"], "huge; choose from"),
-        (["report", "out"], "holds no benchmark"),
+        (["report", "out"], "has no benchmark"),
         (["score", "nowhere.jsonl", "out"], "nowhere.jsonl do not exist"),
         (["run", "--profile", "nope"], "'nope' is unknown"),
         (["promote", "kmed-whisper-base", "1"], "kmed-whisper-base"),
