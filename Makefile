@@ -9,13 +9,16 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
 export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
-.PHONY: run test lint format docs-settings ui lock clean help
+.PHONY: run test test-fast lint format docs-settings ui lock clean help
 
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
 
 test: $(VENV)/.installed-test ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.installed-test ## unit tests: no weights, no servers, no training
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not real_speech" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## formatting, lint, docstrings, types
 	$(BIN)/ruff format --check .

@@ -28,10 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args = parse(sys.argv[1:] if arguments is None else arguments)
         configure_logging(args.log_level)
         command: Command = args.command
-        return command(args)
+        status = command(args)
+        sys.stdout.flush()
+        return status
     except KmedError as error:
         print(f"kmed-bench: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of the output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt as stop:
         print(f"kmed-bench: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130

@@ -8,14 +8,38 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlflow.tracking import MlflowClient
+
+from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.model.weights import Weights, save_weights
+from kmed_bench.config import load_config
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import write_json
+from kmed_bench.pipeline import trainer
+from kmed_bench.pipeline.kept_checkpoints import write_history
+from kmed_bench.pipeline.train_one import train_from
+from kmed_bench.pipeline.trainer import Trainer
+from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.training.epochs import decode_part
+from kmed_bench.training.fit import mean_loss
+from kmed_bench.training.state import StateKeeper
+from kmed_bench.training.step import Stepper
 
 # What a training is made of: each call of these, and each return, is a moment at which it can be killed.
-STEP = {"take", "_backward", "_clip", "_check"}
-WRITE = {"save", "save_weights", "fsync", "replace", "write_json", "write_history"}
-VALIDATE = {"mean_loss", "decode_part", "predict_part"}
-TRACK = {"log_batch", "log_epoch", "log_artifact", "log_text", "_finish"}
-KINDS = {"step": STEP, "write": WRITE, "validate": VALIDATE, "track": TRACK, "any": STEP | WRITE | VALIDATE | TRACK}
+CALLS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "step": (Stepper.take, Stepper._backward, Stepper._clip, Stepper._check),
+    "write": (StateKeeper.save, save_weights, os.fsync, Path.replace, write_json, write_history),
+    "validate": (mean_loss, decode_part, predict_part),
+    "track": (
+        MlflowClient.log_batch,
+        TrackedRun.log_epoch,
+        MlflowClient.log_artifact,
+        MlflowClient.log_text,
+        Trainer._finish,
+    ),
+}
+KINDS = {kind: {call.__name__ for call in calls} for kind, calls in CALLS.items()}
+KINDS["any"] = set().union(*KINDS.values())
 
 
 class Moments:
@@ -77,11 +101,6 @@ def train(
     stop_with: int | None,
 ) -> None:
     """Train, or go on training, in a folder; leave the moments passed in ``moments``."""
-    from kmed_bench.asr.model.weights import Weights
-    from kmed_bench.config import load_config
-    from kmed_bench.pipeline import trainer
-    from kmed_bench.pipeline.train_one import train_from
-
     os.chdir(folder)
     weights = Weights("base", checkpoint, "path", "0" * 64)
     moments = Moments(kill_at, KINDS[kind])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, load_config
+from kmed_bench.core.console import configure_logging
 from kmed_bench.tuning.tune import tune
 
 SETTINGS = {
@@ -32,6 +33,7 @@ def weights(folder: Path) -> Weights:
 
 
 if __name__ == "__main__":
+    configure_logging()
     place = Path(sys.argv[1])
     given = dict(word.split("=", 1) for word in sys.argv[2:])
     outcome = tune(

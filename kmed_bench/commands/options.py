@@ -37,7 +37,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
-        self._flags: dict[str, list[str]] = {}
+        self.flags: dict[str, list[str]] = {}
         self._shown_profile = PROFILE
 
     def add_settings(self, reads: Iterable[str], short: Mapping[str, str], default: str, given: str | None) -> None:
@@ -54,8 +54,8 @@ class CommandParser(argparse.ArgumentParser):
         names, wanted = {key: f"--{name}" for name, key in {**ALIASES, **short}.items()}, set(reads)
         for key in setting_keys():
             if wanted & {key, key.partition(".")[0]}:
-                self._flags[key] = [f"--{key}"] + ([names[key]] if key in names else [])
-                self.add_argument(*self._flags[key], dest=key, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+                self.flags[key] = [f"--{key}"] + ([names[key]] if key in names else [])
+                self.add_argument(*self.flags[key], dest=key, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
         """Raise KmedError with argparse's message."""
@@ -63,9 +63,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """Return argparse's help and, below it, the command's settings."""
-        if not self._flags:
+        if not self.flags:
             return super().format_help()
-        labels = {key: ", ".join(flags) for key, flags in self._flags.items()}
+        labels = {key: ", ".join(flags) for key, flags in self.flags.items()}
         width = max(40, shutil.get_terminal_size().columns - 2)
         text = settings_text(labels, [self._shown_profile], width, marks=False)
         return f"{super().format_help()}\nsettings that it reads:\n\n{text}\n"
@@ -109,7 +109,7 @@ class Commands:
         parser.add_argument("--log-level", choices=LEVELS, default="info", help="messages on standard error (info)")
         if reads:
             parser.add_settings(reads, short or {}, default, self.profile)
-        parser.set_defaults(command=command)
+        parser.set_defaults(command=command, flags=parser.flags)
         return parser
 
 
@@ -135,6 +135,8 @@ def take_overrides(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, s
     for word in sorted(rest, key=lambda word: not word.startswith("--")):
         name = word.removeprefix("--").partition("=")[0]
         key = ALIASES.get(name, name)
+        if key in args.flags:
+            raise KmedError(f"Argument {word!r} is {' or '.join(args.flags[key])} in `{args.command_name}`.")
         if word.startswith("--") and key in setting_keys():
             raise KmedError(
                 f"`{args.command_name}` does not read the setting {key}; `kmed-bench {args.command_name} --help` lists "

@@ -9,7 +9,9 @@ from kmed_bench.core.formats import FileFormat
 if TYPE_CHECKING:
     import pandas as pd
 
-SIZES = ("tiny", "base", "small")
+SIZE_SHAPES = {"tiny": (384, 6, 4), "base": (512, 8, 6), "small": (768, 12, 12)}
+"""Each Whisper size's n_state, n_head and n_layer, from openai/whisper's model card."""
+SIZES = tuple(SIZE_SHAPES)
 
 MANIFEST_COLUMNS = (
     "utterance_id",

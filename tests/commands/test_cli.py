@@ -98,6 +98,7 @@ def test_bad_input_is_explained(tmp_path, arguments, named):
         (["run", "--eval.repetition_guard", "8"], "renamed 'eval.no_repeat_ngram_size'"),
         (["report", "out", "--train.lr", "1"], "`report` does not read the setting train.lr"),
         (["evaluate", "m", "s", "o", "--lr=1"], "`evaluate` does not read the setting train.lr"),
+        (["train", "s", "o", "--seeds", "1"], "Argument '--seeds' is --train.seeds or --seed in `train`."),
         (["train", "s", "o"], "name one of each with --size and --seed"),
         (["train", "s", "o", "--size", "base", "--seed", "1,2"], "name one of each with --size and --seed"),
         (["tune", "s", "--size", "base,tiny"], "A study is of one size, and --size is base,tiny"),
@@ -198,6 +199,13 @@ def test_settings_on_a_terminal(columns, tmp_path):
     assert max(map(len, lines)) <= columns
     assert any("Decides" in line for line in lines) == (columns >= 110)
     assert sum("eval.beam_size" in line for line in lines) == 1
+
+
+def test_a_reader_that_leaves_gets_no_traceback(tmp_path):
+    command = f"{sys.executable} -m kmed_bench settings | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("data: ")
+    assert done.stderr == ""
 
 
 def test_help_imports_no_heavy_library():

@@ -57,7 +57,7 @@ def declared(command: str) -> set[str]:
     (actions,) = (action for action in cli._parser()._actions if isinstance(action.choices, dict))
     parser = actions.choices[command]
     assert isinstance(parser, options.CommandParser)
-    return set(parser._flags)
+    return set(parser.flags)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from downloads import label, stem, tree
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmed_bench.corpus.ingest.aihub import AGE_CODES, Label, parse_label, parse_name
@@ -201,6 +201,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.dictionaries(st.sampled_from(list(tree())), json_values).map(json.dumps))
 def test_every_file_is_a_label_with_a_verdict(raw: bytes | str) -> None:
     found = parse_label(STEM, raw if isinstance(raw, bytes) else raw.encode())
@@ -210,6 +211,7 @@ def test_every_file_is_a_label_with_a_verdict(raw: bytes | str) -> None:
         value.encode()
 
 
+@settings(deadline=None)
 @given(json_values, st.sampled_from(["Gender", "Age", "Region", "Dialect"]))
 def test_any_value_of_a_field_gives_text(value: Any, field: str) -> None:
     whole = tree()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from downloads import cut_pieces, make_tar, make_zip, wav, write_tree
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.corpus.archives import zips
 from kmed_bench.corpus.archives.reader import AudioReader, refuse_name, sniff
 from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource, Span, join_pieces, whole_file
 from kmed_bench.corpus.archives.zips import check_member, read_directory, read_member
@@ -45,6 +46,17 @@ def test_zip64_and_bytes_before_the_archive(tmp_path: Path, monkeypatch: pytest.
         assert read_all(path) == {name: data for name, data in FILES.items() if not name.endswith("/")}
 
 
+def test_a_zip64_field_is_found_behind_others() -> None:
+    full, other = 0xFFFFFFFF, b"UT\x05\x00\x03abcd"
+    wide = struct.pack("<2HQQ", 1, 16, 1 << 33, 1 << 34)
+    assert zips._widen(other + wide, full, full, 7) == (1 << 33, 1 << 34, 7)
+    assert zips._widen(wide + other, full, 5, full) == (1 << 33, 5, 1 << 34)
+    for damaged in (b"", other, wide[:3], struct.pack("<2HQ", 1, 8, 9)):
+        with pytest.raises(ArchiveError, match="damaged zip64 field"):
+            zips._widen(damaged, full, full, 7)
+
+
+@settings(deadline=None)
 @given(st.binary(max_size=4000), st.integers(1, 700), st.randoms())
 def test_pieces_give_the_bytes_of_the_whole(tmp_path_factory: pytest.TempPathFactory, data, size, random) -> None:
     folder = tmp_path_factory.mktemp("pieces")
@@ -81,6 +93,7 @@ BROKEN_ZIPS = {
     "cut off": (ZIP[:-30], "no zip directory"),
     "empty file": (b"", "no zip directory"),
     "directory damaged": (_damage(ZIP, RECORD, b"XX"), "directory is damaged"),
+    "record longer than the directory": (_damage(ZIP, RECORD + 32, b"\xff"), "directory is cut off"),
     "directory outside the file": (ZIP[400:], "outside the file"),
     "local header damaged": (_damage(ZIP, 0, b"XX"), "local header is damaged"),
     "bytes damaged": (_damage(ZIP, 60, b"\xff\x00\xff\x00"), "unpacked|checksum"),
@@ -158,6 +171,15 @@ def test_audio_is_read_wherever_it_lies(places: dict[str, str]) -> None:
         assert again.read(places["zip"]) == FILES[NAME]
 
 
+def test_a_member_of_absurd_size_is_refused(places: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kmed_bench.corpus.archives.reader.MAX_AUDIO_BYTES", len(FILES[NAME]))
+    with AudioReader() as reader:
+        assert reader.read(places["zip"]) == FILES[NAME]
+        monkeypatch.setattr("kmed_bench.corpus.archives.reader.MAX_AUDIO_BYTES", 999)
+        with pytest.raises(KmedError, match=f"it claims {len(FILES[NAME]):,} bytes; the limit is 999"):
+            reader.read(places["zip"])
+
+
 def test_a_reader_is_shared_by_threads(places: dict[str, str]) -> None:
     wrong: list[str] = []
 
@@ -214,6 +236,17 @@ def test_a_member_is_whole_up_to_its_last_byte(tmp_path: Path, packing: int) -> 
     assert {gap for gap in gaps if found[gap]} == inside
     assert "past the archive's end" in refusal((0, end - 1))
     assert refusal((0, end)) == ""
+
+
+def test_a_directory_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    data = make_zip({f"{name}.wav": b"x" for name in "가나다라마바"})
+    path = tmp_path / "a.zip"
+    path.write_bytes(data)
+    end = len(data) - 100  # the last bytes are read first, to find the directory
+    for cut in range(data.index(b"PK\x01\x02") + 1, end):  # a missing piece: from here to the end
+        spans = (Span(0, cut, str(path), 0), Span(end, 100, str(path), end))
+        with ByteSource(spans) as source, pytest.raises(ArchiveError, match=r"directory is (damaged|cut off) at byte"):
+            list(read_directory(source))
 
 
 def test_a_missing_piece_costs_only_what_lies_in_it(tmp_path: Path) -> None:

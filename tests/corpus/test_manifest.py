@@ -210,6 +210,7 @@ WARNED: dict[str, tuple[dict[str, bytes], dict[str, int]]] = {
     "audio without label": (pair() | {f"{OTHER}.wav": wav()}, {"audio_without_label": 1}),
     "audio without label, of another role": (pair() | {stem("HA_0001", codes="02-F-04-A") + ".wav": wav()}, {}),
     "rate": (pair(rate="48000"), {"rate_differs": 1}),
+    "rate that is no number": (pair(rate="inf"), {}),
     "channels": (pair(sound=wav(channels=2)), {"format_differs": 1}),
     "longer than its label says": (pair(seconds="0.5"), {"length_differs": 1}),
     "file name and label": (pair(stem(codes="03-M-08-C")), {"metadata_differs": 1}),
@@ -311,6 +312,13 @@ def test_odd_entries_of_a_folder(tmp_path: Path) -> None:
         quality, _ = run(root, root / "out")
         assert quality["rejected"] == {"audio_unreadable": 1}
         assert quality["files_ignored"] == {".txt": 1, "json that is no label": 1, "macOS metadata": 2}
+
+
+def test_zips_and_pieces_in_a_tar_are_read_and_not_counted_as_ignored(tmp_path: Path) -> None:
+    inner = {"x/a.zip": make_zip({f"{GOOD}.json": label(), "notes.txt": b""})}
+    inner |= cut_pieces("x/b.zip", make_zip({f"{GOOD}.wav": wav(), "image.png": b""}), 500)
+    quality, _ = run(write_tree(tmp_path / "in", {"a.tar": make_tar(inner | {"read.me": b""})}))
+    assert quality["files_ignored"] == {".me": 1, ".png": 1, ".txt": 1}
 
 
 def test_duplicates_keep_one_good_label(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     config = load_config("demo", {"tracking.uri": server})
     checkpoint = save_random_whisper(tmp_path / "tiny.pt")
+    scores = {"overall": {"cer": 0.3}, "elderly_gap": {"cer_gap": None, "below_minimum": True}}
     with runs.bench_run(config, code_version="x") as bench:
         runs.log_skipped(bench, {"small": "no weights"})
         with bench.child("split", "split") as split:
@@ -95,7 +96,7 @@ def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: 
             train.log_epoch(1, {"valid/cer": 0.35})
             train.log_metrics({"test/cer": 0.3, "best/epoch": 2})
             info = registry.log_model(train, checkpoint, size="tiny", split_sha256=SHA, step=2)
-            train.log_json({"overall": {"cer": 0.3}}, "scores.json")
+            train.log_json(scores, "scores.json")
     record = readback.read_bench(server)
     assert (record.run_id, record.status) == (bench.run_id, "FINISHED")
     assert (record.skipped, record.split) == ({"small": "no weights"}, {"sha256": SHA})
@@ -103,7 +104,7 @@ def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: 
     assert run.metrics["test/cer"] == 0.3
     curve = run.history[run.history["metric"] == "valid/cer"]
     assert dict(zip(curve["step"], curve["value"], strict=True)) == {0: 0.5, 1: 0.35, 2: 0.3}
-    assert record.scores == {run.run_id: {"overall": {"cer": 0.3}}}
+    assert record.scores == {run.run_id: scores}
     assert promote(server, info.name, info.version)["promoted"] is True
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.pt"]
 

