@@ -1,18 +1,24 @@
 """The analytic interval beside two bootstraps of speakers, and the whole of scoring a predictions file.
 
     python benchmarks/scoring.py [--quick] [--json FILE]
+    python benchmarks/scoring.py --predictions N [--one-process]
 
 Synthetic counts of 10,000 clips and 10,000 draws (--quick: 3 rounds instead of 7). Ours needs no draws; the peers give
 plain percentile intervals:
 
 - scipy: ``scipy.stats.bootstrap`` on the sums of each speaker, vectorised, percentile.
 - loop: one draw at a time, the clips of the drawn speakers joined and summed.
+
+With --predictions only N synthetic predictions are scored, every reference another one; the result is the CPU time of
+all processes, the wall time, and the peak memory of the largest one (Linux's kibibytes), predictions included.
 """
 
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -118,12 +124,45 @@ def measure(n_speakers: int, rounds: int) -> dict[str, list[float]]:
     return taken
 
 
+def measure_scale(n_clips: int, n_speakers: int, *, one_process: bool) -> dict[str, float]:
+    """Return what counting and scoring this many predictions takes."""
+    predictions = make_predictions(n_clips, n_speakers)
+    options = ScoringOptions()
+    if one_process:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    start, began = time.perf_counter(), cpu_seconds()
+    counts = count_utterances(predictions, options.transcript_side)
+    counted, used = time.perf_counter(), cpu_seconds()
+    score_counts(counts, options)
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "n_clips": n_clips,
+        "count_cpu_s": used - began,
+        "count_wall_s": counted - start,
+        "score_cpu_s": cpu_seconds() - used,
+        "wall_s": time.perf_counter() - start,
+        "peak_bytes": peaks[0] * 1024,
+        "peak_helper_bytes": peaks[1] * 1024,
+    }
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and of its helpers that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 7")
     parser.add_argument("--json", type=Path, help="where the result is written")
     parser.add_argument("--speakers", type=int, default=800, help="speakers of the 10,000 clips")
+    parser.add_argument("--predictions", type=int, help="score this many predictions, and nothing else")
+    parser.add_argument("--one-process", action="store_true", help="with --predictions: without helpers")
     args = parser.parse_args()
+    if args.predictions:
+        print(json.dumps(measure_scale(args.predictions, args.speakers, one_process=args.one_process), indent=2))
+        return
     taken = measure(args.speakers, 3 if args.quick else 7)
     every_clip_a_speaker_s = seconds(worst_case)
     predictions = make_predictions(N_CLIPS, args.speakers)

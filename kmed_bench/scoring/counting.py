@@ -87,6 +87,7 @@ def _share(chunks: list[Sequence[Row]], policy: Policy) -> Iterator[pd.DataFrame
     if n_workers < 2 or len(chunks) * _CHUNK < _MIN_SHARED or "torch" in sys.modules:
         yield from (_count_chunk(chunk, policy) for chunk in chunks)
         return
+    _count_chunk(chunks[0][:100], policy)  # builds the tables of terms and spellings once, for every process
     with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("fork")) as pool:
         yield from pool.map(_count_chunk, chunks, itertools.repeat(policy))
 

@@ -1,5 +1,9 @@
 """One registry of measures: what is added to it reaches scores, comparisons, the report and MLflow."""
 
+import dataclasses
+import sys
+
+import pandas as pd
 import pytest
 from bench_records import make_bench
 from packaged import OPTIONS, SYSTEMS
@@ -7,7 +11,7 @@ from packaged import OPTIONS, SYSTEMS
 from kmed_bench.config import Config, load_config
 from kmed_bench.report import score_tables
 from kmed_bench.report.page_tables import make_frames, make_views
-from kmed_bench.scoring import ScoringOptions, compare_predictions, score_predictions
+from kmed_bench.scoring import ScoringOptions, compare_predictions, counting, score_predictions
 from kmed_bench.scoring.intervals import clips_of, rate_interval
 from kmed_bench.scoring.measures import MEASURES, Measure, count_utterances
 from kmed_bench.tracking.metric_names import overall_metrics
@@ -96,3 +100,14 @@ def test_options_are_the_configurations() -> None:
     assert ScoringOptions.from_config(load_config("sound", changed)) == ScoringOptions(
         transcript_side="spelling", min_group_clips=3, min_group_speakers=2, bootstrap_draws=50, bootstrap_seed=7
     )
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["several processes", "one process"])
+def test_chunks_and_processes_change_no_count(monkeypatch: pytest.MonkeyPatch, *, shared: bool) -> None:
+    systems = [*SYSTEMS["base"], *(dataclasses.replace(p, utterance_id=f"v{n}") for n, p in enumerate(SYSTEMS["base"]))]
+    whole = count_utterances(systems, "pronunciation")
+    monkeypatch.setattr(counting, "_CHUNK", 7)
+    monkeypatch.setattr(counting, "_MIN_SHARED", 0 if shared else 1000)
+    monkeypatch.setattr(counting.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    pd.testing.assert_frame_equal(count_utterances(systems, "pronunciation"), whole)
