@@ -9,13 +9,17 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
 export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
-.PHONY: run test test-fast lint format docs-settings ui lock clean help
+.PHONY: run test test-fast coverage lint format docs-settings ui lock clean help
 
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
 
 test: $(VENV)/.installed-test ## the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+# What runs in a child process of a test, as most of `commands` does, is not seen.
+coverage: $(VENV)/.installed-test ## the test suite with the share of lines that it runs
+	$(MAKE) test PYTEST_ARGS="--cov=kmed_bench --cov-report=term:skip-covered"
 
 test-fast: $(VENV)/.installed-test ## unit tests: no weights, no servers, no training
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not real_speech" $(PYTEST_ARGS)
