@@ -16,6 +16,7 @@ from kmed_bench.corpus.splitting.split import Split, split_manifest, write_split
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.significance import compare_sizes, comparisons_file
 from kmed_bench.text.marks import resolve_marks
+from kmed_bench.tracking.metric_names import overall_metrics
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.runs import bench_run, log_skipped
 
@@ -82,8 +83,7 @@ def _train(
             row = {"train/loss": left, "valid/loss": 1.2 * left, "time/epoch_s": 2.0}
             run.log_epoch(epoch, row | {"train/cer_teacher_forced": 0.1 * left, "valid/cer": WRONG[size][0] * left})
         for prefix, found in zip(("untouched/test_", "test/"), scores, strict=True):
-            rates = {f"{prefix}{name}": float(value) for name, value in found["overall"].items() if value is not None}
-            run.log_metrics(rates)
+            run.log_metrics(overall_metrics(found, prefix))
         run.log_metrics({"best/epoch": EPOCHS, "best/valid_cer": WRONG[size][0] * (1 + 0.1 * seed) / EPOCHS})
         run.log_metrics({"speed/parameters": 4e7 * (2 if size == "base" else 1), "speed/test_rtfx": RTFX[size] + seed})
         run.log_file(folder / "scores.json")
