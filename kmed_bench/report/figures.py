@@ -59,7 +59,9 @@ def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
     saved: list[Plot] = []
     if not len(sizes) or sizes["test_cer"].isna().all():
         return saved
-    caption = "Test CER of the untouched and the chosen fine-tuned model, with 95 % intervals resampled by speaker."
+    caption = (
+        "Test CER of the untouched and the chosen fine-tuned model; 95 % intervals allow for speakers and sentences."
+    )
     if sizes["n_seeds"].max() > 1:
         caption += " Small dots: each seed."
     saved.append(save_plot(score_plots.plot_test_cer(sizes, frames["runs"]), out, "test-cer", caption))

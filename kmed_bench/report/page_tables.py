@@ -103,7 +103,7 @@ def _size_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
         ),
         View(
             name="comparisons",
-            caption="Paired differences on the same clips, resampled by speaker; p corrected by Holm's method for the "
+            caption="Paired differences on the same clips, by speaker and sentence; p by Holm's method for the "
             "number of comparisons in this table. A negative difference means that the second is better.",
             columns=[
                 Column(key="a_name", label="first"),

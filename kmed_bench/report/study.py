@@ -17,7 +17,6 @@ from kmed_bench.report.sections import ExtraFigure, ExtraSection, save_sections
 from kmed_bench.report.table_view import Column, View, format_value
 
 STUDY_NAME = "study.json"
-_FORMAT = {"format": "kmed-bench study", "version": 2}
 
 
 def study_section(record: StudyRecord, figures: Sequence[ExtraFigure]) -> ExtraSection:

@@ -18,7 +18,7 @@ class ScoringOptions:
     min_group_clips, min_group_speakers : int
         A group under either minimum is marked ``below_minimum``.
     bootstrap_draws, bootstrap_seed : int
-        Number and seed of the resamples behind intervals and p-values.
+        Number and seed of the random sign patterns behind p-values of over 12 speakers.
     """
 
     transcript_side: Policy = DataConfig.transcript_side
