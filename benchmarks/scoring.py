@@ -1,7 +1,7 @@
 """The analytic interval beside two bootstraps of speakers, and the whole of scoring a predictions file.
 
     python benchmarks/scoring.py [--quick] [--json FILE]
-    python benchmarks/scoring.py --predictions N [--one-process]
+    python benchmarks/scoring.py --predictions N [--dense] [--one-process]
 
 Synthetic counts of 10,000 clips and 10,000 draws (--quick: 3 rounds instead of 7). Ours needs no draws; the peers give
 plain percentile intervals:
@@ -9,8 +9,9 @@ plain percentile intervals:
 - scipy: ``scipy.stats.bootstrap`` on the sums of each speaker, vectorised, percentile.
 - loop: one draw at a time, the clips of the drawn speakers joined and summed.
 
-With --predictions only N synthetic predictions are scored, every reference another one; the result is the CPU time of
-all processes, the wall time, and the peak memory of the largest one (Linux's kibibytes), predictions included.
+With --predictions only a file of N synthetic predictions is read and scored, every reference another one; the result is
+the CPU time of all processes, the wall time, and the peak memory of the largest one (Linux's kibibytes), predictions
+included. --dense has numbers, medical terms and spellings in every sentence, half of them written in another way.
 """
 
 import argparse
@@ -20,15 +21,16 @@ import os
 import platform
 import resource
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.stats
 
-from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.predictions import Prediction, read_predictions
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.intervals import Clips, Floats, clips_of, rate_interval
 from kmed_bench.scoring.measures import count_utterances
@@ -38,35 +40,62 @@ N_CLIPS = N_DRAWS = 10_000
 SYLLABLES = list("가나다라마바사아자차카타파하간난단란만반산안장창강 ")
 
 
-def make_predictions(n_clips: int, n_speakers: int) -> list[Prediction]:
-    """Return clips of 21 characters on average, the length of 208's labels, with about 10 % errors."""
+# What is said, with a slot for a number in words, and how it may be written.
+DENSE = (
+    ("혈당이 {} 나왔고 씨티를 찍었어요", "혈당이 {} 나왔고 CT를 찍었어요"),
+    ("타이레놀 {} 밀리그램을 하루 세 번 먹었어요", "타이레놀 {}mg을 하루 3번 먹었어요"),
+    ("머리가 {} 일 동안 아프고 열이 나요", "머리가 {}일 동안 아프고 열이 나요"),
+    ("혈압이 {}에 팔십이고 가슴이 답답해요", "혈압이 {}에 80이고 가슴이 답답해요"),
+)
+
+
+def say(number: int) -> str:
+    """Return a number below 10,000 in words."""
+    said = ""
+    for place, name in ((1000, "천"), (100, "백"), (10, "십"), (1, "")):
+        digit = number // place % 10
+        if digit:
+            said += ("" if digit == 1 and name else "영일이삼사오육칠팔구"[digit]) + name
+    return said
+
+
+def make_pair(generator: np.random.Generator, number: int, *, dense: bool) -> tuple[str, str]:
+    """Return a reference and what is heard before errors are made."""
+    if not dense:
+        reference = "".join(generator.choice(SYLLABLES, size=generator.integers(6, 36)))
+        return reference, reference
+    spoken, written = DENSE[number % len(DENSE)]
+    value = 2 + number // len(DENSE) % 9000
+    told = "".join(generator.choice(SYLLABLES, size=4)).strip()  # so that no two references are the same
+    reference = f"{told} {spoken.format(say(value))}"
+    return reference, f"{told} {written.format(value)}" if number % 3 else reference
+
+
+def make_predictions(n_clips: int, n_speakers: int, *, dense: bool = False) -> Iterator[Prediction]:
+    """Yield clips of 21 characters on average, the length of 208's labels, with about 10 % errors."""
     generator = np.random.default_rng(0)
-    made = []
     for number in range(n_clips):
         speaker = number % n_speakers
-        reference = "".join(generator.choice(SYLLABLES, size=generator.integers(6, 36)))
-        wrong = generator.random(len(reference)) < 0.1
-        hypothesis = "".join("헉" if hit else sign for hit, sign in zip(wrong, reference, strict=True))
+        reference, heard = make_pair(generator, number, dense=dense)
+        wrong = generator.random(len(heard)) < 0.1
+        hypothesis = "".join("헉" if hit else sign for hit, sign in zip(wrong, heard, strict=True))
         fields = {
             "gender": ("Female", "Male")[speaker % 2],
             "age": ("20~29", "30~39", "40~49", "50~59", "60~69", "over70")[speaker % 6],
             "dialect": ("경기/서울", "경상", "충청", "전라", "강원")[speaker % 5],
         }
-        made.append(
-            Prediction(
-                utterance_id=f"u{number:05}",
-                speaker_id=f"s{speaker:05}",
-                sentence_id="",
-                reference=reference + ".",
-                hypothesis=hypothesis,
-                duration_s=4.0,
-                decode_s=0.1,
-                region="",
-                role="patient",
-                **fields,
-            )
+        yield Prediction(
+            utterance_id=f"u{number:05}",
+            speaker_id=f"s{speaker:05}",
+            sentence_id="",
+            reference=reference + ".",
+            hypothesis=hypothesis,
+            duration_s=4.0,
+            decode_s=0.1,
+            region="",
+            role="patient",
+            **fields,
         )
-    return made
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -124,22 +153,25 @@ def measure(n_speakers: int, rounds: int) -> dict[str, list[float]]:
     return taken
 
 
-def measure_scale(n_clips: int, n_speakers: int, *, one_process: bool) -> dict[str, float]:
-    """Return what counting and scoring this many predictions takes."""
-    predictions = make_predictions(n_clips, n_speakers)
+def measure_scale(path: Path, *, one_process: bool) -> dict[str, float]:
+    """Return what reading, counting and scoring the predictions of a file takes."""
     options = ScoringOptions()
     if one_process:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    start, began = time.perf_counter(), cpu_seconds()
+    start, first = time.perf_counter(), cpu_seconds()
+    predictions = read_predictions(path)
+    began = cpu_seconds()
     counts = count_utterances(predictions, options.transcript_side)
     counted, used = time.perf_counter(), cpu_seconds()
     score_counts(counts, options)
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
-        "n_clips": n_clips,
+        "n_clips": len(predictions),
+        "read_cpu_s": began - first,
         "count_cpu_s": used - began,
         "count_wall_s": counted - start,
         "score_cpu_s": cpu_seconds() - used,
+        "cpu_s": cpu_seconds() - first,
         "wall_s": time.perf_counter() - start,
         "peak_bytes": peaks[0] * 1024,
         "peak_helper_bytes": peaks[1] * 1024,
@@ -158,14 +190,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the result is written")
     parser.add_argument("--speakers", type=int, default=800, help="speakers of the 10,000 clips")
     parser.add_argument("--predictions", type=int, help="score this many predictions, and nothing else")
+    parser.add_argument("--dense", action="store_true", help="with --predictions: numbers, terms, spellings")
     parser.add_argument("--one-process", action="store_true", help="with --predictions: without helpers")
     args = parser.parse_args()
     if args.predictions:
-        print(json.dumps(measure_scale(args.predictions, args.speakers, one_process=args.one_process), indent=2))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "predictions.jsonl"
+            with path.open("w", encoding="utf-8") as stream:  # one by one: the file's maker is no part of the memory
+                for made in make_predictions(args.predictions, args.speakers, dense=args.dense):
+                    stream.write(json.dumps(vars(made), ensure_ascii=False) + "\n")
+            print(json.dumps(measure_scale(path, one_process=args.one_process), indent=2))
         return
     taken = measure(args.speakers, 3 if args.quick else 7)
     every_clip_a_speaker_s = seconds(worst_case)
-    predictions = make_predictions(N_CLIPS, args.speakers)
+    predictions = list(make_predictions(N_CLIPS, args.speakers))
     options = ScoringOptions()
     start = time.perf_counter()
     counts = count_utterances(predictions, options.transcript_side)

@@ -136,7 +136,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
                 if line.strip():
-                    yield f"{path}, line {number}", _parse_line(line, f"{path}, line {number}")
+                    place = f"{path}, line {number}"
+                    yield place, _parse_line(line, place)
     except UnicodeDecodeError as error:
         raise KmedError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
 

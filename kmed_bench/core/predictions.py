@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -54,6 +55,13 @@ class Prediction:
         )
 
 
+_FIELDS = dataclasses.fields(Prediction)
+_TYPES = tuple(field.type for field in _FIELDS)
+_TIMES = tuple(field.name for field in _FIELDS if field.type is float)
+_REPEATED = ("speaker_id", "gender", "age", "dialect", "region", "role")
+"""Fields with few values, of which a file of a million lines needs one copy each."""
+
+
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write one JSON object a line, in the order given, atomically."""
     lines = (json.dumps(dataclasses.asdict(p), ensure_ascii=False) + "\n" for p in predictions)
@@ -77,17 +85,25 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
         raise KmedError(f"Predictions {path} do not exist; give the predictions.jsonl that `evaluate` wrote.")
     seen: set[str] = set()
     for place, row in read_json_lines(path):
-        prediction = Prediction(**{field.name: _value(field, row, place) for field in dataclasses.fields(Prediction)})
+        prediction = Prediction(**_values(row, place))
         if prediction.utterance_id in seen:
             raise KmedError(f"{place} repeats utterance {prediction.utterance_id!r}; keep one.")
         seen.add(prediction.utterance_id)
         yield prediction
 
 
+def _values(row: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the fields of a line; nearly all have the exact types, so the rest is looked at one by one."""
+    values = {field.name: row.get(field.name, field.default) for field in _FIELDS}
+    if tuple(map(type, values.values())) != _TYPES or not all(0 <= values[name] <= 1e9 for name in _TIMES):
+        values = {field.name: _value(field, row, place) for field in _FIELDS}
+    return values | {name: sys.intern(values[name]) for name in _REPEATED}
+
+
 def _value(field: dataclasses.Field[Any], row: Mapping[str, Any], place: str) -> Any:
     value = row.get(field.name, field.default)
     if value is dataclasses.MISSING:
-        needed = sorted(f.name for f in dataclasses.fields(Prediction) if f.default is dataclasses.MISSING)
+        needed = sorted(f.name for f in _FIELDS if f.default is dataclasses.MISSING)
         raise KmedError(f"{place} lacks the field {field.name!r}; each line needs: {', '.join(needed)}.")
     if field.type is float:
         fits = type(value) in (int, float) and 0 <= value <= 1e9

@@ -1,6 +1,7 @@
 """Counts of one prediction after another, from its texts alone, in chunks that several processes can share."""
 
 import functools
+import gc
 import hashlib
 import itertools
 import multiprocessing
@@ -25,20 +26,20 @@ from kmed_bench.scoring.edits import (
 )
 from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.scoring.numbers import count_numbers, in_one_form, respace
-from kmed_bench.text.marks import Policy, is_masked, resolve_marks
+from kmed_bench.text.marks import Policy, is_masked, resolve_marks, sentence_id
 from kmed_bench.text.normalise import normalise
 from kmed_bench.text.terms import CATEGORIES, match_terms
 from kmed_bench.text.variants import code_switch, resolve_variants
 
 Exclusion = Literal["", "reference_empty", "reference_masked"]
-Row = tuple[str, str, float]
-"""Reference as labelled, hypothesis, seconds of audio."""
+Row = tuple[str, str, float, str]
+"""Reference as labelled, hypothesis, seconds of audio, id of the sentence (empty: the reference tells)."""
 
 TERM_COLUMNS = {name: (f"terms_found_{name}", f"terms_{name}") for name in CATEGORIES}
 """Category of medical terms to (found, said) columns; summed over the categories they give ``term_recall``."""
 
-_CHUNK = 10_000
-"""Predictions counted at once: few enough that their alignments take some 50 MB."""
+_CHUNK = 4000
+"""Predictions counted at once: few enough that the caches of texts hold both sides of a chunk."""
 _MIN_SHARED = 40_000
 """Fewer predictions than these are counted by this process: starting others would take longer than it saves."""
 _CACHED = 1 << 14
@@ -73,6 +74,9 @@ def _prepare(label: str, policy: Policy) -> _Reference:
     return _Reference("", resolved, spaced, spelled, said, numbered, code_switch(resolved), digest)
 
 
+_identify = functools.lru_cache(maxsize=_CACHED)(sentence_id)
+
+
 def count_rows(rows: Sequence[Row], policy: Policy) -> pd.DataFrame:
     """Return the counts of each row, in the order given; they don't depend on how many processes count.
 
@@ -88,21 +92,26 @@ def _share(chunks: list[Sequence[Row]], policy: Policy) -> Iterator[pd.DataFrame
         yield from (_count_chunk(chunk, policy) for chunk in chunks)
         return
     _count_chunk(chunks[0][:100], policy)  # builds the tables of terms and spellings once, for every process
-    with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("fork")) as pool:
-        yield from pool.map(_count_chunk, chunks, itertools.repeat(policy))
+    gc.freeze()  # the helpers' collections would copy every page of what they share
+    try:
+        with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("fork")) as pool:
+            yield from pool.map(_count_chunk, chunks, itertools.repeat(policy))
+    finally:
+        gc.unfreeze()
 
 
 def _count_chunk(rows: Sequence[Row], policy: Policy) -> pd.DataFrame:
-    references = [_prepare(label, policy) for label, _, _ in rows]
+    references = [_prepare(label, policy) for label, *_ in rows]
     table = pd.DataFrame(
         {
             "excluded": [reference.excluded for reference in references],
             "code_switching": [reference.switching for reference in references],
             "reference": np.array([reference.digest for reference in references], dtype=np.uint64),
+            "sentence_id": [name or _identify(label) for label, _, _, name in rows],
         }
     )
     silent = (table["excluded"] == "reference_empty").to_numpy()
-    invented = np.array([bool(normalise(hypothesis)) for _, hypothesis, _ in itertools.compress(rows, silent)], bool)
+    invented = np.array([bool(normalise(hypothesis)) for _, hypothesis, *_ in itertools.compress(rows, silent)], bool)
     scored = (table["excluded"] == "").to_numpy()
     counts = _count([*itertools.compress(references, scored)], [*itertools.compress(rows, scored)])
     counts = {name: _spread(column, scored) for name, column in counts.items()}
@@ -120,19 +129,22 @@ def _spread(column: npt.NDArray[Any], at: npt.NDArray[np.bool_]) -> Counts:
 
 def _count(references: list[_Reference], rows: list[Row]) -> dict[str, Counts]:
     """Return every count of scorable rows."""
-    heard = [hypothesis for _, hypothesis, _ in rows]
+    heard = [hypothesis for _, hypothesis, *_ in rows]
     spaced = [r.spaced for r in references], [normalise(text, keep_spaces=True) for text in heard]
-    plain = [text.replace(" ", "") for text in spaced[0]], [text.replace(" ", "") for text in spaced[1]]
+    flat = [[text.replace(" ", "") for text in side] for side in spaced]
+    plain = [[unicodedata.normalize("NFC", text) for text in side] for side in flat]  # what a space parted may compose
     raw = [r.resolved for r in references], [_compose(text) for text in heard]
     jamo = [_decompose(text) for text in plain[0]], [_decompose(text) for text in plain[1]]
-    aligned = align_characters(*plain)
-    characters = count_edits(aligned, [*map(len, plain[0])])
+    aligned = align_characters(*flat)
+    characters = count_edits(aligned if plain == flat else align_characters(*plain), [*map(len, plain[0])])
     respaced = [impose_spacing(*row) for row in zip(*spaced, aligned, strict=True)]
     placed = respace(*spaced, aligned)
     numbered = [r.numbered for r in references], _in_one_form(references, placed)
     resolved = _resolve(references, heard, numbered[1])
-    spoken, found, ambiguous = count_numbers([r.spelled for r in references], [r.said for r in references], spaced[1])
-    signs = [find_signs(*row) for row in zip(*spaced, [duration_s for *_, duration_s in rows], strict=True)]
+    said = [r.said for r in references]
+    heard_as_said = placed if said == spaced[0] else respace(said, spaced[1])
+    spoken, found, ambiguous = count_numbers([r.spelled for r in references], said, heard_as_said)
+    signs = [find_signs(*row) for row in zip(*spaced, [duration_s for _, _, duration_s, _ in rows], strict=True)]
     fluent = np.array(["loop" not in shown for shown in signs], dtype=np.int64)
     words = np.array([len(text.split()) for text in spaced[0]], dtype=np.int64)
     return {
@@ -158,7 +170,7 @@ def _count(references: list[_Reference], rows: list[Row]) -> dict[str, Counts]:
         "numbers": spoken,
         "numbers_found": found,
         "numbers_ambiguous": ambiguous,
-        **_count_terms(raw[0], heard),
+        **_count_terms(*spaced),
         "clips": np.ones(len(rows), dtype=np.int64),
         "empty": np.array([not text for text in plain[1]], dtype=np.int64),
         "hallucinated": np.array([bool(shown) for shown in signs], dtype=np.int64),

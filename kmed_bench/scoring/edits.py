@@ -150,14 +150,18 @@ def impose_spacing(reference: str, hypothesis: str, chunks: list[jiwer.Alignment
     chunks : list, optional
         Their alignment without spaces; computed if left out.
     """
+    if reference == hypothesis:
+        return hypothesis
     letters = hypothesis.replace(" ", "")
     words = reference.split()
     flat = "".join(words)
-    positions = np.zeros(len(flat), dtype=np.int64)  # of each reference character in the hypothesis
+    positions: list[int] = []  # of each reference character in the hypothesis
     for chunk in chunks if chunks is not None else align_characters([flat], [letters])[0]:
-        step = 0 if chunk.type == "delete" else 1
-        span = np.arange(chunk.ref_end_idx - chunk.ref_start_idx)
-        positions[chunk.ref_start_idx : chunk.ref_end_idx] = chunk.hyp_start_idx + step * span
-    starts = np.cumsum([0, *(len(word) for word in words)])[1:-1]
-    cuts = [0, *positions[starts].tolist(), len(letters)]
+        n_characters = chunk.ref_end_idx - chunk.ref_start_idx
+        if chunk.type == "delete":
+            positions += [chunk.hyp_start_idx] * n_characters
+        else:
+            positions += range(chunk.hyp_start_idx, chunk.hyp_start_idx + n_characters)
+    starts = itertools.accumulate(map(len, words[:-1]))
+    cuts = [0, *(positions[start] for start in starts), len(letters)]
     return " ".join(letters[a:b] for a, b in itertools.pairwise(cuts) if b > a)

@@ -17,6 +17,7 @@ data, Surv. Methodol. 24 (1998) 193-201, for the effective number.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,14 +132,26 @@ def clips_of(
     tops, bottoms = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)
     used = bottoms > 0
     # Sorted, so the order of the clips changes neither the sums by speaker nor the p-values drawn from them.
-    speaker = pd.factorize(np.asarray(speakers, dtype=object)[used], sort=True)[0].astype(np.int64)
+    ids = np.asarray(speakers)
+    ids = ids if ids.dtype == np.int64 else np.asarray(speakers, dtype=object)
+    speaker = _rank(ids[used])
     alone = np.arange(used.sum(), dtype=np.int64)
     if sentences is None:
         sentence = alone
     else:
         known = np.asarray(sentences, dtype=np.int64)[used]
-        sentence = pd.factorize(np.where(known < 0, -1 - alone, known), sort=True)[0].astype(np.int64)
+        sentence = _rank(np.where(known < 0, -1 - alone, known))
     return Clips(top=tops[used], bottom=bottoms[used], speaker=speaker, sentence=sentence)
+
+
+def _rank(ids: npt.NDArray[Any]) -> Codes:
+    """Return codes from 0 on in the order of the ids; small whole numbers need no sorting."""
+    if ids.dtype == np.int64 and len(ids) and ids.min() >= 0 and ids.max() < 8 * len(ids):
+        present = np.zeros(ids.max() + 1, dtype=np.int64)
+        present[ids] = 1
+        ranks: Codes = np.cumsum(present) - 1
+        return ranks[ids]
+    return pd.factorize(ids, sort=True)[0].astype(np.int64)
 
 
 def rate_interval(clips: Clips) -> Interval:

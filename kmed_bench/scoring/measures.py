@@ -6,9 +6,10 @@ The counts contain no text, so a benchmark package publishes the same table.
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.counting import TERM_COLUMNS, Exclusion, count_rows
-from kmed_bench.text.marks import MARKS_VERSION, Policy, sentence_id
+from kmed_bench.text.marks import MARKS_VERSION, Policy
 from kmed_bench.text.normalise import NORMALISER_VERSION
 from kmed_bench.text.numbers import NUMBERS_VERSION
 from kmed_bench.text.terms import TERMS_VERSION
@@ -118,6 +119,8 @@ ID_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS)
 SENTENCE = "sentence"
 """Column that numbers the sentences; -1: unknown. Equal numbers are readings of one sentence."""
 TIME_COLUMNS = ("duration_s", "decode_s")
+_TEXT_FIELDS = (*ID_COLUMNS, "reference", "hypothesis")
+_TEXTS, _TIMES = operator.attrgetter(*_TEXT_FIELDS), operator.attrgetter(*TIME_COLUMNS)
 _PAIRS = (*((measure.top, measure.bottom) for measure in _ALL), *TERM_COLUMNS.values())
 COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in _PAIRS for column in pair))
 """Every column of counts."""
@@ -157,8 +160,8 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     """
     _check_fields(predictions)
     table = pd.DataFrame({name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)})
-    table[SENTENCE] = number_sentences(predictions)
-    counts = count_rows([(p.reference, p.hypothesis, p.duration_s) for p in predictions], policy)
+    counts = count_rows([(p.reference, p.hypothesis, p.duration_s, p.sentence_id) for p in predictions], policy)
+    table[SENTENCE] = _number_sentences(table["utterance_id"], counts.pop("sentence_id"))
     counts["worst_percent_errors"] = _errors_of_worst(table["utterance_id"], counts)
     return pd.concat([table, counts[["excluded", "code_switching", "reference", *COUNT_COLUMNS]]], axis=1)
 
@@ -172,15 +175,11 @@ def _errors_of_worst(utterance_ids: pd.Series, counts: pd.DataFrame) -> pd.Serie
     return counts["cer_errors"] * worst
 
 
-def number_sentences(predictions: Sequence[Prediction]) -> npt.NDArray[np.int64]:
-    """Return (n_predictions,) numbers of the sentences read, in the order of the utterances' ids.
-
-    Predictions of other systems need not name their sentence; their references tell.
-    """
-    order = sorted(range(len(predictions)), key=lambda row: predictions[row].utterance_id)
-    names = [predictions[row].sentence_id or sentence_id(predictions[row].reference) for row in order]
+def _number_sentences(utterance_ids: pd.Series, sentence_ids: pd.Series) -> npt.NDArray[np.int64]:
+    """Return (n_predictions,) numbers of the sentences read, in the order of the utterances' ids."""
+    order = np.argsort(utterance_ids.to_numpy(dtype=object), kind="stable")
     numbers = np.empty(len(order), dtype=np.int64)
-    numbers[order] = pd.factorize(np.asarray(names, dtype=object))[0]
+    numbers[order] = pd.factorize(sentence_ids.to_numpy(dtype=object)[order])[0]
     return numbers
 
 
@@ -189,17 +188,24 @@ def _check_fields(predictions: Sequence[Prediction]) -> None:
     seen: set[str] = set()
     for prediction in predictions:
         name = prediction.utterance_id
-        for field in (*ID_COLUMNS, "reference", "hypothesis"):
+        if name not in seen and {*map(type, _TEXTS(prediction))} == {str} and _are_seconds(_TIMES(prediction)):
+            seen.add(name)
+            continue
+        for field in _TEXT_FIELDS:
             value = getattr(prediction, field)
             if not isinstance(value, str):
                 raise KmedError(f"Prediction {name!r} has {field} {value!r}; it must be text, empty where unknown.")
         for field in TIME_COLUMNS:
             value = getattr(prediction, field)
-            if not (isinstance(value, Real) and math.isfinite(value) and float(value) >= 0):
+            if not _are_seconds((value,)):
                 raise KmedError(f"Prediction {name!r} has {field} {value!r}; give seconds, 0 where they are unknown.")
         if name in seen:
             raise KmedError(f"Two predictions are of utterance {name!r}; keep one prediction of each.")
         seen.add(name)
+
+
+def _are_seconds(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, (float, int, Real)) and 0 <= float(value) < math.inf for value in values)
 
 
 def rates(table: pd.DataFrame) -> dict[str, float | None]:

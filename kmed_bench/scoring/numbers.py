@@ -61,13 +61,11 @@ def _breaks(text: str) -> set[int]:
 
 
 @functools.lru_cache(maxsize=1 << 14)  # many speakers read the same sentence
-def _find_in_reference(reference: str) -> tuple[Quantity, ...]:
-    return tuple(find_quantities(reference))
+def _find(text: str) -> tuple[Quantity, ...]:
+    return tuple(find_quantities(text))
 
 
-def count_numbers(
-    spelled: Sequence[str], said: Sequence[str], hypotheses: Sequence[str]
-) -> tuple[Counts, Counts, Counts]:
+def count_numbers(spelled: Sequence[str], said: Sequence[str], heard: Sequence[str]) -> tuple[Counts, Counts, Counts]:
     """Return each reference's numbers, how many of them the hypothesis has, and how many are ambiguous.
 
     Value, unit and order count. Numbers are those of the spelling side of the dual notation, whichever side is the
@@ -78,16 +76,16 @@ def count_numbers(
     ----------
     spelled, said : sequence of str
         Both sides of the references' dual notation, normalised with single spaces.
-    hypotheses : sequence of str
-        Normalised likewise.
+    heard : sequence of str
+        Hypotheses normalised likewise, with the spaces that ``respace`` gives them after ``said``.
     """
     counts = np.zeros((3, len(spelled)), dtype=np.int64)
-    heard = _spell_as_label(spelled, said, respace(said, hypotheses))
+    heard = _spell_as_label(spelled, said, heard)
     for place, (reference, hypothesis) in enumerate(zip(spelled, heard, strict=True)):
-        quantities = _find_in_reference(reference)
+        quantities = _find(reference)
         if quantities:
             same = hypothesis == reference
-            shared = len(quantities) if same else count_shared(quantities, find_quantities(hypothesis))
+            shared = len(quantities) if same else count_shared(quantities, _find(hypothesis))
             counts[:, place] = len(quantities), shared, sum(q.is_ambiguous for q in quantities)
     return counts[0], counts[1], counts[2]
 

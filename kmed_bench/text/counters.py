@@ -109,6 +109,8 @@ def unit_at(text: str, end: int) -> re.Match[str] | None:
 def counter_at(text: str, end: int, pattern: re.Pattern[str]) -> re.Match[str] | None:
     """Return the counter after a number, one space allowed, if it ends a word or takes a particle."""
     start = end + (text[end : end + 1] == " ")
+    if not pattern.match(text, start):
+        return None
     for stop in range(min(len(text), start + 4), start, -1):
         match = pattern.fullmatch(text, start, stop)
         if match and (COUNTER_TAIL.match(text, stop) or _NEXT.match(text, start)) and not _WORD.match(text, start):

@@ -21,6 +21,10 @@ import unicodedata
 
 NORMALISER_VERSION = "2"
 
+# Most texts, which need only a part of the rules: Hangul and small letters, with digits or with plain punctuation.
+_LETTERS = re.compile(r"[가-힣a-z0-9 ]*")
+_SENTENCES = re.compile(r"[가-힣a-z .,?!]*")
+_PUNCTUATION = str.maketrans("", "", ".,?!")
 _COMPATIBILITY = re.compile(r"[\u3300-\u33FF\uFF01-\uFF5E]")  # squared units, full-width ASCII
 _DEGREE = re.compile(r"°\s*c(?![a-z])", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
@@ -80,6 +84,11 @@ def normalise(text: str, *, keep_spaces: bool = False) -> str:
     >>> normalise("체온은 36.5°C, 혈압은 120/80이에요.")
     '체온은36.5℃혈압은120/80이에요'
     """
+    joint = " " if keep_spaces else ""
+    if _LETTERS.fullmatch(text):
+        return joint.join(text.split())
+    if _SENTENCES.fullmatch(text):
+        return joint.join(text.translate(_PUNCTUATION).split())
     text = unicodedata.normalize("NFC", text)
     text = _COMPATIBILITY.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     text = _DEGREE.sub("℃", text).lower()
@@ -88,7 +97,7 @@ def normalise(text: str, *, keep_spaces: bool = False) -> str:
         text = _THOUSANDS.sub(lambda match: match[1] + match[2].replace(",", ""), text)
         text = _BETWEEN.sub(_sign_between, _MINUS.sub("−", text))
     text = _OUTSIDE_NUMBER.sub("", text).translate(_REMOVAL)
-    text = (" " if keep_spaces else "").join(text.split())
+    text = joint.join(text.split())
     if has_digits:
         text = _PHONE.sub(lambda match: match[0].translate(_JOINED), text)
     # Characters that were apart may now compose.

@@ -22,10 +22,15 @@ _ABOUT = re.compile(r" (?:정도|사이)")
 _LIST = re.compile(r"(\d{1,2})(?:, ?| ?· ?)(\d{1,2})(?![\d,.])")
 _DATE_END = re.compile(r"(?:에|부터|까지)(?![가-힣])")
 _SLASH = re.compile(r"(\d{1,3}) ?/ ?(\d{1,3})(?![\d/])")
+# Before a word that can't go on with the number: none of the longer forms.
+_PLAIN = re.compile(r"\d+(?!\d)(?=\Z| ?[가-힣])(?! ?[에십백천만억점쩜분])")
 
 
 def read_digits(text: str, at: int) -> Reading:
     """Return the number whose first digit stands here."""
+    plain = _PLAIN.match(text, at)
+    if plain:
+        return with_unit(text, plain.end(), plain[0])
     phone = _PHONE.match(text, at)
     if phone:
         return quantity_reading(phone.end(), "".join(group for group in phone.groups() if group))

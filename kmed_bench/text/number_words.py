@@ -7,7 +7,14 @@ from kmed_bench.text.contexts import LASTING, MEASURED_NEXT, ROUGHLY, before, is
 from kmed_bench.text.counters import COPULA, NATIVE_COUNTER, SINO_COUNTER, TAIL, begins_copula, counter_at, unit_at
 from kmed_bench.text.decimals import counted, read_decimal, read_fraction, with_unit
 from kmed_bench.text.native_words import read_mixed, read_native
-from kmed_bench.text.numerals import SINO_DIGITS, digit_run, is_native_range, range_reading, sino_readings
+from kmed_bench.text.numerals import (
+    SINO_DIGITS,
+    SINO_SIGNS,
+    digit_run,
+    is_native_range,
+    range_reading,
+    sino_readings,
+)
 from kmed_bench.text.quantities import Reading, quantity_reading
 from kmed_bench.text.set_phrases import read_set_phrase
 from kmed_bench.text.sino_words import VALUE_END, read_sino
@@ -17,6 +24,11 @@ FIRST = (
     _DIGITS + "십백천만억한두세네석넉하둘셋넷다여일아열스서마쉰예너대유시제반비케씨티삐쓰에"
 )  # how number words begin
 
+# Words that begin like a number without a Sino-Korean sign, and are none by their next syllable.
+_ORDINARY = re.compile(
+    "다(?!섯)|여(?![섯덟덜든])|아(?![홉흔])|스(?![물무])|서(?![른너])|마(?!흔)|예(?![순닐])|너(?!댓)|대(?!여섯)|하(?!나)|"
+    "유(?!월)|시(?!월)|반(?!의)|에(?![이스])|케(?!이)|쓰(?!리)"
+)
 _SOME = re.compile(r"몇 ?$")
 _PHONE_GAP = re.compile(r" ?(?:다시|국?에|-)? ?")
 _RUN_WORDS = re.compile(r"(?:사이|구이|오이|이사|일일|오일|이일|구사|이이)[이일사오]|사이사이|삼칠일")
@@ -27,9 +39,11 @@ _FROM = re.compile(rf"([{_DIGITS}])에서 ?")
 
 def read_words(text: str, at: int) -> Reading | None:
     """Return the number in words that starts a word here, or None; an ambiguous one stays as it is written."""
-    if text[at] not in FIRST or _SOME.search(text, max(0, at - 2), at):
+    if text[at] not in FIRST or ("몇" in text[max(0, at - 2) : at] and _SOME.search(text, max(0, at - 2), at)):
         return None
-    for read in _READERS:
+    if _ORDINARY.match(text, at):
+        return None
+    for read in _READERS if text[at] in SINO_SIGNS else _NATIVE_READERS:
         reading = read(text, at)
         if reading is not None:
             return reading
@@ -99,3 +113,5 @@ _READERS: tuple[Callable[[str, int], Reading | None], ...] = (
     read_sino,
     read_native,
 )
+_NATIVE_READERS = (read_set_phrase, _read_range, read_native)
+"""Those of words that begin with no Sino-Korean numeral."""

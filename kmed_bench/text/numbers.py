@@ -15,6 +15,7 @@ the numbers themselves, ``number_words`` and ``number_digits`` choose between re
 """
 
 import dataclasses
+import functools
 import re
 import unicodedata
 
@@ -31,7 +32,8 @@ _OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|�
 _LATIN_CODE = re.compile(
     r"[A-Za-z][A-Za-z-]*\d[\dA-Za-z.]*(?:[-−]\d+)?|(?:CA|ca) \d+(?:[-−]\d+)?"
 )  # B12, CA19-9, COVID-19: names, not numbers
-_START = re.compile(rf"[\dA-Za-z{FIRST}−–-]")
+# Within a word only a digit starts a number, or what follows the last sign of an opener.
+_START = re.compile(rf"(?:(?<![^\W_])|(?<=[전후벽침녁루에일나가하상씨스])|(?=\d))[\dA-Za-z{FIRST}−–-]")
 _MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−) ?(?=\d)|(?:마이너스|영하) ?")
 _SENTENCE_END = re.compile(r"(?<=[요다까죠야][.?!] )")  # after endings that are never a number's last word
 _BETWEEN = re.compile(r"(?<=\d)[~∼〜～](?=\d)")
@@ -101,14 +103,15 @@ def find_numbers(text: str) -> list[str]:
     return [quantity.number for quantity in find_quantities(text) if not quantity.is_ambiguous]
 
 
-def _settle(text: str) -> tuple[str, list[str | Reading]]:
+@functools.lru_cache(maxsize=1 << 14)  # a text is brought to one form and asked for its quantities
+def _settle(text: str) -> tuple[str, tuple[str | Reading, ...]]:
     """Return the one form of a text and its pieces; no reading looks past a sentence's end."""
     forms, pieces = [], []
     for sentence in _SENTENCE_END.split(unicodedata.normalize("NFC", text)):
         form, found = _settle_sentence(sentence)
         forms.append(form)
         pieces += found
-    return "".join(forms), pieces
+    return "".join(forms), tuple(pieces)
 
 
 def _settle_sentence(text: str) -> tuple[str, list[str | Reading]]:
@@ -129,9 +132,13 @@ def _scan(text: str) -> list[str | Reading]:
     pieces: list[str | Reading] = []
     at, done = 0, 0  # what stands before done is in pieces
     last_end = -1
-    while start := _START.search(text, at):
-        at = start.start()
-        code = _LATIN_CODE.match(text, at)
+    while at < len(text):
+        if at != last_end:  # after a counter a number may follow without a space: 오월오일
+            start = _START.search(text, at)
+            if start is None:
+                break
+            at = start.start()
+        code = _LATIN_CODE.match(text, at) if text[at].isascii() else None
         if code and not text[at - 1 : at].isalnum():
             at = code.end()
             continue

@@ -3,13 +3,19 @@
 Nothing here knows counters or context; ``numbers`` decides which of these readings a sentence means.
 """
 
-import dataclasses
+import functools
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 SINO_DIGITS = {"영": 0, "공": 0, "일": 1, "이": 2, "삼": 3, "사": 4, "오": 5, "육": 6, "칠": 7, "팔": 8, "구": 9}
 _SMALL = {"십": 10, "백": 100, "천": 1000}
 _BIG = {"만": 10**4, "억": 10**8}
+SINO_SIGNS = frozenset(SINO_DIGITS | _SMALL | _BIG)
+"""Signs of a Sino-Korean number."""
+_STRETCH = re.compile(rf"[{''.join(SINO_SIGNS)}\d., ]*")
+_ARABIC = re.compile(r"\d{1,4}(?![\d.,])(?=[십백천만억])")
+_DIGIT_RUN = re.compile(rf"[{''.join(SINO_DIGITS)}]{{2,}}")
 
 _ONES = {"한": 1, "두": 2, "세": 3, "네": 4, "하나": 1, "둘": 2, "셋": 3, "넷": 4}
 _ONES |= {"다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "여덜": 8, "아홉": 9}
@@ -49,8 +55,7 @@ _SINO_NEIGHBOURS = re.compile(
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Numeral:
+class Numeral(NamedTuple):
     """One reading of the text from a position on as a number.
 
     Attributes
@@ -94,8 +99,19 @@ def sino_readings(text: str, start: int) -> list[Numeral]:
 
     Arabic digits may stand for a digit word (3만 5천, 2백). Places must descend, so 오십 육십 gives 50 alone.
     """
-    found = list(_walk_places(text, start))
-    return found[::-1]
+    first = text[start : start + 1]
+    if first not in SINO_SIGNS and not first.isdecimal():
+        return []
+    stretch = _STRETCH.match(text, start)
+    assert stretch is not None  # it may be empty
+    found = _read_stretch(stretch[0])
+    return [Numeral(start + numeral.end, *numeral[1:]) for numeral in found]
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _read_stretch(text: str) -> tuple[Numeral, ...]:
+    """Return the readings from the beginning of a text that holds nothing after the number, the longest first."""
+    return tuple(_walk_places(text, 0))[::-1]
 
 
 def _walk_places(text: str, start: int) -> Iterator[Numeral]:
@@ -108,7 +124,7 @@ def _walk_places(text: str, start: int) -> Iterator[Numeral]:
         if sign in SINO_DIGITS and digit is None and sign not in "영공":
             digit = SINO_DIGITS[sign]
         elif sign.isdecimal() and digit is None:
-            match = re.compile(r"\d{1,4}(?![\d.,])(?=[십백천만억])").match(text, at)
+            match = _ARABIC.match(text, at)
             if match is None:
                 return
             digit, sign = int(match[0]), match[0]
@@ -134,7 +150,7 @@ def _walk_places(text: str, start: int) -> Iterator[Numeral]:
 
 def digit_run(text: str, start: int) -> Numeral | None:
     """Return digits read one by one (공일공, 삼육오), at least two of them, or None."""
-    match = re.compile(rf"[{''.join(SINO_DIGITS)}]{{2,}}").match(text, start)
+    match = _DIGIT_RUN.match(text, start)
     if match is None:
         return None
     value = "".join(str(SINO_DIGITS[sign]) for sign in match[0])

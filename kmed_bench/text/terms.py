@@ -190,7 +190,10 @@ def _match_at(text: str, at: int, last_end: int) -> tuple[Term, int] | None:
     """Return the longest term that stands at a place, and where it ends."""
     starts_word = at == 0 or not text[at - 1].isalnum()
     follows = last_end >= 0 and text[last_end:at] in ("", "이", "가", "은", "는", "을", "를", "도", "이랑", "랑")
-    for entry, end, gapped in sorted(_candidates(text, at), key=lambda found: _rank(found[0], found[1] - at)):
+    found = [*_candidates(text, at, predicates=starts_word or follows)]
+    if len(found) > 1:
+        found.sort(key=lambda candidate: _rank(candidate[0], candidate[1] - at))
+    for entry, end, gapped in found:
         if _stands(text, at, end, entry, gapped=gapped, starts_word=starts_word, follows=follows):
             return entry.term, end
     return None
@@ -202,12 +205,17 @@ def _rank(entry: _Entry, length: int) -> tuple[int, bool, bool]:
     return (-(len(entry.letters) + ordinary) if entry.kinds else -length, not ordinary, bool(entry.kinds))
 
 
-def _candidates(text: str, at: int) -> Iterator[tuple[_Entry, int, bool]]:
-    """Yield every entry whose letters stand at a place, where it ends, and whether a space stands within."""
+def _candidates(text: str, at: int, *, predicates: bool = True) -> Iterator[tuple[_Entry, int, bool]]:
+    """Yield every entry whose letters stand at a place, where it ends, and whether a space stands within.
+
+    Without ``predicates``, which stand nowhere within a word, only those of nouns.
+    """
     node = _trie().following.get(text[at : at + 1])
     end, gapped = at + 1, False
     while node is not None:
         for entry in node.entries:
+            if not predicates and (entry.kinds or entry.phrase):
+                continue
             reached = _word_end(text, end, entry)
             if reached is not None:
                 yield entry, reached, gapped
@@ -317,16 +325,16 @@ def match_terms(reference: str, hypothesis: str) -> list[tuple[Term, int, int]]:
     wanted = _count_terms(reference)
     if not wanted:
         return []
-    said = Counter(find_terms(hypothesis))
+    said = _count_terms(hypothesis)
     letters = normalise(hypothesis)
     matched = []
     for term, n_wanted in wanted.items():
         spelled = sum(_count(letters, surface, kinds) for surface, kinds in _surfaces(term).items())
-        matched.append((term, n_wanted, min(n_wanted, max(said[term], spelled))))
+        matched.append((term, n_wanted, min(n_wanted, max(said.get(term, 0), spelled))))
     return matched
 
 
-@functools.lru_cache(maxsize=1 << 14)  # many speakers read the same sentence
+@functools.lru_cache(maxsize=1 << 14)  # many speakers read the same sentence, and most words are heard right
 def _count_terms(text: str) -> Mapping[Term, int]:
     return Counter(find_terms(text))
 
