@@ -72,7 +72,7 @@ def train_from(
         return None
     with _only_process_in(trainer.folder(seed)), log_file(out):
         if resume:
-            trainer.done(seed)
+            trainer.done(seed, trainer.fingerprint(seed))
         else:
             trainer.check_fresh(seed)
         uri = open_store(config.tracking)
