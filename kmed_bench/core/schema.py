@@ -52,6 +52,7 @@ WarningKind = Literal[
     "archive_piece_missing",
     "archive_unreadable",
     "clipped_audio",
+    "folder_unreadable",
     "duplicate_audio",
     "format_differs",
     "length_differs",
