@@ -4,7 +4,6 @@ Each chunk's outcome depends only on its files, so chunks run in any process and
 """
 
 import dataclasses
-import io
 import operator
 import os
 from collections.abc import Callable
@@ -12,15 +11,22 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import soundfile
 
 from kmed_bench.corpus.archives.reader import MAX_AUDIO_BYTES, Container
 from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource
-from kmed_bench.corpus.archives.wav import HEADER_BYTES, HEADER_LIMIT, HeaderTooShort, WavError, read_header
+from kmed_bench.corpus.archives.wav import (
+    HEADER_BYTES,
+    HEADER_LIMIT,
+    HeaderTooShort,
+    WavError,
+    WavHeader,
+    read_header,
+    read_samples,
+)
 from kmed_bench.corpus.archives.zips import Member, check_member, read_member
 from kmed_bench.corpus.ingest.aihub import Label, parse_label
 
-READING_VERSION = "1"
+READING_VERSION = "2"
 """Changes whenever reading a file may give something else: results kept by other versions are not used."""
 MAX_LABEL_BYTES = 1 << 20
 _SPARSE_BYTES = 1 << 16
@@ -143,10 +149,7 @@ def _read_audio(reader: _Reader, _stem: str, refused: str | None, member: Member
     if fault is None:
         try:
             reader.check(member)
-            try:
-                header = read_header(reader.read(member, HEADER_BYTES), member.size)
-            except HeaderTooShort:
-                header = read_header(reader.read(member, HEADER_LIMIT), member.size)
+            header = _read_header(reader, member)
             level = _decode(reader.read(member, None)) if reader.decode else (_NAN, _NAN)
             return (*header, *level, "")
         except (OSError, ArchiveError, WavError) as error:
@@ -154,13 +157,21 @@ def _read_audio(reader: _Reader, _stem: str, refused: str | None, member: Member
     return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, fault)
 
 
+def _read_header(reader: _Reader, member: Member) -> WavHeader:
+    for limit in (HEADER_BYTES, HEADER_LIMIT):
+        try:
+            return read_header(reader.read(member, limit), member.size)
+        except HeaderTooShort:
+            continue
+    return read_header(reader.read(member, None), member.size)
+
+
 def _decode(data: bytes) -> tuple[float, float]:
-    """Return the largest absolute sample and the share of samples at full scale."""
-    try:
-        samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise WavError(f"it can't be decoded ({error.error_string})") from None
+    """Return the largest absolute sample of the channels' mean, which models hear, and the share at full scale."""
+    samples, _ = read_samples(data)
     if samples.size == 0:
         return 0.0, 0.0
-    level = np.abs(samples)
-    return float(level.max()), float(np.mean(level >= 1 - 2**-14))
+    loudest = float(np.abs(samples.mean(axis=1)).max())
+    if not np.isfinite(loudest):
+        raise WavError("it has samples that are no finite numbers (NaN or infinite)")
+    return loudest, float(np.mean(np.abs(samples) >= 1 - 2**-14))
