@@ -30,6 +30,9 @@ MANIFEST_COLUMNS = (
     "release",
 )
 
+AUDIO_DIGEST = "audio_digest"
+"""Column of a manifest, absent from older ones: equal for one recording under two ids, different otherwise."""
+
 RejectReason = Literal[
     "audio_missing",
     "audio_unreadable",
@@ -48,6 +51,7 @@ RejectReason = Literal[
 WarningKind = Literal[
     "audio_without_label",
     "rate_differs",
+    "same_recording",
     "silent_audio",
     "archive_piece_missing",
     "archive_unreadable",
