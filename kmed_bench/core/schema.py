@@ -65,6 +65,13 @@ WarningKind = Literal[
 
 PARTS = ("train", "valid", "test")
 
+CELLS = ("seen_seen", "seen_unseen", "unseen_seen", "unseen_unseen")
+"""Whether training heard an utterance's speaker, then its sentence."""
+UNSEEN = "unseen_unseen"
+"""The cell of a disjoint test part."""
+SELECTION = "selection"
+"""In place of a cell: the valid part alone has the speaker or the sentence, so it helped to choose the epoch."""
+
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")
 """Fields by which scores are grouped: those of the manifest, and how the reference writes foreign words."""

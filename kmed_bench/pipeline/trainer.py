@@ -13,6 +13,7 @@ from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.corpus.demo.sentences import is_synthetic
+from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.pipeline.final_test import score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
 from kmed_bench.pipeline.training_record import (
@@ -23,6 +24,7 @@ from kmed_bench.pipeline.training_record import (
 )
 from kmed_bench.tracking.registry.models import log_model
 from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.tracking.seal import Seal
 from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.epochs import (
     FeaturizedSplit,
@@ -50,12 +52,13 @@ class Untouched:
     ----------
     valid : dict
         Metrics of the valid part under their names in the tracking store.
-    test : list of Prediction
-        The decoded test part.
+    test, left_out : list of Prediction
+        The decoded test part, and the sample of what the split left out: empty unless ``eval.leak_clips`` is set.
     """
 
     valid: dict[str, float]
     test: list[Prediction]
+    left_out: list[Prediction]
 
 
 class Trainer:
@@ -67,6 +70,11 @@ class Trainer:
         Folder of this size; each seed gets ``seed<N>/`` in it.
     parallel : Parallel, optional
         The processes that train together, each with its own Trainer; None: this process.
+
+    Attributes
+    ----------
+    seal : Seal or None
+        Records when the test part is opened; None in the processes that write nothing.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Trainer:
     ) -> None:
         self.config, self.weights, self.speech, self.out = config, weights, speech, out
         self.parallel = parallel or Parallel()
+        self.seal: Seal | None = None
         self.device = pick_device()
         self.precision = resolve_precision(config.train.precision, self.device)
 
@@ -187,14 +196,20 @@ class Trainer:
     def untouched(self) -> Untouched:
         """The model before training, the same for all seeds; the processes share the work."""
         log.info("%s: scoring the untouched model", self.weights.size)
+        self._record_opening(f"{self.weights.size}, untouched", identity=self.weights.sha256, untouched=True)
         model, store = load_weights(self.weights.path, str(self.device)), self.speech.stores["valid"]
-        valid, test = (
-            decode_part(model, self.speech, part, self.config.eval, self.parallel) for part in ("valid", "test")
-        )
+        wanted = [part for part in ("valid", "test", LEFT_OUT) if part in self.speech.stores]
+        decoded = {part: decode_part(model, self.speech, part, self.config.eval, self.parallel) for part in wanted}
+        valid = decoded["valid"]
         rates = part_rates(valid, self.config.data.transcript_side)
         examples, _ = training_examples(self.speech, "valid", self.config)
         loss = mean_loss(model, examples, store, self.config.train, self.precision, parallel=self.parallel)
-        return Untouched({"valid/loss": loss, "valid/cer": rates["cer"], "valid/wer": rates["wer"]}, test)
+        metrics = {"valid/loss": loss, "valid/cer": rates["cer"], "valid/wer": rates["wer"]}
+        return Untouched(metrics, decoded["test"], decoded.get(LEFT_OUT, []))
+
+    def _record_opening(self, model: str, *, identity: str, untouched: bool = False) -> None:
+        if self.seal is not None:
+            self.seal.record_opening(model, identity=identity, untouched=untouched)
 
     def _train_epochs(
         self, model: Whisper, seed: int, run: TrackedRun | None, states: StateKeeper
@@ -247,8 +262,11 @@ class Trainer:
 
     def _finish(self, run: TrackedRun, seed: int, best: ScoredEpoch) -> TrainOutcome:
         """Score the test part once, with the selected checkpoint, and register that."""
-        checkpoint = self.folder(seed) / "best.pt"
-        scored = score_test(run, checkpoint, self.config, self.speech, self.untouched.test, self.device)
+        checkpoint, untouched = self.folder(seed) / "best.pt", self.untouched
+        self._record_opening(f"{self.weights.size}, seed {seed}", identity=self.fingerprint(seed))
+        scored = score_test(
+            run, checkpoint, self.config, self.speech, (untouched.test, untouched.left_out), self.device
+        )
         metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer, **scored.metrics}
         run.log_metrics(metrics)
         if self.config.tracking.register:
