@@ -34,9 +34,9 @@ def write_error_analysis(
     """Write the error analysis of one system and return the path of its ``index.html``.
 
     The page shows the beginning of each table. Beside it are the whole tables: ``clips.csv``, ``edits.csv``,
-    ``confusions_syllable.csv``, ``confusions_jamo.csv``, ``confusions_word.csv``, ``missed_terms.csv`` and
-    ``accepted_spellings.csv`` (UTF-8 with a byte-order mark, which spreadsheets need to show Hangul), and
-    ``summary.json``. All of them hold private transcripts; nothing leaves the folder.
+    ``confusions_syllable.csv``, ``confusions_jamo.csv``, ``confusions_word.csv``, ``missed_terms.csv``,
+    ``accepted_spellings.csv`` and ``inventions_in_silence.csv`` (UTF-8 with a byte-order mark, which spreadsheets need
+    to show Hangul), and ``summary.json``. All of them hold private transcripts; nothing leaves the folder.
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ def write_error_analysis(
         "confusions_word": analysis.words,
         "missed_terms": analysis.terms,
         "accepted_spellings": analysis.spellings,
+        "inventions_in_silence": analysis.silence,
     }
     _make_private(folder)
     for stem, table in tables.items():
@@ -119,6 +120,8 @@ def _render(analysis: ErrorAnalysis, summary: ErrorSummary) -> str:
         shown=_SHOWN,
         worst=_rows(wrong.head(_SHOWN)),
         invented=_rows(analysis.hallucinations.head(_SHOWN)),
+        silence=analysis.silence.head(_SHOWN).to_dict("records"),
+        n_silence=len(analysis.silence),
         terms=analysis.terms.head(_SHOWN).to_dict("records"),
         spellings=analysis.spellings.head(_SHOWN).to_dict("records"),
         by_category=summary["terms"],

@@ -6,7 +6,7 @@ import pandas as pd
 
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.records import BenchRecord
-from kmed_bench.report import data_tables, score_tables, tables
+from kmed_bench.report import data_tables, leak_tables, score_tables, seal_tables, tables
 from kmed_bench.report.table_view import Column, Kind, View
 
 MAX_RUNS_SHOWN = 100
@@ -34,10 +34,15 @@ def make_frames(record: BenchRecord, comparisons: Sequence[NamedComparison]) -> 
         "history": tables.history_table(record),
         "costs": score_tables.costs_table(record),
         "rates": score_tables.rates_table(record),
+        "numbers": score_tables.numbers_table(record),
         "terms": score_tables.terms_table(record),
         "groups": score_tables.groups_table(record),
         "elderly": score_tables.elderly_table(record),
         "comparisons": score_tables.comparisons_table(comparisons),
+        "leak_cells": leak_tables.leak_cells_table(record),
+        "leak": leak_tables.leak_table(record),
+        "openings": seal_tables.openings_table(record.openings),
+        "plan_changes": seal_tables.plan_changes_table(record.openings),
         "published": score_tables.beside_published(sizes, **_describe_test(record, sizes)),
         "missing": tables.missing_table(record),
         "split_parts": data_tables.parts_table(record.split),
@@ -80,6 +85,8 @@ def size_costs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def make_views(frames: Mapping[str, pd.DataFrame]) -> dict[str, View]:
     """Return the page's tables by name, without those that have no row."""
     views = [*_size_views(frames), *_rate_views(frames), *_group_views(frames), *_data_views(frames)]
+    views += leak_tables.leak_views(frames, chosen_runs(frames))
+    views += seal_tables.seal_views(frames["openings"], frames["plan_changes"])
     return {view.name: view for view in views if len(view.rows)}
 
 
@@ -132,6 +139,19 @@ def _rate_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
                 *(Column(key=state, label=state, kind="percent") for state in states),
             ],
             rows=rates,
+        ),
+        View(
+            name="numbers",
+            caption="Numbers of the test part's references: an ambiguous one is found by any of its readings; an "
+            "unread one is a number word before a unit that no rule reads, so it is not among the numbers.",
+            columns=[
+                Column(key="size", label="size"),
+                Column(key="n_numbers", label="numbers", kind="count"),
+                Column(key="n_found", label="found", kind="count"),
+                Column(key="n_ambiguous", label="ambiguous", kind="count"),
+                Column(key="n_unread", label="unread", kind="count"),
+            ],
+            rows=frames["numbers"][frames["numbers"]["run_id"].isin(chosen_runs(frames))],
         ),
         View(
             name="terms",

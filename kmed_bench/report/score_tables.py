@@ -33,11 +33,14 @@ def groups_table(bench: BenchRecord) -> pd.DataFrame:
             for value, score in groups[field].items():
                 row = {"run_id": run.run_id, "size": run.size, "seed": run.seed, "field": field, "value": value}
                 rows.append(row | _cell(score) | {"below_minimum": bool(score.get("below_minimum", False))})
-    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "field", "value", *_CELL, "below_minimum"])
+    return pd.DataFrame(
+        rows, columns=["run_id", "size", "seed", "field", "value", *_CELL, "cer_reason", "below_minimum"]
+    )
 
 
 def _cell(score: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _number(score.get(name)) for name in _CELL}
+    reason = score.get("no_interval", {}).get("cer", "")
+    return {name: _number(score.get(name)) for name in _CELL} | {"cer_reason": reason}
 
 
 def _number(value: Any) -> float:
@@ -56,7 +59,7 @@ def groups_of_sizes(groups: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFram
         first = cells.iloc[0]
         row = {"field": field, "value": value, **{k: first[k] for k in ("n_clips", "n_speakers", "below_minimum")}}
         for cell in cells.to_dict("records"):
-            row |= {f"{cell['size']}{end}": cell[f"cer{end}"] for end in ("", "_low", "_high")}
+            row |= {f"{cell['size']}{end}": cell[f"cer{end}"] for end in ("", "_low", "_high", "_reason")}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -93,6 +96,7 @@ def elderly_table(bench: BenchRecord) -> pd.DataFrame:
         if gap:
             row: dict[str, Any] = {"run_id": run.run_id, "size": run.size, "seed": run.seed}
             row |= {name: _number(gap[name]) for name in ("cer_gap", "cer_gap_low", "cer_gap_high")}
+            row["cer_gap_reason"] = gap.get("no_interval", "")
             row |= {f"elderly_{name}": value for name, value in _cell(gap["elderly"]).items()}
             row |= {f"rest_{name}": value for name, value in _cell(gap["rest"]).items()}
             rows.append(row | {"below_minimum": gap["below_minimum"]})
@@ -105,10 +109,23 @@ def terms_table(bench: BenchRecord) -> pd.DataFrame:
     rows = [
         {"run_id": run.run_id, "size": run.size, "seed": run.seed, "category": category}
         | {name: _number(row.get(name)) for name in columns}
+        | {"recall_reason": row.get("no_interval", "")}
         for run, scores in scored_trains(bench)
         for category, row in scores.get("terms", {}).items()
     ]
-    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "category", *columns])
+    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "category", *columns, "recall_reason"])
+
+
+def numbers_table(bench: BenchRecord) -> pd.DataFrame:
+    """Return one row per run: the numbers of the references, and how many are found, ambiguous, and unread."""
+    columns = ["n_numbers", "n_found", "n_ambiguous", "n_unread"]
+    rows = [
+        {"run_id": run.run_id, "size": run.size, "seed": run.seed}
+        | {name: _number(scores["numbers"].get(name)) for name in columns}
+        for run, scores in scored_trains(bench)
+        if "numbers" in scores
+    ]
+    return pd.DataFrame(rows, columns=["run_id", "size", "seed", *columns])
 
 
 def terms_of_sizes(terms: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
@@ -118,7 +135,7 @@ def terms_of_sizes(terms: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
     for category, cells in chosen.groupby("category", sort=False):
         row = {"category": category, "n_terms": cells.iloc[0]["n_terms"]}
         for cell in cells.to_dict("records"):
-            row |= {f"{cell['size']}{end}": cell[f"recall{end}"] for end in ("", "_low", "_high")}
+            row |= {f"{cell['size']}{end}": cell[f"recall{end}"] for end in ("", "_low", "_high", "_reason")}
             row[f"{cell['size']}_missed"] = cell["n_missed"]
         rows.append(row)
     return pd.DataFrame(rows)
@@ -190,7 +207,11 @@ def comparisons_table(comparisons: Sequence[NamedComparison]) -> pd.DataFrame:
     """Return one row per comparison of `significance.compare_systems`."""
     columns = ["a_name", "b_name", "a", "b", "delta", "delta_low", "delta_high", "p_value", "p_holm"]
     columns += ["n_clips", "n_speakers"]
-    return pd.DataFrame([{name: _number(row.get(name)) for name in columns} for row in comparisons], columns=columns)
+    rows = [
+        {name: _number(row.get(name)) for name in columns} | {"delta_reason": row.get("no_interval", "")}
+        for row in comparisons
+    ]
+    return pd.DataFrame(rows, columns=[*columns, "delta_reason"])
 
 
 def beside_published(sizes: pd.DataFrame, *, test_set: str, rules: str) -> pd.DataFrame:

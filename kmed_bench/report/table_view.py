@@ -20,7 +20,8 @@ class Column:
     Attributes
     ----------
     low, high : str or None
-        Columns of an interval, shown in brackets.
+        Columns of an interval, shown in brackets. Where a value has none, the column ``NAME_reason`` beside
+        ``NAME_low`` says why.
     until : str or None
         Column of a range's upper end, shown if it has a value.
     hint : str or None
@@ -118,10 +119,11 @@ def number(value: Any, kind: Kind = "number") -> Markup:
     return Markup('<data value="{}">{}</data>').format(repr(float(value)), format_value(value, kind))
 
 
-def interval(low: Any, high: Any, kind: Kind = "percent") -> Markup:
-    """Return a 95 % interval in brackets, without the unit; nothing if a bound is absent."""
+def interval(low: Any, high: Any, kind: Kind = "percent", *, reason: Any = "") -> Markup:
+    """Return a 95 % interval in brackets, without the unit; the reason in words if a bound is absent."""
     if is_absent(low) or is_absent(high):
-        return Markup("")
+        words = "none was logged" if is_absent(reason) or not reason else reason
+        return Markup('<span class="interval">(no interval: {})</span>').format(words)
     short = [format_value(bound, kind).rpartition(" ")[0] for bound in (low, high)]
     return Markup('<span class="interval">(<data value="{}">{}</data> to <data value="{}">{}</data>)</span>').format(
         repr(float(low)), short[0], repr(float(high)), short[1]
@@ -133,6 +135,8 @@ def cell(row: Mapping[str, Any], column: Column) -> Markup:
     shown = number(row.get(column.key), column.kind)
     if column.until is not None and not is_absent(row.get(column.until)):
         return Markup("{} to {}").format(shown, number(row[column.until], column.kind))
-    if column.low is None or column.high is None:
+    if column.low is None or column.high is None or is_absent(row.get(column.key)):
         return shown
-    return Markup("{} {}").format(shown, interval(row.get(column.low), row.get(column.high), column.kind))
+    reason = row.get(column.low.removesuffix("_low") + "_reason")
+    bounds = interval(row.get(column.low), row.get(column.high), column.kind, reason=reason)
+    return Markup("{} {}").format(shown, bounds)

@@ -81,6 +81,7 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
                 "test_cer": get("test/cer", math.nan),
                 "test_cer_low": get("test/cer_low", math.nan),
                 "test_cer_high": get("test/cer_high", math.nan),
+                "test_cer_reason": scores["overall"].get("no_interval", {}).get("cer", "") if scores else "",
                 "n_clips": scores["overall"]["n_clips"] if scores else math.nan,
                 "n_speakers": scores["overall"]["n_speakers"] if scores else math.nan,
                 "epoch_s": statistics.median(epoch_s) if epoch_s else math.nan,

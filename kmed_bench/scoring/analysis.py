@@ -35,6 +35,7 @@ CLIP_COLUMNS = (
     "reference",
     "hypothesis",
 )
+SILENCE_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS, "duration_s", "hypothesis")
 EDIT_COLUMNS = ("utterance_id", "kind", "position", "reference", "hypothesis", "before", "after")
 _CONTEXT = 5
 """Characters of the reference shown on each side of an edit."""
@@ -58,6 +59,8 @@ class ErrorAnalysis:
         Medical terms that were missed at least once: category, term, times said (``n``), times missed (``missed``).
     spellings : pandas.DataFrame
         Accepted spellings that count as right in ``cer_resolved``: kind, reference, hypothesis, times ``n``.
+    silence : pandas.DataFrame
+        Clips without speech (empty reference) whose hypothesis is not empty, the longest first.
     """
 
     clips: pd.DataFrame
@@ -67,6 +70,7 @@ class ErrorAnalysis:
     words: pd.DataFrame
     terms: pd.DataFrame
     spellings: pd.DataFrame
+    silence: pd.DataFrame
 
     @property
     def hallucinations(self) -> pd.DataFrame:
@@ -75,7 +79,7 @@ class ErrorAnalysis:
 
 
 def analyse_errors(predictions: Sequence[Prediction], policy: Policy) -> ErrorAnalysis:
-    """Return the error tables of one system; clips without a scorable reference are left out.
+    """Return the error tables of one system; clips without a scorable reference are only in ``silence``.
 
     Raises
     ------
@@ -111,7 +115,15 @@ def analyse_errors(predictions: Sequence[Prediction], policy: Policy) -> ErrorAn
             [(one.kind, one.accepted, one.written) for one in itertools.chain.from_iterable(resolved)],
             ["kind", "reference", "hypothesis"],
         ),
+        silence=_inventions_in_silence(predictions, counts),
     )
+
+
+def _inventions_in_silence(predictions: Sequence[Prediction], counts: pd.DataFrame) -> pd.DataFrame:
+    invented = counts["silent_hallucinated"] > 0
+    texts = [normalise(p.hypothesis, keep_spaces=True) for p in itertools.compress(predictions, invented)]
+    clips = counts[invented].assign(hypothesis=texts, size=[-len(text) for text in texts])
+    return clips.sort_values(["size", "utterance_id"], ignore_index=True)[list(SILENCE_COLUMNS)]
 
 
 def _edits(

@@ -26,9 +26,10 @@ from kmed_bench.scoring.edits import (
 )
 from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.scoring.numbers import count_numbers, in_one_form, respace
+from kmed_bench.text.lexicon import CATEGORIES
 from kmed_bench.text.marks import Policy, is_masked, resolve_marks, sentence_id
 from kmed_bench.text.normalise import normalise
-from kmed_bench.text.terms import CATEGORIES, match_terms
+from kmed_bench.text.terms import match_terms
 from kmed_bench.text.variants import code_switch, resolve_variants
 
 Exclusion = Literal["", "reference_empty", "reference_masked"]
@@ -143,7 +144,7 @@ def _count(references: list[_Reference], rows: list[Row]) -> dict[str, Counts]:
     resolved = _resolve(references, heard, numbered[1])
     said = [r.said for r in references]
     heard_as_said = placed if said == spaced[0] else respace(said, spaced[1])
-    spoken, found, ambiguous = count_numbers([r.spelled for r in references], said, heard_as_said)
+    spoken, found, ambiguous, unread = count_numbers([r.spelled for r in references], said, heard_as_said)
     signs = [find_signs(*row) for row in zip(*spaced, [duration_s for _, _, duration_s, _ in rows], strict=True)]
     fluent = np.array(["loop" not in shown for shown in signs], dtype=np.int64)
     words = np.array([len(text.split()) for text in spaced[0]], dtype=np.int64)
@@ -170,6 +171,7 @@ def _count(references: list[_Reference], rows: list[Row]) -> dict[str, Counts]:
         "numbers": spoken,
         "numbers_found": found,
         "numbers_ambiguous": ambiguous,
+        "numbers_unread": unread,
         **_count_terms(*spaced),
         "clips": np.ones(len(rows), dtype=np.int64),
         "empty": np.array([not text for text in plain[1]], dtype=np.int64),

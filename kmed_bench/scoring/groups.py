@@ -193,17 +193,19 @@ def recall_by_category(scored: pd.DataFrame) -> dict[str, TermRecall]:
             "recall": 1 - (n_terms - n_found) / n_terms if n_terms else None,
             "recall_low": interval.low,
             "recall_high": interval.high,
+            "no_interval": interval.reason,
         }
     return recalls
 
 
 def _count_numbers(scored: pd.DataFrame) -> NumberCounts:
-    """Return how many numbers the references have, how many are found, and how many can be read in several ways."""
-    sums = scored[["numbers", "numbers_found", "numbers_ambiguous"]].sum()
+    """Return how many numbers the references have, and how many are found, ambiguous, and unread."""
+    sums = scored[["numbers", "numbers_found", "numbers_ambiguous", "numbers_unread"]].sum()
     return {
         "n_numbers": int(sums["numbers"]),
         "n_found": int(sums["numbers_found"]),
         "n_ambiguous": int(sums["numbers_ambiguous"]),
+        "n_unread": int(sums["numbers_unread"]),
     }
 
 

@@ -149,8 +149,8 @@ def _rank(ids: npt.NDArray[Any]) -> Codes:
     if ids.dtype == np.int64 and len(ids) and ids.min() >= 0 and ids.max() < 8 * len(ids):
         present = np.zeros(ids.max() + 1, dtype=np.int64)
         present[ids] = 1
-        ranks: Codes = np.cumsum(present) - 1
-        return ranks[ids]
+        codes: Codes = (np.cumsum(present) - 1)[ids]
+        return codes
     return pd.factorize(ids, sort=True)[0].astype(np.int64)
 
 

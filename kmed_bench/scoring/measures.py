@@ -122,7 +122,7 @@ TIME_COLUMNS = ("duration_s", "decode_s")
 _TEXT_FIELDS = (*ID_COLUMNS, "reference", "hypothesis")
 _TEXTS, _TIMES = operator.attrgetter(*_TEXT_FIELDS), operator.attrgetter(*TIME_COLUMNS)
 _PAIRS = (*((measure.top, measure.bottom) for measure in _ALL), *TERM_COLUMNS.values())
-COUNT_COLUMNS = tuple(dict.fromkeys(column for pair in _PAIRS for column in pair))
+COUNT_COLUMNS = (*dict.fromkeys(column for pair in _PAIRS for column in pair), "numbers_unread")
 """Every column of counts."""
 
 

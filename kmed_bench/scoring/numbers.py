@@ -10,7 +10,7 @@ import numpy as np
 
 from kmed_bench.scoring.edits import Alignments, Counts, align_characters, align_words
 from kmed_bench.text.normalise import normalise
-from kmed_bench.text.numbers import canonical_numbers, find_quantities
+from kmed_bench.text.numbers import canonical_numbers, count_unread, find_quantities
 from kmed_bench.text.quantities import Quantity, count_shared
 
 _BETWEEN_NUMBERS = re.compile(r"(?<=\d) (?=\d)")
@@ -65,8 +65,10 @@ def _find(text: str) -> tuple[Quantity, ...]:
     return tuple(find_quantities(text))
 
 
-def count_numbers(spelled: Sequence[str], said: Sequence[str], heard: Sequence[str]) -> tuple[Counts, Counts, Counts]:
-    """Return each reference's numbers, how many of them the hypothesis has, and how many are ambiguous.
+def count_numbers(
+    spelled: Sequence[str], said: Sequence[str], heard: Sequence[str]
+) -> tuple[Counts, Counts, Counts, Counts]:
+    """Return each reference's numbers, how many of them the hypothesis has, and how many are ambiguous and unread.
 
     Value, unit and order count. Numbers are those of the spelling side of the dual notation, whichever side is the
     reference elsewhere: the label itself says that its 이번 is 2번, which no rule could know. A number that stays
@@ -79,15 +81,16 @@ def count_numbers(spelled: Sequence[str], said: Sequence[str], heard: Sequence[s
     heard : sequence of str
         Hypotheses normalised likewise, with the spaces that ``respace`` gives them after ``said``.
     """
-    counts = np.zeros((3, len(spelled)), dtype=np.int64)
+    counts = np.zeros((4, len(spelled)), dtype=np.int64)
     heard = _spell_as_label(spelled, said, heard)
     for place, (reference, hypothesis) in enumerate(zip(spelled, heard, strict=True)):
         quantities = _find(reference)
         if quantities:
             same = hypothesis == reference
             shared = len(quantities) if same else count_shared(quantities, _find(hypothesis))
-            counts[:, place] = len(quantities), shared, sum(q.is_ambiguous for q in quantities)
-    return counts[0], counts[1], counts[2]
+            counts[:3, place] = len(quantities), shared, sum(q.is_ambiguous for q in quantities)
+        counts[3, place] = count_unread(reference)
+    return counts[0], counts[1], counts[2], counts[3]
 
 
 def _spell_as_label(spelled: Sequence[str], said: Sequence[str], hypotheses: Sequence[str]) -> list[str]:

@@ -19,9 +19,11 @@ import functools
 import re
 import unicodedata
 
+from kmed_bench.text.counters import unit_at
 from kmed_bench.text.endings import agree
 from kmed_bench.text.number_digits import read_digits
 from kmed_bench.text.number_words import FIRST, read_words
+from kmed_bench.text.numerals import NATIVE_WORDS, SINO_SIGNS
 from kmed_bench.text.quantities import Quantity, Reading
 
 NUMBERS_VERSION = "3"
@@ -36,6 +38,9 @@ _LATIN_CODE = re.compile(
 _START = re.compile(rf"(?:(?<![^\W_])|(?<=[전후벽침녁루에일나가하상씨스])|(?=\d))[\dA-Za-z{FIRST}−–-]")
 _MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−) ?(?=\d)|(?:마이너스|영하) ?")
 _SENTENCE_END = re.compile(r"(?<=[요다까죠야][.?!] )")  # after endings that are never a number's last word
+_WORD_BEFORE_UNIT = re.compile(
+    rf"(?<![^\W_])(?!이 )(?:[{''.join(sorted(SINO_SIGNS))}륙]+|{NATIVE_WORDS})(?= ?[가-힣A-Za-z%℃㎎㎏㎖㎝㎜㎍ℓ㏄])"
+)
 _BETWEEN = re.compile(r"(?<=\d)[~∼〜～](?=\d)")
 
 
@@ -88,6 +93,30 @@ def find_quantities(text: str) -> list[Quantity]:
         else:
             at += len(piece)
     return found
+
+
+def count_unread(text: str) -> int:
+    """Return how many number words stand before a unit of measurement and yet stay as they are written.
+
+    They are numbers to a listener, which no rule reads: 세 킬로 (three kilos) and 스무 그램. A 이 with a space after it
+    may be "this", and a 도 the particle "too", so neither is counted; nor are ambiguous numbers.
+
+    Examples
+    --------
+    >>> count_unread("세 킬로 빠졌고 오백 밀리그램을 먹어요")
+    1
+    """
+    form, pieces = _settle(text)
+    n_unread = at = 0
+    for piece in pieces:
+        if isinstance(piece, Reading):
+            at += len(piece.form)
+            continue
+        for match in _WORD_BEFORE_UNIT.finditer(form, at, at + len(piece)):
+            unit = unit_at(form, match.end())
+            n_unread += unit is not None and unit[0] != "도"
+        at += len(piece)
+    return n_unread
 
 
 def find_numbers(text: str) -> list[str]:

@@ -22,8 +22,11 @@ _ONES |= {"다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "여덜": 8, "아�
 _TENS = {"열": 10, "스물": 20, "서른": 30, "마흔": 40, "쉰": 50, "예순": 60, "일흔": 70, "여든": 80, "아흔": 90}
 _OLD = {"석": 3, "넉": 4, "스무": 20}  # before some counters: 석 달, 스무 살
 
+_BY_LENGTH = "|".join(sorted(_ONES, key=len, reverse=True))
+NATIVE_WORDS = rf"(?:{'|'.join(_TENS)}) ?(?:{_BY_LENGTH})|{'|'.join(_TENS)}|{_BY_LENGTH}|스무"
+"""Pattern of a native number, the longest form first."""
 _NATIVE = re.compile(
-    rf"(?P<tens>{'|'.join(_TENS)})(?: ?(?P<ones>{'|'.join(sorted(_ONES, key=len, reverse=True))}))?"
+    rf"(?P<tens>{'|'.join(_TENS)})(?: ?(?P<ones>{_BY_LENGTH}))?"
     rf"|(?P<alone>{'|'.join(sorted(_ONES | _OLD, key=len, reverse=True))})"
 )
 

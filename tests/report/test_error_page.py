@@ -59,7 +59,13 @@ def test_files_say_that_they_are_private_and_agree(tmp_path: Path) -> None:
         "confusions_word.csv",
         "missed_terms.csv",
         "accepted_spellings.csv",
+        "inventions_in_silence.csv",
     }
+    assert tables["inventions_in_silence.csv"][["utterance_id", "hypothesis"]].to_numpy().tolist() == [
+        ["u5", "무엇이든"]
+    ]
+    assert "1 clips have an empty reference" in tags.text
+    assert "무엇이든" in tags.text
     assert tables["clips.csv"]["errors"].sum() == tables["confusions_syllable.csv"]["n"].sum() == 19
 
 

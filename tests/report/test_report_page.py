@@ -32,7 +32,14 @@ COMPARISONS: list[dict[str, Any]] = [
         "n_clips": 1000,
         "n_speakers": 42,
     },
-    {"a_name": "base fine-tuned", "b_name": "small fine-tuned", "delta": 0.001, "p_value": 0.7, "p_holm": 0.7},
+    {
+        "a_name": "base fine-tuned",
+        "b_name": "small fine-tuned",
+        "delta": 0.001,
+        "no_interval": "no clip differs",
+        "p_value": 0.7,
+        "p_holm": 0.7,
+    },
 ]
 
 
@@ -150,6 +157,32 @@ def test_groups_rates_costs_and_gap_equal_the_record(bench: BenchRecord, html: s
         assert gap["gap"] == [repr(scores["elderly_gap"][f"cer_gap{end}"]) for end in ("", "_low", "_high")]
 
 
+def test_a_missing_interval_is_explained_in_words(tmp_path: Path) -> None:
+    bench = make_bench(sizes=("base",))
+    best = max((run for run in bench.trains), key=lambda run: run.seed)
+    loop = "one looping clip has 97 % of all errors (at most 25 %)"
+    none = {"cer_low": None, "cer_high": None, "no_interval": {"cer": loop}}
+    for run in bench.trains:
+        for end in ("low", "high"):
+            run.metrics.pop(f"test/cer_{end}", None)
+        scores: Any = bench.scores[run.run_id]
+        scores["overall"] |= none
+        scores["groups"]["gender"]["Female"] |= none
+        scores["elderly_gap"] |= {"cer_gap_low": None, "cer_gap_high": None, "no_interval": loop}
+        scores["terms"]["symptom"] |= {"recall_low": None, "recall_high": None, "no_interval": loop}
+        scores["numbers"] = {"n_numbers": 9, "n_found": 7, "n_ambiguous": 1, "n_unread": 2}
+    html = write_report(bench, tmp_path).read_text(encoding="utf-8")
+    words = f"(no interval: {loop})"
+    assert html[html.index('<section id="headline">') : html.index("<h2>Sizes")].count(words) == 2  # CER and gap
+    shown = Page(html).tables
+    assert shown["sizes"][1]["fine-tuned, test CER"] == [repr(best.metrics["test/cer"]), words]
+    groups = {row["group"][0]: row["base"] for row in shown["groups"][1:]}
+    assert (groups["Female"][1], len(groups["Male"]), groups["over70"]) == (words, 3, ["–"])
+    assert shown["elderly"][1]["gap"][1] == words
+    assert shown["terms"][1]["base, found"][1] == words
+    assert shown["numbers"][1]["unread"] == ["2.0"]
+
+
 def test_merged_strata_are_named_with_their_rule(html: str) -> None:
     (row,) = Page(html).tables["split_merged"][1:]
     assert (row["field"], row["values"]) == (["dialect"], ["강원 + 경기/서울"])
@@ -161,7 +194,7 @@ def test_comparisons_equal_what_was_given(html: str) -> None:
     first, second = Page(html).tables["comparisons"][1:]
     assert first["difference in CER"] == [repr(COMPARISONS[0][key]) for key in ("delta", "delta_low", "delta_high")]
     assert first["p (Holm)"] == [repr(COMPARISONS[0]["p_holm"])]
-    assert second["difference in CER"] == [repr(COMPARISONS[1]["delta"])]
+    assert second["difference in CER"] == [repr(COMPARISONS[1]["delta"]), "(no interval: no clip differs)"]
     assert html.count('<tr class="strong"') == 1 + 6  # one significant difference, and this bench's published rows
 
 
@@ -286,7 +319,8 @@ def test_figures_that_a_record_lacks_are_left_out(tmp_path: Path) -> None:
     bare = dataclasses.replace(run, metrics={key: value for key, value in run.metrics.items() if key in wanted})
     bench = dataclasses.replace(bench, trains=(bare,), scores={}, split={}, quality={}, tags={}, params={})
     page = Page(write_report(bench, tmp_path).read_text(encoding="utf-8"))
-    assert page.tables["sizes"][1]["fine-tuned, test CER"] == [repr(run.metrics["test/cer"])]
+    unknown = "(no interval: none was logged)"
+    assert page.tables["sizes"][1]["fine-tuned, test CER"] == [repr(run.metrics["test/cer"]), unknown]
     assert page.tables["sizes"][1]["untouched, test CER"] == ["–"]
     assert set(page.tables) == {"sizes", "costs", "published", "provenance", "runs"}
 

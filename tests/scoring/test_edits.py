@@ -358,7 +358,7 @@ def test_signs_of_invention(reference: str, hypothesis: str, duration_s: float, 
 def test_every_rate_has_its_columns() -> None:
     table = count_utterances(predictions([("가", "나")]), "spelling")
     assert (
-        {*itertools.chain(*((m.top, m.bottom) for m in MEASURES.values()), *TERM_COLUMNS.values())}
+        {*itertools.chain(*((m.top, m.bottom) for m in MEASURES.values()), *TERM_COLUMNS.values()), "numbers_unread"}
         == set(COUNT_COLUMNS)
         <= set(table.columns)
     )

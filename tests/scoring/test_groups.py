@@ -122,6 +122,7 @@ def test_terms_are_counted_by_category(predictions: list[Prediction]) -> None:
         "n_found": 0,
         "n_missed": 0,
         **dict.fromkeys(("recall", "recall_low", "recall_high")),
+        "no_interval": "no clip counts",
     }
     said, found = (sum(row[key] for row in terms.values()) for key in ("n_terms", "n_found"))
     assert scores["overall"]["term_recall"] == found / said
@@ -235,6 +236,15 @@ def test_loops_and_the_worst_clips_are_stated(predictions: list[Prediction]) -> 
 
 
 def test_numbers_are_counted_with_the_ambiguous_ones(predictions: list[Prediction]) -> None:
-    texts = (("이십 일 먹었어요", "21 먹었어요"), ("두 알 드세요", "2알 드세요"), ("세 번 왔어요", "네 번 왔어요"))
+    texts = (
+        ("이십 일 먹었어요", "21 먹었어요"),
+        ("두 알 드세요", "2알 드세요"),
+        ("세 번 왔는데 세 킬로 빠졌어요", "네 번 왔는데 세 킬로 빠졌어요"),
+    )
     given = [changed(predictions[n], reference=r, hypothesis=h) for n, (r, h) in enumerate(texts)]
-    assert score_predictions(given, OPTIONS)["numbers"] == {"n_numbers": 3, "n_found": 2, "n_ambiguous": 1}
+    assert score_predictions(given, OPTIONS)["numbers"] == {
+        "n_numbers": 3,
+        "n_found": 2,
+        "n_ambiguous": 1,
+        "n_unread": 1,
+    }

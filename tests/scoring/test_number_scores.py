@@ -10,6 +10,7 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.scoring.numbers import respace
 from kmed_bench.text.marks import Policy
+from kmed_bench.text.numbers import count_unread
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SPOKEN = [
@@ -36,7 +37,7 @@ def count(reference: str, hypothesis: str, policy: Policy = "pronunciation") -> 
         role="patient",
     )
     row = count_utterances([prediction], policy).iloc[0]
-    names = ("numbers_found", "numbers", "numbers_ambiguous", "cer_errors", "cer_number_errors")
+    names = ("numbers_found", "numbers", "numbers_ambiguous", "numbers_unread", "cer_errors", "cer_number_errors")
     return {name: int(row[name]) for name in names}
 
 
@@ -127,3 +128,22 @@ def test_spaces_alone_are_no_error(text: str, data: st.DataObject) -> None:
 )
 def test_the_references_spaces_are_imposed_where_both_agree(reference: str, hypothesis: str, expected: str) -> None:
     assert respace([reference], [hypothesis]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("세 킬로 빠졌어요", 1),
+        ("스무 그램씩 두 밀리", 2),
+        ("오륙 미터 걸어요", 1),
+        ("삼 킬로 빠졌고 오백 밀리그램을 먹어요", 0),
+        ("두 시간 전에 세 번", 0),
+        ("이 프로그램을 봐요", 0),  # this programme
+        ("열 도까지 올라요", 0),  # 도 is the particle of 열, fever, too
+        ("이십 일 먹었어요", 0),  # ambiguous, which is something else
+        ("몇 밀리 드려요", 0),
+    ],
+)
+def test_number_words_before_a_unit_that_stay_words_are_counted(text: str, expected: int) -> None:
+    assert count_unread(text) == expected
+    assert count(text, "네")["numbers_unread"] == expected
