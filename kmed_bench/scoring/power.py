@@ -64,6 +64,44 @@ def _part(codes: npt.NDArray[np.int64], length: Floats, deviation: float) -> Spr
     return Spread(variance=deviation**2 * float(weights.sum()), df=df)
 
 
+def pilot_deviations(clips: Clips) -> Deviations:
+    """Return the standard deviations that a pilot's paired differences show, for planning another test part.
+
+    Products of two clips' centred differences have the speakers' variance as their mean if the clips share the speaker
+    only, the sentences' if they share the sentence only, and the sum of all three if they are the same clip. Clips
+    count by the length of their reference; a negative variance is 0. The mean's own variance, which centring takes
+    away, is added.
+
+    Raises
+    ------
+    KmedError
+        As `pilot_spread`.
+
+    Source: S. Searle, G. Casella and C. McCulloch, Variance Components (1992), chapter 5, for estimates by moments.
+    """
+    centred = pilot_spread(clips).variance
+    residual = clips.top - clips.ratio * clips.bottom
+
+    def total(values: Floats, codes: Codes) -> float:
+        return float(np.sum(np.bincount(codes, weights=values) ** 2))
+
+    own = np.arange(len(residual))
+    cell = clips.speaker * (int(clips.sentence.max()) + 1) + clips.sentence
+    cell = np.unique(cell, return_inverse=True)[1]
+    names = {"speaker": clips.speaker, "sentence": clips.sentence, "cell": cell, "clip": own}
+    products = {name: total(residual, codes) for name, codes in names.items()}
+    weights = {name: total(clips.bottom, codes) for name, codes in names.items()}
+
+    def variance(shared: str, but: str) -> float:
+        weight = weights[shared] - (weights[but] if but else 0.0)
+        product = products[shared] - (products[but] if but else 0.0)
+        return max(product / weight + centred, 0.0) if weight > 0 else 0.0
+
+    speaker, sentence = variance("speaker", "cell"), variance("sentence", "cell")
+    clip = max(variance("clip", "") - speaker - sentence, 0.0)
+    return Deviations(speaker=math.sqrt(speaker), sentence=math.sqrt(sentence), clip=math.sqrt(clip))
+
+
 def detectable(spread: Spread, power: float = POWER) -> float:
     """Return the smallest true difference that the paired test finds with this power at its level of 0.05."""
     quantiles = float(stdtrit(spread.df, (1 + LEVEL) / 2) + stdtrit(spread.df, power))
