@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.core.contracts import NamedComparison, Scores
+from kmed_bench.core.contracts import NamedBenefit, NamedComparison, NamedGap, Scores, SeedsMean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,8 @@ class BenchRecord:
         Run id of a train run to the scores.json of its best checkpoint on the test part.
     comparisons : tuple of dict
         Paired differences on the test part; what ``scoring.significance.compare_systems`` returned.
+    gaps, benefits, seeds : tuple of dict
+        The further entries of comparisons.json: groups against the rest, and means over seeds.
     """
 
     run_id: str
@@ -60,6 +62,9 @@ class BenchRecord:
     quality: dict[str, Any]
     scores: dict[str, Scores]
     comparisons: tuple[NamedComparison, ...] = ()
+    gaps: tuple[NamedGap, ...] = ()
+    benefits: tuple[NamedBenefit, ...] = ()
+    seeds: tuple[SeedsMean, ...] = ()
 
     @property
     def synthetic(self) -> bool:
