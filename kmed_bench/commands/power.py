@@ -38,7 +38,8 @@ def register(commands: Commands) -> None:
 def _power(args: argparse.Namespace) -> int:
     from kmed_bench.core.errors import KmedError
     from kmed_bench.corpus.splitting.split import read_split
-    from kmed_bench.scoring.power import ASSUMED, assumed_spread, describe_power, design_of, detectable, speakers_needed
+    from kmed_bench.scoring import power
+    from kmed_bench.scoring.power import assumed_spread, design_of
 
     policy = resolve(args).data.transcript_side
     split = read_split(args.split)
@@ -48,10 +49,14 @@ def _power(args: argparse.Namespace) -> int:
     if args.predictions:
         spread, source = _pilot(args, split, design, policy)
     else:
-        spread, source = assumed_spread(design, _deviations(args)), ASSUMED
-    print(describe_power(detectable(spread), design.n_speakers, len(design.length), source))
+        deviations = _deviations(args)
+        spread, source = (
+            assumed_spread(design, deviations),
+            power.ASSUMED if deviations == power.DEFAULT else power.GIVEN,
+        )
+    print(power.describe_power(power.detectable(spread), design.n_speakers, len(design.length), source))
     if args.difference is not None:
-        needed = speakers_needed(spread, design.n_speakers, args.difference)
+        needed = power.speakers_needed(spread, design.n_speakers, args.difference)
         print(f"A difference of {args.difference:.4f} needs {needed} speakers with as many clips each.")
     return 0
 
