@@ -20,10 +20,11 @@ from collections.abc import Callable
 import numpy as np
 
 from kmed_bench.scoring.compare import judge_margin
-from kmed_bench.scoring.gaps import benefit_interval, benefit_p_value, gap_p_value
-from kmed_bench.scoring.intervals import Clips, Codes, Floats, Interval, gap_interval, rate_interval
+from kmed_bench.scoring.gaps import benefit_p_value, gap_p_value
+from kmed_bench.scoring.intervals import Interval, gap_interval, rate_interval
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.seeds import seeds_interval
+from kmed_bench.scoring.spread import Clips, Codes, Floats
 
 _OPTIONS = ScoringOptions(bootstrap_draws=999)
 _RATE = 0.1
@@ -103,7 +104,7 @@ def benefit_table(generator: Generator, rounds: int) -> None:
             # With twice the rate, three quarters are kept in place of a half: the same difference.
             group = draw_benefit(generator, draw_side(generator, n, readings, rate=times * _RATE), 1 - 0.5 / times)
             rest = draw_benefit(generator, draw_side(generator, m, readings), 0.5)
-            interval = benefit_interval(group, rest)
+            interval = gap_interval(group, rest)
             tally.add(interval, 0.0, benefit_p_value(group, rest))
         print(f"{n:5} {m:6} {readings:8} x{times:4} | {tally}", flush=True)
 

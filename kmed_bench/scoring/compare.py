@@ -14,18 +14,16 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.intervals import (
     LEVEL,
     METHOD,
-    Clips,
-    clips_of,
     difference_interval,
-    loops_decide,
-    t_p_value,
+    difference_p_value,
 )
 from kmed_bench.scoring.measures import MEASURES, SENTENCE, Measure, count_utterances, versions
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.sign_flips import sign_flip_p_value
+from kmed_bench.scoring.spread import Clips, clips_of
 from kmed_bench.text.marks import Policy
 
-TEST = "the larger p-value of two-sided sign flips of speakers and the interval's Student test"
+TEST = "the larger p-value of two-sided sign flips of speakers and the interval's own test"
 ONE_SIDED = 0.025
 """Level of each one-sided test of a margin: half of that of the 95 % interval."""
 _DEFAULT = ScoringOptions()
@@ -129,13 +127,11 @@ def paired_p_value(clips: Clips, options: ScoringOptions = _DEFAULT) -> float:
     """Return the p-value of no difference: the larger of two, as each keeps its level where the other may not.
 
     Flipping the signs of whole speakers is exact for few and for unlike speakers, but sentences that several speakers
-    read make it reject too often (up to 9 % at 10 speakers and 8 readings). Student's test counts sentences, but it
-    rejects too often with few speakers of skewed differences. Where one looping clip decides, the p-value is 1.
+    read make it reject too often (up to 9 % at 10 speakers and 8 readings), and so do loops of one system. The test
+    that belongs to the interval counts both, but it rejects too often with few speakers of skewed differences.
     """
-    if loops_decide(clips):
-        return 1.0
     flipped = sign_flip_p_value(clips.speaker_tops, draws=options.bootstrap_draws, seed=options.bootstrap_seed)
-    return max(flipped, t_p_value(clips.ratio, clips.spread)) if clips.spread.variance else flipped
+    return max(flipped, difference_p_value(clips)) if clips.spread.variance else flipped
 
 
 def judge_margin(
@@ -181,9 +177,6 @@ def judge_margin(
 def _one_sided(clips: Clips, margin: float, options: ScoringOptions, sign: float) -> float:
     """Return the p-value of a difference times ``sign`` of the margin or more."""
     shifted = dataclasses.replace(clips, top=sign * clips.top - margin * clips.bottom)
-    # Without any difference, or with one loop that decides, the clips do not show how systems like these differ.
-    if loops_decide(clips) or not clips.spread.variance:
-        return 1.0
     half = paired_p_value(shifted, options) / 2
     return half if shifted.ratio < 0 else 1 - half
 

@@ -17,9 +17,10 @@ from kmed_bench.core.contracts import BenefitGap, GroupGap, NamedBenefit, NamedG
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.compare import holm, pair_counts, paired_clips
-from kmed_bench.scoring.intervals import Clips, Interval, clips_of, gap_interval, gap_spread, loops_decide, t_p_value
+from kmed_bench.scoring.intervals import ALPHA, gap_interval, t_p_value
 from kmed_bench.scoring.measures import MEASURES, SENTENCE, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.spread import Clips, clips_of, gap_spread
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
@@ -107,7 +108,7 @@ def benefit_gaps(untouched: pd.DataFrame, tuned: pd.DataFrame, options: ScoringO
     for sides in group_sides(before):
         # After against before, so that tops are the errors that fine-tuning removed.
         group, rest = (paired_clips(after[mask], before[mask], _CER) for mask in sides[3:])
-        interval = benefit_interval(group, rest)
+        interval = gap_interval(group, rest)
         row = _describe(sides, before, options)
         known = group.n_speakers and rest.n_speakers
         found = {"benefit_group": _ratio(group), "benefit_against": _ratio(rest)}
@@ -116,13 +117,6 @@ def benefit_gaps(untouched: pd.DataFrame, tuned: pd.DataFrame, options: ScoringO
         p = None if row["below_minimum"] else benefit_p_value(group, rest)
         rows.append(cast(BenefitGap, {**row, **found, "no_interval": interval.reason, "p_value": p, "p_holm": None}))
     return _corrected(rows)
-
-
-def benefit_interval(group: Clips, rest: Clips) -> Interval:
-    """Return the 95 % interval of the difference between two sides' benefits, from their paired differences."""
-    if loops_decide(group) or loops_decide(rest):
-        return Interval(reason="one looping clip has too much of all differences")
-    return gap_interval(group, rest)
 
 
 def gaps_of_sizes(
@@ -159,21 +153,27 @@ def gap_p_value(group: Clips, rest: Clips) -> float:
     """Return the p-value of equal rates: the larger of Welch's tests of the rates and of their logarithms.
 
     With few speakers and skewed rates the first rejects too often by up to 8 points, the larger of both by up to 2. It
-    is 1 where there is no interval or a side shows no variation, as without an error.
+    is 1 where a side shows no variation, as without an error.
     """
-    if gap_interval(group, rest).reason or not (group.spread.variance and rest.spread.variance):
+    if not (group.spread.variance and rest.spread.variance):
         return 1.0
     # Divided by its own rate, a side has the variance of the rate's logarithm.
     relative = [dataclasses.replace(side, top=side.top / side.ratio) for side in (group, rest)]
-    plain = t_p_value(group.ratio - rest.ratio, gap_spread(group, rest))
-    return max(plain, t_p_value(math.log(group.ratio / rest.ratio), gap_spread(*relative)))
+    of_logarithms = t_p_value(math.log(group.ratio / rest.ratio), gap_spread(*relative))
+    return max(benefit_p_value(group, rest), of_logarithms)
 
 
 def benefit_p_value(group: Clips, rest: Clips) -> float:
-    """Return the p-value of equal benefits, by Welch's test; 1 where there is no interval."""
-    if benefit_interval(group, rest).reason:
+    """Return the p-value of equal benefits, by Welch's test.
+
+    It is 1 where there is no interval, and not below 0.05 where the interval has zero in it: one that allows for loops
+    is wider than Welch's.
+    """
+    interval = gap_interval(group, rest)
+    if interval.low is None or interval.high is None:
         return 1.0
-    return t_p_value(group.ratio - rest.ratio, gap_spread(group, rest))
+    p = t_p_value(group.ratio - rest.ratio, gap_spread(group, rest))
+    return max(p, ALPHA) if interval.low <= 0 <= interval.high else p
 
 
 def _describe(sides: Sides, table: pd.DataFrame, options: ScoringOptions) -> dict[str, object]:

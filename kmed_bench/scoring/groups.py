@@ -25,9 +25,10 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS
 from kmed_bench.scoring.counting import TERM_COLUMNS
 from kmed_bench.scoring.gaps import ELDERLY_AGES, KNOWN_AGES, group_gaps
-from kmed_bench.scoring.intervals import LEVEL, METHOD, Clips, Interval, clips_of, gap_interval, rate_interval
+from kmed_bench.scoring.intervals import LEVEL, METHOD, Interval, gap_interval, rate_interval
 from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, SENTENCE, count_utterances, rates, versions
 from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.spread import Clips, clips_of
 
 SPEAKER_QUANTILES = (0, 10, 25, 50, 75, 90, 100)
 """Percentages of the speakers, from the best understood to the worst."""

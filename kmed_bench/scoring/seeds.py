@@ -10,9 +10,10 @@ from kmed_bench.core.contracts import SeedsMean
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.compare import pair_counts
-from kmed_bench.scoring.intervals import MAX_FACTOR, Clips, Interval, Spread, clips_of, rate_interval
+from kmed_bench.scoring.intervals import ALPHA, MAX_FACTOR, Interval, rate_interval
 from kmed_bench.scoring.measures import MEASURES, SENTENCE, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.spread import Clips, Spread, clips_of
 
 _CER = MEASURES["cer"]
 _ONE_SEED = "one seed: how much seeds differ is unknown, and the interval does not count it"
@@ -85,7 +86,7 @@ def seeds_interval(clips: Clips, rates: Sequence[float]) -> Interval:
     if len(parts) < 2 or not clips.ratio:
         return alone
     both = Spread(variance=variance, df=variance**2 / sum(part.variance**2 / part.df for part in parts))
-    reach = both.reach / clips.ratio
+    reach = both.reach(ALPHA)[0] / clips.ratio
     if not reach <= math.log(MAX_FACTOR):
         return Interval(reason=f"{len(rates)} seeds are too few for how much they differ")
     # Never narrower than without the seeds: small counts have an interval of their own there.

@@ -11,7 +11,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring import ScoringOptions, compare_predictions, holm, score_predictions
 from kmed_bench.scoring.compare import judge_margin
-from kmed_bench.scoring.intervals import Clips, clips_of
+from kmed_bench.scoring.spread import Clips, clips_of
 
 OPTIONS = ScoringOptions(bootstrap_draws=400)
 

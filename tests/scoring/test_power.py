@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.scoring.intervals import Clips, Spread, t_p_value
+from kmed_bench.scoring.intervals import t_p_value
 from kmed_bench.scoring.power import (
     Design,
     Deviations,
@@ -18,6 +18,7 @@ from kmed_bench.scoring.power import (
     plan_part,
     speakers_needed,
 )
+from kmed_bench.scoring.spread import Clips, Spread
 
 
 def test_the_assumed_variance_is_that_of_means() -> None:

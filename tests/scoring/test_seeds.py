@@ -12,8 +12,9 @@ from test_gaps import system
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring import ScoringOptions, score_predictions
-from kmed_bench.scoring.intervals import Clips, clips_of, rate_interval
+from kmed_bench.scoring.intervals import rate_interval
 from kmed_bench.scoring.seeds import mean_over_seeds, seeds_interval
+from kmed_bench.scoring.spread import Clips, clips_of
 
 OPTIONS = ScoringOptions(bootstrap_draws=200)
 
