@@ -28,12 +28,14 @@ LEVEL = 0.95
 ALPHA = 1 - LEVEL
 METHOD = (
     "Student's t with the variance between speakers and between sentences, rates on the log scale; Clopper-Pearson "
-    "with an effective number for 10 events and fewer; gamma for loops where one has over 5 % of all errors"
+    "with an effective number for 10 events and fewer; gamma for loops where one has over 5 % of all "
+    "errors, or 2 % of all differences"
 )
 
 FEW_EVENTS = 10
 """Up to this many events, or this many units without one, the interval is exact."""
-MAX_LOOP_SHARE = 0.05
+MAX_RATE_SHARE = 0.05
+MAX_DIFFERENCE_SHARE = 0.02
 """Largest share of all errors, or of all differences, of one loop; above, loops have bounds of their own."""
 MAX_FACTOR = 10.0
 """A rate's interval that reaches further than this factor from the rate is not given."""
@@ -74,7 +76,7 @@ def rate_interval(clips: Clips) -> Interval:
     """
     if reason := _too_few_speakers(clips):
         return Interval(reason=reason)
-    if _loops_matter(clips):
+    if _loops_matter(clips, MAX_RATE_SHARE):
         return _with_loops(clips)
     bounded = bool((clips.top <= clips.bottom).all())
     events, units = clips.top.sum(), clips.bottom.sum()
@@ -106,7 +108,7 @@ def difference_p_value(clips: Clips) -> float:
 
     It is that of Student's test where the interval is Student's, and 1 without variance.
     """
-    if not (_few_differ(clips) or _loops_matter(clips)):
+    if not (_few_differ(clips) or _loops_matter(clips, MAX_DIFFERENCE_SHARE)):
         return t_p_value(clips.ratio, clips.spread)
     reach, side = _difference_reach(clips), int(clips.ratio < 0)
 
@@ -129,7 +131,7 @@ def gap_interval(group: Clips, rest: Clips) -> Interval:
         if reason := _too_few_speakers(side):
             return Interval(reason=reason)
     reach: Reach = gap_spread(group, rest).reach
-    if _loops_matter(group) or _loops_matter(rest):
+    if any(_loops_matter(side, MAX_RATE_SHARE) for side in (group, rest)):
         fluent = gap_spread(_only(group, loops=False), _only(rest, loops=False))
         reach = _combine([fluent.reach, *_loop_reaches(_only(group, loops=True), _only(rest, loops=True))])
     return _around(group.ratio - rest.ratio, reach, min(group.n_speakers, rest.n_speakers))
@@ -155,10 +157,10 @@ def _unlike(n_speakers: int) -> str:
     return f"{n_speakers} speakers are too few for how much they differ"
 
 
-def _loops_matter(clips: Clips) -> bool:
-    """Return whether a clip with more errors than reference makes much of the sum."""
+def _loops_matter(clips: Clips, limit: float) -> bool:
+    """Return whether a clip with more errors than reference makes more than this share of the sum."""
     sizes = np.abs(clips.top)
-    return bool((sizes[sizes > clips.bottom] > MAX_LOOP_SHARE * sizes.sum()).any())
+    return bool((sizes[sizes > clips.bottom] > limit * sizes.sum()).any())
 
 
 def _few_differ(clips: Clips) -> bool:
@@ -230,7 +232,7 @@ def _difference_reach(clips: Clips) -> Reach:
     up, down = (dataclasses.replace(clips, top=np.maximum(sign * clips.top, 0.0)) for sign in (1, -1))
     if _few_differ(clips):
         return _combine([_exact_reach(up), _minus(_exact_reach(down))])
-    if not _loops_matter(clips):
+    if not _loops_matter(clips, MAX_DIFFERENCE_SHARE):
         return clips.spread.reach
     fluent = _only(clips, loops=False)
     return _combine([fluent.spread.reach, *_loop_reaches(_only(up, loops=True), _only(down, loops=True))])
