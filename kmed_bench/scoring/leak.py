@@ -14,17 +14,10 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import CELLS, UNSEEN
 from kmed_bench.scoring.compare import scored_pair
-from kmed_bench.scoring.intervals import (
-    Clips,
-    Interval,
-    clips_of,
-    difference_interval,
-    gap_interval,
-    loops_decide,
-    rate_interval,
-)
+from kmed_bench.scoring.intervals import difference_interval, gap_interval, rate_interval
 from kmed_bench.scoring.measures import SENTENCE, count_utterances, versions
 from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.spread import Clips, clips_of
 from kmed_bench.text.marks import Policy
 
 DIFFERENCES = {"leak": "seen_seen", "speakers": "seen_unseen", "sentences": "unseen_seen"}
@@ -98,19 +91,6 @@ def score_leak(
     }
 
 
-def leak_interval(seen: Clips, unseen: Clips) -> Interval:
-    """Return the 95 % interval of ``seen.ratio - unseen.ratio``, two sets of paired differences.
-
-    For the leak the two sets share neither speakers nor sentences, so their variances add. The cells of the other two
-    differences share sentences or speakers with the test part, whose common variation is not taken off: what makes one
-    sentence gain more does so in both cells, so their intervals are rather too wide.
-    """
-    for side in (seen, unseen):
-        if loops_decide(side):
-            return difference_interval(side)  # its reason
-    return gap_interval(seen, unseen)
-
-
 def _by_cell(predictions: Sequence[Prediction], cells: Mapping[str, str]) -> dict[str, list[Prediction]]:
     return {cell: [p for p in predictions if cells.get(p.utterance_id) == cell] for cell in CELLS}
 
@@ -146,7 +126,13 @@ def _gain(clips: Clips | None) -> LeakDifference:
 
 
 def _difference(seen: Clips, unseen: Clips) -> LeakDifference:
+    """Return the difference between two gains.
+
+    For the leak the two sets share neither speakers nor sentences, so their variances add. The cells of the other two
+    differences share sentences or speakers with the test part, whose common variation is not taken off: what makes one
+    sentence gain more does so in both cells, so their intervals are rather too wide.
+    """
     if not len(seen.top) or not len(unseen.top):
         return _gain(None)
-    interval, gain = leak_interval(seen, unseen), seen.ratio - unseen.ratio
+    interval, gain = gap_interval(seen, unseen), seen.ratio - unseen.ratio
     return {"gain": gain, "gain_low": interval.low, "gain_high": interval.high, "no_interval": interval.reason}

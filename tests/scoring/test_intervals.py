@@ -215,6 +215,19 @@ def test_a_gap_between_groups_allows_for_loops_of_the_group_without() -> None:
     assert bounds(gap_interval(clean, looping)) == pytest.approx((-high, -low))
 
 
+def test_a_gap_between_differences_allows_for_loops_of_either_system() -> None:
+    """With loops of one system only in each set, the other's may have come by chance in neither."""
+    one, two = with_difference([500.0] * 6, 80), with_difference([], 80)
+    low, high = bounds(gap_interval(one, two))
+    negative = [dataclasses.replace(side, top=-side.top) for side in (one, two)]
+    assert bounds(gap_interval(negative[0], negative[1])) == pytest.approx((-high, -low))
+    assert bounds(gap_interval(two, one)) == pytest.approx((-high, -low))
+    # Loops that the second set may have weigh more with it than those that the first may have more of.
+    units = 2000 * 20
+    none = -math.log(0.025) * 500 * (1 + 1 / 6) / units
+    assert one.ratio - two.ratio - low > none
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60), st.integers(1, 30), st.integers(0, 6)), max_size=30),
     st.randoms(use_true_random=False),
