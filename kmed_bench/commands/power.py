@@ -10,8 +10,8 @@ from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
     from kmed_bench.corpus.splitting.split import Split
-    from kmed_bench.scoring.intervals import Spread
     from kmed_bench.scoring.power import Design, Deviations
+    from kmed_bench.scoring.spread import Spread
     from kmed_bench.text.marks import Policy
 
 

@@ -6,7 +6,6 @@ together, which the variance leaves out: such tests reject too seldom, never too
 measures how often they reject where there is no difference.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar, cast
@@ -20,7 +19,7 @@ from kmed_bench.scoring.compare import holm, pair_counts, paired_clips
 from kmed_bench.scoring.intervals import ALPHA, gap_interval, t_p_value
 from kmed_bench.scoring.measures import MEASURES, SENTENCE, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import Clips, clips_of, gap_spread
+from kmed_bench.scoring.spread import Clips, Spread, clips_of, gap_spread
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
@@ -157,9 +156,9 @@ def gap_p_value(group: Clips, rest: Clips) -> float:
     """
     if not (group.spread.variance and rest.spread.variance):
         return 1.0
-    # Divided by its own rate, a side has the variance of the rate's logarithm.
-    relative = [dataclasses.replace(side, top=side.top / side.ratio) for side in (group, rest)]
-    of_logarithms = t_p_value(math.log(group.ratio / rest.ratio), gap_spread(*relative))
+    parts = [side.spread.variance / side.ratio**2 for side in (group, rest)]
+    df = sum(parts) ** 2 / (parts[0] ** 2 / group.spread.df + parts[1] ** 2 / rest.spread.df)
+    of_logarithms = t_p_value(math.log(group.ratio / rest.ratio), Spread(variance=sum(parts), df=df))
     return max(benefit_p_value(group, rest), of_logarithms)
 
 

@@ -14,9 +14,9 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring import ScoringOptions, holm, score_predictions
 from kmed_bench.scoring.gaps import benefit_gaps, benefit_p_value, gap_p_value, gaps_of_sizes, group_gaps, group_sides
-from kmed_bench.scoring.spread import Clips, clips_of
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.scoring.significance import compare_benchmark
+from kmed_bench.scoring.spread import Clips, clips_of
 
 OPTIONS = ScoringOptions(bootstrap_draws=200)
 AGES = ("20~29", "60~69", "over70", "N/A")
