@@ -74,7 +74,7 @@ def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[Vi
             columns=[
                 Column(key="size", label="size"),
                 Column(key="label", label="in training"),
-                Column(key="n_available", label="there are", kind="count"),
+                Column(key="n_available", label="available", kind="count"),
                 Column(key="n_decoded", label="decoded", kind="count"),
                 Column(key="n_speakers", label="speakers", kind="count"),
                 Column(key="untouched_cer", label="untouched", kind="percent", **untouched),

@@ -31,7 +31,7 @@ def name_cells(rows: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> "pd.Ser
         states.append(np.where(seen, "seen", np.where(chosen, "", "unseen")))
     speaker, sentence = states
     named = [f"{a}_{b}" if a and b else SELECTION for a, b in zip(speaker, sentence, strict=True)]
-    return pd.Series(named, index=rows.index, dtype=object)
+    return pd.Series(named, index=rows.index, dtype="str")
 
 
 def find_left_out(table: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
