@@ -18,7 +18,7 @@ from kmed_bench.corpus.splitting.split import Split, read_left_out, read_split, 
 
 def manifest(readings: list[tuple[int, int]]) -> pd.DataFrame:
     """Speaker i reads sentence j for each (i, j)."""
-    table = pd.DataFrame({name: "N/A" for name in MANIFEST_COLUMNS}, index=range(len(readings)))
+    table = pd.DataFrame(dict.fromkeys(MANIFEST_COLUMNS, "N/A"), index=range(len(readings)))
     table["utterance_id"] = [f"PA_{i:03d}-{j:03d}" for i, j in readings]
     table["speaker_id"] = [f"PA_{i:03d}" for i, _ in readings]
     table["sentence_id"] = [f"s{j}" for _, j in readings]
@@ -88,7 +88,7 @@ def test_the_sample_is_capped_seeded_and_grows_by_addition(crossed: Split) -> No
     left_out = crossed.left_out
     assert left_out is not None
     small, large = sample_cells(left_out, 5, 3), sample_cells(left_out, 9, 3)
-    sampled = {cell: 5 for cell in CELLS[:3]} | {"unseen_unseen": 0, "selection": 0}
+    sampled = dict.fromkeys(CELLS[:3], 5) | {"unseen_unseen": 0, "selection": 0}
     assert count_cells(small) == sampled
     assert set(small["utterance_id"]) < set(large["utterance_id"])
     assert list(sample_cells(left_out.sample(frac=1, random_state=0), 5, 3)["utterance_id"]) == list(
@@ -113,5 +113,5 @@ def test_a_split_of_an_earlier_release_is_read_and_says_what_it_lacks(crossed: S
     write_split(crossed, tmp_path)
     write_split(read_split(tmp_path), tmp_path)  # as read, without what was left out: the stale file goes
     assert not (tmp_path / "left_out.parquet").exists()
-    with pytest.raises(KmedError, match="made by an earlier release.*Make the split again from the same manifest"):
+    with pytest.raises(KmedError, match=r"made by an earlier release.*Make the split again from the same manifest"):
         read_left_out(tmp_path, read_split(tmp_path))

@@ -136,9 +136,7 @@ def test_a_run_that_trained_without_a_plan_is_sealed_late(config: Config, tmp_pa
 def test_evaluations_count_each_time_and_have_no_plan(config: Config, tmp_path: Path) -> None:
     bench(config, tmp_path)
     changed = adjust(config, {"eval.beam_size": 3})
-    seal = Seal(
-        uri_of(config), command="evaluate", split_sha256=SHA, settings=decisive_settings(changed, SCORED, SHA)
-    )
+    seal = Seal(uri_of(config), command="evaluate", split_sha256=SHA, settings=decisive_settings(changed, SCORED, SHA))
     seal.record_opening("best.pt")
     seal.record_opening("best.pt")
     openings = read_openings(uri_of(config), SHA)
