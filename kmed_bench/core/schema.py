@@ -30,6 +30,9 @@ MANIFEST_COLUMNS = (
     "release",
 )
 
+AUDIO_DIGEST = "audio_digest"
+"""Column of a manifest, absent from older ones: equal for one recording under two ids, different otherwise."""
+
 RejectReason = Literal[
     "audio_missing",
     "audio_unreadable",
@@ -48,10 +51,12 @@ RejectReason = Literal[
 WarningKind = Literal[
     "audio_without_label",
     "rate_differs",
+    "same_recording",
     "silent_audio",
     "archive_piece_missing",
     "archive_unreadable",
     "clipped_audio",
+    "folder_unreadable",
     "duplicate_audio",
     "format_differs",
     "length_differs",
@@ -65,7 +70,7 @@ CELLS = ("seen_seen", "seen_unseen", "unseen_seen", "unseen_unseen")
 UNSEEN = "unseen_unseen"
 """The cell of a disjoint test part."""
 SELECTION = "selection"
-"""In place of a cell: the valid part alone has the speaker or the sentence, so it helped to choose the epoch."""
+"""In place of a cell: the valid part alone has the speaker or the sentence, or a part has the recording."""
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")

@@ -118,8 +118,8 @@ class Trainer:
             precision=self.precision,
         )
 
-    def done(self, seed: int) -> TrainOutcome | None:
-        """Return the outcome of a seed that was finished under these settings, or None.
+    def done(self, seed: int, fingerprint: str) -> TrainOutcome | None:
+        """Return the outcome of a seed that was finished under the settings of this fingerprint, or None.
 
         Raises
         ------
@@ -127,7 +127,7 @@ class Trainer:
             When it was finished after another number of epochs: its state is gone, so it can't continue.
         """
         record = read_training_record(self.folder(seed))
-        if record is None or record.outcome is None or record.fingerprint != self.fingerprint(seed):
+        if record is None or record.outcome is None or record.fingerprint != fingerprint:
             return None
         if record.epochs != self.config.train.epochs:
             raise KmedError(
@@ -170,14 +170,14 @@ class Trainer:
         KmedError
             When the folder holds an unfinished training and ``resume`` is not asked for, or one with other settings.
         """
-        folder = self.folder(seed)
-        if resume and (outcome := self.done(seed)) is not None:
+        folder, fingerprint = self.folder(seed), self.fingerprint(seed)
+        if resume and (outcome := self.done(seed, fingerprint)) is not None:
             if run is not None:  # killed between outcome and removal
-                StateKeeper(folder, self.fingerprint(seed), resume=False).remove()
+                StateKeeper(folder, fingerprint, resume=False).remove()
             return outcome
         if not resume:
             self.check_fresh(seed)
-        states = StateKeeper(folder, self.fingerprint(seed), resume=resume)
+        states = StateKeeper(folder, fingerprint, resume=resume)
         model = load_weights(self.weights.path, str(self.device))
         if not states.resumed:
             check_room(model, folder, self.weights.size)

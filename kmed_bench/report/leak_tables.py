@@ -110,6 +110,6 @@ def leak_text(record: BenchRecord) -> str:
     return (
         f"The split left out {sum(left_out.values()):,} utterances. At most {sample['limit']:,} of each cell were "
         f"drawn at random (seed {sample['seed']}) and decoded. {left_out['selection']:,} belong to no cell, as only "
-        f"the valid part has their speaker or sentence; {left_out['unseen_unseen']:,} are like the test part, which "
-        "stands for them."
+        "the valid part has their speaker or sentence, or a part has their recording; "
+        f"{left_out['unseen_unseen']:,} are like the test part, which stands for them."
     )

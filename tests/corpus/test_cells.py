@@ -22,6 +22,7 @@ def manifest(readings: list[tuple[int, int]]) -> pd.DataFrame:
     table["utterance_id"] = [f"PA_{i:03d}-{j:03d}" for i, j in readings]
     table["speaker_id"] = [f"PA_{i:03d}" for i, _ in readings]
     table["sentence_id"] = [f"s{j}" for _, j in readings]
+    table["text"] = [f"문장 {j}" for _, j in readings]
     return table.assign(duration_s=2.0, rate_hz=48_000)
 
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from kmed_bench.core.contracts import Leak, LeakDifference
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import CELLS
@@ -44,13 +45,13 @@ TUNED = system(
         "seen_seen": [1, 0, 1, 0] * 4,  # 8: 0.05, a gain of 0.35
         "seen_unseen": [3, 2, 2, 1] * 4,  # 32: 0.20, a gain of 0.20
         "unseen_seen": [2, 2, 1, 1] * 4,  # 24: 0.15, a gain of 0.25
-        "unseen_unseen": [4, 3, 2, 3] * 4,  # 48: 0.30, a gain of 0.10
+        "unseen_unseen": [4, 4, 2, 2] * 4,  # 48: 0.30, a gain of 0.10
     }
 )
 CELL_OF = {prediction.utterance_id: prediction.speaker_id.partition("-")[0] for prediction in TUNED}
 
 
-def score(tuned: list[Prediction], untouched: list[Prediction] | None):
+def score(tuned: list[Prediction], untouched: list[Prediction] | None) -> Leak:
     return score_leak(CELL_OF, tuned, untouched, left_out=LEFT_OUT, limit=16, seed=3, split_sha256="ab" * 32)
 
 
@@ -73,16 +74,24 @@ def test_cells_gains_and_leak_equal_the_hand_computation() -> None:
     assert leak["sample"] == {"limit": 16, "seed": 3}
 
 
-def test_intervals_hold_the_estimate_and_the_leaks_is_wider_than_either_gains() -> None:
-    leak = score(TUNED, UNTOUCHED)
-    widths = {}
-    for name, row in (*leak["cells"].items(), *leak["differences"].items()):
-        if row["gain_low"] is None or row["gain_high"] is None or row["gain"] is None:
-            assert row["no_interval"]  # all speakers of a cell may gain the same
-            continue
-        assert row["gain_low"] < row["gain"] < row["gain_high"]
-        widths[name] = row["gain_high"] - row["gain_low"]
-    assert widths["leak"] >= widths["seen_seen"]
+def bounds(row: LeakDifference) -> tuple[float, float, float]:
+    assert row["gain"] is not None
+    assert row["gain_low"] is not None
+    assert row["gain_high"] is not None
+    return row["gain_low"], row["gain"], row["gain_high"]
+
+
+def check_combined(leak: Leak) -> None:
+    """Assert that the leak's bounds combine the distances of the two gains' bounds."""
+    low, gain, high = bounds(leak["differences"]["leak"])
+    (low_a, a, high_a), (low_b, b, high_b) = (bounds(leak["cells"][cell]) for cell in ("seen_seen", "unseen_unseen"))
+    assert gain == pytest.approx(a - b)
+    assert gain - low == pytest.approx(((a - low_a) ** 2 + (high_b - b) ** 2) ** 0.5)
+    assert high - gain == pytest.approx(((high_a - a) ** 2 + (b - low_b) ** 2) ** 0.5)
+
+
+def test_the_leaks_interval_combines_those_of_the_two_gains() -> None:
+    check_combined(score(TUNED, UNTOUCHED))
 
 
 def test_no_leak_where_all_cells_gain_alike() -> None:
@@ -110,13 +119,30 @@ def test_an_empty_cell_leaves_its_differences_undefined() -> None:
     assert leak["differences"]["speakers"]["gain"] == pytest.approx(0.1)
 
 
-def test_one_loop_takes_the_leaks_interval_and_says_why() -> None:
+def test_invented_text_moves_the_leak_and_widens_its_interval() -> None:
     looping = [
-        dataclasses.replace(p, hypothesis="허" * 200) if p.utterance_id == "unseen_unseen0" else p for p in TUNED
+        dataclasses.replace(p, hypothesis=REFERENCE + "허" * 12) if p.utterance_id == "unseen_unseen0" else p
+        for p in TUNED
     ]
-    found = score(looping, UNTOUCHED)["differences"]["leak"]
-    assert (found["gain_low"], found["gain_high"]) == (None, None)
-    assert found["no_interval"].startswith("one looping clip has ")
+    found, before = score(looping, UNTOUCHED), score(TUNED, UNTOUCHED)
+    check_combined(found)
+    (low, gain, high), (low_before, gain_before, high_before) = (
+        bounds(leak["differences"]["leak"]) for leak in (found, before)
+    )
+    assert gain - gain_before == pytest.approx((12 - 4) / 160)  # 12 insertions in place of 4 errors
+    assert high - low > high_before - low_before
+
+
+def test_a_gain_without_an_interval_gives_the_leak_its_reason() -> None:
+    alike = system({cell: [2] * 16 for cell in CELLS})
+    found = score(alike, system({cell: [4] * 16 for cell in CELLS}))
+    leak, gain = found["differences"]["leak"], found["cells"]["seen_seen"]
+    assert (leak["gain"], leak["gain_low"], leak["gain_high"]) == (0, None, None)
+    assert (
+        leak["no_interval"]
+        == gain["no_interval"]
+        == ("all speakers have the same rate, so the clips do not show how much speakers differ")
+    )
 
 
 def test_metrics_have_ascii_names_and_the_differences_bounds() -> None:

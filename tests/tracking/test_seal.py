@@ -40,7 +40,7 @@ def uri_of(config: Config) -> str:
 
 
 def plan_of(config: Config, sha256: str = SHA) -> Plan:
-    return make_plan(config, Decides.DATA | TRAINED, sha256, {})
+    return make_plan(config, Decides.DATA | TRAINED, {"split.sha256": sha256}, {})
 
 
 def bench(config: Config, folder: Path, *models: str, run_id: str | None = None) -> str:
@@ -136,7 +136,12 @@ def test_a_run_that_trained_without_a_plan_is_sealed_late(config: Config, tmp_pa
 def test_evaluations_count_each_time_and_have_no_plan(config: Config, tmp_path: Path) -> None:
     bench(config, tmp_path)
     changed = adjust(config, {"eval.beam_size": 3})
-    seal = Seal(uri_of(config), command="evaluate", split_sha256=SHA, settings=decisive_settings(changed, SCORED, SHA))
+    seal = Seal(
+        uri_of(config),
+        command="evaluate",
+        split_sha256=SHA,
+        settings=decisive_settings(changed, SCORED, {"split.sha256": SHA}),
+    )
     seal.record_opening("best.pt")
     seal.record_opening("best.pt")
     openings = read_openings(uri_of(config), SHA)

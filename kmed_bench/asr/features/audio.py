@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio
 from whisper.audio import SAMPLE_RATE
 
+from kmed_bench.asr.features.resampling import resample
 from kmed_bench.core.errors import KmedError
+from kmed_bench.corpus.archives.wav import MAX_RATE_HZ, MIN_RATE_HZ, WavError, is_wav, read_samples
 
 
 def decode_audio(content: bytes, name: str) -> np.ndarray:
@@ -17,25 +17,35 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
     Parameters
     ----------
     content : bytes
-        A file of any format that libsndfile reads. Channels are averaged.
+        A WAV file that ``ingest`` takes, or a file of another format that libsndfile reads. Channels are averaged.
     name : str
         Name of the file in errors; an utterance id rather than a path.
 
     Raises
     ------
     KmedError
-        When the bytes are not audio, or hold no samples.
+        When the bytes are not audio, hold no samples or some that are no finite numbers, or their rate is not speech's.
     """
     try:
-        samples, rate_hz = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+        if is_wav(content):
+            samples, rate_hz = read_samples(content)
+        else:
+            samples, rate_hz = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, WavError) as error:
         raise KmedError(f"The audio of {name} can't be decoded ({error}); run `kmed-bench ingest` again.") from None
     if len(samples) == 0:
         raise KmedError(f"The audio of {name} is empty (0 samples); run `kmed-bench ingest` again.")
-    mono = torch.from_numpy(samples.mean(axis=1))
-    if rate_hz != SAMPLE_RATE:
-        mono = torchaudio.functional.resample(mono, rate_hz, SAMPLE_RATE)
-    return mono.numpy()
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise KmedError(
+            f"The audio of {name} is at {rate_hz:,} Hz; {MIN_RATE_HZ:,} to {MAX_RATE_HZ:,} Hz are read: convert it."
+        )
+    mono = samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise KmedError(
+            f"The audio of {name} has samples that are no finite numbers (NaN or infinite); leave it out with "
+            "`kmed-bench ingest --data.decode true`, or record it again."
+        )
+    return resample(mono, rate_hz, SAMPLE_RATE)
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
@@ -44,6 +54,4 @@ def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
     The same as ``torchaudio.functional.speed`` at 16 kHz, except that the rate is rounded and not truncated: there 1.15
     becomes 18,399 Hz, which has no common divisor with 16,000.
     """
-    rate_hz = round(speed * SAMPLE_RATE)
-    changed: np.ndarray = torchaudio.functional.resample(torch.from_numpy(samples), rate_hz, SAMPLE_RATE).numpy()
-    return changed
+    return resample(samples, round(speed * SAMPLE_RATE), SAMPLE_RATE)

@@ -4,26 +4,35 @@ Each chunk's outcome depends only on its files, so chunks run in any process and
 """
 
 import dataclasses
-import io
 import operator
 import os
+import zlib
 from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import soundfile
 
 from kmed_bench.corpus.archives.reader import MAX_AUDIO_BYTES, Container
-from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource
-from kmed_bench.corpus.archives.wav import HEADER_BYTES, HEADER_LIMIT, HeaderTooShort, WavError, read_header
+from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource, open_plain
+from kmed_bench.corpus.archives.wav import (
+    HEADER_BYTES,
+    HEADER_LIMIT,
+    HeaderTooShort,
+    WavError,
+    WavHeader,
+    read_header,
+    read_samples,
+)
 from kmed_bench.corpus.archives.zips import Member, check_member, read_member
 from kmed_bench.corpus.ingest.aihub import Label, parse_label
 
-READING_VERSION = "1"
+READING_VERSION = "3"
 """Changes whenever reading a file may give something else: results kept by other versions are not used."""
 MAX_LABEL_BYTES = 1 << 20
 _SPARSE_BYTES = 1 << 16
+_AFTER_NAME = 24  # the longest head of a data chunk, in Wave64
+_COMPARED_BYTES = 256
 
 _label_values = operator.attrgetter(*(field.name for field in dataclasses.fields(Label)))
 LABEL_SCHEMA = pa.schema(
@@ -39,6 +48,7 @@ AUDIO_SCHEMA = pa.schema(
         ("bits", pa.int16()),
         ("loudest", pa.float64()),  # largest absolute sample, 1 is full scale; NaN unless decoded
         ("clipped", pa.float64()),  # share of samples at full scale; NaN unless decoded
+        ("first", pa.int64()),  # CRC-32 of the first samples; 0 if the audio can't be read
         ("fault", pa.string()),  # why the audio can't be read; empty: it can
     ]
 )
@@ -107,7 +117,7 @@ class _Reader:
 
 def _read_file(path: str, n_bytes: int) -> bytes:
     """Return a file's first bytes; a file object costs more than the reading of a label."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = open_plain(path)
     try:
         data = os.read(handle, n_bytes)
         while 0 < len(data) < n_bytes and (more := os.read(handle, n_bytes - len(data))):
@@ -118,7 +128,13 @@ def _read_file(path: str, n_bytes: int) -> bytes:
 
 
 def _why(error: Exception) -> str:
-    return (error.strerror or "can't be read") if isinstance(error, OSError) else str(error)
+    """Return the reason for a reject: whatever a single file holds, it costs that file and never the job."""
+    if isinstance(error, OSError):
+        return error.strerror or "can't be read"
+    if isinstance(error, (ArchiveError, WavError)):
+        return str(error)
+    words = str(error)[:200].encode(errors="backslashreplace").decode()
+    return f"reading it failed ({type(error).__name__}: {words})"
 
 
 def _refuse_size(member: Member, limit: int) -> str | None:
@@ -131,7 +147,7 @@ def _read_label(reader: _Reader, stem: str, refused: str | None, member: Member)
     if fault is None:
         try:
             label = parse_label(stem, reader.read(member, None))
-        except (OSError, ArchiveError) as error:
+        except Exception as error:
             fault = _why(error)
     if fault is not None:
         label = Label(reason="label_unreadable", detail=fault)
@@ -143,24 +159,39 @@ def _read_audio(reader: _Reader, _stem: str, refused: str | None, member: Member
     if fault is None:
         try:
             reader.check(member)
-            try:
-                header = read_header(reader.read(member, HEADER_BYTES), member.size)
-            except HeaderTooShort:
-                header = read_header(reader.read(member, HEADER_LIMIT), member.size)
+            header = _read_header(reader, member)
             level = _decode(reader.read(member, None)) if reader.decode else (_NAN, _NAN)
-            return (*header, *level, "")
-        except (OSError, ArchiveError, WavError) as error:
+            return (*header, *level, _first_samples(reader, member), "")
+        except Exception as error:
             fault = _why(error)
-    return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, fault)
+    return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, 0, fault)
+
+
+def _read_header(reader: _Reader, member: Member) -> WavHeader:
+    for limit in (HEADER_BYTES, HEADER_LIMIT):
+        try:
+            return read_header(reader.read(member, limit), member.size)
+        except HeaderTooShort:
+            continue
+    return read_header(reader.read(member, None), member.size)
+
+
+def _first_samples(reader: _Reader, member: Member) -> int:
+    """Return the CRC-32 of the first samples, the same whatever chunks stand before them in the header."""
+    for limit in (HEADER_BYTES, HEADER_LIMIT):
+        head = reader.read(member, limit)
+        start = head.find(b"data") + _AFTER_NAME
+        if start >= _AFTER_NAME and len(head) >= min(start + _COMPARED_BYTES, member.size):
+            return zlib.crc32(head[start : start + _COMPARED_BYTES])
+    return 0
 
 
 def _decode(data: bytes) -> tuple[float, float]:
-    """Return the largest absolute sample and the share of samples at full scale."""
-    try:
-        samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise WavError(f"it can't be decoded ({error.error_string})") from None
+    """Return the largest absolute sample of the channels' mean, which models hear, and the share at full scale."""
+    samples, _ = read_samples(data)
     if samples.size == 0:
         return 0.0, 0.0
-    level = np.abs(samples)
-    return float(level.max()), float(np.mean(level >= 1 - 2**-14))
+    loudest = float(np.abs(samples.mean(axis=1)).max())
+    if not np.isfinite(loudest):
+        raise WavError("it has samples that are no finite numbers (NaN or infinite)")
+    return loudest, float(np.mean(np.abs(samples) >= 1 - 2**-14))
