@@ -15,7 +15,7 @@ from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.continuation import find_earlier, find_training, results_folder
 from kmed_bench.pipeline.leak_cells import with_left_out
-from kmed_bench.pipeline.plan import TRAINED, make_plan
+from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan
 from kmed_bench.pipeline.preparation import (
     check_source,
     collect_weights,
@@ -85,7 +85,7 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOu
     ):
         log_skipped(bench, skipped)
         split = with_left_out(_make_split(config, folder, out, bench, earlier), folder / "split", config)
-        plan = make_plan(config, Decides.DATA | TRAINED, split.sha256, weights)
+        plan = make_plan(config, Decides.DATA | TRAINED, identify_split(split), weights)
         seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
         speech = featurize_split(split, cache_folder() / "features", config)
         trained, failed = _train_all(config, weights, speech, folder, bench, earlier, seal)
