@@ -30,17 +30,24 @@ def fault(what: str, *, sees: str, survives: str = REST) -> pytest.MarkDecorator
 
 
 class _Collector:
-    """Keeps the table's rows, in the order of files and of tests in them."""
+    """Keeps the table's rows, in the order of files and of tests in them; cases that say the same share a row."""
 
     def __init__(self) -> None:
-        self.rows: list[str] = []
+        self.tests: dict[tuple[str, ...], list[str]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         for item in session.items:
+            test = item.nodeid.removeprefix("tests/")
             for mark in item.iter_markers("fault"):
-                test = f"`{item.nodeid.removeprefix('tests/')}`"
-                cells = (*mark.args, mark.kwargs["sees"], mark.kwargs["survives"], test)
-                self.rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+                cells = (*mark.args, mark.kwargs["sees"], mark.kwargs["survives"], test.partition("[")[0])
+                self.tests.setdefault(cells, []).append(test)
+
+    def rows(self) -> list[str]:
+        """Return the table's rows."""
+        named = (
+            (*cells[:-1], f"`{tests[0] if len(tests) == 1 else cells[-1]}`") for cells, tests in self.tests.items()
+        )
+        return ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in named]
 
 
 def page() -> str:
@@ -51,7 +58,7 @@ def page() -> str:
         status = pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *files], plugins=[collector])
     if status != pytest.ExitCode.OK:
         raise SystemExit(said.getvalue())
-    return HEAD + "\n".join(collector.rows) + "\n"
+    return HEAD + "\n".join(collector.rows()) + "\n"
 
 
 if __name__ == "__main__":
