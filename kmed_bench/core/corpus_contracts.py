@@ -33,6 +33,7 @@ class SplitDetails(TypedDict):
 
     method: NotRequired[str]
     discarded_because: NotRequired[dict[str, int]]
+    left_out: NotRequired[dict[str, int]]
     merged_strata: NotRequired[list[str]]
     frozen_sha256: NotRequired[str]
     missing: NotRequired[dict[str, list[str]]]
@@ -43,12 +44,14 @@ class SplitReport(Head, SplitDetails):
     """Content of split.json."""
 
     sha256: str
+    content_sha256: NotRequired[str]
     label: str
     corpus: int
     counts: dict[str, int]
     parts: dict[str, dict[str, float]]
     discarded: int
     leakage: dict[str, int]
+    doubts: NotRequired[dict[str, int]]
     max_share_deviation: float
     share_deviation: dict[str, float]
     shares: dict[str, dict[str, dict[str, float]]]

@@ -30,6 +30,9 @@ MANIFEST_COLUMNS = (
     "release",
 )
 
+AUDIO_DIGEST = "audio_digest"
+"""Column of a manifest, absent from older ones: equal for one recording under two ids, different otherwise."""
+
 RejectReason = Literal[
     "audio_missing",
     "audio_unreadable",
@@ -48,6 +51,7 @@ RejectReason = Literal[
 WarningKind = Literal[
     "audio_without_label",
     "rate_differs",
+    "same_recording",
     "silent_audio",
     "archive_piece_missing",
     "archive_unreadable",
@@ -60,6 +64,13 @@ WarningKind = Literal[
 ]
 
 PARTS = ("train", "valid", "test")
+
+CELLS = ("seen_seen", "seen_unseen", "unseen_seen", "unseen_unseen")
+"""Whether training heard an utterance's speaker, then its sentence."""
+UNSEEN = "unseen_unseen"
+"""The cell of a disjoint test part."""
+SELECTION = "selection"
+"""In place of a cell: the valid part alone has the speaker or the sentence, or a part has the recording."""
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")

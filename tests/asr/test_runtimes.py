@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 import torch
 from exported import export_all
+from safetensors.torch import load_file, save_file
 from whisper.model import Whisper
 
 from kmed_bench.asr.decoding.decode import predict_part
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import build_features
+from kmed_bench.asr.model.offline_wheel import read_variables
+from kmed_bench.asr.model.tensor_checks import check_ct2_layers
 from kmed_bench.asr.model.tokenizer import N_VOCAB
 from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.asr.runtimes import backend as backend_module
 from kmed_bench.asr.runtimes.faster_whisper import FasterWhisperBackend
 from kmed_bench.asr.runtimes.formats import detect_format, open_folder
+from kmed_bench.asr.runtimes.hf_format import read_hf_folder
 from kmed_bench.asr.runtimes.own import OwnBackend
 from kmed_bench.asr.runtimes.transformers import TransformersBackend
 from kmed_bench.config import EvalConfig
@@ -100,8 +104,8 @@ def test_parameters_are_those_of_the_model(folders, model):
     expected = sum(p.numel() for p in model.parameters())
     for kind in ("openai", "hf"):
         assert open_folder(folders[kind], CONFIG).parameters == expected
-    # CTranslate2 adds zero biases to the keys, and stores equal tensors (this random model's layer norms) once.
-    assert open_folder(folders["ct2"], CONFIG).parameters == pytest.approx(expected, rel=1e-3)
+    # CTranslate2 adds zero biases to the keys.
+    assert open_folder(folders["ct2"], CONFIG).parameters == expected + 3 * 64
 
 
 def test_the_first_batch_is_decoded_untimed_first(folders, tone_part, monkeypatch):
@@ -192,3 +196,58 @@ def test_a_clip_beyond_the_window_is_cut_as_in_our_own_decoding(folders):
     torch.manual_seed(0)
     noise = (0.1 * np.random.default_rng(0).standard_normal(16_000 * 30)).astype(np.float32)
     assert len(backend.transcribe([noise])) == 1
+
+
+def changed_folder(folders, tmp_path, change):
+    """A Hugging Face folder whose tensors are what ``change`` makes of them."""
+    folder = shutil.copytree(folders["hf"], tmp_path / "hf")
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: (t.clear(), t.update(x=torch.zeros(3))), r"\d+ of \d+ are missing .* and 1 are not Whisper's \(x\)"),
+        (lambda t: t.pop("model.decoder.layers.0.fc1.bias"), r"1 of \d+ are missing \(model\.decoder\.layers\.0\.fc1"),
+        (lambda t: t.update(extra=torch.zeros(1)), r"1 are not Whisper's \(extra\)"),
+        (lambda t: t["model.encoder.conv1.bias"].fill_(torch.nan), r"not finite .*model\.encoder\.conv1\.bias"),
+        (lambda t: t["model.decoder.layer_norm.weight"].fill_(torch.inf), "not finite"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named_and_never_filled_in(folders, tmp_path, change, said):
+    folder = changed_folder(folders, tmp_path, change)
+    for read in (read_hf_folder, lambda path: TransformersBackend(path, CONFIG)):
+        with pytest.raises(KmedError, match=said):
+            read(folder)
+
+
+def test_an_output_of_its_own_is_evaluated_and_not_exported(folders, tmp_path):
+    def untie(tensors):
+        tensors["proj_out.weight"] = 2 * tensors["model.decoder.embed_tokens.weight"]
+
+    folder = changed_folder(folders, tmp_path, untie)
+    with pytest.raises(KmedError, match="has an output projection"):
+        read_hf_folder(folder)
+    TransformersBackend(folder, CONFIG)
+
+
+def test_a_ct2_model_with_a_gap_or_nan_is_refused(folders, tmp_path):
+    content = (folders["ct2"] / "model.bin").read_bytes()
+    variables = read_variables(content)
+    with pytest.raises(KmedError, match="lacks variables of its layers"):
+        check_ct2_layers({name: v for name, v in variables.items() if not name.startswith("decoder/layer")}, "x")
+    two = variables | {name.replace("layer_0", "layer_1"): v for name, v in variables.items()}
+    check_ct2_layers(two, "x")
+    del two["decoder/layer_1/ffn/linear_0/weight"]
+    with pytest.raises(KmedError, match=r"decoder/layer_1/ffn/linear_0/weight"):
+        check_ct2_layers(two, "x")
+    folder = shutil.copytree(folders["ct2"], tmp_path / "ct2")
+    at = content.index(b"encoder/conv1/weight")
+    start = content.index(variables["encoder/conv1/weight"].tobytes(), at)
+    nan = np.full(1, np.nan, variables["encoder/conv1/weight"].dtype).tobytes()
+    (folder / "model.bin").write_bytes(content[:start] + nan + content[start + len(nan) :])
+    with pytest.raises(KmedError, match=r"not finite numbers in 1 of \d+ tensors \(encoder/conv1/weight\)"):
+        open_folder(folder, CONFIG)

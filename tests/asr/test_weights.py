@@ -117,6 +117,57 @@ def test_a_given_file_comes_first_and_must_fit(tmp_path, tiny_checkpoint):
         load_weights(path)
 
 
+def prefixed(prefix):
+    return lambda c: c.update(model_state_dict={prefix + k: v for k, v in c["model_state_dict"].items()})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["model_state_dict"].popitem(), r"1 of \d+ are missing \(\w+\."),
+        (lambda c: c["model_state_dict"].update(x=torch.zeros(1)), r"1 are not Whisper's \(x\)"),
+        (prefixed("module."), "without prefixes such as `module"),
+        (prefixed("_orig_mod."), r"7 of 7 are missing"),
+        (
+            lambda c: c["model_state_dict"]["decoder.ln.bias"].fill_(torch.nan),
+            r"finite numbers in 1 .*decoder\.ln\.bias",
+        ),
+        (lambda c: c["model_state_dict"]["encoder.conv2.weight"].fill_(-torch.inf), r"not finite .*encoder\.conv2"),
+        (lambda c: c["model_state_dict"].update({"decoder.ln.bias": torch.ones(64).char()}), "tensors of floats"),
+        (lambda c: c["model_state_dict"].update({"decoder.ln.bias": torch.ones(63)}), "size mismatch for decoder.ln"),
+        (lambda c: c["model_state_dict"].update({"decoder.ln.bias": "x"}), "tensors of floats"),
+        (lambda c: c.update(model_state_dict=[1]), "not a Whisper checkpoint"),
+        (lambda c: c["dims"].update(n_mels="80"), r"dims are impossible: n_mels='80'"),
+        (lambda c: c["dims"].update(n_audio_layer=10**9), "impossible: n_audio_layer=1000000000"),
+        (lambda c: c["dims"].update(n_audio_layer=2), r"1 of 7 are missing \(encoder\.blocks\.1\."),
+        (lambda c: c["dims"].update(n_text_head=7), "no multiple of the number of heads"),
+        (
+            lambda c: c["dims"].update(n_text_state=128),
+            r"token_embedding\.weight has shape|positional_embedding has shape",
+        ),
+        (lambda c: c["dims"].pop("n_mels"), "dims name"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_with_the_names(tmp_path, tiny_checkpoint, change, said):
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(KmedError, match=said):
+        load_weights(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_are_read_as_fp32(tmp_path, tiny_checkpoint, dtype):
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content["model_state_dict"] = {name: value.to(dtype) for name, value in content["model_state_dict"].items()}
+    torch.save(content, tmp_path / "x.pt")
+    assert {value.dtype for value in load_weights(tmp_path / "x.pt").state_dict().values()} == {torch.float32}
+    content["model_state_dict"]["decoder.ln.bias"] = torch.full((64,), 1e300, dtype=torch.float64)  # infinite as fp32
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(KmedError, match="not finite"):
+        load_weights(tmp_path / "x.pt")
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 nor this"])
 def test_files_that_are_no_checkpoint(tmp_path, content):
     path = tmp_path / "x.pt"

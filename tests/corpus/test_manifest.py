@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.config import DataConfig
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.schema import MANIFEST_COLUMNS, RejectReason, read_manifest
+from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, RejectReason, read_manifest
 from kmed_bench.corpus.archives.reader import AudioReader
 from kmed_bench.corpus.ingest import chunks, scan
 from kmed_bench.corpus.ingest.manifest import KEPT_FOLDER, ingest, release_of
@@ -66,7 +66,7 @@ def run(root: Path, out: Path | None = None, **settings: Any) -> tuple[dict[str,
     assert set(rejects["reason"]) <= set(get_args(RejectReason))
     assert list(rejects.columns) == ["utterance_id", "path", "reason", "detail"]
     assert (rejects["detail"] != "").all()
-    assert list(manifest.columns) == list(MANIFEST_COLUMNS)
+    assert list(manifest.columns) == [*MANIFEST_COLUMNS, AUDIO_DIGEST]
     assert manifest["utterance_id"].is_monotonic_increasing
     assert manifest["utterance_id"].is_unique
     assert not (out / KEPT_FOLDER).exists()

@@ -78,6 +78,9 @@ def read_variables(content: bytes) -> dict[str, np.ndarray]:
             dtype, n_bytes = _TYPES[take("B")], take("I")
             variables[name] = np.frombuffer(content[offset : offset + n_bytes], dtype).reshape(shape)
             offset += n_bytes
+        # Equal variables are stored once, and the others are named here.
+        aliases = {take_name(): take_name() for _ in range(take("I"))} if offset < len(content) else {}
+        variables |= {alias: variables[name] for alias, name in aliases.items()}
     except (struct.error, KeyError, ValueError, UnicodeDecodeError) as error:
         raise KmedError(f"model.bin is damaged at byte {offset} ({error}); fetch it again.") from None
     return variables
@@ -122,6 +125,9 @@ class _Mapper:
         # Scalars and the alignment heads are settings, not tensors of the network.
         for setting in ("decoder/alignment_heads", "decoder/alignment_layer"):
             self._left.pop(setting, None)
+        output = self._left.pop("decoder/projection/weight", None)
+        if output is not None and not np.array_equal(output, self._left.get("decoder/embeddings/weight", output[:0])):
+            raise KmedError("model.bin has an output projection of its own; Whisper's is the token embedding.")
         self._n_state = n_state
 
     def take(self, name: str) -> torch.Tensor:

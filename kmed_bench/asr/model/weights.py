@@ -14,6 +14,7 @@ import whisper
 from whisper.model import ModelDimensions
 
 from kmed_bench.asr.model.offline_wheel import WHEEL_SHA256, joined_wheel_model, to_openai_state
+from kmed_bench.asr.model.tensor_checks import check_finite, check_names, check_outline, read_dimensions
 from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, N_VOCAB
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.core.errors import KmedError
@@ -95,14 +96,18 @@ def load_weights(path: Path, device: str = "cpu") -> Whisper:
     Raises
     ------
     KmedError
-        When the file is not a Whisper checkpoint. It is read with ``weights_only=True``, so nothing is unpickled.
+        When the file is not a Whisper checkpoint, or tensors are missing, extra, of another shape or not finite. It is
+        read with ``weights_only=True``, so nothing is unpickled.
     """
     dims, state = _read_checkpoint(path)
+    check_outline(dims, state, path)
     model = Whisper(dims)
+    check_names(state, model.state_dict(), path)
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except RuntimeError as error:  # other shapes
         raise KmedError(f"{path} does not hold the tensors that its dimensions require: {error}") from None
+    check_finite(model.state_dict(), path)
     return model.to(device).eval()
 
 
@@ -130,7 +135,11 @@ def _read_checkpoint(path: Path) -> tuple[ModelDimensions, dict[str, torch.Tenso
         raise KmedError(f"Checkpoint {path} does not exist; give a .pt file of openai-whisper's layout.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        return ModelDimensions(**content["dims"]), content["model_state_dict"]
+        dims, state = read_dimensions(content["dims"]), content["model_state_dict"]
+        # Whole numbers would be quantized weights, which `load_state_dict` copies as they are.
+        if not all(isinstance(value, torch.Tensor) and value.is_floating_point() for value in state.values()):
+            raise ValueError("its model_state_dict holds other things than tensors of floats")
+        return dims, state
     except Exception as error:  # torch raises a dozen types for a file that it did not write
         raise KmedError(
             f"{path} is not a Whisper checkpoint of {{'dims', 'model_state_dict'}} "

@@ -12,10 +12,13 @@ import whisper
 
 from kmed_bench.asr.model.device import pick_device
 from kmed_bench.asr.model.offline_wheel import read_variables
+from kmed_bench.asr.model.tensor_checks import check_ct2_layers, check_finite
 from kmed_bench.asr.runtimes.backend import SampleBackend
 from kmed_bench.asr.runtimes.libraries import missing_library
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
+
+log = logging.getLogger(__name__)
 
 
 class FasterWhisperBackend(SampleBackend):
@@ -45,7 +48,7 @@ class FasterWhisperBackend(SampleBackend):
         except (RuntimeError, ValueError, OSError) as error:
             raise KmedError(f"{folder} can't be opened by faster-whisper {self.version} ({error}).") from None
         self.model_bytes = (folder / "model.bin").stat().st_size
-        self.parameters = _count_parameters(folder / "model.bin")
+        self.parameters = _check_and_count(folder / "model.bin")
         self._options: dict[str, Any] = {
             "language": "ko" if self._model.model.is_multilingual else "en",
             "task": "transcribe",
@@ -82,18 +85,26 @@ class FasterWhisperBackend(SampleBackend):
         return texts
 
 
-def _count_parameters(path: Path) -> int | None:
-    """Return the number of learned parameters in a ``model.bin``; None for an unknown layout.
+def _check_and_count(path: Path) -> int | None:
+    """Return the number of learned parameters in a ``model.bin``; None for an unknown layout, which can't be checked.
 
     The zero biases of the keys are counted too (0.01 % in base); int8 scales and the encoder's fixed positions are not.
+
+    Raises
+    ------
+    KmedError
+        When a layer lacks variables, or weights are not finite numbers.
     """
     try:
         variables = read_variables(path.read_bytes())
-    except KmedError:
+    except KmedError as error:
+        log.warning(f"The weights of {path} are not checked for gaps and numbers that are not finite: {error}")
         return None
-    fixed = "encoder/position_encodings/encodings"
+    check_ct2_layers(variables, path)
+    check_finite(variables, path)
+    fixed = ("encoder/position_encodings/encodings", "decoder/projection/weight")  # the latter is the embedding
     return sum(
         value.size
         for name, value in variables.items()
-        if value.ndim > 0 and name != fixed and not name.endswith("_scale") and "alignment" not in name
+        if value.ndim > 0 and name not in fixed and not name.endswith("_scale") and "alignment" not in name
     )

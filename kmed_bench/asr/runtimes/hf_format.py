@@ -18,6 +18,7 @@ import whisper
 from whisper.model import ModelDimensions
 
 from kmed_bench.asr.decoding.logit_filters import suppressed_tokens
+from kmed_bench.asr.model.tensor_checks import check_finite, check_names
 from kmed_bench.asr.model.tokenizer import N_VOCAB, korean_tokenizer
 from kmed_bench.asr.model.weights import dimensions
 from kmed_bench.asr.model.whisper import Whisper
@@ -94,17 +95,10 @@ def read_hf_folder(folder: Path) -> Whisper:
     Raises
     ------
     KmedError
-        When transformers is missing, the folder can't be read or holds another vocabulary than the multilingual one.
+        When transformers is missing, the folder can't be read or does not hold the whole model, its output is not tied
+        to its token embedding, or it has another vocabulary than the multilingual one.
     """
-    transformers = import_transformers()
-    from safetensors import SafetensorError  # transformers brings it
-
-    try:
-        network: WhisperForConditionalGeneration = transformers.WhisperForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise KmedError(f"{folder} can't be read as a Hugging Face Whisper model ({error}).") from None
+    network = load_hf_network(folder)
     config = network.config
     _check_vocabulary(config.vocab_size)
     dims = ModelDimensions(
@@ -120,9 +114,44 @@ def read_hf_folder(folder: Path) -> Whisper:
         config.decoder_layers,
     )
     state = network.state_dict()
+    if not torch.equal(state["proj_out.weight"], state["model.decoder.embed_tokens.weight"]):
+        raise KmedError(
+            f"{folder} has an output projection (proj_out.weight) of its own; Whisper's is the token embedding, so the "
+            "model can be evaluated as it is, and not exported."
+        )
     model = Whisper(dims)
     model.load_state_dict({ours: state[theirs] for ours, theirs in tensor_names(dims).items()})
     return model.eval()
+
+
+def load_hf_network(folder: Path) -> "WhisperForConditionalGeneration":
+    """Return transformers' model of a folder, fp32; tensors that the folder lacks are not filled in.
+
+    Raises
+    ------
+    KmedError
+        When transformers is missing, the folder can't be read, or tensors are missing, not Whisper's or not finite.
+    """
+    transformers = import_transformers()
+    from safetensors import SafetensorError  # transformers brings it
+
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # its table of missing tensors; ours are named below
+    try:
+        network, found = transformers.WhisperForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise KmedError(
+            f"{folder} can't be opened by transformers {transformers.__version__} "
+            f"({str(error).partition(chr(10))[0]}); save the model there again."
+        ) from None
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+    expected = set(network.state_dict())
+    check_names((expected - found["missing_keys"]) | found["unexpected_keys"], expected, folder)
+    check_finite(network.state_dict(), folder)
+    return network
 
 
 def _check_vocabulary(n_vocab: int) -> None:

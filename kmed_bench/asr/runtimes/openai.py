@@ -10,6 +10,7 @@ import torch
 import whisper
 
 from kmed_bench.asr.model.device import pick_device
+from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.asr.runtimes.backend import SampleBackend
 from kmed_bench.config import EvalConfig
 
@@ -21,6 +22,7 @@ class OpenAIBackend(SampleBackend):
 
     def __init__(self, path: Path, config: EvalConfig) -> None:
         self.version = importlib.metadata.version("openai-whisper")
+        load_weights(path)  # refuses in words what doesn't fit; openai-whisper checks only names and shapes
         self._model = whisper.load_model(str(path), device=str(pick_device()))
         self.batch_size = config.batch_size
         self.parameters = sum(p.numel() for p in self._model.parameters())

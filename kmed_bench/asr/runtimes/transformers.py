@@ -12,6 +12,7 @@ from whisper.audio import SAMPLE_RATE
 from kmed_bench.asr.model.device import pick_device
 from kmed_bench.asr.model.tokenizer import N_VOCAB
 from kmed_bench.asr.runtimes.backend import SampleBackend
+from kmed_bench.asr.runtimes.hf_format import load_hf_network
 from kmed_bench.asr.runtimes.libraries import import_transformers
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
@@ -24,8 +25,6 @@ class TransformersBackend(SampleBackend):
 
     def __init__(self, folder: Path, config: EvalConfig) -> None:
         transformers = import_transformers()
-        from safetensors import SafetensorError  # transformers brings it
-
         _check_processor(folder)
         self.version = transformers.__version__
         self._logging = transformers.utils.logging
@@ -33,14 +32,12 @@ class TransformersBackend(SampleBackend):
         try:
             with self._quiet():
                 self._processor = transformers.WhisperProcessor.from_pretrained(folder, local_files_only=True)
-                self._model = transformers.WhisperForConditionalGeneration.from_pretrained(
-                    folder, local_files_only=True, dtype=torch.float32
-                )
-        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise KmedError(
-                f"{folder} can't be opened by transformers {self.version} ({str(error).partition(chr(10))[0]}); save "
-                "the model there again."
+                f"The tokenizer or feature extractor of {folder} can't be opened by transformers {self.version} "
+                f"({str(error).partition(chr(10))[0]}); save the processor there again."
             ) from None
+        self._model: Any = load_hf_network(folder)
         self._model.to(self._device).eval()
         self.batch_size = config.batch_size
         # transformers keeps the encoder's fixed positions as a parameter; they were not learned.

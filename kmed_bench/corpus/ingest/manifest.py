@@ -20,13 +20,14 @@ from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing, write_json, write_text_atomically
-from kmed_bench.core.schema import MANIFEST_COLUMNS, WarningKind, write_manifest
+from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, WarningKind, write_manifest
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.aihub import ROLES, parse_name
 from kmed_bench.corpus.ingest.checks import judge_audio, judge_labels, pair_audio
 from kmed_bench.corpus.ingest.chunks import ChunkStore, read_entries
 from kmed_bench.corpus.ingest.listing import Listing, list_sources
 from kmed_bench.corpus.ingest.quality import describe
+from kmed_bench.corpus.ingest.recordings import identify_recordings
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ def _judge(
     measured = place(read(paired, "decode" if config.decode else "audio").to_pandas())
     rows = rows.merge(measured.add_prefix("audio_"), how="left", left_on="stem", right_on="audio_stem")
     judge_audio(rows, config)
+    rows[AUDIO_DIGEST] = identify_recordings(rows)
     return rows, left_out
 
 
@@ -191,7 +193,7 @@ def _manifest(rows: pd.DataFrame) -> pd.DataFrame:
         "audio_duration_s": "duration_s",
         "audio_rate_hz": "rate_hz",
     }
-    manifest = rows[rows["reason"] == ""].rename(columns=names)[list(MANIFEST_COLUMNS)]
+    manifest = rows[rows["reason"] == ""].rename(columns=names)[[*MANIFEST_COLUMNS, AUDIO_DIGEST]]
     return manifest.reset_index(drop=True).astype({"rate_hz": "int32"})
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QUALITY, QualityReport
-from kmed_bench.core.schema import WarningKind
+from kmed_bench.core.schema import AUDIO_DIGEST, WarningKind
 from kmed_bench.corpus.ingest.aihub import VOCABULARY
 from kmed_bench.text.marks import MARKS_VERSION
 
@@ -86,6 +86,7 @@ def _warnings(rows: pd.DataFrame, config: DataConfig) -> dict[WarningKind, list[
         "metadata_differs": usable["differs"] != "",
         "length_differs": usable["audio_duration_s"] - usable["stated_s"] > config.truncation_tolerance_s,
         "silent_audio": usable["audio_loudest"] <= config.silence_level,
+        "same_recording": usable[AUDIO_DIGEST].duplicated(keep=False),
         "clipped_audio": usable["audio_clipped"] > config.clipped_share,
     }
     return {kind: sorted(usable.loc[where, "stem"]) for kind, where in tests.items()}

@@ -6,6 +6,7 @@ Each chunk's outcome depends only on its files, so chunks run in any process and
 import dataclasses
 import operator
 import os
+import zlib
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -26,10 +27,12 @@ from kmed_bench.corpus.archives.wav import (
 from kmed_bench.corpus.archives.zips import Member, check_member, read_member
 from kmed_bench.corpus.ingest.aihub import Label, parse_label
 
-READING_VERSION = "2"
+READING_VERSION = "3"
 """Changes whenever reading a file may give something else: results kept by other versions are not used."""
 MAX_LABEL_BYTES = 1 << 20
 _SPARSE_BYTES = 1 << 16
+_AFTER_NAME = 24  # the longest head of a data chunk, in Wave64
+_COMPARED_BYTES = 256
 
 _label_values = operator.attrgetter(*(field.name for field in dataclasses.fields(Label)))
 LABEL_SCHEMA = pa.schema(
@@ -45,6 +48,7 @@ AUDIO_SCHEMA = pa.schema(
         ("bits", pa.int16()),
         ("loudest", pa.float64()),  # largest absolute sample, 1 is full scale; NaN unless decoded
         ("clipped", pa.float64()),  # share of samples at full scale; NaN unless decoded
+        ("first", pa.int64()),  # CRC-32 of the first samples; 0 if the audio can't be read
         ("fault", pa.string()),  # why the audio can't be read; empty: it can
     ]
 )
@@ -157,10 +161,10 @@ def _read_audio(reader: _Reader, _stem: str, refused: str | None, member: Member
             reader.check(member)
             header = _read_header(reader, member)
             level = _decode(reader.read(member, None)) if reader.decode else (_NAN, _NAN)
-            return (*header, *level, "")
+            return (*header, *level, _first_samples(reader, member), "")
         except Exception as error:
             fault = _why(error)
-    return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, fault)
+    return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, 0, fault)
 
 
 def _read_header(reader: _Reader, member: Member) -> WavHeader:
@@ -170,6 +174,16 @@ def _read_header(reader: _Reader, member: Member) -> WavHeader:
         except HeaderTooShort:
             continue
     return read_header(reader.read(member, None), member.size)
+
+
+def _first_samples(reader: _Reader, member: Member) -> int:
+    """Return the CRC-32 of the first samples, the same whatever chunks stand before them in the header."""
+    for limit in (HEADER_BYTES, HEADER_LIMIT):
+        head = reader.read(member, limit)
+        start = head.find(b"data") + _AFTER_NAME
+        if start >= _AFTER_NAME and len(head) >= min(start + _COMPARED_BYTES, member.size):
+            return zlib.crc32(head[start : start + _COMPARED_BYTES])
+    return 0
 
 
 def _decode(data: bytes) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import special
 
 from kmed_bench.core.schema import GROUP_FIELDS, PARTS
+from kmed_bench.corpus.splitting.identity import count_recordings, join_spellings
 from kmed_bench.corpus.splitting.quotas import count_values
 
 
@@ -19,12 +20,16 @@ def split_digest(parts: Mapping[str, pd.DataFrame]) -> str:
 
 
 def count_leaks(parts: Mapping[str, pd.DataFrame]) -> dict[str, int]:
-    """Return how many speakers, sentences and utterances are in more than one part."""
+    """Return how many speakers, sentences, utterances and recordings are in more than one part.
+
+    Spellings of one sentence are one. Recordings are left out where the manifest does not tell them apart.
+    """
+    whole = join_spellings(pd.concat([parts[part].assign(part=part) for part in PARTS], ignore_index=True))
     leaks = {}
     for name, column in (("speakers", "speaker_id"), ("sentences", "sentence_id"), ("utterances", "utterance_id")):
-        held = pd.concat([pd.Series(parts[part][column].unique()) for part in PARTS])
-        leaks[name] = int((held.value_counts() > 1).sum())
-    return leaks
+        leaks[name] = int((whole.groupby(column)["part"].nunique() > 1).sum())
+    recordings = count_recordings(parts)
+    return leaks if recordings is None else {**leaks, "recordings": recordings}
 
 
 def name_leaks(leaks: Mapping[str, int]) -> str:

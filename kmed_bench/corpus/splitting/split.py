@@ -2,23 +2,29 @@
 
 `split_manifest` chooses, `write_split` writes and checks what it wrote, `read_split` reads back.
 The rules: quotas.py (who is needed), disjoint.py (who may be where), selection.py (who is
-drawn), original_draw.py (the original benchmark's draw), leakage.py (the proof), frozen.py (a split
+drawn), identity.py (what is one sentence, one recording, one content), original_draw.py (the
+original benchmark's draw), leakage.py (the proof), cells.py (what is left out), frozen.py (a split
 as ids that others can apply).
 """
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from kmed_bench.config import SplitConfig
 from kmed_bench.core.corpus_contracts import SPLIT, SplitDetails, SplitReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing, write_json
-from kmed_bench.core.schema import MANIFEST_COLUMNS, PARTS, read_manifest, write_manifest
+from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, read_manifest, write_manifest
+from kmed_bench.corpus.splitting.cells import CELL, LEFT_OUT, count_cells, find_left_out, name_cells
+from kmed_bench.corpus.splitting.identity import content_digest, count_near, join_spellings, mark_repeats
 from kmed_bench.corpus.splitting.leakage import (
     count_leaks,
     count_shares,
@@ -28,7 +34,10 @@ from kmed_bench.corpus.splitting.leakage import (
     split_digest,
 )
 from kmed_bench.corpus.splitting.original_draw import draw_published
-from kmed_bench.corpus.splitting.selection import DISJOINT, UNUSED, select_parts
+from kmed_bench.corpus.splitting.selection import DISJOINT, UNUSED, Selection, select_parts
+
+log = logging.getLogger(__name__)
+Flags = npt.NDArray[np.bool_]
 
 BY_FIELDS = ("dialect", "gender", "age", "region", "role", "quality", "release")
 
@@ -42,14 +51,18 @@ class Split:
     parts : dict
         ``train``, ``valid``, ``test``: tables with the manifest's columns, sorted by utterance id.
     sha256 : str
-        Of the ordered utterance ids of the three parts.
+        Of the ordered utterance ids of the three parts. What else decides figures is in ``content_sha256`` of the
+        report.
     report : SplitReport
         The contents of split.json.
+    left_out : pandas.DataFrame or None
+        The utterances in no part, with their ``cell``; None for a split that was read: see `read_left_out`.
     """
 
     parts: dict[str, pd.DataFrame]
     sha256: str
     report: SplitReport
+    left_out: pd.DataFrame | None = None
 
 
 def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
@@ -68,20 +81,44 @@ def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
     table = sort_manifest(manifest)
     if not config.disjoint and config.by == ("age",):
         part = draw_published(table, (config.train, config.valid, config.test), config.seed)
-        method, crossing, merged = "published two-step draw on age", 0, []
+        method, crossing, merged, repeats = "published two-step draw on age", 0, [], 0
     else:
-        found = select_parts(table, config)
-        part, crossing = found.part, int((found.eligible == UNUSED).sum()) if config.disjoint else 0
+        found, usable = _select_distinct(join_spellings(table), config)
+        part = np.full(len(table), UNUSED, np.int64)
+        part[usable] = found.part
+        repeats = int((~usable).sum())
+        crossing = int((found.eligible == UNUSED).sum()) if config.disjoint else 0
         method = f"quotas, disjoint in {' and '.join(config.disjoint)}" if config.disjoint else "quotas"
         merged = [f"{field}: {values}" for field, values in found.strata.merged]
     parts = {name: table[part == i].reset_index(drop=True) for i, name in enumerate(PARTS)}
-    surplus = int((part == UNUSED).sum()) - crossing
+    surplus = int((part == UNUSED).sum()) - crossing - repeats
     details: SplitDetails = {
         "method": method,
-        "discarded_because": {"crossing": crossing, "surplus": surplus},
+        "discarded_because": {"crossing": crossing, "same_recording": repeats, "surplus": surplus},
         "merged_strata": merged,
     }
     return build_split(table, parts, dataclasses.asdict(config), details)
+
+
+def _select_distinct(table: pd.DataFrame, config: SplitConfig) -> tuple[Selection, Flags]:
+    """Return a selection of the rows with recordings of their own, and which rows these are.
+
+    Where they are too few, all rows are drawn from, and the split is labelled by the recordings that its parts share.
+    """
+    usable: Flags = ~mark_repeats(table).to_numpy(bool)
+    enough = usable.sum() >= config.train + config.valid + config.test
+    if config.disjoint and enough and not usable.all():
+        try:
+            return select_parts(table[usable].reset_index(drop=True), config), usable
+        except KmedError:
+            enough = False
+    if not usable.all():
+        log.warning(
+            f"{int((~usable).sum())} of {len(table)} utterances have the same recording as another one. They are drawn "
+            "from like the others, since the sizes asked for can't be had without them; leakage in split.json counts "
+            "the recordings that parts share."
+        )
+    return select_parts(table, config), np.ones(len(table), np.bool_)
 
 
 def _check(config: SplitConfig) -> None:
@@ -107,7 +144,8 @@ def sort_manifest(manifest: pd.DataFrame) -> pd.DataFrame:
         raise KmedError(f"The manifest lacks the columns {', '.join(missing)}; make it again with `kmed-bench ingest`.")
     if not len(manifest):
         raise KmedError("The manifest holds no utterance, so there is nothing to split; see rejects.csv beside it.")
-    table = manifest.loc[:, list(MANIFEST_COLUMNS)].sort_values("utterance_id", kind="stable", ignore_index=True)
+    columns = [*MANIFEST_COLUMNS, *([AUDIO_DIGEST] if AUDIO_DIGEST in manifest else [])]
+    table = manifest.loc[:, columns].sort_values("utterance_id", kind="stable", ignore_index=True)
     twice = table["utterance_id"].duplicated()
     if twice.any():
         raise KmedError(
@@ -137,27 +175,31 @@ def build_split(
     deviation = {field: max(row["max_deviation"] for row in rows.values()) for field, rows in distance.items()}
     leakage = count_leaks(parts)
     sha256 = split_digest(parts)
+    left_out = find_left_out(table, parts)
     report: SplitReport = {
         **SPLIT.head,
         "sha256": sha256,
+        "content_sha256": content_digest(parts),
         "label": name_leaks(leakage),
         "corpus": len(table),
         "counts": {part: len(parts[part]) for part in PARTS},
         "parts": describe_parts(parts),
         "discarded": len(table) - sum(len(parts[part]) for part in PARTS),
         "leakage": leakage,
+        "doubts": {"sentences_one_letter_apart": count_near(parts)},
         "max_share_deviation": max((deviation[field] for field in by), default=0.0),
         "share_deviation": deviation,
         "shares": shares,
         "distance": distance,
         "config": json.loads(json.dumps(dict(config))),
+        "left_out": count_cells(left_out),
         **details,
     }
-    return Split(parts, sha256, report)
+    return Split(parts, sha256, report, left_out)
 
 
 def write_split(split: Split, out: Path) -> SplitReport:
-    """Write train, valid and test.parquet, then split.json, each whole or not at all; return split.json.
+    """Write train, valid, test and left_out.parquet, then split.json, each whole or not at all; return split.json.
 
     The digest and the leak check in it are recomputed from the files just written. An older
     split.json is removed first, so it is never found beside other parts.
@@ -172,12 +214,23 @@ def write_split(split: Split, out: Path) -> SplitReport:
     for part in PARTS:
         with replacing(out / f"{part}.parquet") as temporary:
             write_manifest(split.parts[part], temporary)
+    if split.left_out is None:
+        (out / f"{LEFT_OUT}.parquet").unlink(missing_ok=True)  # of another split
+    else:
+        with replacing(out / f"{LEFT_OUT}.parquet") as temporary:
+            write_manifest(split.left_out, temporary)
     written = {part: read_manifest(out / f"{part}.parquet") for part in PARTS}
     sha256 = split_digest(written)
     if sha256 != split.sha256:
         raise KmedError(f"The parts written to {out} read back otherwise ({sha256}, not {split.sha256}); write again.")
     leakage = count_leaks(written)
-    report: SplitReport = {**split.report, "sha256": sha256, "label": name_leaks(leakage), "leakage": leakage}
+    report: SplitReport = {
+        **split.report,
+        "sha256": sha256,
+        "content_sha256": content_digest(written),
+        "label": name_leaks(leakage),
+        "leakage": leakage,
+    }
     write_json(out / "split.json", report)
     return report
 
@@ -188,14 +241,45 @@ def read_split(folder: Path) -> Split:
     Raises
     ------
     KmedError
-        When a file is missing or unreadable, or the parts are not those that split.json accounts for.
+        When a file is missing or unreadable, or the parts are not those that split.json accounts for: other
+        utterances, or other texts, speakers, groups, lengths or recordings. The digest of a split from before
+        ``content_sha256`` covers the ids only; it is read with a warning.
     """
     report = SPLIT.read(folder / "split.json")
     parts = {part: read_manifest(folder / f"{part}.parquet") for part in PARTS}
     sha256 = split_digest(parts)
-    if report.get("sha256") != sha256:
+    content = report.get("content_sha256")
+    if content is None:
+        log.warning(
+            f"The split in {folder} is of an earlier release: its digest covers the utterance ids only, so texts, "
+            "speakers or audio that were changed since can't be noticed. Make it again with `kmed-bench split`, which "
+            "gives the same parts from the same manifest."
+        )
+    if report.get("sha256") != sha256 or content not in (None, content_digest(parts)):
         raise KmedError(
-            f"The parts in {folder} are not those that its split.json accounts for (sha256 {sha256}); make the split "
-            "again with `kmed-bench split`, or restore the files."
+            f"The parts in {folder} are not those that its split.json accounts for (sha256 {sha256}), or their texts, "
+            "speakers or recordings were changed; make the split again with `kmed-bench split`, or restore the files."
         )
     return Split(parts, sha256, report)
+
+
+def read_left_out(folder: Path, split: Split) -> pd.DataFrame:
+    """Return the utterances that `write_split` left out, with their cell in the column ``cell``.
+
+    Raises
+    ------
+    KmedError
+        When the file is missing, as beside splits of earlier releases, or is not of this split.
+    """
+    path = folder / f"{LEFT_OUT}.parquet"
+    if not path.is_file():
+        raise KmedError(
+            f"{path} does not exist: the split was made by an earlier release, or copied without it. Make the split "
+            "again from the same manifest with `kmed-bench split`, which gives the same parts and this file."
+        )
+    left_out = read_manifest(path)
+    used = pd.concat([split.parts[part]["utterance_id"] for part in PARTS])
+    same = CELL in left_out and (left_out[CELL] == name_cells(left_out, split.parts)).all()
+    if not same or left_out["utterance_id"].isin(used).any() or len(left_out) != split.report["discarded"]:
+        raise KmedError(f"{path} is not what this split left out; make the split again with `kmed-bench split`.")
+    return left_out

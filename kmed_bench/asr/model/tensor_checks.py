@@ -1,0 +1,116 @@
+"""Checks that a file's tensors are the whole model that it describes: what doesn't fit is named, never filled in."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from whisper.model import ModelDimensions
+
+from kmed_bench.core.errors import KmedError
+
+_NAMED = 4
+_LIMITS = {"n_audio_ctx": 1 << 13, "n_text_ctx": 1 << 13, "n_audio_layer": 256, "n_text_layer": 256}
+_MAX_DIMENSION = 1 << 17
+_LAYER = re.compile(r"(?P<side>encoder|decoder)/layer_(?P<number>\d+)/(?P<rest>.+)")
+
+
+def read_dimensions(value: Any) -> ModelDimensions:
+    """Return a checkpoint's dimensions.
+
+    Raises
+    ------
+    ValueError
+        When a dimension is missing, unknown or not a positive whole number.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"its dims are a {type(value).__name__}")
+    names = list(ModelDimensions.__dataclass_fields__)
+    if set(value) != set(names):
+        raise ValueError(f"its dims name {', '.join(map(str, value))}, not {', '.join(names)}")
+    fits = {name: type(n) is int and 0 < n <= _LIMITS.get(name, _MAX_DIMENSION) for name, n in value.items()}
+    wrong = [f"{name}={value[name]!r:.40}" for name in names if not fits[name]]
+    dims = ModelDimensions(**value)
+    if not wrong and (dims.n_audio_state % dims.n_audio_head or dims.n_text_state % dims.n_text_head):
+        wrong = ["the width is no multiple of the number of heads"]
+    if wrong:
+        raise ValueError(f"its dims are impossible: {', '.join(wrong)}")
+    return dims
+
+
+def check_outline(dims: ModelDimensions, state: Mapping[str, torch.Tensor], where: str | Path) -> None:
+    """Raise KmedError unless the file has tensors as large as its dimensions say, before memory is taken for them."""
+    outline = {
+        "encoder.positional_embedding": (dims.n_audio_ctx, dims.n_audio_state),
+        "encoder.conv1.weight": (dims.n_audio_state, dims.n_mels, 3),
+        "encoder.conv2.weight": (dims.n_audio_state, dims.n_audio_state, 3),
+        "decoder.positional_embedding": (dims.n_text_ctx, dims.n_text_state),
+        "decoder.token_embedding.weight": (dims.n_vocab, dims.n_text_state),
+        f"encoder.blocks.{dims.n_audio_layer - 1}.attn.query.weight": (dims.n_audio_state, dims.n_audio_state),
+        f"decoder.blocks.{dims.n_text_layer - 1}.attn.query.weight": (dims.n_text_state, dims.n_text_state),
+    }
+    check_names(outline.keys() & state.keys(), outline, where)
+    for name, shape in outline.items():
+        if tuple(state[name].shape) != shape:
+            raise KmedError(
+                f"{where} does not hold the tensors that its dimensions require: {name} has shape "
+                f"{tuple(state[name].shape)}, and its dims ask for {shape}; save the checkpoint again."
+            )
+
+
+def check_names(found: Iterable[str], expected: Iterable[str], where: str | Path) -> None:
+    """Raise KmedError when tensors are missing or not Whisper's."""
+    found, expected = set(found), set(expected)
+    faults = []
+    if missing := sorted(expected - found):
+        faults.append(f"{len(missing)} of {len(expected)} are missing ({_name_some(missing)})")
+    if extra := sorted(found - expected):
+        faults.append(f"{len(extra)} are not Whisper's ({_name_some(extra)})")
+    if faults:
+        raise KmedError(
+            f"{where} does not hold the tensors that its dimensions require: {' and '.join(faults)}. Nothing is "
+            "filled in; save the whole model again, under Whisper's own names (without prefixes such as `module.`)."
+        )
+
+
+def check_finite(state: Mapping[str, torch.Tensor | np.ndarray], where: str | Path) -> None:
+    """Raise KmedError when a tensor holds NaN or infinite numbers."""
+    wrong = [name for name, tensor in state.items() if not _is_finite(tensor)]
+    if wrong:
+        raise KmedError(
+            f"{where} has weights that are not finite numbers in {len(wrong)} of {len(state)} tensors "
+            f"({_name_some(sorted(wrong))}); the training that wrote it diverged or the file is damaged: use an "
+            "earlier checkpoint."
+        )
+
+
+def check_ct2_layers(variables: Mapping[str, np.ndarray], where: str | Path) -> None:
+    """Raise KmedError when a CTranslate2 model has layers that differ in their variables, or a gap between layers.
+
+    CTranslate2 reads layers until one is incomplete and then goes on with those before it, without a message.
+    """
+    layers: dict[str, dict[int, set[str]]] = {}
+    for name in variables:
+        if match := _LAYER.fullmatch(name):
+            layers.setdefault(match["side"], {}).setdefault(int(match["number"]), set()).add(match["rest"])
+    faults = []
+    for side, found in sorted(layers.items()):
+        whole = set.union(*found.values())
+        for number in range(max(found) + 1):
+            faults += [f"{side}/layer_{number}/{rest}" for rest in sorted(whole - found.get(number, set()))]
+    if faults or len(layers) < 2:
+        listed = _name_some(faults) or "the layers of encoder or decoder"
+        raise KmedError(f"{where} lacks variables of its layers ({listed}); convert the model again.")
+
+
+def _is_finite(tensor: torch.Tensor | np.ndarray) -> bool:
+    if isinstance(tensor, torch.Tensor):
+        return bool(torch.isfinite(tensor).all())
+    return tensor.dtype.kind != "f" or bool(np.isfinite(tensor).all())
+
+
+def _name_some(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
