@@ -70,7 +70,7 @@ CELLS = ("seen_seen", "seen_unseen", "unseen_seen", "unseen_unseen")
 UNSEEN = "unseen_unseen"
 """The cell of a disjoint test part."""
 SELECTION = "selection"
-"""In place of a cell: the valid part alone has the speaker or the sentence, so it helped to choose the epoch."""
+"""In place of a cell: the valid part alone has the speaker or the sentence, or a part has the recording."""
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")

@@ -21,7 +21,7 @@ class Column:
     ----------
     low, high : str or None
         Columns of an interval, shown in brackets. Where a value has none, the column ``NAME_reason`` beside
-        ``NAME_low`` says why.
+        ``NAME_low``, or ``no_interval``, says why.
     until : str or None
         Column of a range's upper end, shown if it has a value.
     hint : str or None
@@ -137,6 +137,6 @@ def cell(row: Mapping[str, Any], column: Column) -> Markup:
         return Markup("{} to {}").format(shown, number(row[column.until], column.kind))
     if column.low is None or column.high is None or is_absent(row.get(column.key)):
         return shown
-    reason = row.get(column.low.removesuffix("_low") + "_reason")
+    reason = row.get(column.low.removesuffix("_low") + "_reason", row.get("no_interval"))
     bounds = interval(row.get(column.low), row.get(column.high), column.kind, reason=reason)
     return Markup("{} {}").format(shown, bounds)

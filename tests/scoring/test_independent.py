@@ -155,6 +155,7 @@ def expected_sums(clips: list[Prediction]) -> dict[str, list[int]]:
             ]
             add(name, sum(max(size) for size in sizes), n_edits)
         add("cer", n_edits, len(plain[0]))
+        add("perfect_rate", n_edits == 0, 1)
         add("cer_spaced", edits(*spaced), len(spaced[0]))
         raw = said, unicodedata.normalize("NFC", clip.hypothesis).strip()
         add("cer_raw", edits(*raw), len(raw[0]))

@@ -76,7 +76,7 @@ def test_each_example_holds(path: Path) -> None:
 
 def test_the_examples_of_intervals_hold() -> None:
     failed, tried = doctest.testfile(str(FOLDER / "intervals.md"), module_relative=False, encoding="utf-8")
-    assert (failed, tried) == (0, 8)
+    assert (failed, tried) == (0, 9)
 
 
 def test_the_example_of_the_gap_holds() -> None:

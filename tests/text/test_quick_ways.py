@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kmed_bench.scoring.intervals import _rank
+from kmed_bench.scoring.spread import rank_ids
 from kmed_bench.text import normalise as normaliser
 from kmed_bench.text import number_digits, number_words, numbers
 
@@ -26,7 +26,7 @@ TEXTS = [
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(st.text(alphabet="가각힣ㅏ\u1100\u1161az1 0.,?!\t\n·-", max_size=14), st.booleans())
-def test_plain_texts_are_normalised_by_the_same_rules(text: str, *, keep_spaces: bool) -> None:
+def test_plain_texts_are_normalised_by_the_same_rules(text: str, keep_spaces: bool) -> None:
     quick = normaliser.normalise(text, keep_spaces=keep_spaces)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(normaliser, "_LETTERS", NEVER)
@@ -53,4 +53,4 @@ def test_words_and_digits_that_are_passed_over_hold_no_other_number(monkeypatch:
 @given(st.lists(st.integers(min_value=-3, max_value=40), max_size=12))
 def test_codes_follow_the_order_of_the_ids(ids: list[int]) -> None:
     given_ids = np.asarray(ids, dtype=np.int64)
-    assert _rank(given_ids).tolist() == pd.factorize(given_ids, sort=True)[0].tolist()
+    assert rank_ids(given_ids).tolist() == pd.factorize(given_ids, sort=True)[0].tolist()

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kmed_bench.core.schema import CELLS, PARTS, SELECTION, UNSEEN
+from kmed_bench.corpus.splitting.identity import holds_recordings, join_spellings
 from kmed_bench.corpus.splitting.selection import hash_unit
 
 LEFT_OUT = "left_out"
@@ -22,16 +23,21 @@ def name_cells(rows: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> "pd.Ser
 
     Seen is what the training part holds. Unseen is what neither the training part nor the valid part holds, as in a
     disjoint test part. A speaker or a sentence that only the valid part holds had a say in which epoch was chosen, so
-    its utterances are neither: they are ``SELECTION``.
+    its utterances are neither: they are ``SELECTION``. So are left-out utterances whose recording is in a part under
+    another id. Spellings of one sentence are that sentence.
     """
+    joined = join_spellings(pd.concat([rows, *(parts[part] for part in PARTS)]).reset_index(drop=True))
+    held = {part: joined[joined["utterance_id"].isin(parts[part]["utterance_id"])] for part in ("train", "valid")}
+    own = joined.iloc[: len(rows)]
     states = []
     for column in ("speaker_id", "sentence_id"):
-        seen = rows[column].isin(parts["train"][column]).to_numpy()
-        chosen = ~seen & rows[column].isin(parts["valid"][column]).to_numpy()
+        seen = own[column].isin(held["train"][column]).to_numpy()
+        chosen = ~seen & own[column].isin(held["valid"][column]).to_numpy()
         states.append(np.where(seen, "seen", np.where(chosen, "", "unseen")))
     speaker, sentence = states
     named = [f"{a}_{b}" if a and b else SELECTION for a, b in zip(speaker, sentence, strict=True)]
-    return pd.Series(named, index=rows.index, dtype=object)
+    others = [parts[part][~parts[part]["utterance_id"].isin(rows["utterance_id"])] for part in PARTS]
+    return pd.Series(named, index=rows.index, dtype="str").mask(holds_recordings(rows, others), SELECTION)
 
 
 def find_left_out(table: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
