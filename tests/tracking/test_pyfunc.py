@@ -216,6 +216,17 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         WhisperModel().load_context(SimpleNamespace(artifacts={"checkpoint": str(path)}, model_config=CONFIG))
 
 
+@pytest.mark.parametrize(("rate_hz", "seconds"), [(48_000, 59.9), (8_000, 60.0), (8_000, 121.0003), (22_050, 185.3)])
+def test_long_audio_is_resampled_as_in_one_piece(rate_hz: int, seconds: float) -> None:
+    import torchaudio
+
+    from kmed_bench.tracking.registry.pyfunc_model import _resample
+
+    audio = np.random.default_rng(1).uniform(-0.5, 0.5, int(seconds * rate_hz)).astype(np.float32)
+    whole = torchaudio.functional.resample(torch.from_numpy(audio), rate_hz, 16_000).numpy()
+    np.testing.assert_allclose(_resample(audio, rate_hz), whole, atol=1e-6)
+
+
 SMALL_AND_LARGE = """
 import base64, io, resource, sys, numpy as np, pandas as pd, soundfile
 from types import SimpleNamespace

@@ -312,7 +312,7 @@ class AudioReader:
         self._check_length(len(audio), rate_hz)
         if not np.isfinite(audio).all():
             raise _BadAudioError("it has samples that are not finite numbers; send finite ones.")
-        if (loudest := float(np.abs(audio).max())) > max_level:
+        if (loudest := max(float(audio.max()), -float(audio.min()))) > max_level:
             raise _BadAudioError(
                 f"its samples reach {loudest:g}, and full scale is 1; divide 16-bit numbers by 32768, or send a file."
             )
@@ -320,10 +320,7 @@ class AudioReader:
             divisor = math.gcd(rate_hz, SAMPLE_RATE)
             if (rate_hz // divisor) * (SAMPLE_RATE // divisor) > MAX_FILTER_ELEMENTS:
                 raise _BadAudioError(f"its rate of {rate_hz} Hz has too little in common with 16,000; resample it.")
-            import torchaudio  # only here: its wheels refuse to load beside some versions of torch
-
-            tensor = torch.from_numpy(np.ascontiguousarray(audio))
-            audio = torchaudio.functional.resample(tensor, rate_hz, SAMPLE_RATE).numpy()
+            audio = _resample(audio, rate_hz)
         return np.ascontiguousarray(audio)
 
     def _check_bytes(self, n_bytes: int) -> None:
@@ -346,6 +343,23 @@ class AudioReader:
                 f"it has {n_samples:,} samples of {rate_hz} Hz, over the limit of {self.max_s * FULL_LENGTH_HZ:,.0f}; "
                 f"resample it to {FULL_LENGTH_HZ} Hz or less, or cut it into parts."
             )
+
+
+def _resample(audio: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Return audio at 16 kHz, computed minute by minute with a second of what is before and after it.
+
+    The filter reaches some milliseconds, so the values are those of one piece, at a fraction of its memory.
+    """
+    import torchaudio  # only here: its wheels refuse to load beside some versions of torch
+
+    pieces = []
+    for start in range(0, len(audio), 60 * rate_hz):
+        first = max(start - rate_hz, 0)
+        tensor = torch.from_numpy(np.ascontiguousarray(audio[first : start + 61 * rate_hz]))
+        made = torchaudio.functional.resample(tensor, rate_hz, SAMPLE_RATE).numpy()
+        before = (start - first) // rate_hz * SAMPLE_RATE
+        pieces.append(made[before:] if start + 60 * rate_hz >= len(audio) else made[before : before + 60 * SAMPLE_RATE])
+    return np.concatenate(pieces)
 
 
 class _BadAudioError(ValueError):
