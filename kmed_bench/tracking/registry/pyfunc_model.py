@@ -65,8 +65,11 @@ class Limits:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Limits":
         """Return the limits of a model's settings; those of earlier releases lack some."""
-        given = {field.name: config[field.name] for field in dataclasses.fields(cls) if field.name in config}
-        return cls(**{name: int(value) if name == "max_rows" else float(value) for name, value in given.items()})
+        known = [field.name for field in dataclasses.fields(cls) if field.name in config]
+        given: dict[str, Any] = {
+            name: int(config[name]) if name == "max_rows" else float(config[name]) for name in known
+        }
+        return cls(**given)
 
 
 class WhisperModel(PythonModel):
