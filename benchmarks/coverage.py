@@ -1,72 +1,34 @@
 """How often the 95 % intervals cover, and how often the paired tests reject where two systems are equal.
 
-    python benchmarks/coverage.py [rate | events | paired] [--rounds N] [--speakers 5 10 20 50 200]
+    python benchmarks/coverage.py [all | rate | events | paired | clips | gap] [--world main | other] [--rounds N]
 
-Synthetic clips through ``scoring.intervals``, in the shape of a test part of read speech: 4 to 160 clips a speaker, 40
-on average, 8 to 40 characters a sentence, and lognormal effects of speakers (sd 0.4), sentences (0.5) and clips
-(exponential). With loops, 1 % of the clips have 1 to 8 times their length in errors on top. ``given`` is the share of
-samples that get an interval and no reason, ``missed`` the share of all samples whose interval misses the true value:
-a sample with a reason asserts nothing. ``plain`` is Student's t with speakers only on the plain scale, for comparison.
-The last line has the Monte Carlo error.
+Synthetic clips through ``scoring.intervals``. The world ``main`` has the shape of a test part of read speech: 4 to 160
+clips a speaker, 40 on average, 8 to 40 characters a sentence, lognormal effects of speakers (sd 0.4) and sentences
+(0.5), exponential ones of clips, and in 1 % of the clips a loop of 1 to 8 times their length. The limits of
+``scoring.intervals`` were chosen on it, and not on ``other``: see ``synthetic_clips.WORLDS``.
+
+``covered`` is the share of the intervals given that hold the true value, ``given`` the share of samples that get an
+interval and no reason, ``missed`` the share of all samples whose interval misses, and ``unseen`` the part of it that
+has no loop among its clips where the true value counts some. ``rejected`` is the share of p-values at or below 0.05,
+``flips`` that of sign flips alone. The lines after a table have the lowest and highest figures of each group of cells.
 """
 
 import argparse
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+import time
 
 import numpy as np
 from scipy.special import stdtrit
+from synthetic_clips import WORLDS, Design, Simulation
 
 from kmed_bench.scoring.compare import paired_p_value
-from kmed_bench.scoring.intervals import Clips, Codes, Floats, Interval, difference_interval, rate_interval
+from kmed_bench.scoring.intervals import Interval, difference_interval, difference_p_value, gap_interval, rate_interval
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.sign_flips import sign_flip_p_value
+from kmed_bench.scoring.spread import Clips, Floats
 
-LOOP_SHARE, LOOP_TIMES = 0.01, (1.0, 8.0)
-LOOP_RATE = LOOP_SHARE * sum(LOOP_TIMES) / 2
-"""What loops add to a rate: their share times their mean length in references."""
 _OPTIONS = ScoringOptions(bootstrap_draws=999)
-
-
-@dataclasses.dataclass(frozen=True)
-class Design:
-    """Who reads what: codes of each clip's speaker and sentence, and the reference's length."""
-
-    speaker: Codes
-    sentence: Codes
-    length: Floats
-
-
-def draw_design(generator: np.random.Generator, n_speakers: int, readings: int) -> Design:
-    """Return a test part in which ``readings`` clips read each sentence."""
-    clips = np.clip(generator.negative_binomial(4, 0.1, size=n_speakers) + 4, 4, 160)
-    speaker = np.repeat(np.arange(n_speakers), clips)
-    sentence = np.empty(len(speaker), dtype=np.int64)
-    sentence[generator.permutation(len(speaker))] = np.arange(len(speaker)) // readings
-    lengths = generator.integers(8, 40, size=sentence.max() + 1).astype(float)
-    return Design(speaker, sentence, lengths[sentence])
-
-
-def effect(generator: np.random.Generator, spread: float, codes: Codes) -> Floats:
-    """Return lognormal factors with mean 1, equal for equal codes."""
-    return generator.lognormal(-spread * spread / 2, spread, size=codes.max() + 1)[codes]
-
-
-def draw_errors(generator: np.random.Generator, design: Design, expected: Floats, *, loops: bool) -> Floats:
-    """Return errors of each clip, whose expected number is given without loops."""
-    errors = generator.poisson(expected).astype(float)
-    if loops:
-        hit = generator.random(len(errors)) < LOOP_SHARE
-        errors += hit * np.rint(design.length * generator.uniform(*LOOP_TIMES, size=len(errors)))
-    return errors
-
-
-def expected_errors(generator: np.random.Generator, design: Design, rate: float) -> Floats:
-    """Return the mean errors of each clip given its speaker, its sentence and what it is."""
-    common = effect(generator, 0.4, design.speaker) * effect(generator, 0.5, design.sentence)
-    return rate * design.length * common * generator.exponential(size=len(common))
 
 
 def clips(design: Design, top: Floats, bottom: Floats) -> Clips:
@@ -82,59 +44,90 @@ def plain(sample: Clips) -> Interval:
 
 
 class Tally:
-    """Counts of a cell's samples: how many intervals were given, and how many missed."""
+    """Counts of a cell's samples: intervals given, missed, and missed without a loop among the clips."""
 
     def __init__(self) -> None:
-        self.n, self.given, self.missed = 0, 0, 0
+        self.n, self.given, self.missed, self.unseen = 0, 0, 0, 0
 
-    def add(self, interval: Interval, truth: float) -> None:
+    def add(self, interval: Interval, truth: float, *, unseen: bool = False) -> None:
         """Count one interval."""
         self.n += 1
         if interval.low is not None and interval.high is not None:
             self.given += 1
-            self.missed += not interval.low <= truth <= interval.high
+            missed = not interval.low <= truth <= interval.high
+            self.missed += missed
+            self.unseen += missed and unseen
 
-    def __str__(self) -> str:
-        covered = f"{1 - self.missed / self.given:.3f}" if self.given else "  -  "
-        return f"{covered} {self.given / self.n:6.3f} {self.missed / self.n:6.3f}"
-
-
-def designs(generator: np.random.Generator, n_speakers: int, readings: int, rounds: int) -> Iterator[Design]:
-    """Yield the designs of a cell's samples; a new one every 20 samples."""
-    for number in range(rounds):
-        if number % 20 == 0:
-            design = draw_design(generator, n_speakers, readings)
-        yield design
+    @property
+    def figures(self) -> dict[str, float]:
+        """Shares by name."""
+        covered = 1 - self.missed / self.given if self.given else math.nan
+        shares = {"given": self.given, "missed": self.missed, "unseen": self.unseen}
+        return {"covered": covered} | {name: count / self.n for name, count in shares.items()}
 
 
-def rate_table(generator: np.random.Generator, speakers: list[int], rounds: int) -> None:
+class Table:
+    """Prints the cells of a table, and the range of each figure over groups of cells."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, list[dict[str, float]]] = {}
+
+    def add(self, group: str, cell: str, figures: dict[str, float]) -> None:
+        """Print one cell and keep it for its group."""
+        self.groups.setdefault(group, []).append(figures)
+        print(f"{group:48} {cell:24}", *(f"{name} {value:.3f}" for name, value in figures.items()), flush=True)
+
+    def summarise(self) -> None:
+        """Print the lowest and highest figures of each group."""
+        for group, cells in self.groups.items():
+            ranges = {name: [cell[name] for cell in cells if not math.isnan(cell[name])] or [0] for name in cells[0]}
+            print(f"= {group:46}", *(f"{name} {min(of):.3f} to {max(of):.3f}" for name, of in ranges.items()))
+
+
+def rate_table(simulation: Simulation, speakers: list[int], table: Table) -> None:
     """Print the coverage of error rates."""
-    print("speakers  rate loops readings | covered given missed | plain covered")
-    for n, rate, loops, readings in itertools.product(speakers, (0.01, 0.1, 0.3), (False, True), (1, 4, 8)):
+    world = simulation.world
+    for n, share, rate, readings in itertools.product(speakers, (0.0, *world.shares), (0.01, 0.1, 0.3), (1, 4, 8)):
         ours, peer = Tally(), Tally()
-        for design in designs(generator, n, readings, rounds):
-            errors = draw_errors(generator, design, expected_errors(generator, design, rate), loops=loops)
+        truth = rate + share * world.mean_times
+        for design in simulation.designs(n, readings):
+            errors, looping = simulation.errors(design, simulation.expected(design, rate), share)
             sample = clips(design, errors, design.length)
-            truth = rate + LOOP_RATE * loops
-            ours.add(rate_interval(sample), truth)
+            ours.add(rate_interval(sample), truth, unseen=share > 0 and not looping)
             peer.add(plain(sample), truth)
-        print(f"{n:8} {rate:5} {loops!s:>5} {readings:8} | {ours} | {str(peer)[:5]}", flush=True)
+        figures = ours.figures | {"plain": peer.figures["covered"]}
+        table.add(f"rate, {n} speakers, loops {share:g}, rate {rate:g}", f"readings {readings}", figures)
 
 
-def events_table(generator: np.random.Generator, speakers: list[int], rounds: int) -> None:
+def events_table(simulation: Simulation, speakers: list[int], table: Table) -> None:
     """Print the coverage of rates of clips, such as hallucinations, from no event on."""
-    print("speakers  rate spread readings events | covered given missed | plain covered | no event")
     for n, rate, spread, readings in itertools.product(speakers, (0.001, 0.003, 0.01, 0.03), (0.4, 1.0), (1, 8)):
         ours, peer, events, none = Tally(), Tally(), 0, 0
-        for design in designs(generator, n, readings, rounds):
-            chance = rate * effect(generator, spread, design.speaker) * effect(generator, 0.5, design.sentence)
-            hits = (generator.random(len(chance)) < chance).astype(float)
+        for design in simulation.designs(n, readings):
+            chance = rate * simulation.effect(spread, design.speaker) * simulation.effect(0.5, design.sentence)
+            hits = (simulation.generator.random(len(chance)) < chance).astype(float)
             sample = clips(design, hits, np.ones(len(hits)))
             ours.add(rate_interval(sample), rate)
             peer.add(plain(sample), rate)
             events, none = events + int(hits.sum()), none + (not hits.any())
-        cell = f"{n:8} {rate:5} {spread:6} {readings:8} {events / rounds:6.1f}"
-        print(f"{cell} | {ours} | {str(peer)[:5]} | {none / rounds:.3f}", flush=True)
+        figures = ours.figures | {"plain": peer.figures["covered"], "none": none / simulation.rounds}
+        expected = events / simulation.rounds
+        few = "up to" if expected <= 13 else "over"
+        table.add(f"events, {few} 13 expected, {n} speakers", f"rate {rate} sd {spread} readings {readings}", figures)
+
+
+def gap_table(simulation: Simulation, speakers: list[int], table: Table) -> None:
+    """Print the coverage of the gap between a group and twice as many other speakers of the same rate."""
+    for n, share, rate, readings in itertools.product(
+        speakers, (0.0, *simulation.world.shares), (0.01, 0.1, 0.3), (1, 8)
+    ):
+        ours = Tally()
+        for sides in zip(simulation.designs(n, readings), simulation.designs(2 * n, readings), strict=True):
+            drawn = [(side, simulation.errors(side, simulation.expected(side, rate), share)) for side in sides]
+            unseen = share > 0 and not all(looping for _, (_, looping) in drawn)
+            samples = [clips(side, errors, side.length) for side, (errors, _) in drawn]
+            ours.add(gap_interval(*samples), 0.0, unseen=unseen)
+        table.add(f"gap, {n} speakers, loops {share:g}, rate {rate:g}", f"readings {readings}", ours.figures)
 
 
 _SYSTEMS: dict[str, tuple[float | None, tuple[bool, bool]]] = {
@@ -148,38 +141,84 @@ _SYSTEMS: dict[str, tuple[float | None, tuple[bool, bool]]] = {
 first's loops make up for), and which of them loops."""
 
 
-def paired_table(generator: np.random.Generator, speakers: list[int], rounds: int) -> None:
+def paired_table(simulation: Simulation, speakers: list[int], table: Table) -> None:
     """Print the coverage of paired differences and the share of p-values at or below 0.05."""
-    print("speakers  rate readings systems             | covered given missed | rejected by p, by sign flips only")
-    for n, rate, readings, name in itertools.product(speakers, (0.01, 0.1, 0.3), (1, 8), _SYSTEMS):
-        factor, loops = _SYSTEMS[name]
-        share = 1 + LOOP_RATE / rate if factor is None else factor
-        truth = rate * (share - 1) + LOOP_RATE * (loops[1] - loops[0])
-        tally, ours, flips = Tally(), 0, 0
-        for design in designs(generator, n, readings, rounds):
-            common, sides = expected_errors(generator, design, rate), []
-            for level, looping in zip((1.0, share), loops, strict=True):
-                own = effect(generator, 0.2, design.speaker) * effect(generator, 0.3, design.sentence)
-                sides.append(draw_errors(generator, design, level * common * own, loops=looping))
-            sample = clips(design, sides[1] - sides[0], design.length)
-            tally.add(difference_interval(sample), truth)
-            ours += paired_p_value(sample, _OPTIONS) <= 0.05
-            flips += sign_flip_p_value(sample.speaker_tops, draws=_OPTIONS.bootstrap_draws, seed=0) <= 0.05
-        cell = f"{n:8} {rate:5} {readings:8} {name:19}"
-        print(f"{cell} | {tally} | {ours / rounds:.3f} {flips / rounds:.3f}", flush=True)
+    world = simulation.world
+    for n, (name, (factor, looping)) in itertools.product(speakers, _SYSTEMS.items()):
+        for share, rate, readings in itertools.product(
+            world.shares if any(looping) else (0.0,), (0.01, 0.1, 0.3), (1, 8)
+        ):
+            per_loop = share * world.mean_times
+            level = 1 + per_loop / rate if factor is None else factor
+            truth = rate * (level - 1) + per_loop * (looping[1] - looping[0])
+            samples, unseen = [], []
+            for design in simulation.designs(n, readings):
+                common, sides = simulation.expected(design, rate), []
+                for scale, loops in zip((1.0, level), looping, strict=True):
+                    expected = simulation.system(design, scale * common)
+                    sides.append(simulation.errors(design, expected, share * loops))
+                samples.append(clips(design, sides[1][0] - sides[0][0], design.length))
+                unseen.append(any(loops and not side[1] for loops, side in zip(looping, sides, strict=True)))
+            figures = _paired_figures(samples, truth, unseen)
+            table.add(f"{name}, {n} speakers, loops {share:g}, rate {rate:g}", f"readings {readings}", figures)
 
 
-_TABLES = {"rate": rate_table, "events": events_table, "paired": paired_table}
+def clips_table(simulation: Simulation, speakers: list[int], table: Table) -> None:
+    """Print the same of differences in rates of clips, such as hallucinations, of which few may differ."""
+    for n, factor, rate, readings in itertools.product(speakers, (1.0, 0.3, 0.0), (0.003, 0.01, 0.03), (1, 8)):
+        samples, differing = [], 0.0
+        for design in simulation.designs(n, readings):
+            chance = rate * simulation.effect(0.6, design.speaker) * simulation.effect(0.5, design.sentence)
+            common = simulation.generator.random(len(chance)) < 0.3
+            one, two, shared = (simulation.generator.random(len(chance)) < chance for _ in range(3))
+            kept = simulation.generator.random(len(chance)) < factor
+            difference = (kept & np.where(common, shared, two)) * 1.0 - np.where(common, shared, one)
+            samples.append(clips(design, difference, np.ones(len(difference))))
+            differing += np.abs(difference).sum() / simulation.rounds
+        figures = _paired_figures(samples, rate * (factor - 1), [False] * len(samples))
+        table.add(f"clips, factor {factor:g}, {n} speakers", f"rate {rate:g}, {differing:.1f} differ", figures)
+
+
+def _paired_figures(samples: list[Clips], truth: float, unseen: list[bool]) -> dict[str, float]:
+    tally, rejected = Tally(), 0
+    for sample, without in zip(samples, unseen, strict=True):
+        tally.add(difference_interval(sample), truth, unseen=without)
+        # The package's p-value is at least this one; sign flips take longer.
+        rejected += difference_p_value(sample) <= 0.05 and paired_p_value(sample, _OPTIONS) <= 0.05
+    n = len(samples)
+    return tally.figures | {"rejected": rejected / n, "flips": _rejected_by_flips(samples) / n}
+
+
+def _rejected_by_flips(samples: list[Clips]) -> int:
+    """Return how many samples sign flips alone reject, all samples at once with the same signs."""
+    sums = np.stack([sample.speaker_tops for sample in samples], axis=1)
+    n = len(sums)
+    if n <= 12:
+        signs = 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1) - 1
+    else:
+        signs = np.random.default_rng(0).integers(0, 2, size=(_OPTIONS.bootstrap_draws, n)) * 2.0 - 1
+    extreme = np.abs(signs @ sums) >= np.abs(sums.sum(axis=0)) - 1e-9 * np.abs(sums).sum(axis=0)
+    return int((extreme.mean(axis=0) <= 0.05).sum())
+
+
+TABLES = {"rate": rate_table, "events": events_table, "paired": paired_table, "clips": clips_table, "gap": gap_table}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=_TABLES, nargs="?", default="rate")
+    parser.add_argument("table", choices=["all", *TABLES], nargs="?", default="all")
+    parser.add_argument("--world", choices=WORLDS, default="main")
     parser.add_argument("--rounds", type=int, default=1000, help="samples per cell (1000)")
     parser.add_argument("--speakers", type=int, nargs="+", default=[5, 10, 20, 50, 200])
     args = parser.parse_args()
-    _TABLES[args.table](np.random.default_rng(208), args.speakers, args.rounds)
-    print(f"Monte Carlo error of a share of 0.95: {math.sqrt(0.95 * 0.05 / args.rounds):.4f}")
+    for name in TABLES if args.table == "all" else [args.table]:
+        table, start = Table(), time.monotonic()
+        TABLES[name](Simulation(WORLDS[args.world], args.rounds), args.speakers, table)
+        table.summarise()
+        error = math.sqrt(0.95 * 0.05 / args.rounds)
+        print(
+            f"{name}: {time.monotonic() - start:.0f} s; Monte Carlo error of a share of 0.95: {error:.4f}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ import scipy.stats
 
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.groups import score_counts
-from kmed_bench.scoring.intervals import Clips, Floats, clips_of, rate_interval
+from kmed_bench.scoring.intervals import rate_interval
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.spread import Clips, Floats, clips_of
 
 N_CLIPS = N_DRAWS = 10_000
 SYLLABLES = list("가나다라마바사아자차카타파하간난단란만반산안장창강 ")

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kmed_bench.text.lexicon import entries_by_term, load_terms
 from kmed_bench.text.normalise import normalise
-from kmed_bench.text.terms import _entries, find_terms, load_terms, match_terms
+from kmed_bench.text.terms import find_terms, match_terms
 from kmed_bench.text.variants import code_switch, resolve_variants
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
@@ -49,7 +50,7 @@ class Kiwi:
         self.kiwi = kiwi
         self.conditions = conditions
         self.names = {spelling: term.name for term in load_terms() for spelling in term.spellings}
-        self.guards = {term.name: entries[0] for term, entries in _entries().items() if entries}
+        self.guards = {term.name: entries[0] for term, entries in entries_by_term().items() if entries}
         for term in load_terms():
             for spelling in term.spellings:
                 if len(spelling) > 1 and not spelling.isascii() and not spelling.endswith("다"):

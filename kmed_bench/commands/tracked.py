@@ -1,4 +1,4 @@
-"""Commands on the tracking store: `report`, `promote`."""
+"""Commands on the tracking store: `report`, `openings`, `promote`."""
 
 import argparse
 import json
@@ -15,6 +15,14 @@ def register(commands: Commands) -> None:
     report.add_argument("--bench", help="run id of the benchmark (default: the latest)")
     report.add_argument("--imported", action="store_true", help="also show imported logs of the original benchmark")
     report.add_argument("--study", type=Path, metavar="FOLDER", help="also show the study that `tune` wrote there")
+
+    openings = commands.add(
+        "openings",
+        _openings,
+        "How often a split's test part was opened, and under which plans.",
+        reads=["tracking.uri"],
+    )
+    openings.add_argument("split", type=Path, help="folder of a split")
 
     promote = commands.add(
         "promote", _promote, "Make a registered version the champion if the gate holds.", reads=["tracking.uri"]
@@ -45,6 +53,21 @@ def _report(args: argparse.Namespace) -> int:
         extra.append(read_section(args.study))
     page = write_report(record, args.out, comparisons=record.comparisons, extra=extra)
     print(f"Report: {page.resolve()}")
+    return 0
+
+
+def _openings(args: argparse.Namespace) -> int:
+    from kmed_bench.core.corpus_contracts import SPLIT
+    from kmed_bench.report.seal_tables import describe_openings, openings_table, plan_changes_table, seal_views
+    from kmed_bench.tracking.openings import read_openings
+    from kmed_bench.tracking.store import open_store
+
+    sha256 = SPLIT.read(args.split / "split.json")["sha256"]
+    openings = read_openings(open_store(resolve(args).tracking), sha256)
+    print(describe_openings(openings))
+    for view in seal_views(openings_table(openings), plan_changes_table(openings)):
+        if len(view.rows):
+            print(f"\n{view.caption}\n{view.table().to_string(index=False)}")
     return 0
 
 

@@ -17,7 +17,7 @@ class Decides(enum.Flag):
     DATA = enum.auto()
     """Which utterances are usable and which part of the split they go to."""
     BENCHMARK = enum.auto()
-    """Which trainings a benchmark consists of."""
+    """Which trainings a benchmark consists of, and on what they are measured."""
     TRAINING = enum.auto()
     """Weights. A setting that changes the CER by which epochs are selected belongs here as well."""
     DECODING = enum.auto()

@@ -160,6 +160,44 @@ class EvaluatedScores(Scores):
     comparisons: NotRequired[list[BaselineComparison]]
 
 
+class LeakDifference(TypedDict):
+    """A gain in CER (positive: fewer errors), or the difference of two gains; None where undefined."""
+
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    no_interval: str
+
+
+class LeakCell(LeakDifference):
+    """One cell of the split's design; ``untouched`` is None where only one model was decoded."""
+
+    tuned: CerCell
+    untouched: CerCell | None
+    n_available: int
+    n_decoded: int
+
+
+class Leak(Head, RuleVersions):
+    """Content of leak.json."""
+
+    cells: dict[str, LeakCell]
+    differences: dict[str, LeakDifference]
+    left_out: dict[str, int]
+    sample: dict[str, int]
+    split_sha256: str
+    transcript_policy: str
+
+
+class Plan(Head):
+    """Content of plan.json; ``sha256`` is of ``settings``, which has everything that decides the figures."""
+
+    sha256: str
+    sealed_at: str
+    code_version: str
+    settings: dict[str, str]
+
+
 class PackageHead(Head, RuleVersions):
     """Content of package.json."""
 
@@ -233,6 +271,8 @@ SCORES = FileFormat[Scores]("kmed-scores", version=1, oldest=0, remedy="write it
 COMPARISONS = FileFormat[Comparisons](
     "kmed-comparisons", version=1, oldest=0, remedy="write it again with `kmed-bench score --against`"
 )
+LEAK = FileFormat[Leak]("kmed-leak", version=1, oldest=1, remedy="decode again with eval.leak_clips")
+PLAN = FileFormat[Plan]("kmed-plan", version=1, oldest=1, remedy="start the benchmark again in another folder")
 PACKAGE = FileFormat[PackageHead](
     "kmed-package", version=4, oldest=3, remedy="make the package again with `kmed-bench package`"
 )

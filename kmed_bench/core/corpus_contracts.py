@@ -33,6 +33,7 @@ class SplitDetails(TypedDict):
 
     method: NotRequired[str]
     discarded_because: NotRequired[dict[str, int]]
+    left_out: NotRequired[dict[str, int]]
     merged_strata: NotRequired[list[str]]
     frozen_sha256: NotRequired[str]
     missing: NotRequired[dict[str, list[str]]]

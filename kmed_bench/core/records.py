@@ -1,12 +1,14 @@
 """Runs and studies as read from the tracking store."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from kmed_bench.core.contracts import NamedComparison, Scores
+from kmed_bench.core.contracts import Leak, NamedComparison, Scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,53 @@ class TrainRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Opening:
+    """One decoding of a test part for scores.
+
+    Attributes
+    ----------
+    opened_ms : int
+        When it began, in milliseconds since 1970, UTC.
+    command : str
+        The command that decoded: run, train, evaluate or export.
+    model : str
+        What was decoded with, such as ``base, seed 0``; of a path the last name.
+    untouched : bool
+        Whether that was a model before training, whose figures can't have been tuned on this test part.
+    plan_sha256 : str
+        The plan sealed before training; empty for an opening without a plan.
+    settings : dict
+        What decides the figures, as text; empty where it was not recorded.
+    """
+
+    opened_ms: int
+    command: str
+    model: str
+    untouched: bool
+    plan_sha256: str
+    run_id: str
+    settings: Mapping[str, str]
+
+    @property
+    def contradicts_plan(self) -> bool:
+        """Whether its settings are not those of the plan it names: its record was altered, or never completed."""
+        return bool(self.plan_sha256) and hash_settings(self.settings) != self.plan_sha256
+
+
+def hash_settings(settings: Mapping[str, str]) -> str:
+    """Return the SHA-256 of settings as JSON with sorted keys and without spaces, in UTF-8."""
+    text = json.dumps(dict(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differing_settings(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return (name, before, after) of each setting that both have and that differs, by name."""
+    return [
+        (name, before[name], after[name]) for name in sorted(before) if after.get(name, before[name]) != before[name]
+    ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchRecord:
     """One `bench` run with its children.
 
@@ -47,6 +96,10 @@ class BenchRecord:
         Run id of a train run to the scores.json of its best checkpoint on the test part.
     comparisons : tuple of dict
         Paired differences on the test part; what ``scoring.significance.compare_systems`` returned.
+    leaks : mapping
+        Run id of a train run to its leak.json, where left-out utterances were decoded too.
+    openings : tuple of Opening
+        All openings of this test part that the store knows, by any benchmark, the first one first.
     """
 
     run_id: str
@@ -60,6 +113,8 @@ class BenchRecord:
     quality: dict[str, Any]
     scores: dict[str, Scores]
     comparisons: tuple[NamedComparison, ...] = ()
+    leaks: Mapping[str, Leak] = dataclasses.field(default_factory=dict)
+    openings: tuple[Opening, ...] = ()
 
     @property
     def synthetic(self) -> bool:

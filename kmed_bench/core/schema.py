@@ -56,6 +56,7 @@ WarningKind = Literal[
     "archive_piece_missing",
     "archive_unreadable",
     "clipped_audio",
+    "folder_unreadable",
     "duplicate_audio",
     "format_differs",
     "length_differs",
@@ -63,6 +64,13 @@ WarningKind = Literal[
 ]
 
 PARTS = ("train", "valid", "test")
+
+CELLS = ("seen_seen", "seen_unseen", "unseen_seen", "unseen_unseen")
+"""Whether training heard an utterance's speaker, then its sentence."""
+UNSEEN = "unseen_unseen"
+"""The cell of a disjoint test part."""
+SELECTION = "selection"
+"""In place of a cell: the valid part alone has the speaker or the sentence, or a part has the recording."""
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kmed_bench.asr.model.weights import Weights, cache_folder
-from kmed_bench.config import Config, benchmark_digest
+from kmed_bench.config import Config, Decides, benchmark_digest
 from kmed_bench.core.console import log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import read_predictions
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.continuation import find_earlier, find_training, results_folder
+from kmed_bench.pipeline.leak_cells import with_left_out
+from kmed_bench.pipeline.plan import TRAINED, make_plan
 from kmed_bench.pipeline.preparation import (
     check_source,
     collect_weights,
@@ -32,6 +34,7 @@ from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.runs import bench_run, log_skipped
+from kmed_bench.tracking.seal import Seal, seal_plan
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 
@@ -81,9 +84,11 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOu
         log_file(folder := results_folder(out, config.profile, bench.run_id)),
     ):
         log_skipped(bench, skipped)
-        split = _make_split(config, folder, out, bench, earlier)
+        split = with_left_out(_make_split(config, folder, out, bench, earlier), folder / "split", config)
+        plan = make_plan(config, Decides.DATA | TRAINED, split.sha256, weights)
+        seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
         speech = featurize_split(split, cache_folder() / "features", config)
-        trained, failed = _train_all(config, weights, speech, folder, bench, earlier)
+        trained, failed = _train_all(config, weights, speech, folder, bench, earlier, seal)
         if trained:
             _compare(trained, config, bench)
         if failed:
@@ -128,12 +133,14 @@ def _train_all(
     folder: Path,
     bench: TrackedRun,
     earlier: EarlierBench | None,
+    seal: Seal,
 ) -> tuple[list[TrainOutcome], dict[str, str]]:
     """Return the outcomes of all sizes and seeds, and for each train run that failed the error."""
     trained: list[TrainOutcome] = []
     failed: dict[str, str] = {}
     for size in weights:
         trainer = Trainer(config, weights[size], speech, folder / size)
+        trainer.seal = seal
         for seed in config.train.seeds:
             name = f"train-{size}-seed{seed}"
             try:

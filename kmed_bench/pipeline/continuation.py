@@ -90,7 +90,7 @@ def find_training(trainer: Trainer, seed: int, name: str, earlier: EarlierBench 
         if record is not None and record.fingerprint != fingerprint:
             raise KmedError(
                 f"{name} was started with other weights or arithmetic ({trainer.precision} here); continue it on the "
-                "machine where it started, set train.precision to what it was, or leave --resume out to start over."
+                "machine where it started, or leave --resume out to start over."
             )
         return EarlierTraining(fingerprint)
     if run.status != FINISHED:

@@ -11,8 +11,11 @@ from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import write_predictions
+from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.split import read_split
+from kmed_bench.pipeline.leak_cells import LEAK_FILE, read_baseline_cells, with_left_out, write_leak
 from kmed_bench.pipeline.models import open_backend
+from kmed_bench.pipeline.plan import record_opening
 from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.baselines import check_same_speech, compare_with, predictions_beside, read_baseline
@@ -30,6 +33,9 @@ def evaluate_model(
     against: Path | None = None,
 ) -> EvaluatedScores:
     """Decode and score one part with any model; write predictions and scores; return the scores.
+
+    The tracking store gets a record that the test part was opened. With ``eval.leak_clips`` the left-out utterances
+    are decoded too, and ``leak.json`` has CER by cell, with gains over a baseline that has them.
 
     Parameters
     ----------
@@ -49,17 +55,26 @@ def evaluate_model(
         raise KmedError(
             f"{out} holds the baseline itself, which would be overwritten; name another folder for results."
         )
-    split = read_split(split_folder)
-    rows = split.parts[part]
+    if config.eval.leak_clips is not None and part != "test":
+        raise KmedError(
+            f"eval.leak_clips is {config.eval.leak_clips} and --part is {part}; the left-out utterances are compared "
+            "with the test part, so leave one of the two out."
+        )
+    split = with_left_out(read_split(split_folder), split_folder, config)
+    rows, sample = split.parts[part], split.parts.get(LEFT_OUT)
     options = ScoringOptions.from_config(config)
     baseline = None if against is None else read_baseline(against, options)
     if baseline is not None:
         check_same_speech(baseline, read_references(rows), options)
+    untouched = None if sample is None else read_baseline_cells(against, split)
     with log_file(out):
         backend = open_backend(config, model)
+        if part == "test":
+            record_opening(config, "evaluate", model, split.sha256)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         predictions = backend.decode(rows)
+        left_out = [] if sample is None else backend.decode(sample)
     scores = cast(EvaluatedScores, score_predictions(predictions, options, split_sha256=split.sha256))
     scores["part"] = part
     scores["audio_context"] = backend.audio_context
@@ -67,9 +82,12 @@ def evaluate_model(
     scores["speed"] = describe_speed(scores, parameters=backend.parameters, model_bytes=backend.model_bytes)
     if not backend.uses_torch and torch.cuda.is_available():
         scores["speed"]["peak_memory_bytes"] = None
-    (out / "comparisons.json").unlink(missing_ok=True)  # it belongs to scores that these replace
+    for stale in ("comparisons.json", LEAK_FILE):
+        (out / stale).unlink(missing_ok=True)  # it belongs to scores that these replace
     write_predictions(out / "predictions.jsonl", predictions)
     write_json(out / "scores.json", scores)
+    if sample is not None:
+        write_leak(out, split, (predictions, left_out), untouched, config)
     if baseline is not None:
         scores["comparisons"] = compare_with(baseline, predictions, options)
         write_json(out / "comparisons.json", comparisons_file(scores["comparisons"]))

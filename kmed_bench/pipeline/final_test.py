@@ -10,12 +10,14 @@ from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
+from kmed_bench.corpus.splitting.cells import LEFT_OUT
+from kmed_bench.pipeline.leak_cells import LEAK_FILE, write_leak
 from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.gate import EVIDENCE_NAME, summarise_speakers
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
-from kmed_bench.tracking.metric_names import overall_metrics, test_metrics
+from kmed_bench.tracking.metric_names import leak_metrics, overall_metrics, test_metrics
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.epochs import FeaturizedSplit, decode_part
 
@@ -51,15 +53,17 @@ def score_test(
     checkpoint: Path,
     config: Config,
     speech: FeaturizedSplit,
-    untouched: list[Prediction],
+    untouched: tuple[list[Prediction], list[Prediction]],
     device: torch.device,
 ) -> TestScores:
     """Decode and score the test part with a checkpoint; write predictions and scores beside it, log the scores.
 
+    Where the split has a sample of what it left out, that is decoded too and scored by cell.
+
     Parameters
     ----------
-    untouched : list of Prediction
-        The same part by the model before training.
+    untouched : tuple of list of Prediction
+        The test part, and that sample, by the model before training.
     """
     folder, sha256 = checkpoint.parent, speech.split.sha256
     model = load_weights(checkpoint, str(device))
@@ -67,9 +71,9 @@ def score_test(
     options = ScoringOptions.from_config(config)
     counts = count_utterances(predictions, options.transcript_side)
     scores = score_counts(counts, options, split_sha256=sha256)
-    before = score_predictions(untouched, options, split_sha256=sha256)
+    before = score_predictions(untouched[0], options, split_sha256=sha256)
     write_predictions(folder / "predictions.jsonl", predictions)
-    write_predictions(folder / "predictions_untouched.jsonl", untouched)
+    write_predictions(folder / "predictions_untouched.jsonl", untouched[0])
     for name, value in (("scores.json", scores), ("scores_untouched.json", before)):
         write_json(folder / name, value)
         run.log_file(folder / name)
@@ -77,6 +81,11 @@ def score_test(
     run.log_json(summarise_speakers(counts, split_sha256=sha256, scores=scores), EVIDENCE_NAME)
     if config.tracking.log_predictions:
         run.log_file(folder / "predictions.jsonl")
+    leak: dict[str, float] = {}
+    if LEFT_OUT in speech.stores:
+        left_out = decode_part(model, speech, LEFT_OUT, config.eval)
+        leak = leak_metrics(write_leak(folder, speech.split, (predictions, left_out), untouched, config))
+        run.log_file(folder / LEAK_FILE)
     speed = describe_speed(
         scores,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -86,6 +95,7 @@ def score_test(
     metrics = {
         **test_metrics(scores),
         **overall_metrics(before, "untouched/test_"),
+        **leak,
         "decode/ngram_blocked_clips": float(sum(prediction.ngram_blocked for prediction in predictions)),
         **{f"speed/{name}": speed[key] for key, name in _SPEED_NAMES.items() if speed[key] is not None},
     }

@@ -13,10 +13,13 @@ from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
+from kmed_bench.pipeline.leak_cells import with_left_out
+from kmed_bench.pipeline.plan import TRAINED, make_plan
 from kmed_bench.pipeline.preparation import collect_weights, log_split
 from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome, read_training_record
 from kmed_bench.tracking.runs import standalone_run
+from kmed_bench.tracking.seal import seal_plan
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import featurize_split
 from kmed_bench.training.parallel import Parallel
@@ -64,7 +67,7 @@ def train_from(
     """Do what `train_one` does, with the weights that are passed in."""
     parallel, seed = parallel or Parallel(), config.train.seeds[0]
     with parallel.main_first():
-        split = read_split(split_folder)
+        split = with_left_out(read_split(split_folder), split_folder, config)
         speech = featurize_split(split, cache_folder() / "features", config)
     trainer = Trainer(config, weights, speech, out, parallel)
     if not parallel.is_main:
@@ -72,7 +75,7 @@ def train_from(
         return None
     with _only_process_in(trainer.folder(seed)), log_file(out):
         if resume:
-            trainer.done(seed)
+            trainer.done(seed, trainer.fingerprint(seed))
         else:
             trainer.check_fresh(seed)
         uri = open_store(config.tracking)
@@ -84,6 +87,8 @@ def train_from(
             if run_id is None:
                 trainer.record(seed, run)  # first of all: a training killed at once must be found again
             log_split(run, split, "training")
+            plan = make_plan(config, TRAINED, split.sha256, {weights.size: weights})
+            trainer.seal = seal_plan(run, plan, trainer.folder(seed), command="train", begun=run_id is not None)
             outcome = trainer.train(seed, run, resume)
         assert outcome is not None  # this is the process that writes
         log.info(describe_outcome(outcome))

@@ -13,6 +13,7 @@ from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.corpus.demo.sentences import is_synthetic
+from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.pipeline.final_test import score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
 from kmed_bench.pipeline.training_record import (
@@ -23,6 +24,7 @@ from kmed_bench.pipeline.training_record import (
 )
 from kmed_bench.tracking.registry.models import log_model
 from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.tracking.seal import Seal
 from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.epochs import (
     FeaturizedSplit,
@@ -50,12 +52,13 @@ class Untouched:
     ----------
     valid : dict
         Metrics of the valid part under their names in the tracking store.
-    test : list of Prediction
-        The decoded test part.
+    test, left_out : list of Prediction
+        The decoded test part, and the sample of what the split left out: empty unless ``eval.leak_clips`` is set.
     """
 
     valid: dict[str, float]
     test: list[Prediction]
+    left_out: list[Prediction]
 
 
 class Trainer:
@@ -67,6 +70,11 @@ class Trainer:
         Folder of this size; each seed gets ``seed<N>/`` in it.
     parallel : Parallel, optional
         The processes that train together, each with its own Trainer; None: this process.
+
+    Attributes
+    ----------
+    seal : Seal or None
+        Records when the test part is opened; None in the processes that write nothing.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Trainer:
     ) -> None:
         self.config, self.weights, self.speech, self.out = config, weights, speech, out
         self.parallel = parallel or Parallel()
+        self.seal: Seal | None = None
         self.device = pick_device()
         self.precision = resolve_precision(config.train.precision, self.device)
 
@@ -109,8 +118,8 @@ class Trainer:
             precision=self.precision,
         )
 
-    def done(self, seed: int) -> TrainOutcome | None:
-        """Return the outcome of a seed that was finished under these settings, or None.
+    def done(self, seed: int, fingerprint: str) -> TrainOutcome | None:
+        """Return the outcome of a seed that was finished under the settings of this fingerprint, or None.
 
         Raises
         ------
@@ -118,7 +127,7 @@ class Trainer:
             When it was finished after another number of epochs: its state is gone, so it can't continue.
         """
         record = read_training_record(self.folder(seed))
-        if record is None or record.outcome is None or record.fingerprint != self.fingerprint(seed):
+        if record is None or record.outcome is None or record.fingerprint != fingerprint:
             return None
         if record.epochs != self.config.train.epochs:
             raise KmedError(
@@ -161,14 +170,14 @@ class Trainer:
         KmedError
             When the folder holds an unfinished training and ``resume`` is not asked for, or one with other settings.
         """
-        folder = self.folder(seed)
-        if resume and (outcome := self.done(seed)) is not None:
+        folder, fingerprint = self.folder(seed), self.fingerprint(seed)
+        if resume and (outcome := self.done(seed, fingerprint)) is not None:
             if run is not None:  # killed between outcome and removal
-                StateKeeper(folder, self.fingerprint(seed), resume=False).remove()
+                StateKeeper(folder, fingerprint, resume=False).remove()
             return outcome
         if not resume:
             self.check_fresh(seed)
-        states = StateKeeper(folder, self.fingerprint(seed), resume=resume)
+        states = StateKeeper(folder, fingerprint, resume=resume)
         model = load_weights(self.weights.path, str(self.device))
         if resume and not states.resumed and read_training_record(folder) is not None:
             log.warning(f"{folder} holds no saved state of the training begun there; it starts at epoch 1.")
@@ -189,14 +198,20 @@ class Trainer:
     def untouched(self) -> Untouched:
         """The model before training, the same for all seeds; the processes share the work."""
         log.info("%s: scoring the untouched model", self.weights.size)
+        self._record_opening(f"{self.weights.size}, untouched", identity=self.weights.sha256, untouched=True)
         model, store = load_weights(self.weights.path, str(self.device)), self.speech.stores["valid"]
-        valid, test = (
-            decode_part(model, self.speech, part, self.config.eval, self.parallel) for part in ("valid", "test")
-        )
+        wanted = [part for part in ("valid", "test", LEFT_OUT) if part in self.speech.stores]
+        decoded = {part: decode_part(model, self.speech, part, self.config.eval, self.parallel) for part in wanted}
+        valid = decoded["valid"]
         rates = part_rates(valid, self.config.data.transcript_side)
         examples, _ = training_examples(self.speech, "valid", self.config)
         loss = mean_loss(model, examples, store, self.config.train, self.precision, parallel=self.parallel)
-        return Untouched({"valid/loss": loss, "valid/cer": rates["cer"], "valid/wer": rates["wer"]}, test)
+        metrics = {"valid/loss": loss, "valid/cer": rates["cer"], "valid/wer": rates["wer"]}
+        return Untouched(metrics, decoded["test"], decoded.get(LEFT_OUT, []))
+
+    def _record_opening(self, model: str, *, identity: str, untouched: bool = False) -> None:
+        if self.seal is not None:
+            self.seal.record_opening(model, identity=identity, untouched=untouched)
 
     def _train_epochs(
         self, model: Whisper, seed: int, run: TrackedRun | None, states: StateKeeper
@@ -249,8 +264,11 @@ class Trainer:
 
     def _finish(self, run: TrackedRun, seed: int, best: ScoredEpoch) -> TrainOutcome:
         """Score the test part once, with the selected checkpoint, and register that."""
-        checkpoint = self.folder(seed) / "best.pt"
-        scored = score_test(run, checkpoint, self.config, self.speech, self.untouched.test, self.device)
+        checkpoint, untouched = self.folder(seed) / "best.pt", self.untouched
+        self._record_opening(f"{self.weights.size}, seed {seed}", identity=self.fingerprint(seed))
+        scored = score_test(
+            run, checkpoint, self.config, self.speech, (untouched.test, untouched.left_out), self.device
+        )
         metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer, **scored.metrics}
         run.log_metrics(metrics)
         if self.config.tracking.register:

@@ -9,9 +9,11 @@ from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import tables
 from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style
+from kmed_bench.report.leak_tables import leak_text
 from kmed_bench.report.page_tables import make_frames, make_views, size_costs
 from kmed_bench.report.plots import Plot
 from kmed_bench.report.rendering import render
+from kmed_bench.report.seal_tables import count_plans, describe_openings
 from kmed_bench.report.sections import ExtraSection, PlacedSection, save_sections
 from kmed_bench.report.table_view import View
 
@@ -59,6 +61,8 @@ def write_report(
         views=views,
         plots=plots,
         sections=sections,
+        leak_text=leak_text(record),
+        seal_text=describe_openings(record.openings),
         contents=list_contents(record, views, plots, sections),
         # Undotted names are what `mlflow run` was given, whole paths included; they stay in the store.
         settings={key: value for key, value in record.params.items() if "." in key or key == "profile"},
@@ -79,10 +83,12 @@ def list_contents(
         "sizes-section": ("Sizes", "sizes" in views),
         "left-out": ("Left out", "missing" in views),
         "chance": ("More than chance?", "comparisons" in views),
+        "leak-section": ("Where the gain comes from", "leak_cells" in views),
         "epochs": ("Loss and CER by epoch", bool(plots["curves"])),
         "speakers": ("Groups of speakers", "groups" in views),
         "errors": ("Kinds of errors", "rates" in views),
         "beside": ("Beside published figures", True),
+        "seal": ("Seal on the test part", bool(record.openings)),
         "split": ("Split", bool(record.split)),
         "data": ("Data quality", "quality" in views),
     }
@@ -106,6 +112,8 @@ def find_notices(record: BenchRecord) -> list[str]:
         )
     elif shared:
         notices.append(f"This split leaks: its parts share {' and '.join(shared)}; see “Split”.")
+    if (plans := count_plans(record.openings)) > 1:
+        notices.append(f"This test part was opened under {plans} plans; see “Seal on the test part”.")
     failed = [run for run in record.trains if run.status != tables.FINISHED]
     if failed:
         notices.append(f"{len(failed)} of {len(record.trains)} train runs did not finish; see “Left out”.")

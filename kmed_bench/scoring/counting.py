@@ -25,9 +25,10 @@ from kmed_bench.scoring.edits import (
 )
 from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.scoring.numbers import count_numbers, in_one_form, respace
+from kmed_bench.text.lexicon import CATEGORIES
 from kmed_bench.text.marks import Policy, is_masked, resolve_marks
 from kmed_bench.text.normalise import normalise
-from kmed_bench.text.terms import CATEGORIES, match_terms
+from kmed_bench.text.terms import match_terms
 from kmed_bench.text.variants import code_switch, resolve_variants
 
 Exclusion = Literal["", "reference_empty", "reference_masked"]

@@ -23,9 +23,10 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS
 from kmed_bench.scoring.counting import TERM_COLUMNS
-from kmed_bench.scoring.intervals import LEVEL, METHOD, Clips, Interval, clips_of, gap_interval, rate_interval
+from kmed_bench.scoring.intervals import LEVEL, METHOD, Interval, gap_interval, rate_interval
 from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, SENTENCE, count_utterances, rates, versions
 from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.spread import Clips, clips_of
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)

@@ -1,6 +1,6 @@
 """The smallest difference between two systems that a test part can show, and the speakers that a difference needs.
 
-The variance of a paired difference is that of ``scoring.intervals``: from a pilot, the predictions of two systems, or
+The variance of a paired difference is that of ``scoring.spread``: from a pilot, the predictions of two systems, or
 from assumed standard deviations of what speakers, sentences and clips add to the difference.
 
 Source: J. Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2, for the sum of quantiles.
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.scoring.intervals import LEVEL, Clips, Codes, Floats, Spread
+from kmed_bench.scoring.intervals import LEVEL
+from kmed_bench.scoring.spread import Clips, Codes, Floats, Spread
 
 POWER = 0.80
 MIN_SPEAKERS = 6

@@ -1,24 +1,16 @@
-"""Medical terms in Korean speech: a versioned lexicon, and which of a reference's terms a hypothesis kept.
+"""Which medical terms a Korean text has, and which of a reference's terms a hypothesis kept."""
 
-The lexicon is ``medical_terms.tsv`` beside this file; its head says how it is written and where it comes from.
-"""
-
-import dataclasses
 import functools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib import resources
 
-from kmed_bench.text.inflection import JOINT, begins_ending, ending_after, ends_noun, inflect, particle_after
+from kmed_bench.text.inflection import JOINT, begins_ending, ending_after, ends_noun, particle_after
+from kmed_bench.text.lexicon import ORDINARY, Entry, Term, entries_by_term, trie
 from kmed_bench.text.normalise import normalise
 
 TERMS_VERSION = "2"
 """Changes with the lexicon and whenever ``find_terms`` or ``match_terms`` may give another result for some text."""
-
-CATEGORIES = ("symptom", "drug", "body", "department", "test", "unit")
-ORDINARY = "-"
-"""Category of the lexicon's ordinary words, which hide terms inside them and are never reported."""
 
 # A compound's first part that is no term itself: 급성위염, 왼무릎.
 _PREFIX = re.compile(
@@ -46,114 +38,6 @@ _PRODUCT = re.compile(
 _SIDE = 14  # characters of context that the lexicon's conditions see on each side
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Term:
-    """An entry of the lexicon.
-
-    Attributes
-    ----------
-    name : str
-        The term as it is listed.
-    category : str
-        One of ``CATEGORIES``; diseases count as symptoms, procedures as tests. Or ``ORDINARY``.
-    spellings : tuple of str
-        Every way to write it, normalised; verbs and adjectives in their dictionary form.
-    source : str
-        Where the entry comes from; the lexicon's head explains the short names.
-    """
-
-    name: str
-    category: str
-    spellings: tuple[str, ...]
-    source: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-    """One way in which a term shows itself; ``kinds`` are a predicate's endings, ``phrase`` what follows its noun."""
-
-    term: Term
-    letters: str
-    kinds: str
-    phrase: Mapping[str, str] | None
-    only: re.Pattern[str] | None
-    never: re.Pattern[str] | None
-
-
-class _Node:
-    """A node of the trie of all entries' letters."""
-
-    __slots__ = ("entries", "following")
-
-    def __init__(self) -> None:
-        self.entries: list[_Entry] = []
-        self.following: dict[str, _Node] = {}
-
-
-def load_terms() -> tuple[Term, ...]:
-    """Return the lexicon's terms in the order of its file."""
-    return tuple(term for term, *_ in _rows() if term.category != ORDINARY)
-
-
-@functools.cache
-def _rows() -> tuple[tuple[Term, tuple[str, ...], str, str], ...]:
-    """Return each term with its spellings as listed and the conditions on what stands around it."""
-    text = (resources.files("kmed_bench.text") / "medical_terms.tsv").read_text(encoding="utf-8")
-    rows = []
-    for line in [line for line in text.splitlines() if not line.startswith("#")][1:]:
-        category, name, others, only, never, source = line.split("\t")
-        listed = tuple(form for one in (name, *others.split("|")) if one for form in _expand(one))
-        spellings = tuple(dict.fromkeys(normalise(form.partition(":")[0].replace("~", "")) for form in listed))
-        term = Term(name=name.partition(":")[0], category=category, spellings=spellings, source=source)
-        rows.append((term, listed, only, never))
-    return tuple(rows)
-
-
-def _expand(listed: str) -> tuple[str, ...]:
-    """Return the forms of a sound-symbolic word that is listed with a star: 욱신* is 욱신거리다, 욱신욱신 and so on."""
-    root = listed.removesuffix("*")
-    if root == listed:
-        return (listed,)
-    return (f"{root}거리다", f"{root}대다", f"{root}하다", f"{root}{root}", f"{root}{root}하다", f"{root}거림")
-
-
-@functools.cache
-def _entries() -> Mapping[Term, tuple[_Entry, ...]]:
-    """Return the ways in which each term shows itself."""
-    entries: dict[Term, tuple[_Entry, ...]] = {}
-    for term, listed, only, never in _rows():
-        guards = (re.compile(only) if only else None, re.compile(never) if never else None)
-        entries[term] = tuple(
-            _Entry(term, letters, kinds, phrase, *guards) for form in listed for letters, kinds, phrase in _shows(form)
-        )
-    return entries
-
-
-def _shows(form: str) -> Iterator[tuple[str, str, Mapping[str, str] | None]]:
-    """Yield the letters of a listed form, and what its entry needs after them."""
-    predicate, _, irregular = form.partition(":")
-    head, _, verb = predicate.rpartition("~")
-    if head:
-        yield normalise(head), "", inflect(verb, irregular)
-    elif predicate.endswith("다"):
-        for surface, kinds in inflect(predicate, irregular).items():
-            yield surface, kinds, None
-    else:
-        yield normalise(predicate), "", None
-
-
-@functools.cache
-def _trie() -> _Node:
-    root = _Node()
-    for entries in _entries().values():
-        for entry in entries:
-            node = root
-            for letter in entry.letters:
-                node = node.following.setdefault(letter, _Node())
-            node.entries.append(entry)
-    return root
-
-
 def find_terms(text: str) -> list[Term]:
     """Return the medical terms of a text in order, repeats included.
 
@@ -168,7 +52,7 @@ def find_terms(text: str) -> list[Term]:
     """
     text = normalise(text, keep_spaces=True)
     found: list[Term] = []
-    first = _trie().following
+    first = trie().following
     at, last_end = 0, -1
     while at < len(text):
         node = first.get(text[at])
@@ -196,15 +80,15 @@ def _match_at(text: str, at: int, last_end: int) -> tuple[Term, int] | None:
     return None
 
 
-def _rank(entry: _Entry, length: int) -> tuple[int, bool, bool]:
+def _rank(entry: Entry, length: int) -> tuple[int, bool, bool]:
     """Return what sorts the longest entry first; a predicate's ending doesn't count, but tells 감기 (winding) apart."""
     ordinary = entry.term.category == ORDINARY
     return (-(len(entry.letters) + ordinary) if entry.kinds else -length, not ordinary, bool(entry.kinds))
 
 
-def _candidates(text: str, at: int) -> Iterator[tuple[_Entry, int, bool]]:
+def _candidates(text: str, at: int) -> Iterator[tuple[Entry, int, bool]]:
     """Yield every entry whose letters stand at a place, where it ends, and whether a space stands within."""
-    node = _trie().following.get(text[at : at + 1])
+    node = trie().following.get(text[at : at + 1])
     end, gapped = at + 1, False
     while node is not None:
         for entry in node.entries:
@@ -217,7 +101,7 @@ def _candidates(text: str, at: int) -> Iterator[tuple[_Entry, int, bool]]:
         end += 1
 
 
-def _word_end(text: str, end: int, entry: _Entry) -> int | None:
+def _word_end(text: str, end: int, entry: Entry) -> int | None:
     """Return where an entry ends whose letters end at a place; None if what a predicate needs doesn't follow."""
     if entry.kinds:
         return ending_after(text, end, entry.kinds)
@@ -244,7 +128,7 @@ def _spelled(text: str, at: int, letters: str) -> int | None:
     return at
 
 
-def _stands(text: str, at: int, end: int, entry: _Entry, *, gapped: bool, starts_word: bool, follows: bool) -> bool:
+def _stands(text: str, at: int, end: int, entry: Entry, *, gapped: bool, starts_word: bool, follows: bool) -> bool:
     """Return whether what looks like a term is one, and no part of another word nor one with another meaning."""
     if entry.only is not None or entry.never is not None:
         around = f"{text[max(0, at - _SIDE) : at]}¦{text[end : end + _SIDE]}"
@@ -289,11 +173,11 @@ def _parts_well(written: str) -> bool:
     parts = written.split(" ")
     if any(len(part) == 1 and part not in "디씨비" for part in parts[1:]):
         return False
-    node = _trie().following.get(parts[0])
+    node = trie().following.get(parts[0])
     return len(parts[0]) > 1 or (node is not None and any(not entry.kinds for entry in node.entries))
 
 
-def _ends_well(text: str, end: int, entry: _Entry) -> bool:
+def _ends_well(text: str, end: int, entry: Entry) -> bool:
     """Return whether a word may go on like this after a term of two or more syllables."""
     if ends_noun(text, end):
         return True
@@ -343,7 +227,7 @@ def _count(letters: str, surface: str, kinds: str) -> int:
 def _surfaces(term: Term) -> Mapping[str, str]:
     """Return the letters that show a term wherever they stand, Hangul of two syllables or more, and their endings."""
     written: dict[str, str] = {}
-    for entry in _entries()[term]:
+    for entry in entries_by_term()[term]:
         if entry.phrase is None:
             written[entry.letters] = entry.kinds
         else:

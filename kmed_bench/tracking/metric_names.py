@@ -4,7 +4,7 @@ import hashlib
 import re
 import unicodedata
 
-from kmed_bench.core.contracts import Scores
+from kmed_bench.core.contracts import Leak, Scores
 from kmed_bench.core.schema import SCORE_FIELDS
 
 # Metric keys must be ASCII in some tracking backends; these are the romanised values of 208.
@@ -24,6 +24,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _MADE_HERE = re.compile(r"\.+|\d+-\d+|.*-[0-9a-f]{8}|" + "|".join(ASCII_VALUES.values()))
 """Plain values that could be taken for the name made of another value, or for a folder."""
 _MAX_LETTERS = 60
+_ENDS = {"": "gain", "_low": "gain_low", "_high": "gain_high"}
 
 
 def overall_metrics(scores: Scores, prefix: str) -> dict[str, float]:
@@ -43,6 +44,18 @@ def test_metrics(scores: Scores) -> dict[str, float]:
             if cell["cer"] is not None:
                 metrics[f"test/cer/{field}/{ascii_value(value)}"] = cell["cer"]
     return metrics
+
+
+def leak_metrics(leak: Leak) -> dict[str, float]:
+    """Return CER and gain by cell of the split's design, and the differences of gains, as ``leak/…``."""
+    values: dict[str, float | None] = {}
+    for cell, row in leak["cells"].items():
+        values |= {f"cer/{cell}": row["tuned"]["cer"], f"gain/{cell}": row["gain"]}
+        if row["untouched"] is not None:
+            values[f"untouched_cer/{cell}"] = row["untouched"]["cer"]
+    for name, difference in leak["differences"].items():
+        values |= {f"{name}{end}": difference[key] for end, key in _ENDS.items()}  # type: ignore[literal-required]
+    return {f"leak/{name}": value for name, value in values.items() if value is not None}
 
 
 def ascii_value(value: str) -> str:

@@ -11,14 +11,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from kmed_bench.core.contracts import COMPARISONS, SCORES, NamedComparison
+from kmed_bench.core.contracts import COMPARISONS, LEAK, SCORES, NamedComparison
 from kmed_bench.core.corpus_contracts import QUALITY, SPLIT
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.formats import FileFormat
 from kmed_bench.core.records import BenchRecord, TrainRecord
-from kmed_bench.tracking.store import artifact_folder, read_artifact, without_password
+from kmed_bench.tracking.openings import read_openings
+from kmed_bench.tracking.store import artifact_folder, read_artifact, search_runs, without_password
 
-_PAGE = 1_000
 _BULK_RUNS = 500  # under the 999 variables that older SQLite allows in one query
 _BULK_POINTS = 10_000_000
 _HISTORY_COLUMNS = ("metric", "step", "value")
@@ -75,28 +75,6 @@ def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
     return run
 
 
-def search_runs(client: MlflowClient, query: str, *, limit: int | None = None) -> list[Run]:
-    """Return the active runs of all experiments that match a query, the latest first."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    if not experiments:
-        return []
-    runs: list[Run] = []
-    token: str | None = None
-    while limit is None or len(runs) < limit:
-        page = client.search_runs(
-            experiments,
-            query,
-            max_results=min(_PAGE, limit or _PAGE),
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        runs += page
-        token = page.token
-        if not token:
-            break
-    return runs
-
-
 def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> BenchRecord:
     _check_artifacts(bench)
     by_kind: dict[str, list[Run]] = defaultdict(list)
@@ -104,6 +82,7 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
         by_kind[child.data.tags.get("kmed.kind", "")].append(child)
     histories = _histories(client, by_kind["train"])
     scores = {run.info.run_id: read_artifact(client, run, "scores.json", SCORES) for run in by_kind["train"]}
+    leaks = {run.info.run_id: read_artifact(client, run, "leak.json", LEAK) for run in by_kind["train"]}
     compared = read_artifact(client, bench, "comparisons.json", COMPARISONS)
     params, profile = dict(bench.data.params), bench.data.tags.get("kmed.profile")
     if profile is not None:
@@ -120,6 +99,8 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
         quality=_latest_artifact(client, by_kind["split"], "quality.json", QUALITY),
         scores={run_id: content for run_id, content in scores.items() if content is not None},
         comparisons=tuple(cast(list[NamedComparison], compared["comparisons"])) if compared else (),
+        leaks={run_id: content for run_id, content in leaks.items() if content is not None},
+        openings=read_openings(str(client.tracking_uri), bench.data.tags.get("kmed.split_sha256", "")),
     )
 
 

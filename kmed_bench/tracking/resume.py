@@ -9,7 +9,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from kmed_bench.config import Config, benchmark_digest
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
-from kmed_bench.tracking.read import search_runs
+from kmed_bench.tracking.store import search_runs
 
 HASH_TAG = "kmed.config_hash"
 FINISHED = "FINISHED"

@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
@@ -32,6 +32,7 @@ from kmed_bench.tracking.run_notes import describe_experiment
 
 _SQLITE = "sqlite:///"
 _ANSWER_WITHIN_S = 10.0
+_PAGE = 1_000
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -98,8 +99,14 @@ def global_store(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(previous)  # type: ignore[arg-type]  # None unsets it
 
 
-def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    """Return the id of an experiment, created if missing; a SQLite store's artifacts go beside its file."""
+def experiment_id(client: MlflowClient, uri: str, name: str, note: str | None = None) -> str:
+    """Return the id of an experiment, created if missing; a SQLite store's artifacts go beside its file.
+
+    Parameters
+    ----------
+    note : str, optional
+        Its description in the MLflow UI; None: that of an experiment of benchmarks.
+    """
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         database = sqlite_file(uri)
@@ -107,7 +114,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
         location = None if database is None else (database.parent / "mlruns" / folder).as_uri()
         try:
             created = str(client.create_experiment(name, artifact_location=location))
-            client.set_experiment_tag(created, MLFLOW_RUN_NOTE, describe_experiment(created))
+            client.set_experiment_tag(created, MLFLOW_RUN_NOTE, note or describe_experiment(created))
             return created
         except MlflowException:
             experiment = client.get_experiment_by_name(name)  # another process may have been faster
@@ -120,6 +127,31 @@ def experiment_id(client: MlflowClient, uri: str, name: str) -> str:
             "another name."
         )
     return str(experiment.experiment_id)
+
+
+def search_runs(
+    client: MlflowClient, query: str, *, limit: int | None = None, view: int = ViewType.ACTIVE_ONLY
+) -> list[Run]:
+    """Return the runs of all experiments that match a query, the latest first; by default those not deleted."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments(view)]
+    if not experiments:
+        return []
+    runs: list[Run] = []
+    token: str | None = None
+    while limit is None or len(runs) < limit:
+        page = client.search_runs(
+            experiments,
+            query,
+            run_view_type=view,
+            max_results=min(_PAGE, limit or _PAGE),
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            break
+    return runs
 
 
 def artifact_folder(run: Run) -> Path | None:

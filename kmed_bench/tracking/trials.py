@@ -11,10 +11,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, own_run_id, sigterm_interrupts
-from kmed_bench.tracking.read import search_runs
 from kmed_bench.tracking.run import TrackedRun, ending, start_run
 from kmed_bench.tracking.runs import shareable
-from kmed_bench.tracking.store import experiment_id
+from kmed_bench.tracking.store import experiment_id, search_runs
 
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 _FAILED = RunStatus.to_string(RunStatus.FAILED)

@@ -14,7 +14,6 @@ from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, EvalConfig
 from kmed_bench.core.console import Tick, track
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.scoring.measures import count_utterances, rates
 from kmed_bench.text.marks import Policy
@@ -72,13 +71,15 @@ class ScoredEpoch(EpochResult):
         }
 
 
-def featurize_split(split: Split, cache: Path, config: Config, parts: Sequence[str] = PARTS) -> FeaturizedSplit:
+def featurize_split(split: Split, cache: Path, config: Config, parts: Sequence[str] | None = None) -> FeaturizedSplit:
     """Return a split with the features of its parts, computed unless the cache folder has them.
 
     Parameters
     ----------
     config : Config
         Its ``features``, and the speeds that training draws from.
+    parts : sequence of str, optional
+        Names of the parts; None: all that the split has.
     """
     features, budget = config.features, int(config.features.cache_gib * 2**30)
 
@@ -89,6 +90,7 @@ def featurize_split(split: Split, cache: Path, config: Config, parts: Sequence[s
                 split.parts[part], cache, dtype=features.dtype, speed=speed, budget_bytes=budget, progress=tick
             )
 
+    parts = tuple(split.parts) if parts is None else parts
     stores = {part: build(part) for part in parts}
     speeds = {speed: build("train", speed) for speed in config.train.speed_factors} if "train" in parts else {}
     return FeaturizedSplit(split, stores, speeds)

@@ -12,6 +12,7 @@ from whisper.audio import N_FRAMES
 from kmed_bench.asr.features import store as features
 from kmed_bench.asr.features.audio import change_speed, decode_audio
 from kmed_bench.asr.features.log_mel import log_mel, pad_value
+from kmed_bench.asr.features.resampling import resample
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.core.errors import KmedError
 
@@ -113,7 +114,33 @@ def test_fp16_is_half_the_size_and_nearly_the_same(tone_part, tmp_path):
     assert sizes[0] == 2 * sizes[1]
 
 
-@pytest.mark.parametrize("speed", [0.9, 1.1, 1.15])
+def test_usual_rates_are_torchaudios_to_the_bit():
+    for rate_hz in (8_000, 11_025, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000):
+        samples = noise(rate_hz // 10)
+        expected = torchaudio.functional.resample(torch.from_numpy(samples), rate_hz, 16_000).numpy()
+        assert np.array_equal(resample(samples, rate_hz, 16_000), expected)
+
+
+@pytest.mark.parametrize("rate_hz", [44_101, 22_049, 8_001, 44_056, 47_999, 192_001])
+def test_odd_rates_keep_the_tone_without_a_filter_for_each_phase(rate_hz, monkeypatch):
+    monkeypatch.setattr(torchaudio.functional, "resample", None)  # its filter would take up to 12 GB
+    tone = np.sin(2 * np.pi * 1_000 * np.arange(rate_hz) / rate_hz).astype(np.float32)
+    changed = resample(tone, rate_hz, 16_000)
+    assert changed.dtype == np.float32
+    assert len(changed) == 16_000
+    expected = np.sin(2 * np.pi * 1_000 * np.arange(16_000) / 16_000)
+    assert np.abs(changed - expected)[200:-200].max() < 5e-3
+
+
+@pytest.mark.parametrize(("rate_hz", "stated"), [(1, "1 Hz"), (3_999, "3,999 Hz"), (4_000_000, "4,000,000 Hz")])
+def test_rates_of_no_speech_are_refused_in_any_format(rate_hz, stated, tmp_path):
+    path = tmp_path / "clip.au"
+    soundfile.write(path, noise(100), rate_hz, format="AU")
+    with pytest.raises(KmedError, match=f"is at {stated}; 4,000 to 384,000 Hz are read"):
+        decode_audio(path.read_bytes(), "clip")
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.1, 1.15, 1.0123])
 def test_speed_changes_length_and_pitch(speed):
     tone = np.sin(2 * np.pi * 1_000 * np.arange(32_000) / 16_000).astype(np.float32)
     changed = change_speed(tone, speed)

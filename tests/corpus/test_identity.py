@@ -15,8 +15,9 @@ from test_split import block_manifest, make_manifest
 from kmed_bench.config import DataConfig, SplitConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
-from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS
+from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, SELECTION
 from kmed_bench.corpus.ingest.manifest import ingest
+from kmed_bench.corpus.splitting.cells import CELL, find_left_out
 from kmed_bench.corpus.splitting.identity import (
     content_digest,
     count_near,
@@ -218,3 +219,24 @@ def test_an_older_split_is_read_with_a_warning(tmp_path: Path, caplog):
     write_json(tmp_path / "split.json", report)
     assert read_split(tmp_path).sha256 == report["sha256"]
     assert "its digest covers the utterance ids only" in caplog.text
+
+
+def test_cells_know_a_sentence_in_another_spelling_and_a_recording_under_another_id():
+    table = make_manifest([(0, 1), (1, 2), (2, 3), (0, 4), (3, 5), (0, 6), (3, 7)])
+    table["text"] = [
+        "약을 2번 먹어요",
+        "배가 아파요",
+        "기침이 나요",
+        "약을 두 번 먹어요",
+        "약을 두번 먹어요",
+        "열나요",
+        "추워요",
+    ]
+    table["sentence_id"] = table["text"].map(sentence_id)
+    table[AUDIO_DIGEST] = ["a", "b", "c", "d", "e", "a", "c"]
+    parts = {part: table.iloc[[i]] for i, part in enumerate(PARTS)}
+    left_out = find_left_out(table, parts)
+    assert list(left_out["utterance_id"]) == list(table["utterance_id"][3:])
+    assert list(left_out[CELL]) == ["seen_seen", "unseen_seen", SELECTION, SELECTION]
+    without = find_left_out(table.drop(columns=AUDIO_DIGEST), parts)
+    assert list(without[CELL]) == ["seen_seen", "unseen_seen", "seen_unseen", "unseen_unseen"]

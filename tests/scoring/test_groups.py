@@ -15,8 +15,9 @@ from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.counting import TERM_COLUMNS
 from kmed_bench.scoring.edits import token_text_cer
 from kmed_bench.scoring.groups import join_values, recall_by_category, split_values
-from kmed_bench.scoring.intervals import clips_of, rate_interval
+from kmed_bench.scoring.intervals import rate_interval
 from kmed_bench.scoring.measures import MEASURES
+from kmed_bench.scoring.spread import clips_of
 
 OPTIONS = ScoringOptions(bootstrap_draws=200)
 AGES = ("20~29", "60~69", "over70", "N/A")

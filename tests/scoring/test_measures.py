@@ -12,8 +12,9 @@ from kmed_bench.config import Config, load_config
 from kmed_bench.report import score_tables
 from kmed_bench.report.page_tables import make_frames, make_views
 from kmed_bench.scoring import ScoringOptions, compare_predictions, counting, score_predictions
-from kmed_bench.scoring.intervals import clips_of, rate_interval
+from kmed_bench.scoring.intervals import rate_interval
 from kmed_bench.scoring.measures import MEASURES, Measure, count_utterances
+from kmed_bench.scoring.spread import clips_of
 from kmed_bench.tracking.metric_names import overall_metrics
 
 DEMO = Measure(

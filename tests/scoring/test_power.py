@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.scoring.intervals import Clips, Spread, t_p_value
+from kmed_bench.scoring.intervals import t_p_value
 from kmed_bench.scoring.power import (
     Deviations,
     assumed_spread,
@@ -13,6 +13,7 @@ from kmed_bench.scoring.power import (
     pilot_spread,
     speakers_needed,
 )
+from kmed_bench.scoring.spread import Clips, Spread
 
 
 def test_the_assumed_variance_is_that_of_means() -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kmed_bench.text.lexicon import load_terms
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.text.normalise import normalise
 from kmed_bench.text.numbers import NUMBERS_VERSION, canonical_numbers, find_numbers, find_quantities, keep_ranges
-from kmed_bench.text.terms import load_terms
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 

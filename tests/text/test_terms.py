@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from kmed_bench.corpus.demo.sentences import read_sentences
 from kmed_bench.text.inflection import ending_after, inflect
-from kmed_bench.text.terms import CATEGORIES, TERMS_VERSION, find_terms, load_terms, match_terms
+from kmed_bench.text.lexicon import CATEGORIES, load_terms
+from kmed_bench.text.terms import TERMS_VERSION, find_terms, match_terms
 
 NAMES = [term.name for term in load_terms()]
 DATA = Path(__file__).resolve().parents[1] / "data"

@@ -26,14 +26,6 @@ SHA = "ab" * 32
 
 
 @pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database to copy: each takes seconds to make."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    store._make_database(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def uri(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store for the module."""
     return f"sqlite:///{shutil.copy(empty_database, tmp_path_factory.mktemp('store'))}"

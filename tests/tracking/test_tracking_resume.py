@@ -18,13 +18,6 @@ from kmed_bench.tracking import resume, runs, store
 SHA = "ab" * 32
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    store._make_database(path)
-    return path
-
-
 @pytest.fixture
 def config(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

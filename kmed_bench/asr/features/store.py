@@ -21,6 +21,7 @@ from kmed_bench.config import digest
 from kmed_bench.core.array_cache import INDEX, get_or_create
 from kmed_bench.core.errors import KmedError
 from kmed_bench.corpus.archives.reader import SEPARATOR, AudioReader
+from kmed_bench.corpus.archives.spans import parse_piece
 
 FEATURE_VERSION = "3"
 
@@ -162,7 +163,11 @@ def _key(part: pd.DataFrame, dtype: Dtype, speed: float) -> str:
 
 def _files_behind(path: Path) -> list[Path]:
     """Return the file itself, or the downloader's pieces if they are not joined."""
-    files = [path] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.name)}.part*"))
+    files = (
+        [path]
+        if path.exists()
+        else sorted(p for p in path.parent.glob(f"{glob.escape(path.name)}.*") if parse_piece(p.name))
+    )
     if not files:
         raise KmedError(f"Audio file {path} is gone; run `kmed-bench ingest` again.")
     return files

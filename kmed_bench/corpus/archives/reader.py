@@ -5,19 +5,29 @@ A member's location is the archive's path, ``::`` and the member's name:
 - ``/data/142/audio/PA_0001/x.wav``: a plain file;
 - ``/data/[T원천]환자_1.zip::1/PA_0001/x.wav``: a member of a zip;
 - ``/data/download.tar::환자_1.zip::1/PA_0001/x.wav``: of a zip inside a tar, whole or in pieces
-  (``환자_1.zip.part0``, …; written without ``.partN``);
-- ``/data/환자_1.zip::1/PA_0001/x.wav`` where ``/data`` has only ``환자_1.zip.part0``, …;
+  (``환자_1.zip.part0``, …, or 7-Zip's ``환자_1.zip.001``, …; written without these endings);
+- ``/data/환자_1.zip::1/PA_0001/x.wav`` where ``/data`` has only ``환자_1.zip.part0``, … or ``환자_1.zip.001``, …;
 - ``/data/audio.tar::PA_0001/x.wav``: a member of a tar.
 """
 
 import dataclasses
+import os
 import tarfile
 import threading
 from pathlib import Path
 from typing import Literal, Self
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.corpus.archives.spans import PIECE, ArchiveError, ByteSource, Joined, Span, join_pieces, whole_file
+from kmed_bench.corpus.archives.spans import (
+    ArchiveError,
+    ByteSource,
+    Joined,
+    Span,
+    join_named,
+    open_plain,
+    parse_piece,
+    whole_file,
+)
 from kmed_bench.corpus.archives.zips import PLAIN, Member, decode_name, read_directory, read_member
 
 SEPARATOR = "::"
@@ -62,22 +72,25 @@ def refuse_name(name: str) -> str | None:
 
 def sniff(path: Path) -> Literal["tar", "zip"] | None:
     """Return what a file is by its bytes; a tar that ends in a piece of a zip is a tar."""
-    with path.open("rb") as stream:
+    with os.fdopen(open_plain(str(path)), "rb") as stream:
         head = stream.read(512)
     if head[257:262] == b"ustar":
         return "tar"
     return "zip" if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
 
 
-def list_tar(path: Path) -> list[Member]:
-    """Return the plain files of a tar; the size of one that is cut off is what the tar holds of it.
+def list_tar(path: Path) -> tuple[list[Member], str]:
+    """Return the plain files of a tar, and what ends the listing before the tar's end, or an empty text.
+
+    The size of a file that is cut off is what the tar holds of it.
 
     Raises
     ------
     ArchiveError
         When its first header is damaged.
     """
-    files, total = [], path.stat().st_size
+    files, total, reached = [], path.stat().st_size, 0
+    fault = ""
     try:
         with tarfile.open(path, "r:", errors="surrogateescape") as archive:
             while (info := archive.next()) is not None:
@@ -86,31 +99,37 @@ def list_tar(path: Path) -> list[Member]:
                     name = decode_name(info.name.encode("utf-8", "surrogateescape"))
                     size = max(min(info.size, total - info.offset_data), 0)
                     files.append(Member(name, info.offset_data, size, size, PLAIN, 0, False))
-    except tarfile.TarError as error:
-        if not files:
-            raise ArchiveError(f"not a readable tar ({error})") from None
-    return files
+                reached = info.offset_data + info.size
+            fault = _what_follows(path, archive.offset) if reached <= total else ""
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
+        fault = f"a header is damaged ({str(error)[:80]})"  # a size or number beyond what a file can have, mostly
+    if fault and not files:
+        raise ArchiveError(f"not a readable tar: {fault}")
+    return files, fault and f"{fault} after {len(files):,} files; the rest is not read"
+
+
+def _what_follows(path: Path, at: int) -> str:
+    """Return what is wrong with the block where tarfile ended; blocks of zeros end a tar."""
+    with path.open("rb") as stream:
+        stream.seek(at)
+        block = stream.read(512)
+    return "a header is damaged" if len(block) == 512 and block.strip(b"\0") else ""
 
 
 def join_in_tar(files: list[Member], path: Path) -> dict[str, Joined]:
     """Return the zips of a tar by name, whole ones and those in pieces."""
-    groups: dict[str, list[Span]] = {}
-    for file in files:
-        piece = PIECE.fullmatch(file.name)
-        whole, start = (piece["whole"], int(piece["start"])) if piece else (file.name, 0)
-        if whole.lower().endswith(".zip"):
-            groups.setdefault(whole, []).append(Span(start, file.size, str(path), file.start))
-    return {whole: join_pieces(spans) for whole, spans in groups.items()}
+    return join_named((file.name, file.size, str(path), file.start) for file in files)
 
 
 def join_in_folder(folder: Path) -> dict[str, Joined]:
-    """Return the zips that a folder holds in pieces, by name."""
-    groups: dict[str, list[Span]] = {}
-    for path in folder.iterdir():
-        piece = PIECE.fullmatch(path.name)
-        if piece and piece["whole"].lower().endswith(".zip"):
-            groups.setdefault(piece["whole"], []).append(Span(int(piece["start"]), path.stat().st_size, str(path), 0))
-    return {whole: join_pieces(spans) for whole, spans in groups.items()}
+    """Return the zips that a folder holds in pieces, by name, without those that are there whole."""
+    pieces = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if parse_piece(entry.name) and entry.is_file():
+                pieces.append((entry.name, entry.stat().st_size, entry.path, 0))
+    joined = join_named(pieces)
+    return {whole: parts for whole, parts in joined.items() if not (folder / whole).exists()}
 
 
 class AudioReader:
@@ -194,7 +213,7 @@ def open_archive(location: str) -> tuple[ByteSource, list[Member]]:
         joined = join_in_folder(path.parent).get(path.name) if path.parent.is_dir() else None
         spans = joined.spans if joined else whole_file(outer)
     elif sniff(path) == "tar":
-        files = list_tar(path)
+        files, _ = list_tar(path)
         if not inner:
             return ByteSource(whole_file(outer)), files
         joined = join_in_tar(files, path).get(inner)

@@ -1,17 +1,21 @@
 """Bytes of an archive, wherever they are: in one file, a stretch of a tar, or the pieces of a download.
 
 AI Hub's downloader leaves a tar of pieces, ``환자_1.zip.part0``, ``….part1073741824``, …, whose
-suffix is the byte offset in the whole. Reading them through spans needs no second copy of 272 GB.
+suffix is the byte offset in the whole; 7-Zip cuts a zip into volumes, ``환자_1.zip.001``, ``….002``, …,
+each as large as the first. Reading them through spans needs no second copy of 272 GB.
 """
 
 import bisect
 import dataclasses
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterable
 from typing import Self
 
-PIECE = re.compile(r"(?P<whole>.+)\.part(?P<start>\d+)", re.IGNORECASE)
+_PIECE = re.compile(r"(?P<whole>.+\.zip)\.(?:part(?P<start>[0-9]{1,18})|(?P<volume>[0-9]{3,6}))", re.IGNORECASE)
+_SPLIT = re.compile(r".+\.z[0-9]{2,}|.+\.part[0-9]+", re.IGNORECASE)
 
 
 class ArchiveError(Exception):
@@ -26,6 +30,44 @@ class Span:
     size: int
     path: str
     offset: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """One file of a zip, or all of it.
+
+    Attributes
+    ----------
+    whole : str
+        Name of the zip.
+    start : int or None
+        Byte offset in it; None for a volume, whose place follows from the first one's size.
+    volume : int
+        Number of a volume from 1; 0 for other pieces.
+    """
+
+    whole: str
+    start: int | None
+    volume: int = 0
+
+
+def parse_piece(name: str) -> Piece | None:
+    """Return what piece of which zip a name says a file is, or None where it says nothing of the kind."""
+    found = _PIECE.fullmatch(name)
+    if found is None:
+        return None
+    if found["volume"] is not None:
+        return Piece(found["whole"], None, int(found["volume"])) if int(found["volume"]) else None
+    return Piece(found["whole"], int(found["start"]))
+
+
+def explain_split(name: str) -> str | None:
+    """Return what to do with a file of a split archive that is not read in place, or None if it is none."""
+    if not _SPLIT.fullmatch(name):
+        return None
+    if ".part" in name.lower():
+        return "a piece of no zip, or with a byte offset of absurd length; join the pieces (cat) or extract the archive"
+    return "a part of a split zip is not read in place; join it (zip -s 0 SPLIT.zip --out JOINED.zip) or extract it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,6 +98,34 @@ def join_pieces(pieces: Iterable[Span]) -> Joined:
     return Joined(spans, tuple(gaps), tuple(overlaps))
 
 
+def join_named(files: Iterable[tuple[str, int, str, int]]) -> dict[str, Joined]:
+    """Return the zips that files make up, by name; beside the whole zip its pieces are not counted again.
+
+    Parameters
+    ----------
+    files : iterable of (str, int, str, int)
+        A file's name, its size, and the path and offset where its bytes are.
+    """
+    groups: dict[str, list[tuple[Piece, Span]]] = {}
+    for name, size, path, offset in files:
+        piece = parse_piece(name) or (Piece(name, 0, -1) if name.lower().endswith(".zip") else None)
+        if piece is not None:
+            groups.setdefault(piece.whole, []).append((piece, Span(piece.start or 0, size, path, offset)))
+    joined = {}
+    for whole, found in groups.items():
+        whole_ones = [span for piece, span in found if piece.volume < 0]
+        placed = [span for piece, span in found if piece.start is not None]
+        volumes = {piece.volume: span for piece, span in found if piece.volume > 0}
+        joined[whole] = join_pieces(whole_ones[-1:] or placed or _place_volumes(volumes))
+    return joined
+
+
+def _place_volumes(volumes: dict[int, Span]) -> list[Span]:
+    """Return volumes at their places: every one but the last is as large as the largest."""
+    size = max(span.size for span in volumes.values())
+    return [dataclasses.replace(span, start=(number - 1) * size) for number, span in volumes.items()]
+
+
 class ByteSource:
     """Random access to the bytes behind spans; safe to use from several threads.
 
@@ -71,7 +141,7 @@ class ByteSource:
         self._files: dict[str, int] = {}
         try:
             for path in dict.fromkeys(span.path for span in spans):
-                self._files[path] = os.open(path, os.O_RDONLY)
+                self._files[path] = open_plain(path)
                 if sparse_reads and hasattr(os, "posix_fadvise"):  # only headers are read: no readahead
                     os.posix_fadvise(self._files[path], 0, 0, os.POSIX_FADV_RANDOM)
         except OSError:
@@ -118,6 +188,28 @@ class ByteSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def open_plain(path: str) -> int:
+    """Return a handle of a plain file; a FIFO, whose opening would wait for its writer, and a device are refused.
+
+    Raises
+    ------
+    OSError
+        When it can't be opened, or is no plain file: then `strerror` says what it is.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"it is {describe_kind(mode)} and no plain file", path)
+    return handle
+
+
+def describe_kind(mode: int) -> str:
+    """Return what a mode of `os.stat` says a file is, with its article."""
+    kinds = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+    return next((words for test, words in kinds if test(mode)), "a device")
 
 
 def whole_file(path: str) -> tuple[Span, ...]:

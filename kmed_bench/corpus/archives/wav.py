@@ -164,7 +164,7 @@ def _find_samples(head: bytes, n_bytes: int) -> _Layout:
         raise WavError(f"not a RIFF/WAVE file (starts with {head[:4].hex() or 'nothing'})")
     big_endian = head[:4] == b"RIFX"
     form: _Format | None = None
-    wide: int | None = None
+    wide = 0  # the samples' bytes in RF64, whose own field is too narrow
     empty: _Layout | None = None
     for chunk in _chunks(head, n_bytes, big_endian):
         body = head[chunk.start : chunk.start + min(chunk.size, 64)]
@@ -178,10 +178,10 @@ def _find_samples(head: bytes, n_bytes: int) -> _Layout:
         elif chunk.name == b"data":
             if form is None:
                 raise WavError("the samples come before their format")
-            if chunk.size == 0 and _is_chunk(head, chunk.start, n_bytes, big_endian):
+            size = wide if wide and _is_placeholder(chunk.size) else chunk.size
+            if size == 0 and _is_chunk(head, chunk.start, n_bytes, big_endian):
                 empty = _Layout(form, big_endian, chunk.start, 0, 0)
                 continue
-            size = wide if chunk.size == 0xFFFF_FFFF and wide is not None else chunk.size
             return _measure(form, big_endian, _Chunk(b"data", chunk.start, size), head, n_bytes)
     if empty is not None:
         return empty
@@ -210,6 +210,10 @@ def _chunks(head: bytes, n_bytes: int, big_endian: bool) -> Iterator[_Chunk]:
         yield _Chunk(name, start, size)
         position = start + step
     raise WavError(f"more than {_MAX_CHUNKS:,} chunks and no samples among them")
+
+
+def _is_placeholder(size: int) -> bool:
+    return size == 0 or size >= _PLACEHOLDER
 
 
 def _is_chunk(head: bytes, at: int, n_bytes: int, big_endian: bool) -> bool:
@@ -249,7 +253,7 @@ def _read_format(chunk: bytes, stated: int, present: int, big_endian: bool) -> _
 def _measure(form: _Format, big_endian: bool, data: _Chunk, head: bytes, n_bytes: int) -> _Layout:
     """Return where the samples of a data chunk are, as far as the file holds them."""
     present = max(n_bytes - data.start, 0)
-    stated = present if data.size == 0 or data.size >= _PLACEHOLDER else data.size
+    stated = present if _is_placeholder(data.size) else data.size
     whole = min(stated, present) // form.frame_bytes * form.frame_bytes
     if present - stated > _TAIL_BYTES:
         _refuse_more_samples(head, n_bytes, big_endian)

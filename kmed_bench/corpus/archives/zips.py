@@ -21,6 +21,7 @@ _DEFLATE_LIMIT = 1032  # no deflate stream grows by more (zlib's technical notes
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _RECORD = struct.Struct("<4s6H3I5H2I")
 _FULL = 0xFFFFFFFF
+_LARGEST = (1 << 62) - 1  # more fits neither a file nor the listing's columns; it is refused as past the end
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ def read_directory(source: ByteSource) -> Iterator[Member]:
         if position > len(table):
             raise ArchiveError(f"its directory is cut off at byte {start + len(table):,}")
         if not raw.endswith((b"/", b"\\")):
-            yield Member(decode_name(raw), offset + shift, packed, unpacked, method, crc, bool(flags & 1))
+            start_at, packed, unpacked = (min(n, _LARGEST) for n in (offset + shift, packed, unpacked))
+            yield Member(decode_name(raw), start_at, packed, unpacked, method, crc, bool(flags & 1))
 
 
 def _find_directory(source: ByteSource) -> tuple[int, int, int]:
@@ -93,6 +95,12 @@ def _find_directory(source: ByteSource) -> tuple[int, int, int]:
             break
     else:
         raise NoDirectory("no zip directory at its end: the file is cut off, or no zip")
+    (disk,) = struct.unpack_from("<H", tail, at + 4)
+    if disk not in (0, 0xFFFF):  # its offsets count from each part's own start
+        raise ArchiveError(
+            f"it is the last of {disk + 1} parts of a split zip (.z01, .z02, …); join them "
+            "(zip -s 0 SPLIT.zip --out JOINED.zip) or extract them"
+        )
     size, start = struct.unpack_from("<2I", tail, at + 12)
     end = tail_start + at
     locator = source.read_at(end - 20, 20) if end >= 20 else b""
@@ -147,6 +155,8 @@ def read_member(source: ByteSource, member: Member, limit: int | None = None) ->
         raise ArchiveError("its local header is damaged")
     n_name, n_extra = struct.unpack_from("<2H", first, 26)
     begin = 30 + n_name + n_extra
+    if member.start + begin + member.packed > source.size:
+        raise ArchiveError("its local header claims more than the archive holds")
     packed = first[begin : begin + member.packed]
     if limit is None and len(packed) < member.packed:
         packed += source.read_at(member.start + begin + len(packed), member.packed - len(packed))
@@ -191,6 +201,8 @@ def _unpack(source: ByteSource, member: Member, begin: int, packed: bytes, wante
         taken = len(packed)
         while len(data) < wanted and taken < member.packed and not engine.eof:
             more = source.read_at(member.start + begin + taken, min(1 << 16, member.packed - taken))
+            if not more:
+                break
             taken += len(more)
             data += engine.decompress(engine.unconsumed_tail + more, wanted - len(data))
     except zlib.error as error:

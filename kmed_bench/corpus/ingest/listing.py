@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import os
+import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,12 +21,21 @@ from kmed_bench.corpus.archives.reader import (
     refuse_name,
     sniff,
 )
-from kmed_bench.corpus.archives.spans import PIECE, ArchiveError, ByteSource, Joined, whole_file
+from kmed_bench.corpus.archives.spans import (
+    ArchiveError,
+    ByteSource,
+    Joined,
+    describe_kind,
+    explain_split,
+    parse_piece,
+    whole_file,
+)
 from kmed_bench.corpus.archives.zips import PLAIN, Member, NoDirectory, read_directory
 from kmed_bench.corpus.ingest.aihub import is_utf8
 
 LABEL, AUDIO = ".json", ".wav"
 NOT_UTF8 = "its path is not UTF-8; rename it (convmv -r -f cp949 -t utf-8)"
+_HAS_SEPARATOR = f"its path has {SEPARATOR!r} in it, which separates archive and member; rename the folder"
 _OTHER_ARCHIVES = (".7z", ".alz", ".bz2", ".egg", ".gz", ".rar", ".tgz", ".xz", ".zst")
 
 ENTRY_SCHEMA = pa.schema(
@@ -121,8 +131,14 @@ class Listing:
             elif suffix in _OTHER_ARCHIVES or (suffix in (".zip", ".tar") and container.kind == "zip"):
                 detail = f"{base}: {suffix} files, and archives inside a zip, are not read in place; extract it"
                 self.warn("archive_unreadable", detail)
-            elif not (container.kind == "tar" and (suffix == ".zip" or PIECE.fullmatch(base))):
-                self.ignored[suffix or "no suffix"] += 1
+            elif container.kind != "zip" and (split := explain_split(base)) and not parse_piece(base):
+                self.warn("archive_unreadable", f"{_shorten(base)}: {split}")
+            elif not (container.kind == "tar" and (suffix == ".zip" or parse_piece(base))):
+                self.ignored[_shorten(suffix) or "no suffix"] += 1
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:60]}…{name[-10:]}"
 
 
 def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
@@ -149,56 +165,84 @@ def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
         root = source.resolve()
         if not is_utf8(str(root)):
             raise KmedError(f"Source {str(source)!a} can't be used: {NOT_UTF8}.")
+        if SEPARATOR in str(root):
+            raise KmedError(f"Source {root} can't be used: {_HAS_SEPARATOR}.")
         if root.is_file():
             _add_archive(listing, root, root.name, seen)
             continue
         try:
-            _add_folder(listing, root, skip, seen)
+            os.scandir(root).close()
         except OSError as error:
-            raise KmedError(f"{error.filename} can't be listed: {error.strerror}; change its permissions.") from None
+            raise KmedError(
+                f"{root} can't be listed: {error.strerror}; give a folder, or change its permissions."
+            ) from None
+        _add_folder(listing, root, skip, seen)
     return listing
 
 
 def _add_folder(listing: Listing, root: Path, skip: Path, seen: set[tuple[int, int]]) -> None:
     archives: list[Path] = []
     pieces: dict[Path, None] = {}
-    listing.add(Container("folder", str(root), root.name), _walk(root, skip, seen, archives, pieces))
-    for path in archives:
+    walk = _Walk(listing, root, skip, seen, archives, pieces)
+    listing.add(Container("folder", str(root), root.name), walk)
+    for path in sorted(archives):
         _add_archive(listing, path, f"{root.name}/{path.relative_to(root)}", seen)
-    for folder in pieces:
+    for folder in sorted(pieces):
         for name, joined in sorted(join_in_folder(folder).items()):
             trail = f"{root.name}/{folder.relative_to(root) / name}"
             _add_zip(listing, str(folder / name), trail, joined, in_pieces=True)
 
 
-def _walk(
-    root: Path, skip: Path, seen: set[tuple[int, int]], archives: list[Path], pieces: dict[Path, None]
-) -> Iterator[Member]:
-    """Yield the plain files under a folder, and put archives and folders of pieces into the lists."""
-    waiting = [str(root)]
-    cut = len(str(root)) + 1
-    while waiting:
-        folder = waiting.pop()
-        found = os.stat(folder)  # noqa: PTH116
-        if (found.st_dev, found.st_ino) in seen or Path(folder) == skip:
-            continue
-        seen.add((found.st_dev, found.st_ino))
-        below = []
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.is_dir():
-                below.append(entry.path)
-            elif entry.name.lower().endswith((".zip", ".tar")):
-                archives.append(Path(entry.path))
-            elif ".part" in entry.name.lower() and PIECE.fullmatch(entry.name):
-                pieces[Path(folder)] = None
-            else:
-                try:
-                    found = entry.stat()
-                    size, changed = found.st_size, found.st_mtime_ns
-                except OSError:  # a dangling link: reading it will say so
-                    size, changed = -1, 0
-                yield Member(entry.path[cut:], changed, size, size, PLAIN, 0, False)
-        waiting.extend(reversed(below))
+@dataclasses.dataclass(slots=True)
+class _Walk:
+    """The plain files under a folder; archives and folders of pieces go into the lists.
+
+    A folder's entries are taken as the system gives them, one at a time: a million of them are never held at once.
+    """
+
+    listing: Listing
+    root: Path
+    skip: Path
+    seen: set[tuple[int, int]]
+    archives: list[Path]
+    pieces: dict[Path, None]
+
+    def __iter__(self) -> Iterator[Member]:
+        waiting = [str(self.root)]
+        while waiting:
+            folder = waiting.pop()
+            below: list[str] = []
+            try:
+                found = os.stat(folder)  # noqa: PTH116
+                if (found.st_dev, found.st_ino) in self.seen or Path(folder) == self.skip:
+                    continue
+                self.seen.add((found.st_dev, found.st_ino))
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        yield from self._take(entry, below)
+            except OSError as error:
+                trail = f"{self.root.name}{folder[len(str(self.root)) :]}".encode(errors="backslashreplace").decode()
+                self.listing.warn("folder_unreadable", f"{trail}: {error.strerror}")
+            waiting.extend(sorted(below, reverse=True))
+
+    def _take(self, entry: os.DirEntry[str], below: list[str]) -> Iterator[Member]:
+        try:
+            found = entry.stat()
+        except OSError:  # a dangling link, or one to itself: reading it will say so
+            yield self._member(entry, -1, 0)
+            return
+        name = entry.name.lower()
+        if stat.S_ISDIR(found.st_mode):
+            below.append(entry.path)
+        elif name.endswith((".zip", ".tar")):
+            self.archives.append(Path(entry.path))
+        elif parse_piece(entry.name):
+            self.pieces[Path(entry.path).parent] = None
+        else:
+            yield self._member(entry, found.st_size if stat.S_ISREG(found.st_mode) else -1, found.st_mtime_ns)
+
+    def _member(self, entry: os.DirEntry[str], size: int, changed: int) -> Member:
+        return Member(entry.path[len(str(self.root)) + 1 :], changed, size, size, PLAIN, 0, False)
 
 
 def _add_archive(listing: Listing, path: Path, trail: str, seen: set[tuple[int, int]]) -> None:
@@ -207,6 +251,8 @@ def _add_archive(listing: Listing, path: Path, trail: str, seen: set[tuple[int, 
         if (found.st_dev, found.st_ino) in seen:
             return
         seen.add((found.st_dev, found.st_ino))
+        if not stat.S_ISREG(found.st_mode):
+            raise ArchiveError(f"it is {describe_kind(found.st_mode)} and no plain file")
         if sniff(path) == "tar":
             _add_tar(listing, path, trail)
         else:
@@ -217,7 +263,10 @@ def _add_archive(listing: Listing, path: Path, trail: str, seen: set[tuple[int, 
 
 def _add_tar(listing: Listing, path: Path, trail: str) -> None:
     str(path).encode()
-    files = list_tar(path)
+    _refuse_separator(str(path))
+    files, fault = list_tar(path)
+    if fault:
+        listing.warn("archive_unreadable", f"{path.name}: {fault}")
     listing.add(Container("tar", str(path), trail, whole_file(str(path))), files)
     for name, joined in sorted(join_in_tar(files, path).items()):
         _add_zip(listing, f"{path}{SEPARATOR}{name}", f"{trail}/{name}", joined, in_pieces=True)
@@ -229,6 +278,7 @@ def _add_zip(listing: Listing, location: str, trail: str, joined: Joined, *, in_
         listing.warn("archive_piece_missing", f"{name}: bytes {start:,} to {end:,} are missing")
     try:
         location.encode()
+        _refuse_separator(location.removeprefix(f"{joined.spans[0].path}{SEPARATOR}") if joined.spans else location)
         for start, end in joined.overlaps:
             raise ArchiveError(f"its pieces overlap from byte {start:,} to {end:,}; download them again")
         with ByteSource(joined.spans) as source:
@@ -242,6 +292,11 @@ def _add_zip(listing: Listing, location: str, trail: str, joined: Joined, *, in_
             _note_fault(listing, name, error)
     except (OSError, ArchiveError, UnicodeEncodeError) as error:
         _note_fault(listing, name, error)
+
+
+def _refuse_separator(path: str) -> None:
+    if SEPARATOR in path:
+        raise ArchiveError(_HAS_SEPARATOR)
 
 
 def _note_fault(listing: Listing, name: str, error: OSError | ArchiveError | UnicodeEncodeError) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from kmed_bench.corpus.archives.reader import MAX_AUDIO_BYTES, Container
-from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource
+from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource, open_plain
 from kmed_bench.corpus.archives.wav import (
     CANCELLED,
     HEADER_BYTES,
@@ -119,7 +119,7 @@ class _Reader:
 
 def _read_file(path: str, n_bytes: int) -> bytes:
     """Return a file's first bytes; a file object costs more than the reading of a label."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = open_plain(path)
     try:
         data = os.read(handle, n_bytes)
         while 0 < len(data) < n_bytes and (more := os.read(handle, n_bytes - len(data))):
@@ -130,7 +130,13 @@ def _read_file(path: str, n_bytes: int) -> bytes:
 
 
 def _why(error: Exception) -> str:
-    return (error.strerror or "can't be read") if isinstance(error, OSError) else str(error)
+    """Return the reason for a reject: whatever a single file holds, it costs that file and never the job."""
+    if isinstance(error, OSError):
+        return error.strerror or "can't be read"
+    if isinstance(error, (ArchiveError, WavError)):
+        return str(error)
+    words = str(error)[:200].encode(errors="backslashreplace").decode()
+    return f"reading it failed ({type(error).__name__}: {words})"
 
 
 def _refuse_size(member: Member, limit: int) -> str | None:
@@ -143,7 +149,7 @@ def _read_label(reader: _Reader, stem: str, refused: str | None, member: Member)
     if fault is None:
         try:
             label = parse_label(stem, reader.read(member, None))
-        except (OSError, ArchiveError) as error:
+        except Exception as error:
             fault = _why(error)
     if fault is not None:
         label = Label(reason="label_unreadable", detail=fault)
@@ -158,7 +164,7 @@ def _read_audio(reader: _Reader, _stem: str, refused: str | None, member: Member
             header = _read_header(reader, member)
             level = _decode(reader.read(member, None)) if reader.decode else (_NAN, _NAN)
             return (*header, *level, _first_samples(reader, member), "")
-        except (OSError, ArchiveError, WavError) as error:
+        except Exception as error:
             fault = _why(error)
     return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, 0, fault)
 

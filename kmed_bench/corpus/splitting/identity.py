@@ -105,6 +105,14 @@ def count_recordings(parts: Mapping[str, pd.DataFrame]) -> int | None:
     return int((held.value_counts() > 1).sum())
 
 
+def holds_recordings(rows: pd.DataFrame, others: Sequence[pd.DataFrame]) -> "pd.Series[bool]":
+    """Return which rows hold a recording that one of the other tables holds too; none where that can't be told."""
+    own, held = _recordings(rows), [found for table in others if (found := _recordings(table)) is not None]
+    if own is None or not held:
+        return pd.Series(False, index=rows.index)
+    return own.notna() & own.isin(pd.concat(held).dropna())
+
+
 def _recordings(table: pd.DataFrame) -> "pd.Series[str] | None":
     if AUDIO_DIGEST not in table:
         return None

@@ -3,7 +3,8 @@
 `split_manifest` chooses, `write_split` writes and checks what it wrote, `read_split` reads back.
 The rules: quotas.py (who is needed), disjoint.py (who may be where), selection.py (who is
 drawn), identity.py (what is one sentence, one recording, one content), original_draw.py (the
-original benchmark's draw), leakage.py (the proof), frozen.py (a split as ids that others can apply).
+original benchmark's draw), leakage.py (the proof), cells.py (what is left out), frozen.py (a split
+as ids that others can apply).
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from kmed_bench.core.corpus_contracts import SPLIT, SplitDetails, SplitReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing, write_json
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, read_manifest, write_manifest
+from kmed_bench.corpus.splitting.cells import CELL, LEFT_OUT, count_cells, find_left_out, name_cells
 from kmed_bench.corpus.splitting.identity import content_digest, count_near, join_spellings, mark_repeats
 from kmed_bench.corpus.splitting.leakage import (
     count_leaks,
@@ -53,11 +55,14 @@ class Split:
         report.
     report : SplitReport
         The contents of split.json.
+    left_out : pandas.DataFrame or None
+        The utterances in no part, with their ``cell``; None for a split that was read: see `read_left_out`.
     """
 
     parts: dict[str, pd.DataFrame]
     sha256: str
     report: SplitReport
+    left_out: pd.DataFrame | None = None
 
 
 def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
@@ -170,6 +175,7 @@ def build_split(
     deviation = {field: max(row["max_deviation"] for row in rows.values()) for field, rows in distance.items()}
     leakage = count_leaks(parts)
     sha256 = split_digest(parts)
+    left_out = find_left_out(table, parts)
     report: SplitReport = {
         **SPLIT.head,
         "sha256": sha256,
@@ -186,13 +192,14 @@ def build_split(
         "shares": shares,
         "distance": distance,
         "config": json.loads(json.dumps(dict(config))),
+        "left_out": count_cells(left_out),
         **details,
     }
-    return Split(parts, sha256, report)
+    return Split(parts, sha256, report, left_out)
 
 
 def write_split(split: Split, out: Path) -> SplitReport:
-    """Write train, valid and test.parquet, then split.json, each whole or not at all; return split.json.
+    """Write train, valid, test and left_out.parquet, then split.json, each whole or not at all; return split.json.
 
     The digest and the leak check in it are recomputed from the files just written. An older
     split.json is removed first, so it is never found beside other parts.
@@ -207,6 +214,11 @@ def write_split(split: Split, out: Path) -> SplitReport:
     for part in PARTS:
         with replacing(out / f"{part}.parquet") as temporary:
             write_manifest(split.parts[part], temporary)
+    if split.left_out is None:
+        (out / f"{LEFT_OUT}.parquet").unlink(missing_ok=True)  # of another split
+    else:
+        with replacing(out / f"{LEFT_OUT}.parquet") as temporary:
+            write_manifest(split.left_out, temporary)
     written = {part: read_manifest(out / f"{part}.parquet") for part in PARTS}
     sha256 = split_digest(written)
     if sha256 != split.sha256:
@@ -249,3 +261,25 @@ def read_split(folder: Path) -> Split:
             "speakers or recordings were changed; make the split again with `kmed-bench split`, or restore the files."
         )
     return Split(parts, sha256, report)
+
+
+def read_left_out(folder: Path, split: Split) -> pd.DataFrame:
+    """Return the utterances that `write_split` left out, with their cell in the column ``cell``.
+
+    Raises
+    ------
+    KmedError
+        When the file is missing, as beside splits of earlier releases, or is not of this split.
+    """
+    path = folder / f"{LEFT_OUT}.parquet"
+    if not path.is_file():
+        raise KmedError(
+            f"{path} does not exist: the split was made by an earlier release, or copied without it. Make the split "
+            "again from the same manifest with `kmed-bench split`, which gives the same parts and this file."
+        )
+    left_out = read_manifest(path)
+    used = pd.concat([split.parts[part]["utterance_id"] for part in PARTS])
+    same = CELL in left_out and (left_out[CELL] == name_cells(left_out, split.parts)).all()
+    if not same or left_out["utterance_id"].isin(used).any() or len(left_out) != split.report["discarded"]:
+        raise KmedError(f"{path} is not what this split left out; make the split again with `kmed-bench split`.")
+    return left_out

@@ -23,9 +23,8 @@ from kmed_bench.tracking.original.log_format import (
     read_log,
     to_tree,
 )
-from kmed_bench.tracking.read import search_runs
 from kmed_bench.tracking.run import TrackedRun
-from kmed_bench.tracking.store import experiment_id
+from kmed_bench.tracking.store import experiment_id, search_runs
 
 HISTORY_METRICS = (
     "train/loss",

@@ -1,0 +1,81 @@
+"""The plan of a benchmark: everything that decides its figures, written down and hashed before it trains."""
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+from kmed_bench.asr.model.weights import Weights
+from kmed_bench.config import Config, Decides, flatten
+from kmed_bench.config.identity import decisive
+from kmed_bench.core.contracts import PLAN, Plan
+from kmed_bench.core.records import hash_settings
+from kmed_bench.core.schema import SIZES
+from kmed_bench.core.version import code_version
+from kmed_bench.scoring.gate import MAX_DECODE_S, MAX_ELDERLY_GAP, SIGNIFICANT
+from kmed_bench.scoring.measures import versions
+from kmed_bench.tracking.seal import Seal
+from kmed_bench.tracking.store import open_store
+
+HEADLINE = "cer"
+SCORED = Decides.DECODING | Decides.SCORING
+"""What decides the figures of a finished model."""
+TRAINED = Decides.BENCHMARK | Decides.TRAINING | SCORED
+"""What decides those of a training on a split that exists."""
+
+
+def decisive_settings(config: Config, kinds: Decides, split_sha256: str) -> dict[str, str]:
+    """Return what decides the figures as text by name: settings, split, metric, versions of the rules."""
+    flat = flatten(config)
+    settings = {key: _text(flat[key]) for key in decisive(config, kinds)}
+    if config.data.source is not None and "data.source" in settings:
+        settings["data.source"] = PurePath(config.data.source).name  # the download may be moved
+    return settings | {"split.sha256": split_sha256, "metric": HEADLINE, **{k: str(v) for k, v in versions().items()}}
+
+
+def make_plan(config: Config, kinds: Decides, split_sha256: str, weights: Mapping[str, Weights]) -> Plan:
+    """Return the plan of a benchmark, or of a single training, as of now.
+
+    Parameters
+    ----------
+    kinds : Decides
+        Which settings decide: of a whole benchmark those of the data as well.
+    weights : mapping
+        Size to the weights that its trainings start from.
+    """
+    settings = decisive_settings(config, kinds, split_sha256)
+    settings |= {f"weights.{size}": found.sha256 for size, found in weights.items()}
+    settings |= {
+        "gate.significant": str(SIGNIFICANT),
+        "gate.max_elderly_gap": str(MAX_ELDERLY_GAP),
+        "gate.max_decode_s": str(MAX_DECODE_S),
+    }
+    return {
+        **PLAN.head,
+        "sha256": hash_settings(settings),
+        "sealed_at": datetime.datetime.now(datetime.UTC).isoformat(),
+        "code_version": code_version(),
+        "settings": settings,
+    }
+
+
+def record_opening(config: Config, command: str, model: str, split_sha256: str) -> None:
+    """Record that a command outside any plan is about to open a test part.
+
+    Parameters
+    ----------
+    model : str
+        A MODEL argument; a size is an untouched model, and of a path only the last name is kept.
+
+    Raises
+    ------
+    KmedError
+        When the tracking store can't be used.
+    """
+    uri, settings = open_store(config.tracking), decisive_settings(config, SCORED, split_sha256)
+    seal = Seal(uri, command=command, split_sha256=split_sha256, settings=settings)
+    name = Path(model).name if Path(model).exists() else model
+    seal.record_opening(f"{name}, untouched" if model in SIZES else name, untouched=model in SIZES)
+
+
+def _text(value: object) -> str:
+    return "none" if value is None or value == "" else str(value)

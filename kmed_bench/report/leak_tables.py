@@ -1,0 +1,115 @@
+"""Where a gain comes from: tables of CER by cell of the split's design and of the leak; rates are fractions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.core.contracts import CerCell
+from kmed_bench.core.records import BenchRecord
+from kmed_bench.core.schema import CELLS
+from kmed_bench.report.table_view import Column, View
+from kmed_bench.report.tables import ordered_trains
+
+_LABELS = dict(
+    zip(CELLS, ("both heard", "speaker heard", "sentence heard", "neither heard: the test part"), strict=True)
+)
+_DIFFERENCES = {
+    "leak": "both heard − neither heard: the leak",
+    "speakers": "speaker heard − neither heard",
+    "sentences": "sentence heard − neither heard",
+}
+_NO_CER: CerCell = {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
+
+
+def leak_cells_table(record: BenchRecord) -> pd.DataFrame:
+    """Return one row per train run and cell: utterances, CER of both models and gain, with intervals."""
+    rows: list[dict[str, Any]] = []
+    for run, leak in _leaks(record):
+        for cell, found in leak["cells"].items():
+            untouched = found["untouched"] or _NO_CER
+            rows.append(
+                {
+                    **run,
+                    "cell": cell,
+                    "label": _LABELS[cell],
+                    **{key: found[key] for key in ("n_available", "n_decoded")},
+                    "n_speakers": found["tuned"]["n_speakers"],
+                    **{f"untouched_{key}": untouched[key] for key in ("cer", "cer_low", "cer_high")},
+                    **{key: found["tuned"][key] for key in ("cer", "cer_low", "cer_high")},
+                    **{key: found[key] for key in ("gain", "gain_low", "gain_high", "no_interval")},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def leak_table(record: BenchRecord) -> pd.DataFrame:
+    """Return one row per train run and difference of gains, with its interval or the reason for none."""
+    rows = [
+        {**run, "difference": name, "label": _DIFFERENCES[name], **found}
+        for run, leak in _leaks(record)
+        for name, found in leak["differences"].items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _leaks(record: BenchRecord) -> list[tuple[dict[str, Any], Any]]:
+    return [
+        ({"run_id": run.run_id, "size": run.size, "seed": run.seed}, record.leaks[run.run_id])
+        for run in ordered_trains(record)
+        if run.run_id in record.leaks
+    ]
+
+
+def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[View]:
+    """Return the page's two tables of the chosen runs; without rows where no left-out utterance was decoded."""
+    cells, leak = (frame[frame["run_id"].isin(chosen)] if len(frame) else frame for frame in _frames(frames))
+    gain = Column(key="gain", label="gain", kind="points", low="gain_low", high="gain_high")
+    untouched = {"low": "untouched_cer_low", "high": "untouched_cer_high"}
+    return [
+        View(
+            name="leak_cells",
+            caption="CER by what training heard of an utterance's speaker and sentence; never of the utterance itself. "
+            "A positive gain means fewer errors than the untouched model's on the same clips.",
+            columns=[
+                Column(key="size", label="size"),
+                Column(key="label", label="in training"),
+                Column(key="n_available", label="there are", kind="count"),
+                Column(key="n_decoded", label="decoded", kind="count"),
+                Column(key="n_speakers", label="speakers", kind="count"),
+                Column(key="untouched_cer", label="untouched", kind="percent", **untouched),
+                Column(key="cer", label="fine-tuned", kind="percent", low="cer_low", high="cer_high"),
+                gain,
+            ],
+            rows=cells,
+        ),
+        View(
+            name="leak",
+            caption="Differences between the cells' gains.",
+            columns=[
+                Column(key="size", label="size"),
+                Column(key="label", label="difference"),
+                gain,
+                Column(key="no_interval", label="why no interval"),
+            ],
+            rows=leak,
+        ),
+    ]
+
+
+def _frames(frames: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return frames["leak_cells"], frames["leak"]
+
+
+def leak_text(record: BenchRecord) -> str:
+    """Return how the sample was drawn and what belongs to no cell; empty where nothing left out was decoded."""
+    leaks = [leak for _, leak in _leaks(record)]
+    if not leaks:
+        return ""
+    left_out, sample = leaks[0]["left_out"], leaks[0]["sample"]
+    return (
+        f"The split left out {sum(left_out.values()):,} utterances. At most {sample['limit']:,} of each cell were "
+        f"drawn at random (seed {sample['seed']}) and decoded. {left_out['selection']:,} belong to no cell, as only "
+        f"the valid part has their speaker or sentence; {left_out['unseen_unseen']:,} are like the test part, which "
+        "stands for them."
+    )

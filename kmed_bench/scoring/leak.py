@@ -1,0 +1,152 @@
+"""Where a gain comes from: CER by cell of the split's design, and the part of the gain that a leaking split adds.
+
+The gain of a cell is the untouched model's CER minus the fine-tuned one's on the same clips. The leak is the gain on
+seen speakers and seen sentences minus the gain on unseen ones: what training on the test's own speakers and sentences
+adds to a benchmark's figure without helping a new patient.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from kmed_bench.core.contracts import LEAK, CerCell, Leak, LeakCell, LeakDifference
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.schema import CELLS, UNSEEN
+from kmed_bench.scoring.compare import scored_pair
+from kmed_bench.scoring.intervals import (
+    Clips,
+    Interval,
+    clips_of,
+    difference_interval,
+    gap_interval,
+    loops_decide,
+    rate_interval,
+)
+from kmed_bench.scoring.measures import SENTENCE, count_utterances, versions
+from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.text.marks import Policy
+
+DIFFERENCES = {"leak": "seen_seen", "speakers": "seen_unseen", "sentences": "unseen_seen"}
+"""Name of a difference to the cell whose gain is compared with that of ``UNSEEN``."""
+_DEFAULT = ScoringOptions()
+_NONE_DECODED = "no clip counts"
+
+
+def score_leak(
+    cells: Mapping[str, str],
+    tuned: Sequence[Prediction],
+    untouched: Sequence[Prediction] | None,
+    options: ScoringOptions = _DEFAULT,
+    *,
+    left_out: Mapping[str, int],
+    limit: int,
+    seed: int,
+    split_sha256: str,
+) -> Leak:
+    """Return the content of ``leak.json``.
+
+    ``cells`` has for each cell the CER of both models with intervals, the gain with its interval, and how many
+    utterances there are and were decoded. ``differences`` has three gains minus the gain of ``UNSEEN``: ``leak`` (seen
+    speakers and seen sentences), ``speakers`` (only the speakers seen), ``sentences`` (only the sentences seen).
+
+    Parameters
+    ----------
+    cells : mapping
+        Utterance id to cell, of all predictions: the test part and the sample of what was left out.
+    untouched : sequence of Prediction or None
+        The model before training on the same utterances. None: there is no gain, only the CER of ``tuned``.
+    left_out : mapping
+        Cell to the utterances that the split left out.
+    limit, seed : int
+        Of the sample: most utterances per cell, and the seed of the draw.
+
+    Raises
+    ------
+    KmedError
+        When a prediction has no cell, or the two models' utterances differ.
+    """
+    unknown = [p.utterance_id for p in tuned if p.utterance_id not in cells]
+    if unknown:
+        raise KmedError(
+            f"{len(unknown)} predictions are neither of the test part nor left out, such as {unknown[0]!r}; decode "
+            "this split again."
+        )
+    after, before = (_by_cell(side, cells) for side in (tuned, untouched or ()))
+    gains = {} if untouched is None else {cell: _gains(after[cell], before[cell], options) for cell in CELLS}
+    scored: dict[str, LeakCell] = {}
+    for cell in CELLS:
+        n_decoded = len(after[cell])
+        scored[cell] = {
+            "tuned": _cer(after[cell], options.transcript_side),
+            "untouched": None if untouched is None else _cer(before[cell], options.transcript_side),
+            **_gain(gains.get(cell)),
+            "n_available": n_decoded if cell == UNSEEN else left_out.get(cell, 0),
+            "n_decoded": n_decoded,
+        }
+    return {
+        **LEAK.head,
+        "cells": scored,
+        "differences": {
+            name: _difference(gains[cell], gains[UNSEEN]) for name, cell in DIFFERENCES.items() if cell in gains
+        },
+        "left_out": dict(left_out),
+        "sample": {"limit": limit, "seed": seed},
+        "split_sha256": split_sha256,
+        "transcript_policy": options.transcript_side,
+        **versions(),
+    }
+
+
+def leak_interval(seen: Clips, unseen: Clips) -> Interval:
+    """Return the 95 % interval of ``seen.ratio - unseen.ratio``, two sets of paired differences.
+
+    For the leak the two sets share neither speakers nor sentences, so their variances add. The cells of the other two
+    differences share sentences or speakers with the test part, whose common variation is not taken off: what makes one
+    sentence gain more does so in both cells, so their intervals are rather too wide.
+    """
+    for side in (seen, unseen):
+        if loops_decide(side):
+            return difference_interval(side)  # its reason
+    return gap_interval(seen, unseen)
+
+
+def _by_cell(predictions: Sequence[Prediction], cells: Mapping[str, str]) -> dict[str, list[Prediction]]:
+    return {cell: [p for p in predictions if cells.get(p.utterance_id) == cell] for cell in CELLS}
+
+
+def _gains(tuned: list[Prediction], untouched: list[Prediction], options: ScoringOptions) -> Clips:
+    """Return the clips whose ratio is the gain: errors of the untouched model minus those of the tuned one."""
+    if not tuned and not untouched:
+        return clips_of([], [], [])
+    return scored_pair(tuned, untouched, options.transcript_side)
+
+
+def _cer(predictions: list[Prediction], policy: Policy) -> CerCell:
+    if not predictions:
+        return {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
+    counts: pd.DataFrame = count_utterances(predictions, policy)
+    rows = counts[counts["excluded"] == ""]
+    clips = clips_of(rows["speaker_id"], rows["cer_errors"], rows["cer_length"], rows[SENTENCE])
+    interval = rate_interval(clips)
+    return {
+        "cer": clips.ratio if len(clips.top) else None,
+        "cer_low": interval.low,
+        "cer_high": interval.high,
+        "n_clips": len(rows),
+        "n_speakers": clips.n_speakers,
+    }
+
+
+def _gain(clips: Clips | None) -> LeakDifference:
+    if clips is None or not len(clips.top):
+        return {"gain": None, "gain_low": None, "gain_high": None, "no_interval": _NONE_DECODED}
+    interval = difference_interval(clips)
+    return {"gain": clips.ratio, "gain_low": interval.low, "gain_high": interval.high, "no_interval": interval.reason}
+
+
+def _difference(seen: Clips, unseen: Clips) -> LeakDifference:
+    if not len(seen.top) or not len(unseen.top):
+        return _gain(None)
+    interval, gain = leak_interval(seen, unseen), seen.ratio - unseen.ratio
+    return {"gain": gain, "gain_low": interval.low, "gain_high": interval.high, "no_interval": interval.reason}

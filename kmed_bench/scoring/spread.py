@@ -1,0 +1,148 @@
+"""Clips of a ratio of sums, and its variance with speakers and sentences as random factors.
+
+Clips of one speaker are not independent, and neither are clips of one sentence that several speakers read. The
+variance is V_speaker + V_sentence - V_cell, each part cluster-robust with a leverage correction; its degrees of freedom
+are Satterthwaite's.
+
+Sources: A. C. Cameron, J. Gelbach and D. Miller, Robust inference with multiway clustering, J. Bus. Econ. Stat. 29
+(2011) 238-249, for the sum of variances; R. Bell and D. McCaffrey, Bias reduction in standard errors for linear
+regression with multi-stage samples, Surv. Methodol. 28 (2002) 169-181, for the leverage correction (CR2) and the
+degrees of freedom; W. Cochran, Sampling Techniques (1977), chapter 6, for the linearised ratio.
+"""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import stdtrit
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clips:
+    """The numerator and denominator of one ratio, clip by clip.
+
+    Attributes
+    ----------
+    top, bottom : numpy.ndarray
+        (n_clips,) float; bottom is positive.
+    speaker, sentence : numpy.ndarray
+        (n_clips,) int64 codes from 0 on; equal codes are one speaker or one sentence.
+    """
+
+    top: Floats
+    bottom: Floats
+    speaker: Codes
+    sentence: Codes
+
+    @functools.cached_property
+    def ratio(self) -> float:
+        """Sum of tops over sum of bottoms; 0 without clips."""
+        total = self.bottom.sum()
+        return float(self.top.sum() / total) if total else 0.0
+
+    @functools.cached_property
+    def speaker_tops(self) -> Floats:
+        """(n_speakers,) numerators summed by speaker."""
+        return np.bincount(self.speaker, weights=self.top).astype(np.float64)
+
+    @functools.cached_property
+    def n_speakers(self) -> int:
+        """Number of speakers."""
+        return int(self.speaker.max()) + 1 if len(self.speaker) else 0
+
+    @functools.cached_property
+    def spread(self) -> "Spread":
+        """Variance of the ratio with its degrees of freedom."""
+        return _spread(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Variance of a ratio of sums and the degrees of freedom of that variance."""
+
+    variance: float
+    df: float
+
+    def reach(self, alpha: float) -> tuple[float, float]:
+        """Return half the width of the symmetric interval, below and above; alpha is one minus its level."""
+        half = float(stdtrit(self.df, 1 - alpha / 2)) * math.sqrt(self.variance)
+        return half, half
+
+
+def clips_of(
+    speakers: npt.ArrayLike, top: npt.ArrayLike, bottom: npt.ArrayLike, sentences: npt.ArrayLike | None = None
+) -> Clips:
+    """Return the clips of a ratio, without those whose denominator is zero.
+
+    Parameters
+    ----------
+    speakers, sentences : array_like
+        (n_clips,) ids. Without sentences, or where a sentence is negative, each clip is its own sentence.
+    top, bottom : array_like
+        (n_clips,) numerators and denominators.
+    """
+    tops, bottoms = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)
+    used = bottoms > 0
+    # Sorted, so the order of the clips changes neither the sums by speaker nor the p-values drawn from them.
+    speaker = pd.factorize(np.asarray(speakers, dtype=object)[used], sort=True)[0].astype(np.int64)
+    alone = np.arange(used.sum(), dtype=np.int64)
+    if sentences is None:
+        sentence = alone
+    else:
+        known = np.asarray(sentences, dtype=np.int64)[used]
+        sentence = pd.factorize(np.where(known < 0, -1 - alone, known), sort=True)[0].astype(np.int64)
+    return Clips(top=tops[used], bottom=bottoms[used], speaker=speaker, sentence=sentence)
+
+
+def gap_spread(group: Clips, rest: Clips) -> Spread:
+    """Return the variance of the difference between two independent ratios."""
+    return _add(group.spread, rest.spread)
+
+
+def _spread(clips: Clips) -> Spread:
+    """Return the two-way cluster-robust variance; with every sentence read once it is that between speakers."""
+    if clips.n_speakers < 2:
+        return Spread(variance=0.0, df=1.0)
+    speakers = _cluster(clips.speaker, clips)
+    # Rounding noise is no variation between speakers.
+    if math.sqrt(speakers.variance) <= 1e-12 * float(np.abs(clips.top).sum() / clips.bottom.sum()):
+        speakers = Spread(variance=0.0, df=speakers.df)
+    n_sentences = int(clips.sentence.max()) + 1
+    if n_sentences in (1, len(clips.sentence)):
+        return speakers
+    sentences = _cluster(clips.sentence, clips)
+    _, cell = np.unique(clips.speaker * n_sentences + clips.sentence, return_inverse=True)
+    beyond = sentences.variance - _cluster(cell, clips).variance
+    return _add(speakers, Spread(variance=max(beyond, 0.0), df=sentences.df))
+
+
+def _cluster(codes: Codes, clips: Clips) -> Spread:
+    """Return the variance of a ratio between clusters.
+
+    A cluster's residual has the expected square b (1 - b / total) of its size b, which the leverage correction
+    undoes. The degrees of freedom are those of a sum of squares with the weights b squared, as for clusters that
+    differ in their rates.
+    """
+    sizes = np.bincount(codes, weights=clips.bottom)
+    total = sizes.sum()
+    # Sums of whole numbers first: they are exact, so the order of the clips changes no digit.
+    residual = np.bincount(codes, weights=clips.top) - clips.ratio * sizes
+    leverage = np.minimum(sizes / total, 1 - 1e-9)
+    variance = np.sum(residual**2 / (1 - leverage)) / total**2
+    weights = leverage**2
+    return Spread(variance=float(variance), df=max(float(weights.sum() ** 2 / np.sum(weights**2)) - 1, 0.1))
+
+
+def _add(one: Spread, other: Spread) -> Spread:
+    """Return the variance of a sum of independent parts, with Satterthwaite's degrees of freedom."""
+    variance = one.variance + other.variance
+    if not variance:
+        return one
+    parts = sum(part.variance**2 / part.df for part in (one, other))
+    return Spread(variance=variance, df=variance**2 / parts)
