@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Self
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json_lines, write_text_atomically
 
+_MARKER = re.compile(r"<\|[^|<>]{0,40}\|>")
 _COPIED = ("utterance_id", "speaker_id", "sentence_id", "gender", "age", "dialect", "region", "role")
 _EXPECTED: dict[Any, str] = {str: "text in quotes", float: "a number of seconds, 0 to 1e9", bool: "true or false"}
 
@@ -86,6 +88,7 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
     seen: set[str] = set()
     for place, row in read_json_lines(path):
         prediction = Prediction(**_values(row, place))
+        refuse_markers(prediction.hypothesis, place)
         if prediction.utterance_id in seen:
             raise KmedError(f"{place} repeats utterance {prediction.utterance_id!r}; keep one.")
         seen.add(prediction.utterance_id)
@@ -98,6 +101,15 @@ def _values(row: Mapping[str, Any], place: str) -> dict[str, Any]:
     if tuple(map(type, values.values())) != _TYPES or not all(0 <= values[name] <= 1e9 for name in _TIMES):
         values = {field.name: _value(field, row, place) for field in _FIELDS}
     return values | {name: sys.intern(values[name]) for name in _REPEATED}
+
+
+def refuse_markers(text: str, place: str) -> None:
+    """Raise KmedError if a hypothesis holds Whisper's marker tokens, whose letters would be scored as speech."""
+    if found := _MARKER.search(text):
+        raise KmedError(
+            f"{place} has the marker {found[0]} in its hypothesis; give the text alone, as decoded with "
+            "`skip_special_tokens=True`."
+        )
 
 
 def _value(field: dataclasses.Field[Any], row: Mapping[str, Any], place: str) -> Any:
