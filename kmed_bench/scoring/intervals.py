@@ -139,7 +139,7 @@ def gap_interval(group: Clips, rest: Clips) -> Interval:
         added, taken = [_looping(group)], [_looping(rest)]
         if signed:
             added, taken = [*added, _looping(rest, -1)], [*taken, _looping(group, -1)]
-        reach = _combine([fluent.reach, *_loop_reaches(added, taken)])
+        reach = _wider(reach, _combine([fluent.reach, *_loop_reaches(added, taken)]))
     return _around(group.ratio - rest.ratio, reach, min(group.n_speakers, rest.n_speakers))
 
 
@@ -203,6 +203,19 @@ def _combine(parts: Sequence[Reach]) -> Reach:
     return reach
 
 
+def _wider(one: Reach, other: Reach) -> Reach:
+    """Return the larger reach on each side.
+
+    Large errors of hard clips that are no loops vary with the rest, which a sum of independent parts leaves out.
+    """
+
+    def reach(alpha: float) -> tuple[float, float]:
+        (below, above), (other_below, other_above) = one(alpha), other(alpha)
+        return max(below, other_below), max(above, other_above)
+
+    return reach
+
+
 def _minus(part: Reach) -> Reach:
     return lambda alpha: part(alpha)[::-1]
 
@@ -244,7 +257,8 @@ def _difference_reach(clips: Clips) -> Reach:
         return _combine([_exact_reach(up), _minus(_exact_reach(down))])
     if not _loops_matter(clips, MAX_DIFFERENCE_SHARE):
         return clips.spread.reach
-    return _combine([_fluent(clips).spread.reach, *_loop_reaches([_looping(clips)], [_looping(clips, -1)])])
+    apart = _combine([_fluent(clips).spread.reach, *_loop_reaches([_looping(clips)], [_looping(clips, -1)])])
+    return _wider(clips.spread.reach, apart)
 
 
 def _exact_bounds(clips: Clips, alpha: float = ALPHA) -> tuple[float, float]:
