@@ -1,10 +1,12 @@
 """Standard deviations of the benefit of fine-tuning between speakers, sentences and clips, from real recordings.
 
-    python benchmarks/pilot.py DOWNLOAD --json FILE [--quick]
+    python -P benchmarks/pilot.py DOWNLOAD --json FILE [--quick]
+
+(`-P` keeps ``coverage.py`` beside this file from hiding the package that numba imports.)
 
 Whisper base is fine-tuned twice, each time on half of the speakers, and decodes the other half, so every clip has a
 transcript by the untouched model and by one that heard neither its speaker nor its sentence. The paired differences
-give the deviations that ``scoring.power.Deviations`` has as defaults. The JSON file holds counts and figures, no text.
+give the deviations that ``scoring.power.Deviations`` names beside its defaults. The JSON file holds figures, no text.
 """
 
 import argparse

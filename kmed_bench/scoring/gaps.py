@@ -2,7 +2,7 @@
 
 A group's speakers and the rest are different people, so both are differences of two independent ratios, with Welch's
 interval and test (``intervals.gap_interval``). Where both sides read the same sentences, their errors rise and fall
-together, which the variance leaves out: such tests reject too seldom, never too often. ``benchmarks/group_tests.py``
+together, which the variance leaves out, so that it is rather too large. ``benchmarks/group_tests.py``
 measures how often they reject where there is no difference.
 """
 
