@@ -49,17 +49,37 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there replaces `path` when the block ends.
 
     The file reaches the disk before the rename, so after a crash `path` has its old content or all of the new one.
-    If the block raises, the temporary file is removed and `path` stays as it was.
+    If the block raises, the temporary file is removed and `path` stays as it was. An interrupt stays one: torch's
+    writer fails again when it closes the half-written file, and that error would hide the interrupt.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        with _naming(path, temporary):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+    except Exception as error:
+        before: BaseException | None = error
+        while before is not None:
+            if isinstance(before, KeyboardInterrupt):
+                raise before from None
+            before = before.__cause__ or before.__context__
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Name `path` in an OSError that names nothing, as a full disk's does, or only the temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 @contextlib.contextmanager
@@ -70,13 +90,14 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
-    temporary.mkdir()
     try:
-        yield temporary
-        for written in temporary.rglob("*"):
-            sync(written)
-        temporary.replace(path)
-        sync(path.parent)
+        with _naming(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            for written in temporary.rglob("*"):
+                sync(written)
+            temporary.replace(path)
+            sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -148,4 +169,17 @@ def _parse_line(line: str, place: str) -> dict[str, Any]:
         raise KmedError(f"{place} is not JSON: {error}; write one JSON object per line.") from None
     if not isinstance(row, dict):
         raise KmedError(f"{place} is not a JSON object but {row!r:.80}; write one object per utterance.")
+    if "\\u" in line:
+        _refuse_half_characters(row, place)
     return row
+
+
+def _refuse_half_characters(row: dict[str, Any], place: str) -> None:
+    """Refuse a lone surrogate, which JSON can spell and no UTF-8 file can hold."""
+    for name, value in row.items():
+        try:
+            json.dumps([name, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise KmedError(
+                f"{place} has half of a character (a lone surrogate) in {name!a}; correct the line."
+            ) from None

@@ -70,7 +70,7 @@ def check(split: Split, manifest: pd.DataFrame, config: SplitConfig) -> None:
     assert sum(report["counts"].values()) + report["discarded"] == report["corpus"] == len(manifest)
     assert sum(report["discarded_because"].values()) == report["discarded"]
     for part in PARTS:
-        assert list(split.parts[part].columns) == list(MANIFEST_COLUMNS)
+        assert list(split.parts[part].columns) == list(manifest.columns)
         assert len(split.parts[part]) == report["counts"][part]
     rows = used.merge(manifest, on="utterance_id", suffixes=("", "_was"))
     for column in MANIFEST_COLUMNS[1:]:
