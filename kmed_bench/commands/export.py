@@ -61,13 +61,14 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _drift_check(args: argparse.Namespace, model: "Whisper", config: "Config") -> "DriftCheck":
+    from kmed_bench.config import Decides
     from kmed_bench.corpus.splitting.split import read_split
     from kmed_bench.pipeline.export import DriftCheck, decode_original, spread_clips
     from kmed_bench.pipeline.plan import record_opening
 
     split = read_split(args.split)
     if args.part == "test":
-        record_opening(config, "export", args.model, split)
+        record_opening(config, Decides.NOTHING, "export", args.model, split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)
     originals = decode_original(model, rows, config.eval)
     about = {"part": args.part, "split_sha256": split.sha256}

@@ -15,7 +15,7 @@ from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, read_baseline_cells, with_left_out, write_leak
 from kmed_bench.pipeline.models import open_backend
-from kmed_bench.pipeline.plan import record_opening
+from kmed_bench.pipeline.plan import SCORED, record_opening
 from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.baselines import check_same_speech, compare_with, predictions_beside, read_baseline
@@ -70,7 +70,7 @@ def evaluate_model(
     with log_file(out):
         backend = open_backend(config, model)
         if part == "test":
-            record_opening(config, "evaluate", model, split)
+            record_opening(config, SCORED, "evaluate", model, split)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         predictions = backend.decode(rows)

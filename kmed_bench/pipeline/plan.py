@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from kmed_bench.asr.model.weights import Weights
-from kmed_bench.config import Config, Decides, flatten
+from kmed_bench.config import Config, Decides
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.contracts import PLAN, Plan
 from kmed_bench.core.records import hash_settings
@@ -37,9 +37,8 @@ def decisive_settings(config: Config, kinds: Decides, split: Mapping[str, str]) 
     split : mapping
         As `identify_split` returns it.
     """
-    flat = flatten(config)
-    settings = {key: _text(flat[key]) for key in decisive(config, kinds)}
-    if config.data.source is not None and "data.source" in settings:
+    settings = {key: _text(value) for key, value in decisive(config, kinds).items()}
+    if "data.source" in settings and config.data.source is not None:
         settings["data.source"] = PurePath(config.data.source).name  # the download may be moved
     return settings | {**split, "metric": HEADLINE, **{k: str(v) for k, v in versions().items()}}
 
@@ -72,11 +71,13 @@ def make_plan(config: Config, kinds: Decides, split: Mapping[str, str], weights:
     }
 
 
-def record_opening(config: Config, command: str, model: str, split: Split) -> None:
+def record_opening(config: Config, kinds: Decides, command: str, model: str, split: Split) -> None:
     """Record that a command outside any plan is about to open a test part.
 
     Parameters
     ----------
+    kinds : Decides
+        Which settings are recorded: those that the command reads.
     model : str
         A MODEL argument; a size is an untouched model, and of a path only the last name is kept.
 
@@ -85,11 +86,13 @@ def record_opening(config: Config, command: str, model: str, split: Split) -> No
     KmedError
         When the tracking store can't be used.
     """
-    uri, settings = open_store(config.tracking), decisive_settings(config, SCORED, identify_split(split))
+    uri, settings = open_store(config.tracking), decisive_settings(config, kinds, identify_split(split))
     seal = Seal(uri, command=command, split_sha256=split.sha256, settings=settings)
     name = Path(model).name if Path(model).exists() else model
     seal.record_opening(f"{name}, untouched" if model in SIZES else name, untouched=model in SIZES)
 
 
 def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
     return "none" if value is None or value == "" else str(value)

@@ -63,7 +63,7 @@ def test_one_run_is_logged_by_the_process_that_writes(together):
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (run,) = client.search_runs(experiments, "tags.`kmed.kind` = 'train'")
     openings = client.search_runs(experiments, "tags.`kmed.kind` = 'opening'")
-    assert sorted(opening.data.tags["kmed.model"] for opening in openings) == ["tiny, seed 0", "tiny, untouched"]
+    assert sorted(opening.data.tags["kmed.model"] for opening in openings) == ["base, seed 0", "base, untouched"]
     assert (run.info.status, run.data.tags["kmed.processes"]) == ("FINISHED", "2")
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "valid/cer")]
     assert steps == [0, 1, 2, 3]
