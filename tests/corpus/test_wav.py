@@ -105,6 +105,12 @@ def test_encodings_give_the_tone(tag: int, bits: int, error: float) -> None:
     assert header_as_ingest(file(form(tag, bits), data=tone(tag, bits, 8_000))).duration_s == 0.5
 
 
+def test_24_bits_with_another_blockalign_are_packed_where_the_byterate_says_so() -> None:
+    content = file(form(1, 24, align=4, byte_rate=3 * 16_000), data=tone(1, 24, 8_000))
+    assert header_as_ingest(content).duration_s == 0.5
+    assert np.array_equal(read_samples(content)[0], read_samples(file(form(1, 24), data=tone(1, 24, 8_000)))[0])
+
+
 @pytest.mark.parametrize(("subtype", "tag"), [("ALAW", 6), ("ULAW", 7)])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_companded_samples_are_one_byte_whatever_the_bits_say(subtype: str, tag: int, bits: int) -> None:
