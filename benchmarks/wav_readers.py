@@ -195,6 +195,8 @@ def compare(content: bytes) -> Verdict:
     at = content.find(b"fmt ") + 22
     if content[at : at + 2] in (b"\x18\0", b"\0\x18"):
         return Verdict("differs", "24 bits in 4 bytes: libsndfile guesses from the samples what the 4 bytes are")
+    if b"cue " in content:
+        return Verdict("differs", "cue: libsndfile believes the chunk's number of points over its size")
     return Verdict("differs", "unexplained")
 
 

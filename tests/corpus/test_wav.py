@@ -184,7 +184,7 @@ PARTED = {
         "it has N chunks",
         "it has two formats",
     ),
-    "differs": ("Wave64: ", "RF64: ", "24 bits in 4 bytes: "),
+    "differs": ("Wave64: ", "RF64: ", "24 bits in 4 bytes: ", "cue: "),
 }
 
 
