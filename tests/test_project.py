@@ -143,3 +143,29 @@ def test_the_page_of_faults_is_what_the_tests_say():
         [sys.executable, ROOT / "tests" / "fault_table.py"], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert (ROOT / "docs" / "faults.md").read_text(encoding="utf-8") == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("torch", "torchaudio", "cuda", "said"),
+    [
+        ("2.14.1", "2.11.0", "13.0.2", ""),
+        ("2.15.0", "2.11.0", "13.2.2", "torch brings CUDA 13.2, torchaudio 2.11 was built with 13.0"),
+        ("2.14.1", "2.12.0", "13.0.2", "torch brings CUDA 13.0, torchaudio 2.12 was built with an unknown one"),
+        ("2.13.0", "2.11.0", "13.0.2", "torch 2.13 with torchaudio 2.11 is not a tested pair"),
+    ],
+)
+def test_a_resolution_is_judged_by_its_cuda(monkeypatch, torch, torchaudio, cuda, said):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import check_resolution
+
+    assert check_resolution.fault({"torch": torch, "torchaudio": torchaudio, "cuda-toolkit": cuda}) == said
+
+
+def test_the_lock_is_a_tested_pair(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import check_resolution
+
+    pinned = dict(
+        re.findall(r"^(torch|torchaudio)==(\d+\.\d+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    )
+    assert check_resolution.TESTED[pinned["torch"]] == pinned["torchaudio"]

@@ -49,7 +49,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there replaces `path` when the block ends.
 
     The file reaches the disk before the rename, so after a crash `path` has its old content or all of the new one.
-    If the block raises, the temporary file is removed and `path` stays as it was.
+    If the block raises, the temporary file is removed and `path` stays as it was. An interrupt stays one: torch's
+    writer fails again when it closes the half-written file, and that error would hide the interrupt.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
@@ -59,6 +60,13 @@ def replacing(path: Path) -> Iterator[Path]:
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
+    except Exception as error:
+        before: BaseException | None = error
+        while before is not None:
+            if isinstance(before, KeyboardInterrupt):
+                raise before from None
+            before = before.__cause__ or before.__context__
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

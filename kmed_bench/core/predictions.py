@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +10,7 @@ from typing import Any, Self
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json_lines, write_text_atomically
 
+_MARKER = re.compile(r"<\|[^|<>]{0,40}\|>")
 _COPIED = ("utterance_id", "speaker_id", "sentence_id", "gender", "age", "dialect", "region", "role")
 _EXPECTED: dict[Any, str] = {str: "text in quotes", float: "a number of seconds, 0 to 1e9", bool: "true or false"}
 
@@ -78,10 +80,20 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
     seen: set[str] = set()
     for place, row in read_json_lines(path):
         prediction = Prediction(**{field.name: _value(field, row, place) for field in dataclasses.fields(Prediction)})
+        refuse_markers(prediction.hypothesis, place)
         if prediction.utterance_id in seen:
             raise KmedError(f"{place} repeats utterance {prediction.utterance_id!r}; keep one.")
         seen.add(prediction.utterance_id)
         yield prediction
+
+
+def refuse_markers(text: str, place: str) -> None:
+    """Raise KmedError if a hypothesis holds Whisper's marker tokens, whose letters would be scored as speech."""
+    if found := _MARKER.search(text):
+        raise KmedError(
+            f"{place} has the marker {found[0]} in its hypothesis; give the text alone, as decoded with "
+            "`skip_special_tokens=True`."
+        )
 
 
 def _value(field: dataclasses.Field[Any], row: Mapping[str, Any], place: str) -> Any:

@@ -1,7 +1,6 @@
 """`doctor`: what a machine has, what it lacks, and the remedies."""
 
 import dataclasses
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -14,6 +13,7 @@ import psutil
 import torch
 
 from kmed_bench import __version__
+from kmed_bench.asr.features.resampling import import_torchaudio
 from kmed_bench.asr.model.device import pick_device, resolve_precision
 from kmed_bench.asr.model.weights import WeightsError, cache_folder, find_weights
 from kmed_bench.config import Config
@@ -71,12 +71,10 @@ def _examine(config: Config) -> Iterator[Finding]:
 
 
 def _torch() -> Finding:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchaudio"))
     try:
-        import torchaudio  # noqa: F401  (its wheels refuse a torch that is not their own)
-    except (ImportError, OSError) as error:
-        pair = "pip install torch==2.14.1 torchaudio==2.11.0"
-        return Finding(False, "torch", f"{versions}: torchaudio does not load ({error}); `{pair}`")
+        versions = f"torch {torch.__version__}, torchaudio {import_torchaudio().__version__}"
+    except KmedError as error:
+        return Finding(False, "torch", str(error))
     return Finding(True, "torch", versions)
 
 

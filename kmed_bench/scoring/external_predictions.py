@@ -10,7 +10,7 @@ import pandas as pd
 from kmed_bench.core.contracts import JoinedReferences
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json_lines
-from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.predictions import Prediction, refuse_markers
 
 Missing = Literal["refuse", "empty"]
 """Whether an utterance without a hypothesis is an error, or counts as an empty transcript."""
@@ -66,7 +66,8 @@ def read_hypotheses(path: Path) -> dict[str, Hypothesis]:
     Raises
     ------
     KmedError
-        When the file is missing, or a line is not an object with these fields or repeats an utterance.
+        When the file is missing, or a line is not an object with these fields, repeats an utterance or holds Whisper's
+        marker tokens.
     """
     if not path.is_file():
         raise KmedError(f"Predictions {path} do not exist; give a file of JSON lines with utterance_id and hypothesis.")
@@ -75,6 +76,7 @@ def read_hypotheses(path: Path) -> dict[str, Hypothesis]:
         for field in ("utterance_id", "hypothesis"):
             if not isinstance(row.get(field), str):
                 raise KmedError(f"{where} has {field} {row.get(field)!r}; it must be text (a hypothesis may be empty).")
+        refuse_markers(row["hypothesis"], where)
         decode_s = row.get("decode_s") or 0.0
         if type(decode_s) not in (int, float) or not 0 <= decode_s <= 1e9:
             raise KmedError(f"{where} has decode_s {decode_s!r:.80}; it must be a number of seconds, or left out.")

@@ -8,7 +8,8 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from torchaudio.functional import mask_along_axis_iid
+
+from kmed_bench.asr.features.resampling import import_torchaudio
 
 # Policy "LibriSpeech basic" of Park et al. 2019 (SpecAugment, table 1): one mask of up to 27 of 80 mel channels, one of
 # up to 100 frames of 10 ms. LibriSpeech's clips last 12 s on average, ours a few; so a time mask is also limited to a
@@ -44,6 +45,7 @@ def spec_augment(mel: torch.Tensor, n_frames: Sequence[int] | torch.Tensor, gene
         raise ValueError(f"mel is on {mel.device}; mask it on the CPU, before it is moved to the device.")
     masked = mel.clone()
     seeds = torch.randint(2**63 - 1, (len(mel),), generator=generator).tolist()
+    mask_along_axis_iid = import_torchaudio().functional.mask_along_axis_iid
     # torchaudio draws from the global generator, whose state is restored afterwards.
     with torch.random.fork_rng(devices=[]):
         for clip, frames, seed in zip(masked, map(int, n_frames), seeds, strict=True):

@@ -22,7 +22,7 @@ from kmed_bench.core.array_cache import INDEX, get_or_create
 from kmed_bench.core.batching import chunks
 from kmed_bench.core.errors import KmedError
 
-ENCODED_VERSION = "1"
+ENCODED_VERSION = "2"
 _FILES: dict[Dtype, str] = {"fp32": "encoded.f32", "fp16": "encoded.f16"}
 _BATCH = 8
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import pickle
+import logging
 import random
 import signal
 import threading
@@ -20,6 +20,9 @@ from kmed_bench.core.files import remove_leftovers, replacing, sync
 STATE_NAME = "state.pt"
 PREVIOUS_NAME = "state.previous.pt"
 _VERSION = 1
+
+
+log = logging.getLogger(__name__)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -100,14 +103,19 @@ class StateKeeper:
             (self.folder / name).unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
+        damaged = []
         for name in (STATE_NAME, PREVIOUS_NAME):
             path = self.folder / name
             if not path.is_file():
                 continue
-            try:
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
-                continue  # damaged on the disk: the previous one is whole
+            state = _read_state(path)
+            if state is None:
+                damaged.append(name)
+                continue
+            if damaged:
+                log.warning(
+                    f"{self.folder / STATE_NAME} is damaged; training is continued from {name}, the one before."
+                )
             if state.get("version") != _VERSION or state.get("fingerprint") != self._fingerprint:
                 raise KmedError(
                     f"{path} is the state of a training with other settings, data or weights (fingerprint "
@@ -115,7 +123,23 @@ class StateKeeper:
                     "started with, or choose another folder to start over."
                 )
             return state
+        if damaged:
+            raise KmedError(
+                f"{' and '.join(damaged)} in {self.folder} can't be read as a training state, so there is none to "
+                "continue from; restore one from a copy, or delete the folder to start over without --resume."
+            )
         return None
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """Return a state file's content; None if it is damaged or holds something else."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types for a file that it did not write
+        log.debug("%s: %s", path, error)
+        return None
+    whole = isinstance(state, dict) and {"version", "fingerprint"} <= state.keys()
+    return state if whole and isinstance(state.get("account"), dict) else None
 
 
 def random_states() -> dict[str, Any]:

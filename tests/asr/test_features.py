@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,39 @@ def test_a_full_disk_is_said_before_work(tone_part, tmp_path):
     vast = tone_part.assign(duration_s=1e12)
     with pytest.raises(KmedError, match="make room or set KMED_CACHE"):
         build_features(vast, tmp_path / "cache")
+
+
+def written(samples, subtype="FLOAT", kind="WAV"):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.asarray(samples, np.float32), 16_000, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+TONE = 0.3 * np.sin(np.arange(4_000) / 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (written(9_000 * TONE), r"The audio of clip 7 has samples of up to (2\.7e\+03|2700|2699)"),
+        (written(np.stack([TONE, -TONE], 1)), "clip 7 has channels in opposite phase"),
+        (written(np.stack([TONE, -0.95 * TONE], 1)), "clip 7 has channels in opposite phase"),
+        (written(np.stack([TONE, -TONE], 1), "PCM_16", "FLAC"), "clip 7 has channels in opposite phase"),
+        (written(np.where(np.arange(4_000) == 70, np.nan, TONE)), "clip 7 has samples that are no finite numbers"),
+        (written(np.where(np.arange(4_000) == 70, -np.inf, TONE)), "clip 7 has samples that are no finite numbers"),
+    ],
+)
+def test_audio_that_no_model_should_hear_is_named(content, said):
+    with pytest.raises(KmedError, match=said):
+        decode_audio(content, "clip 7")
+
+
+@pytest.mark.parametrize("right", [0.0, 0.5, 1.0])
+def test_other_channels_are_averaged(right):
+    heard = decode_audio(written(np.stack([TONE, right * TONE], 1)), "x")
+    np.testing.assert_allclose(heard, (1 + right) / 2 * TONE, atol=1e-6)
+
+
+def test_peaks_over_full_scale_and_silence_are_read():
+    assert np.abs(decode_audio(written(4 * TONE), "x")).max() == pytest.approx(1.2, abs=1e-3)
+    assert not decode_audio(written(np.zeros((400, 2))), "x").any()

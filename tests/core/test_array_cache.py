@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.core import array_cache as stores
@@ -55,7 +56,7 @@ def stores_in(cache: Path) -> list[str]:
 def test_a_store_is_written_once(tmp_path):
     folder = get_or_create(tmp_path, NAME, fill, what="A store", needed_bytes=2_000)
     assert folder == tmp_path / NAME
-    assert sorted(p.name for p in folder.iterdir()) == ["data", "index.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["checksums.json", "data", "index.json"]
     assert get_or_create(tmp_path, NAME, refuse, what="A store", needed_bytes=2_000) == folder
     assert stores_in(tmp_path) == [NAME]
 
@@ -154,3 +155,41 @@ def test_a_killed_writer_leaves_nothing_that_is_read(tone_part, tmp_path):
     names = tone_part["utterance_id"].tolist()
     again = build_features(tone_part, tmp_path / "other")
     assert store.window(names, 200).equal(again.window(names, 200))
+
+
+def damage(folder: Path, how: str) -> None:
+    frames = next(path for path in folder.iterdir() if path.suffix != ".json")
+    content = frames.read_bytes()
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 1
+    if how == "cut":
+        os.truncate(frames, 100)
+    elif how == "gone":
+        frames.unlink()
+    elif how == "no checksums":
+        (folder / "checksums.json").unlink()
+    elif how == "index cut":
+        os.truncate(folder / "index.json", 20)
+    elif how == "checksums cut":
+        os.truncate(folder / "checksums.json", 20)
+    elif how == "other checksums":
+        (folder / "checksums.json").write_text("[3]")
+    else:
+        frames.write_bytes({"zeros": bytes(len(content)), "one bit": bytes(changed), "longer": content + b"\0"}[how])
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["cut", "zeros", "one bit", "longer", "gone", "index cut", "no checksums", "checksums cut", "other checksums"],
+)
+def test_a_damaged_store_is_made_again_and_said(tmp_path, tone_part, how, caplog):
+    names = tone_part["utterance_id"].tolist()
+    expected = build_features(tone_part, tmp_path).window(names, 120).clone()
+    (folder,) = (path for path in tmp_path.iterdir() if path.name != ".locks")
+    damage(folder, how)
+    assert torch.equal(build_features(tone_part, tmp_path).window(names, 120), expected)
+    assert f"in {folder} are damaged" in caplog.text
+    caplog.clear()
+    build_features(tone_part, tmp_path)
+    assert not caplog.text
+    assert stores_in(tmp_path) == [folder.name]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction, read_predictions, write_predictions
+from kmed_bench.scoring.external_predictions import read_hypotheses
 
 ROW = {
     "utterance_id": "PA_1-1",
@@ -97,3 +98,19 @@ def test_an_odd_line_is_named(tmp_path, value, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(KmedError, match="do not exist; give the predictions"):
         read_predictions(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("text", ["<|ko|>배가 아파요", "배가<|endoftext|>", "<|0.00|>배가 아파요<|2.40|>", "<||>"])
+def test_marker_tokens_in_a_hypothesis_are_refused(tmp_path, text):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(line(hypothesis=text)), encoding="utf-8")
+    for read in (read_predictions, read_hypotheses):
+        with pytest.raises(KmedError, match=r"line 1 has the marker <\|.*skip_special_tokens"):
+            read(path)
+
+
+@pytest.mark.parametrize("text", ["3 < 5 | 6 > 4", "a<b>|c", "<|" + "가" * 50 + "|>"])
+def test_other_signs_are_text(tmp_path, text):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(line(hypothesis=text)), encoding="utf-8")
+    assert read_hypotheses(path)["PA_1-1"].text == read_predictions(path)[0].hypothesis == text

@@ -1,6 +1,7 @@
 """The manifest: of the real recordings in every form, of broken downloads, of interrupted runs."""
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -14,8 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from downloads import cut_pieces, label, make_tar, make_zip, stem, tree, wav, write_tree
 from fault_table import fault
 from hypothesis import HealthCheck, given, settings
@@ -587,3 +590,27 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         quality = ingest([root], tmp_path / "out", DataConfig(workers=1))
     assert quality["labels"] == quality["usable"] == 40
     assert any(line.startswith("resumed: 4 of 4 chunks of label") for line in lines)
+
+
+def test_decoding_refuses_opposite_channels_and_16_bit_floats(tmp_path: Path) -> None:
+    tone = 0.3 * np.sin(np.arange(16_000) / 9)
+    sounds = {1: np.stack([tone, -tone], 1), 2: 9_000 * tone, 3: np.stack([tone, 0.2 * tone], 1)}
+    files: dict[str, bytes] = {}
+    for number, samples in sounds.items():
+        buffer = io.BytesIO()
+        soundfile.write(buffer, samples.astype(np.float32), 16_000, format="WAV", subtype="FLOAT")
+        files |= {f"{stem(prompt=number)}.wav": buffer.getvalue(), f"{stem(prompt=number)}.json": label(seconds="1.0")}
+    root = write_tree(tmp_path / "in", files)
+    assert run(root)[0]["usable"] == 3
+    quality, manifest = run(root, decode=True)
+    assert quality["rejected"] == {"audio_unreadable": 2}
+    assert manifest["utterance_id"].tolist() == [stem(prompt=3)]
+    rejects = pd.read_csv(root.parent / "out" / "rejects.csv")["detail"].tolist()
+    assert "opposite phase" in rejects[0]
+    assert "its samples reach 2" in rejects[1]
+
+
+def test_a_label_of_marker_tokens_is_no_transcript(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "in", pair(text="<|ko|>배가 아파요<|endoftext|>") | pair(stem(prompt=2)))
+    quality, _ = run(root)
+    assert quality["rejected"] == {"label_unreadable": 1}

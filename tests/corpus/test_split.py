@@ -70,7 +70,7 @@ def check(split: Split, manifest: pd.DataFrame, config: SplitConfig) -> None:
     assert sum(report["counts"].values()) + report["discarded"] == report["corpus"] == len(manifest)
     assert sum(report["discarded_because"].values()) == report["discarded"]
     for part in PARTS:
-        assert list(split.parts[part].columns) == list(MANIFEST_COLUMNS)
+        assert list(split.parts[part].columns) == list(manifest.columns)
         assert len(split.parts[part]) == report["counts"][part]
     rows = used.merge(manifest, on="utterance_id", suffixes=("", "_was"))
     for column in MANIFEST_COLUMNS[1:]:
@@ -273,6 +273,7 @@ def test_written_parts_read_back(tmp_path: Path) -> None:
     report = write_split(split, tmp_path)
     assert report == split.report == json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "left_out.parquet",
         "split.json",
         "test.parquet",
         "train.parquet",

@@ -1,7 +1,10 @@
 """The registered model's code: what it hears, what it writes, what it refuses."""
 
 import base64
+import dataclasses
 import io
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 import whisper
 from mlflow.exceptions import MlflowException
 from random_whisper import save_random_whisper
@@ -18,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed file .*tiktoken:ResourceWarning"),
 ]
 
-CONFIG = {"language": "ko", "max_audio_mib": 1.0, "max_audio_minutes": 2.0}
+CONFIG = {"language": "ko", "max_audio_mib": 1.0, "max_audio_minutes": 2.0, "max_request_minutes": 3.0, "max_rows": 20}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,32 @@ def noise(seconds: float = 0.5, rate_hz: int = 16_000, channels: int = 1, kind: 
     return buffer.getvalue()
 
 
+def silence(seconds: float, rate_hz: int, channels: int = 1) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros((int(seconds * rate_hz), channels), np.int16), rate_hz, format="FLAC")
+    return buffer.getvalue()
+
+
+def opposite(factor: float) -> bytes:
+    tone = 0.3 * np.sin(np.arange(8_000) / 10)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack([tone, factor * tone], axis=1), 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+def floats(samples: list[float]) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.array(samples * 100, np.float32), 16_000, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+def nested(depth: int) -> Any:
+    value: Any = 0.1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 def text64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
@@ -50,13 +80,32 @@ REFUSED = {
     "header alone": ({"audio": noise()[:44]}, "has no samples"),
     "too many bytes": ({"audio": noise(40)}, r"has 1\.2 MiB, over the limit of 1; cut it"),
     "too many bytes in base64": ({"audio_base64": text64(noise(40))}, r"has 1\.2 MiB, over the limit of 1; cut it"),
-    "too long": ({"audio": noise(121, kind="FLAC", rate_hz=2_000)}, "lasts 121 s, over the limit of 120 s"),
+    "too long": ({"audio": noise(121, kind="FLAC", rate_hz=4_000)}, "lasts 121 s, over the limit of 120 s"),
     "no base64": ({"audio_base64": "%%%"}, "the text is not base64"),
     "empty base64": ({"audio_base64": ""}, "it is empty"),
     "missing file": ({"path": "/nowhere/a.wav"}, r"/nowhere/a\.wav can't be read \(No such file"),
     "a folder": ({"path": "/"}, "can't be read"),
     "samples without rate": ({"samples": [0.0, 0.1]}, "give rate_hz"),
     "rate zero": ({"samples": [0.0], "rate_hz": 0}, "rate is 0 Hz"),
+    "slow rate": ({"samples": [0.1] * 14_000, "rate_hz": 1}, "rate is 1 Hz; that must be from 4000 to 384000"),
+    "fast rate": ({"samples": [0.1] * 14_000, "rate_hz": 10**9}, "that must be from 4000"),
+    "infinite rate": ({"samples": [0.1], "rate_hz": float("inf")}, "give a number of samples per second"),
+    "rate in words": ({"samples": [0.1], "rate_hz": "fast"}, "rate_hz is 'fast'"),
+    "many at a fast rate": (
+        {"audio": silence(20, 384_000)},
+        r"has 7,680,000 samples of 384000 Hz, over the limit of 5,7",
+    ),
+    "many channels": ({"audio": noise(0.01, channels=9)}, "has 9 channels, over the limit of 8"),
+    "opposite channels": ({"audio": opposite(-1.0)}, r"its channels cancel each other \(opposite phase\)"),
+    "nearly opposite channels": ({"audio": opposite(-0.9)}, "its channels cancel"),
+    "16-bit numbers": (
+        {"samples": [120.0, -9_000.0, 35.0], "rate_hz": 16_000},
+        "reach 9000, and full scale is 1; divide",
+    ),
+    "slightly too loud": ({"samples": [0.5, -1.2], "rate_hz": 16_000}, "reach 1.2, and full scale is 1"),
+    "file of 16-bit numbers": ({"audio": floats([0.0, 7_000.0])}, "reach 7000, and full scale is 1"),
+    "file with NaN": ({"audio": floats([0.0, np.nan])}, "not finite"),
+    "nested samples": ({"samples": nested(40), "rate_hz": 16_000}, "they are not numbers|their shape is"),
     "odd rate": ({"samples": [0.0] * 100, "rate_hz": 44_101}, "too little in common"),
     "stereo samples": ({"samples": [[0.0, 0.1]], "rate_hz": 16_000}, r"shape is \(1, 2\)"),
     "words as samples": ({"samples": ["a", "b"], "rate_hz": 16_000}, "not numbers"),
@@ -131,3 +180,93 @@ def test_exactly_30_s_is_one_window_and_more_is_not(model: Any, monkeypatch: pyt
 def test_language_can_be_detected(model: Any) -> None:
     (language,) = model.predict(pd.DataFrame({"audio": [noise()]}), {"language": "auto", "detail": True})["language"]
     assert language in whisper.tokenizer.LANGUAGES
+
+
+@pytest.mark.parametrize("index", [[7, 3], ["b", "a"], [5, 5]])
+def test_texts_keep_the_index_of_their_rows(model: Any, index: list[Any]) -> None:
+    table = pd.DataFrame({"audio": [noise(0.5), noise(0.9)]}, index=index)
+    found = model.predict(table, {"detail": True})
+    assert list(found.index) == index
+    assert found["duration_s"].tolist() == pytest.approx([0.5, 0.9])
+
+
+def test_a_request_is_limited_as_a_whole(model: Any) -> None:
+    with pytest.raises(MlflowException, match="21 rows are over the limit of 20; send them in parts"):
+        model.predict(pd.DataFrame({"audio": [noise(0.01)] * 21}))
+    with pytest.raises(MlflowException, match="The first 2 of 3 rows last longer than the limit of 3 minutes together"):
+        model.predict(pd.DataFrame({"audio": [silence(100, 4_000)] * 3}))
+
+
+def test_limits_are_settings_of_the_model() -> None:
+    from kmed_bench.tracking.registry.models import LIMITS
+    from kmed_bench.tracking.registry.pyfunc_model import Limits
+
+    assert dataclasses.asdict(Limits()) == LIMITS
+    assert Limits.from_config({**LIMITS, "language": "ko", "max_rows": "3"}) == Limits(max_rows=3)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    from kmed_bench.tracking.registry.pyfunc_model import WhisperModel
+
+    path = save_random_whisper(tmp_path / "tiny.pt")
+    content = torch.load(path, weights_only=True)
+    content["model_state_dict"]["decoder.ln.bias"][3] = torch.nan
+    torch.save(content, path)
+    with pytest.raises(MlflowException, match=r"not finite numbers \(decoder\.ln\.bias\)"):
+        WhisperModel().load_context(SimpleNamespace(artifacts={"checkpoint": str(path)}, model_config=CONFIG))
+
+
+@pytest.mark.parametrize(("rate_hz", "seconds"), [(48_000, 59.9), (8_000, 60.0), (8_000, 121.0003), (22_050, 185.3)])
+def test_long_audio_is_resampled_as_in_one_piece(rate_hz: int, seconds: float) -> None:
+    import torchaudio
+
+    from kmed_bench.tracking.registry.pyfunc_model import _resample
+
+    audio = np.random.default_rng(1).uniform(-0.5, 0.5, int(seconds * rate_hz)).astype(np.float32)
+    whole = torchaudio.functional.resample(torch.from_numpy(audio), rate_hz, 16_000).numpy()
+    np.testing.assert_allclose(_resample(audio, rate_hz), whole, atol=1e-6)
+
+
+SMALL_AND_LARGE = """
+import base64, io, resource, sys, numpy as np, pandas as pd, soundfile
+from types import SimpleNamespace
+from mlflow.exceptions import MlflowException
+from kmed_bench.tracking.registry.models import LIMITS
+from kmed_bench.tracking.registry.pyfunc_model import WhisperModel
+
+def flac(minutes, rate_hz, channels):
+    buffer, second = io.BytesIO(), np.zeros((rate_hz, channels), "int16")
+    with soundfile.SoundFile(buffer, "w", rate_hz, channels, format="FLAC", subtype="PCM_16") as file:
+        for _ in range(int(minutes * 60)):
+            file.write(second)
+    return buffer.getvalue()
+
+model = WhisperModel()
+model.load_context(SimpleNamespace(artifacts={"checkpoint": sys.argv[1]}, model_config={"language": "ko", **LIMITS}))
+model._transcribe = lambda clips, language: [{"text": ""} for _ in clips]  # its cost is whisper's, measured elsewhere
+rows = {
+    "channels": [{"audio": flac(20, 48_000, 8)}], "longest": [{"audio": flac(10, 48_000, 8)}],
+    "fast": [{"audio": flac(10, 384_000, 1)}], "slow": [{"samples": [0.1] * 14_000, "rate_hz": 1}],
+    "many": [{"audio": flac(9, 8_000, 1)}] * 30, "odd": [{"samples": [0.1] * 90_000, "rate_hz": 44_099}],
+    "filter": [{"samples": [0.1] * 90_000, "rate_hz": 4_001}],
+    "samples": [{"samples": [0.1] * 500_000, "rate_hz": 8_000}],
+}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name, table in rows.items():
+    try:
+        model.predict(pd.DataFrame(table))
+    except MlflowException:
+        pass
+    print(name, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_small_requests_take_less_than_a_gib(tmp_path: Path) -> None:
+    path = save_random_whisper(tmp_path / "tiny.pt")
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_AND_LARGE, str(path)], capture_output=True, text=True, check=True
+    )
+    grown = dict(line.split() for line in done.stdout.splitlines())
+    assert len(grown) == 8
+    assert max(map(int, grown.values())) < 1024, grown

@@ -136,13 +136,28 @@ def test_requests_at_the_same_time_do_not_mix(endpoint: str, local: Any) -> None
         (rows(b""), "Row 0, audio: it is empty"),
         (rows(clip(), b"not audio"), "Row 1, audio: it is not audio that soundfile can read"),
         (rows(clip(14.0)), "MiB, over the limit of 1; cut it into parts"),
+        ({"dataframe_records": [{"samples": [0.1] * 14_000, "rate_hz": 1}]}, "its rate is 1 Hz"),
+        ({"dataframe_records": [{"samples": [9_000.0, -7.0], "rate_hz": 16_000}]}, "reach 9000, and full scale is 1"),
+        ({"dataframe_records": [{"samples": [[[0.1]]], "rate_hz": 16_000}]}, ""),
         (rows(b"x", column="path"), "a server reads no files of its own machine"),
         (rows(b"x", column="sound"), "give exactly one of audio, audio_base64, path, samples"),
         ({"dataframe_split": {"columns": ["audio"]}}, ""),
         ({"nothing": 1}, ""),
         ([], ""),
     ],
-    ids=["empty", "corrupt", "over-large", "path", "unknown column", "no data", "no table", "list"],
+    ids=[
+        "empty",
+        "corrupt",
+        "over-large",
+        "1 Hz",
+        "16-bit",
+        "nested",
+        "path",
+        "unknown column",
+        "no data",
+        "no table",
+        "list",
+    ],
 )
 def test_bad_bodies_get_a_400_with_a_reason(endpoint: str, body: Any, message: str) -> None:
     answer = ask(endpoint, body)
@@ -154,6 +169,10 @@ def test_a_body_that_is_no_json_gets_a_4xx(endpoint: str) -> None:
     for content_type, status in (("application/json", 400), ("audio/wav", 415)):
         answer = requests.post(endpoint, data=b"\x00\x01", headers={"Content-Type": content_type}, timeout=60)
         assert answer.status_code == status
+    for depth in (50, 1_000, 200_000):
+        body = '{"dataframe_records": ' + "[" * depth + "]" * depth + "}"
+        answer = requests.post(endpoint, data=body, headers={"Content-Type": "application/json"}, timeout=60)
+        assert answer.status_code == (400 if depth == 50 else 500)  # MLflow's own parser, before the model
     assert ask(endpoint, rows(clip(0.3))).status_code == 200
 
 

@@ -8,7 +8,15 @@ from whisper.audio import SAMPLE_RATE
 
 from kmed_bench.asr.features.resampling import resample
 from kmed_bench.core.errors import KmedError
-from kmed_bench.corpus.archives.wav import MAX_RATE_HZ, MIN_RATE_HZ, WavError, is_wav, read_samples
+from kmed_bench.corpus.archives.wav import (
+    CANCELLED,
+    MAX_LEVEL,
+    MAX_RATE_HZ,
+    MIN_RATE_HZ,
+    WavError,
+    is_wav,
+    read_samples,
+)
 
 
 def decode_audio(content: bytes, name: str) -> np.ndarray:
@@ -24,7 +32,8 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
     Raises
     ------
     KmedError
-        When the bytes are not audio, hold no samples or some that are no finite numbers, or their rate is not speech's.
+        When the bytes are not audio, hold no samples, or some that are no finite numbers or far over full scale, when
+        the channels cancel each other, or the rate is not speech's.
     """
     try:
         if is_wav(content):
@@ -45,7 +54,23 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
             f"The audio of {name} has samples that are no finite numbers (NaN or infinite); leave it out with "
             "`kmed-bench ingest --data.decode true`, or record it again."
         )
+    _check_level(samples, mono, name)
     return resample(mono, rate_hz, SAMPLE_RATE)
+
+
+def _check_level(samples: np.ndarray, mono: np.ndarray, name: str) -> None:
+    """Raise KmedError for samples far over full scale, and for channels that cancel each other in their mean."""
+    loudest = float(np.abs(samples).max())
+    if loudest > MAX_LEVEL:
+        raise KmedError(
+            f"The audio of {name} has samples of up to {loudest:g}, and full scale is 1; they are 16-bit numbers "
+            "written as floats: divide them by 32768, or leave it out with `kmed-bench ingest --data.decode true`."
+        )
+    if samples.shape[1] > 1 and float(np.abs(mono).max()) < CANCELLED * loudest:
+        raise KmedError(
+            f"The audio of {name} has channels in opposite phase, whose mean is next to silence; keep one of them, or "
+            "leave it out with `kmed-bench ingest --data.decode true`."
+        )
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:

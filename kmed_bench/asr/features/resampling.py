@@ -1,8 +1,12 @@
 """Samples at another rate, at a cost that does not depend on how odd the rate is."""
 
+import importlib.metadata
 import math
+from typing import Any
 
 import numpy as np
+
+from kmed_bench.core.errors import KmedError
 
 _MAX_KERNEL = 1 << 22
 
@@ -28,7 +32,32 @@ def resample(samples: np.ndarray, rate_hz: int, new_hz: int) -> np.ndarray:
         polyphase: np.ndarray = resample_poly(samples, new_hz // divisor, rate_hz // divisor)
         return polyphase.astype(np.float32, copy=False)
     import torch
-    import torchaudio  # takes a second to import; most corpora are at a rate that needs it, the command line is not
 
-    changed: np.ndarray = torchaudio.functional.resample(torch.from_numpy(samples), rate_hz, new_hz).numpy()
+    changed: np.ndarray = import_torchaudio().functional.resample(torch.from_numpy(samples), rate_hz, new_hz).numpy()
     return changed
+
+
+def import_torchaudio() -> Any:
+    """Return torchaudio, imported where it is needed: that takes a second, and its wheels refuse another CUDA's torch.
+
+    Raises
+    ------
+    KmedError
+        When it is missing or does not load beside the torch that is installed.
+    """
+    try:
+        import torchaudio
+    except (ImportError, OSError, RuntimeError) as error:
+        versions = [f"{name} {_version(name)}" for name in ("torch", "torchaudio")]
+        raise KmedError(
+            f"{' and '.join(versions)} do not load together ({str(error).partition(chr(10))[0]}); install a pair that "
+            "fits: `pip install torch==2.14.1 torchaudio==2.11.0`."
+        ) from None
+    return torchaudio
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "(missing)"

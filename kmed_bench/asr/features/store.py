@@ -23,7 +23,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.corpus.archives.reader import SEPARATOR, AudioReader
 from kmed_bench.corpus.archives.spans import parse_piece
 
-FEATURE_VERSION = "2"
+FEATURE_VERSION = "3"
 
 
 # On disk. Log-mel is between -1.5 and about 2, where fp16's error is at most 2**-11 (2**-10 above 2).

@@ -20,6 +20,10 @@ import soundfile
 HEADER_BYTES = 512
 """Enough for nearly every header; ``HEADER_LIMIT`` for those with comment chunks; the whole file for the rest."""
 HEADER_LIMIT = 1 << 16
+MAX_LEVEL = 2.0
+"""Largest sample of a file of floats: 1 is full scale, which the peaks of a decoder may pass."""
+CANCELLED = 0.1
+"""A mean of channels that is this much quieter than the channels is what opposite copies leave of each other."""
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 """From half a telephone's rate to the fastest recorders'; no speech is outside, and resampling stays cheap inside."""
 

@@ -201,6 +201,8 @@ def _judge_text(text: str) -> tuple[str, Verdict, str]:
     """Return the sentence id of a transcript, and a reject reason with its detail, or two empty texts."""
     if not is_utf8(text):
         return "", "label_unreadable", "LabelText holds half of a character (a lone surrogate)"
+    if "<|" in text:
+        return "", "label_unreadable", "LabelText holds Whisper's marker tokens (<|…|>): it is no transcript"
     sentence = sentence_id(text)
     if is_masked(text):
         return sentence, "transcript_masked", "a part of the speech is withheld (#@…#)"

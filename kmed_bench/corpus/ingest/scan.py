@@ -16,8 +16,10 @@ import pyarrow as pa
 from kmed_bench.corpus.archives.reader import MAX_AUDIO_BYTES, Container
 from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource, open_plain
 from kmed_bench.corpus.archives.wav import (
+    CANCELLED,
     HEADER_BYTES,
     HEADER_LIMIT,
+    MAX_LEVEL,
     HeaderTooShort,
     WavError,
     WavHeader,
@@ -194,4 +196,9 @@ def _decode(data: bytes) -> tuple[float, float]:
     loudest = float(np.abs(samples.mean(axis=1)).max())
     if not np.isfinite(loudest):
         raise WavError("it has samples that are no finite numbers (NaN or infinite)")
+    level = float(np.abs(samples).max())
+    if level > MAX_LEVEL:
+        raise WavError(f"its samples reach {level:g}, and full scale is 1: 16-bit numbers written as floats")
+    if samples.shape[1] > 1 and loudest < CANCELLED * level:
+        raise WavError("its channels are in opposite phase, so their mean is next to silence")
     return loudest, float(np.mean(np.abs(samples) >= 1 - 2**-14))

@@ -2,10 +2,12 @@
 
 MLflow copies this file into each model and runs it wherever the model is loaded or served, so it must not import
 kmed_bench. Decoding is the same as in the evaluation: mono float32, 16 kHz, one window of 30 s, greedy, no
-timestamps, fp32. Longer audio is decoded in openai-whisper's own windows.
+timestamps, fp32. Longer audio is decoded in openai-whisper's own windows. Whatever a request holds, it takes less than
+1 GiB of memory beside the model: `Limits` bounds what is read, and no file is unpacked in whole before it is measured.
 """
 
 import base64
+import dataclasses
 import io
 import math
 import os
@@ -18,7 +20,6 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
-import torchaudio
 import whisper
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
@@ -26,27 +27,74 @@ from mlflow.pyfunc.model import PythonModel
 from whisper.audio import N_SAMPLES, SAMPLE_RATE
 
 BATCH_ROWS = 8
-MAX_RATE_HZ = 768_000
+MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
+MAX_CHANNELS = 8
+BLOCK_VALUES = 2**20
+# Samples per second of the longest audio; at higher rates less is read.
+FULL_LENGTH_HZ = 48_000
 # Largest (rate x 16,000) / gcd², which torchaudio's resampling filter grows with; odd rates (44,101 Hz) would take
 # gigabytes.
-MAX_FILTER_ELEMENTS = 2**25
+MAX_FILTER_ELEMENTS = 2**22
+# Of full scale. A decoder's peaks may pass 1; samples that the caller made himself have no reason to.
+MAX_FILE_LEVEL, MAX_SAMPLE_LEVEL = 2.0, 1.0001
+# A mean of channels that is this much quieter than the channels is what two opposite copies leave of each other.
+CANCELLED = 0.1
 
 SOURCES = ("audio", "audio_base64", "path", "samples")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request may hold; settings of the model, which an operator can change.
+
+    Attributes
+    ----------
+    max_rows : int
+        Each row takes at least a window of 30 s, however short its audio is.
+    max_audio_mib, max_audio_minutes : float
+        Of one row.
+    max_request_minutes : float
+        Of all rows together.
+    """
+
+    max_rows: int = 512
+    max_audio_mib: float = 128.0
+    max_audio_minutes: float = 10.0
+    max_request_minutes: float = 60.0
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Limits":
+        """Return the limits of a model's settings; those of earlier releases lack some."""
+        known = [field.name for field in dataclasses.fields(cls) if field.name in config]
+        given: dict[str, Any] = {
+            name: int(config[name]) if name == "max_rows" else float(config[name]) for name in known
+        }
+        return cls(**given)
 
 
 class WhisperModel(PythonModel):
     """One Whisper checkpoint behind MLflow's pyfunc interface."""
 
     def load_context(self, context: Any) -> None:
-        """Load the checkpoint; openai-whisper unpickles only tensors (``weights_only=True``)."""
+        """Load the checkpoint; openai-whisper unpickles only tensors (``weights_only=True``).
+
+        Raises
+        ------
+        mlflow.exceptions.MlflowException
+            When weights are not finite numbers.
+        """
         config = context.model_config
         self.language = str(config["language"])
+        self.limits = Limits.from_config(config)
         self.reader = AudioReader(
-            max_bytes=int(float(config["max_audio_mib"]) * 2**20), max_s=float(config["max_audio_minutes"]) * 60
+            max_bytes=int(self.limits.max_audio_mib * 2**20), max_s=self.limits.max_audio_minutes * 60
         )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = whisper.load_model(context.artifacts["checkpoint"], device=device)
         self.model.eval()
+        wrong = [name for name, value in self.model.state_dict().items() if not bool(torch.isfinite(value).all())]
+        if wrong:
+            raise _refuse(f"The checkpoint has weights that are not finite numbers ({wrong[0]}); use another version.")
         # openai-whisper keeps its key-value cache in hooks on the model, so concurrent decodes would corrupt each
         # other, and the scoring server calls predict from several threads.
         self._lock = threading.Lock()
@@ -54,7 +102,7 @@ class WhisperModel(PythonModel):
     def predict(  # type: ignore[override]  # MLflow lets the context, which is not used here, be left out
         self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return one row per input row with the column ``text``.
+        """Return one row per input row, with its index, and the column ``text``.
 
         Parameters
         ----------
@@ -77,11 +125,26 @@ class WhisperModel(PythonModel):
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame({"audio": list(model_input)})
         if not set(table.columns) & set(SOURCES):  # MLflow drops columns that the signature does not name
             raise _refuse(f"No column holds audio; give exactly one of {', '.join(SOURCES)} in each row.")
-        clips = [self.reader.read(number, row) for number, row in enumerate(table.to_dict("records"))]
+        clips = self._read(table)
         with self._lock, torch.inference_mode():
             results = self._transcribe(clips, None if language == "auto" else language)
         columns = ["text", "language", "duration_s", "segments"] if params.get("detail") else ["text"]
-        return pd.DataFrame(results, columns=columns)
+        return pd.DataFrame(results, columns=columns, index=table.index)
+
+    def _read(self, table: pd.DataFrame) -> list[np.ndarray]:
+        if len(table) > self.limits.max_rows:
+            raise _refuse(f"{len(table)} rows are over the limit of {self.limits.max_rows}; send them in parts.")
+        left = self.limits.max_request_minutes * 60 * SAMPLE_RATE
+        clips = []
+        for number, row in enumerate(table.to_dict("records")):
+            clips.append(self.reader.read(number, row))
+            left -= len(clips[-1])
+            if left < 0:
+                raise _refuse(
+                    f"The first {number + 1} of {len(table)} rows last longer than the limit of "
+                    f"{self.limits.max_request_minutes:g} minutes together; send them in parts."
+                )
+        return clips
 
     def _transcribe(self, clips: list[np.ndarray], language: str | None) -> list[dict[str, Any]]:
         results: list[dict[str, Any]] = [{} for _ in clips]
@@ -171,8 +234,9 @@ class AudioReader:
         if len(present) != 1:
             listed = " and ".join(present) or "none of them"
             raise _refuse(f"Row {number} has {listed}; give exactly one of {', '.join(SOURCES)}.")
+        level = MAX_SAMPLE_LEVEL if present[0] == "samples" else MAX_FILE_LEVEL
         try:
-            return self._to_whisper(*self._sources[present[0]](row))
+            return self._to_whisper(*self._sources[present[0]](row), level)
         except _BadAudioError as error:
             raise _refuse(f"Row {number}, {present[0]}: {error}") from None
 
@@ -209,11 +273,14 @@ class AudioReader:
             raise _BadAudioError("their rate is missing; give rate_hz, in samples per second, as well.")
         try:
             samples = np.asarray(row["samples"], dtype=np.float32)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, RecursionError):
             raise _BadAudioError("they are not numbers; give one list of floats, mono.") from None
         if samples.ndim != 1:
             raise _BadAudioError(f"their shape is {samples.shape}; give one list of floats, mono.")
-        return samples, int(row["rate_hz"])
+        try:
+            return samples, int(row["rate_hz"])
+        except (TypeError, ValueError, OverflowError):
+            raise _BadAudioError(f"rate_hz is {row['rate_hz']!r:.40}; give a number of samples per second.") from None
 
     def _decode(self, content: bytes) -> tuple[np.ndarray, int]:
         """Return (samples, rate in Hz) of an audio file's bytes; channels are averaged."""
@@ -223,22 +290,40 @@ class AudioReader:
         try:
             with soundfile.SoundFile(io.BytesIO(content)) as file:
                 self._check_length(file.frames, file.samplerate)
-                return file.read(dtype="float32", always_2d=True).mean(axis=1), file.samplerate
+                return self._read_mono(file), file.samplerate
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise _BadAudioError(
                 f"it is not audio that soundfile can read ({error}); send WAV, FLAC, OGG or MP3."
             ) from None
 
-    def _to_whisper(self, audio: np.ndarray, rate_hz: int) -> np.ndarray:
+    def _read_mono(self, file: soundfile.SoundFile) -> np.ndarray:
+        """Return the channels' mean, read block by block: a short FLAC file may hold many channels for a long time."""
+        if file.channels > MAX_CHANNELS:
+            raise _BadAudioError(f"it has {file.channels} channels, over the limit of {MAX_CHANNELS}; mix them down.")
+        blocks, loudest, n_samples = [], 0.0, 0
+        for block in file.blocks(BLOCK_VALUES // file.channels, dtype="float32", always_2d=True):
+            loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
+            blocks.append(block.mean(axis=1))
+            n_samples += len(block)
+            self._check_length(n_samples, file.samplerate)  # the header may say less
+        mono = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        if file.channels > 1 and float(np.abs(mono).max(initial=0.0)) < CANCELLED * loudest:
+            raise _BadAudioError("its channels cancel each other (opposite phase); send one of them.")
+        return mono
+
+    def _to_whisper(self, audio: np.ndarray, rate_hz: int, max_level: float) -> np.ndarray:
         self._check_length(len(audio), rate_hz)
         if not np.isfinite(audio).all():
             raise _BadAudioError("it has samples that are not finite numbers; send finite ones.")
+        if (loudest := max(float(audio.max()), -float(audio.min()))) > max_level:
+            raise _BadAudioError(
+                f"its samples reach {loudest:g}, and full scale is 1; divide 16-bit numbers by 32768, or send a file."
+            )
         if rate_hz != SAMPLE_RATE:
             divisor = math.gcd(rate_hz, SAMPLE_RATE)
             if (rate_hz // divisor) * (SAMPLE_RATE // divisor) > MAX_FILTER_ELEMENTS:
                 raise _BadAudioError(f"its rate of {rate_hz} Hz has too little in common with 16,000; resample it.")
-            tensor = torch.from_numpy(np.ascontiguousarray(audio))
-            audio = torchaudio.functional.resample(tensor, rate_hz, SAMPLE_RATE).numpy()
+            audio = _resample(audio, rate_hz)
         return np.ascontiguousarray(audio)
 
     def _check_bytes(self, n_bytes: int) -> None:
@@ -248,14 +333,36 @@ class AudioReader:
             )
 
     def _check_length(self, n_samples: int, rate_hz: int) -> None:
-        if not 0 < rate_hz <= MAX_RATE_HZ:
-            raise _BadAudioError(f"its rate is {rate_hz} Hz; that must be from 1 to {MAX_RATE_HZ}.")
+        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+            raise _BadAudioError(f"its rate is {rate_hz} Hz; that must be from {MIN_RATE_HZ} to {MAX_RATE_HZ}.")
         if n_samples == 0:
             raise _BadAudioError("it has no samples; send a longer clip.")
         if n_samples > self.max_s * rate_hz:
             raise _BadAudioError(
                 f"it lasts {n_samples / rate_hz:.0f} s, over the limit of {self.max_s:g} s; cut it into parts."
             )
+        if n_samples > self.max_s * FULL_LENGTH_HZ:
+            raise _BadAudioError(
+                f"it has {n_samples:,} samples of {rate_hz} Hz, over the limit of {self.max_s * FULL_LENGTH_HZ:,.0f}; "
+                f"resample it to {FULL_LENGTH_HZ} Hz or less, or cut it into parts."
+            )
+
+
+def _resample(audio: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Return audio at 16 kHz, computed minute by minute with a second of what is before and after it.
+
+    The filter reaches some milliseconds, so the values are those of one piece, at a fraction of its memory.
+    """
+    import torchaudio  # only here: its wheels refuse to load beside some versions of torch
+
+    pieces = []
+    for start in range(0, len(audio), 60 * rate_hz):
+        first = max(start - rate_hz, 0)
+        tensor = torch.from_numpy(np.ascontiguousarray(audio[first : start + 61 * rate_hz]))
+        made = torchaudio.functional.resample(tensor, rate_hz, SAMPLE_RATE).numpy()
+        before = (start - first) // rate_hz * SAMPLE_RATE
+        pieces.append(made[before:] if start + 60 * rate_hz >= len(audio) else made[before : before + 60 * SAMPLE_RATE])
+    return np.concatenate(pieces)
 
 
 class _BadAudioError(ValueError):
