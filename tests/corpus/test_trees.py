@@ -299,6 +299,8 @@ def test_names_of_pieces_give_their_places(data: bytes, size: int, in_volumes: b
         ("a.z01", False, True),
         ("a.zip.part" + "1" * 19, False, True),
         ("note.part1", False, True),
+        ("a.tar.001", False, True),
+        ("a.7z.002", False, True),
         ("a.zip", False, False),
         ("2024.01.001", False, False),
     ],

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from typing import Self
 
 _PIECE = re.compile(r"(?P<whole>.+\.zip)\.(?:part(?P<start>[0-9]{1,18})|(?P<volume>[0-9]{3,6}))", re.IGNORECASE)
-_SPLIT = re.compile(r".+\.z[0-9]{2,}|.+\.part[0-9]+", re.IGNORECASE)
+_SPLIT = re.compile(r".+\.z[0-9]{2,}", re.IGNORECASE)
+_OTHER = re.compile(r".+\.part[0-9]+|.+\.(?:7z|alz|egg|gz|rar|tar|tgz|xz)\.[0-9]{3,}", re.IGNORECASE)
 
 
 class ArchiveError(Exception):
@@ -63,11 +64,11 @@ def parse_piece(name: str) -> Piece | None:
 
 def explain_split(name: str) -> str | None:
     """Return what to do with a file of a split archive that is not read in place, or None if it is none."""
-    if not _SPLIT.fullmatch(name):
-        return None
-    if ".part" in name.lower():
+    if _SPLIT.fullmatch(name):
+        return "a part of a split zip is not read in place; join it (zip -s 0 SPLIT.zip --out JOINED.zip) or extract it"
+    if _OTHER.fullmatch(name):
         return "a piece of no zip, or with a byte offset of absurd length; join the pieces (cat) or extract the archive"
-    return "a part of a split zip is not read in place; join it (zip -s 0 SPLIT.zip --out JOINED.zip) or extract it"
+    return None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

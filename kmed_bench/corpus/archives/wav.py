@@ -231,12 +231,13 @@ def _read_format(chunk: bytes, stated: int, present: int, big_endian: bool) -> _
     if len(chunk) < stated:
         raise WavError("the format chunk is cut off") if present < stated else HeaderTooShort("the header is cut off")
     mark = ">" if big_endian else "<"
-    tag, channels, rate_hz, _, frame_bytes, bits = struct.unpack_from(f"{mark}HHIIHH", chunk)
+    tag, channels, rate_hz, byte_rate, frame_bytes, bits = struct.unpack_from(f"{mark}HHIIHH", chunk)
     if tag == _EXTENSIBLE and len(chunk) >= 40 and chunk[26:40] == _SUBFORMAT:
         (tag,) = struct.unpack_from(f"{mark}H", chunk, 24)
     if tag in (6, 7):  # one byte a sample by definition; some writers state what it unpacks to
         bits = 8
-    if (tag, bits) == (1, 24) and frame_bytes == 4 * channels:  # the upper three of four bytes
+    packed = byte_rate == 3 * channels * rate_hz
+    if (tag, bits) == (1, 24) and frame_bytes == 4 * channels and not packed:  # the upper three of four bytes
         bits = 32
     encoding = _ENCODINGS.get((tag, bits))
     if encoding is None:
