@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
 export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
-.PHONY: run test test-fast coverage lint format docs-settings ui lock clean help
+.PHONY: run test test-fast coverage lint format docs-settings docs-faults ui lock clean help
 
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
@@ -35,6 +35,9 @@ format: $(VENV)/.installed-dev ## formats the code
 
 docs-settings: $(VENV)/.installed ## writes docs/settings.md from the settings
 	$(BIN)/kmed-bench settings --markdown > docs/settings.md
+
+docs-faults: $(VENV)/.installed-test ## writes docs/faults.md from the tests' marks
+	$(BIN)/python tests/fault_table.py > docs/faults.md.new && mv docs/faults.md.new docs/faults.md
 
 ui: $(VENV)/.installed ## the MLflow UI on the embedded store
 	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db

@@ -6,6 +6,9 @@ import os
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import argparse
+import contextlib
+import errno
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,33 +16,80 @@ from collections.abc import Sequence
 from kmed_bench import __version__
 from kmed_bench.commands import data, export, history, models, power, run, scores, settings, tracked, tune
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
-from kmed_bench.core.console import configure_logging
+from kmed_bench.core.console import abandon_stdout, configure_logging, prepare_streams
 from kmed_bench.core.errors import KmedError
 
 # The order in which `kmed-bench --help` lists them.
 _MODULES = (run, data, models, export, tune, scores, power, tracked, history, settings)
 
 
+_REMEDIES = {
+    errno.ENOSPC: "Make room on the disk or choose another folder",
+    errno.EDQUOT: "Make room within the quota or choose another folder",
+    errno.EROFS: "The disk is mounted read-only; choose another folder",
+    errno.EACCES: "Change the permissions or choose another folder",
+    errno.EPERM: "Change the permissions or choose another folder",
+    errno.EFBIG: "Allow larger files (ulimit -f) or choose another disk",
+    errno.EEXIST: "Choose another folder",
+    errno.ENOENT: "Check the path",
+    errno.ENOTDIR: "Check the path",
+    errno.EISDIR: "Check the path",
+    errno.EMFILE: "Allow more open files (ulimit -n)",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 done in part, 2 not done, 130 interrupted."""
     # The commands print what matters; a library's advice to developers is no message for users.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    prepare_streams()
     try:
-        args = parse(sys.argv[1:] if arguments is None else arguments)
+        args = parse(_readable(sys.argv[1:] if arguments is None else arguments))
         configure_logging(args.log_level)
         command: Command = args.command
         status = command(args)
         sys.stdout.flush()
         return status
     except KmedError as error:
-        print(f"kmed-bench: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
     except BrokenPipeError:  # the reader of the output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()
         return 1
+    except OSError as error:
+        logging.getLogger(__name__).debug("Stopped:", exc_info=True)
+        return _fail(_explain(error))
     except KeyboardInterrupt as stop:
         print(f"kmed-bench: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
+
+
+def _fail(message: str) -> int:
+    with contextlib.suppress(OSError):  # standard error may be on the full disk
+        print(f"kmed-bench: {message}", file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        abandon_stdout()
+    return 2
+
+
+def _explain(error: OSError) -> str:
+    """Return what the system refused, where, and what to do about it, in one line."""
+    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+    where = error.filename2 or error.filename or "a file, or standard output"
+    remedy = _REMEDIES.get(error.errno or 0, "Remove the cause")
+    return f"{where} can't be read or written: {reason}. {remedy}, then start again."
+
+
+def _readable(words: Sequence[str]) -> Sequence[str]:
+    """Return the words; KmedError for one that no file could hold as text."""
+    for word in words:
+        if word.encode(errors="ignore").decode() != word:
+            raise KmedError(
+                f"The argument {word!a} is not readable as {sys.getfilesystemencoding()}, which this terminal's locale "
+                "asks for: set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or rename the file in UTF-8 (convmv)."
+            )
+    return words
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -120,6 +120,10 @@ def make_scores(run: TrainRecord) -> dict[str, Any]:
             "elderly": score(1.4 * cer, 390, 15),
             "rest": score(0.8 * cer, 609, 26),
         },
+        "speakers": {
+            "n_speakers": 42,
+            "cer_quantiles": {key: cer * (0.2 + int(key) / 50) for key in ("0", "10", "25", "50", "75", "90", "100")},
+        },
         "terms": {
             "symptom": {"n_terms": 400, "n_found": 360, "n_missed": 40, "recall": 0.9}
             | {"recall_low": 0.87, "recall_high": 0.92},
@@ -133,6 +137,41 @@ def make_scores(run: TrainRecord) -> dict[str, Any]:
         "transcript_policy": "pronunciation",
         "normaliser_version": "1",
         "split_sha256": SHA,
+    }
+
+
+def _groups(sizes: tuple[str, ...], rate: str, gap: str) -> list[Any]:
+    """Gaps or differences in benefit of three groups, the last of them too small to be tested."""
+    rows: list[Any] = []
+    for size in sizes:
+        for rank, (field, group, against) in enumerate(
+            (("age", "60 and over", "rest"), ("gender", "Female", "Male"), ("dialect", "강원", "rest"))
+        ):
+            inside, outside = DEPTH[size] * (1.2 - 0.1 * rank), DEPTH[size]
+            difference, small = inside - outside, rank == 2
+            row: dict[str, Any] = {"size": size, "field": field, "group": group, "against": against}
+            row |= {"n_clips_group": 390, "n_speakers_group": 15, "n_clips_against": 609, "n_speakers_against": 26}
+            row |= {f"{rate}_group": inside, f"{rate}_against": outside, gap: difference, "below_minimum": small}
+            row |= {f"{gap}_low": difference - 0.01, f"{gap}_high": difference + 0.01, "no_interval": ""}
+            rows.append(
+                row | {"p_value": None if small else 0.004 + rank, "p_holm": None if small else 0.02 + rank / 2}
+            )
+    return rows
+
+
+def _seeds(size: str, n_seeds: int) -> Any:
+    cer = 0.5 * DEPTH[size]
+    return {
+        "size": size,
+        "seeds": list(range(n_seeds)),
+        "cer": cer,
+        "cer_low": 0.8 * cer,
+        "cer_high": 1.3 * cer,
+        "no_interval": "",
+        "seed_sd": 0.004 if n_seeds > 1 else None,
+        "note": "counts how much speakers, sentences and seeds differ" if n_seeds > 1 else "one seed",
+        "n_clips": 1000,
+        "n_speakers": 42,
     }
 
 
@@ -183,6 +222,16 @@ def make_bench(
                 }
             },
             "method": "quotas, disjoint in speaker and sentence",
+            "power": {
+                "part": "test",
+                "n_clips": 1000,
+                "n_speakers": 42,
+                "smallest_difference": 0.0123,
+                "power": 0.8,
+                "level": 0.05,
+                "deviations": {"speaker": 0.03, "sentence": 0.04, "clip": 0.1},
+                "source": "assumed deviations",
+            },
             "discarded": 41234,
             "discarded_because": {"crossing": 40000, "surplus": 1234},
         },
@@ -199,4 +248,7 @@ def make_bench(
             "histograms": {"duration_s": {"edges": [0, 0.5, 1, 2], "counts": [3, 100, 150, 50]}},
         },
         scores={run.run_id: make_scores(run) for run in trains},
+        gaps=tuple(_groups(sizes, "cer", "cer_gap")),
+        benefits=tuple(_groups(sizes, "benefit", "difference")),
+        seeds=tuple(_seeds(size, seeds) for size in sizes),
     )

@@ -13,8 +13,9 @@ from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.demo.demo import make_demo_corpus
 from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.corpus.splitting.split import Split, split_manifest, write_split
+from kmed_bench.pipeline.planning import plan_split
 from kmed_bench.scoring import ScoringOptions, score_predictions
-from kmed_bench.scoring.significance import compare_sizes, comparisons_file
+from kmed_bench.scoring.significance import compare_benchmark
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.tracking.metric_names import overall_metrics
 from kmed_bench.tracking.run import TrackedRun
@@ -55,15 +56,16 @@ def make_store(folder: Path) -> SmallStore:
         results = folder / "kmed-output" / f"bench-demo-{bench.run_id[:8]}"
         quality = ingest([folder / "corpus"], results / "manifest", DataConfig(workers=1))
         split = split_manifest(read_manifest(results / "manifest" / "manifest.parquet"), config.split)
-        write_split(split, results / "split")
+        write_split(plan_split(split, OPTIONS.transcript_side), results / "split")
         with bench.child("split", "split-demo") as run:
             run.log_json(quality, "quality.json")
             run.log_file(results / "split" / "split.json")
-        chosen = {}
+        chosen, seeds = {}, {}
         for size in WRONG:
             for seed in (1, 0):
                 chosen[size] = _train(bench, split, results / size / f"seed{seed}", size, seed)
-        bench.log_json(comparisons_file(compare_sizes(chosen, OPTIONS)), "comparisons.json")
+                seeds.setdefault(size, {})[seed] = chosen[size][1]
+        bench.log_json(compare_benchmark(chosen, seeds, OPTIONS), "comparisons.json")
         log_skipped(bench, {"small": "no weights; give --weights"})
     return SmallStore(uri, bench.run_id, folder / "kmed-output")
 

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,14 @@ def test_the_lock_pins_every_dependency_exactly():
     needed = set(re.findall(r'^    "([\w\-]+)', block, flags=re.MULTILINE))
     assert len(needed) > 10
     assert needed <= names
+
+
+@pytest.mark.slow
+def test_the_page_of_faults_is_what_the_tests_say():
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "fault_table.py"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert (ROOT / "docs" / "faults.md").read_text(encoding="utf-8") == done.stdout
 
 
 @pytest.mark.parametrize(

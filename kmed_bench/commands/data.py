@@ -36,7 +36,7 @@ def register(commands: Commands) -> None:
         "split",
         _split,
         "Draw train, valid and test from a manifest.",
-        reads=["split"],
+        reads=["split", "data.transcript_side"],
         short={name: f"split.{name}" for name in (*PARTS, "by", "disjoint", "seed")},
     )
     split.add_argument("manifest", type=Path, help="a manifest.parquet")
@@ -75,13 +75,16 @@ def _split(args: argparse.Namespace) -> int:
     from kmed_bench.core.schema import read_manifest
     from kmed_bench.corpus.splitting.frozen import apply_frozen, freeze_split
     from kmed_bench.corpus.splitting.split import split_manifest, write_split
+    from kmed_bench.pipeline.planning import describe_plan, plan_split
 
-    config = resolve(args).split
+    config = resolve(args)
     manifest = read_manifest(args.manifest)
-    split = apply_frozen(args.frozen, manifest) if args.frozen else split_manifest(manifest, config)
+    split = apply_frozen(args.frozen, manifest) if args.frozen else split_manifest(manifest, config.split)
+    split = plan_split(split, config.data.transcript_side)
     report = write_split(split, args.out)
     shown = ("label", "sha256", "counts", "max_share_deviation", "leakage", "discarded", "missing", "changed")
     print(json.dumps({key: report.get(key) for key in shown if key in report}, ensure_ascii=False, indent=2))
+    print(describe_plan(split))
     if args.freeze:
         freeze_split(split, args.freeze)
         print(f"Frozen split (ids and hashes, no text): {args.freeze}")

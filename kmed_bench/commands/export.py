@@ -67,7 +67,7 @@ def _drift_check(args: argparse.Namespace, model: "Whisper", config: "Config") -
 
     split = read_split(args.split)
     if args.part == "test":
-        record_opening(config, "export", args.model, split.sha256)
+        record_opening(config, "export", args.model, split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)
     originals = decode_original(model, rows, config.eval)
     about = {"part": args.part, "split_sha256": split.sha256}

@@ -1,10 +1,18 @@
 """The command `power`: what a test part can show before a run is paid for."""
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.core.schema import PARTS
+
+if TYPE_CHECKING:
+    from kmed_bench.corpus.splitting.split import Split
+    from kmed_bench.scoring.power import Design, Deviations
+    from kmed_bench.scoring.spread import Spread
+    from kmed_bench.text.marks import Policy
 
 
 def register(commands: Commands) -> None:
@@ -22,46 +30,67 @@ def register(commands: Commands) -> None:
         "--predictions", type=Path, nargs=2, metavar=("A", "B"), help="a pilot: two systems on the same clips"
     )
     power.add_argument("--difference", type=float, help="also the speakers that this difference in CER needs")
-    for name, default in (("speaker", 0.03), ("sentence", 0.04), ("clip", 0.10)):
+    for name, default in (("speaker", 0.03), ("sentence", 0.04), ("clip", 0.10)):  # of scoring.power.Deviations
         text = f"without a pilot: standard deviation of the difference between {name}s ({default:.2f})"
         power.add_argument(f"--{name}-sd", type=float, default=default, help=text)
 
 
 def _power(args: argparse.Namespace) -> int:
-    import numpy as np
-    import pandas as pd
-
     from kmed_bench.core.errors import KmedError
-    from kmed_bench.core.predictions import read_predictions
     from kmed_bench.corpus.splitting.split import read_split
-    from kmed_bench.scoring.compare import scored_pair
-    from kmed_bench.scoring.power import Deviations, assumed_spread, describe_power, pilot_spread, speakers_needed
-    from kmed_bench.text.marks import resolve_marks
-    from kmed_bench.text.normalise import normalise
+    from kmed_bench.scoring import power
+    from kmed_bench.scoring.power import assumed_spread, design_of
 
     policy = resolve(args).data.transcript_side
-    part = read_split(args.split).parts[args.part]
-    length = np.array([len(normalise(resolve_marks(text, policy))) for text in part["text"]], dtype=np.float64)
-    part, length = part[length > 0], length[length > 0]
-    if not len(part):
+    split = read_split(args.split)
+    design = design_of(split.parts[args.part], policy)
+    if not len(design.length):
         raise KmedError(f"{args.part} of {args.split} has no clip with text; name another --part.")
-    speaker, sentence = (pd.factorize(part[name])[0].astype(np.int64) for name in ("speaker_id", "sentence_id"))
-    n_speakers, source = int(speaker.max()) + 1, "assumed deviations: give a pilot by --predictions"
     if args.predictions:
-        a, b = (read_predictions(path) for path in args.predictions)
-        clips = scored_pair(a, b, policy)
-        # The part has the pilot's clips or more; a variance falls with the speakers.
-        measured, scale = pilot_spread(clips), clips.n_speakers / n_speakers
-        spread = type(measured)(variance=measured.variance * scale, df=measured.df / scale)
-        source = f"from a pilot with {clips.n_speakers} speakers"
+        spread, source = _pilot(args, split, design, policy)
     else:
-        given = (args.speaker_sd, args.sentence_sd, args.clip_sd)
-        if min(given) < 0 or not max(given) > 0:
-            raise KmedError(f"Deviations {given} must be 0 or more, and one above 0; they are fractions, as 0.03.")
-        deviations = Deviations(speaker=args.speaker_sd, sentence=args.sentence_sd, clip=args.clip_sd)
-        spread = assumed_spread(speaker, sentence, length, deviations)
-    print(describe_power(spread, n_speakers, len(part), source))
+        deviations = _deviations(args)
+        spread, source = (
+            assumed_spread(design, deviations),
+            power.ASSUMED if deviations == power.DEFAULT else power.GIVEN,
+        )
+    print(power.describe_power(power.detectable(spread), design.n_speakers, len(design.length), source))
     if args.difference is not None:
-        needed = speakers_needed(spread, n_speakers, args.difference)
+        needed = power.speakers_needed(spread, design.n_speakers, args.difference)
         print(f"A difference of {args.difference:.4f} needs {needed} speakers with as many clips each.")
     return 0
+
+
+def _deviations(args: argparse.Namespace) -> "Deviations":
+    from kmed_bench.core.errors import KmedError
+    from kmed_bench.scoring.power import Deviations
+
+    given = Deviations(speaker=args.speaker_sd, sentence=args.sentence_sd, clip=args.clip_sd)
+    values = dataclasses.astuple(given)
+    if min(values) < 0 or not max(values) > 0:
+        raise KmedError(f"Deviations {values} must be 0 or more, and one above 0; they are fractions, as 0.03.")
+    return given
+
+
+def _pilot(args: argparse.Namespace, split: "Split", design: "Design", policy: "Policy") -> "tuple[Spread, str]":
+    """Return the variance that a pilot predicts for the part, and what kind of pilot it is."""
+    from kmed_bench.core.predictions import read_predictions
+    from kmed_bench.scoring.compare import scored_pair
+    from kmed_bench.scoring.power import assumed_spread, find_part, grow, pilot_deviations, pilot_spread
+
+    a, b = (read_predictions(path) for path in args.predictions)
+    clips = scored_pair(a, b, policy)
+    parts = {name: set(part["utterance_id"]) for name, part in split.parts.items()}
+    home = find_part({prediction.utterance_id for prediction in a}, parts)
+    if home == args.part:
+        # The part has the pilot's clips or more; a variance falls with the speakers.
+        return grow(pilot_spread(clips), clips.n_speakers, design.n_speakers), (
+            f"from a pilot with {clips.n_speakers} speakers of {home}"
+        )
+    found = pilot_deviations(clips)
+    where = f"of {home}, not of {args.part}" if home else "that are not in this split"
+    source = (
+        f"from a pilot with {clips.n_speakers} speakers {where}, with the standard deviations {found.speaker:.3f} of "
+        f"speakers, {found.sentence:.3f} of sentences and {found.clip:.3f} of clips"
+    )
+    return assumed_spread(design, found), source

@@ -50,6 +50,11 @@ def register(commands: Commands) -> None:
     compare.add_argument("a", type=Path, help="a predictions.jsonl")
     compare.add_argument("b", type=Path, help="another one of the same utterances")
     compare.add_argument("--metric", default="cer", help="a rate of scores.json, such as wer or number_exact (cer)")
+    compare.add_argument(
+        "--margin",
+        type=float,
+        help="also whether B is equivalent to A and not worse within this difference, a fraction set beforehand (0.01)",
+    )
 
     errors = commands.add(
         "errors",
@@ -183,7 +188,7 @@ def _compare(args: argparse.Namespace) -> int:
     from kmed_bench.scoring import compare_predictions
 
     a, b = read_predictions(args.a), read_predictions(args.b)
-    result = compare_predictions(a, b, _options(args), metric=args.metric)
+    result = compare_predictions(a, b, _options(args), metric=args.metric, margin=args.margin)
     print(json.dumps(result, ensure_ascii=False, indent=2))
     return 0
 

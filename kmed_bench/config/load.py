@@ -99,16 +99,28 @@ def _read_profile(profile: str) -> dict[str, Any]:
     if profile in PROFILES:
         text = (resources.files("kmed_bench") / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
     elif Path(profile).is_file():
-        text = Path(profile).read_text(encoding="utf-8")
+        text = _read_utf8(Path(profile))
     else:
         raise KmedError(f"Profile {profile!r} is unknown; choose {', '.join(PROFILES)}, or give a YAML file's path.")
     try:
         tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise KmedError(f"Profile {profile} is not valid YAML: {error}.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number or a date that can't be
+        raise KmedError(f"Profile {profile} is not valid YAML: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise KmedError(
+            f"Profile {profile} is not valid YAML: it is nested too deeply; settings have two levels."
+        ) from None
     if not isinstance(tree, dict):
         raise KmedError(f"Profile {profile} must be a YAML mapping of settings; it is a {type(tree).__name__}.")
     return {key: {} if node is None else node for key, node in tree.items()}  # a group whose lines are all comments
+
+
+def _read_utf8(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes().count(b"\n", 0, error.start) + 1
+        raise KmedError(f"Profile {path}, line {line} is not UTF-8 ({error.reason}); save it as UTF-8.") from None
 
 
 def flatten(config: Config) -> dict[str, Any]:

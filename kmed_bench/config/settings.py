@@ -179,7 +179,8 @@ class EvalConfig:
     """Fewest clips of a subgroup; smaller ones are shown with their n and not ranked."""
     min_group_speakers: Annotated[Count, Decides.SCORING] = 5
     """Fewest speakers of a subgroup; smaller ones are shown with their n and not ranked. With fewer than 6 speakers no
-    difference can reach p < 0.05, and intervals cover less than they claim (docs/LOG.md)."""
+    difference can reach p < 0.05, and intervals cover less than they claim where clips loop
+    (docs/decisions/006-intervals.md)."""
     bootstrap_draws: Annotated[Count, Decides.SCORING] = 2_000
     """Random sign patterns of speakers behind a p-value of over 12 speakers."""
     bootstrap_seed: Annotated[Whole, Decides.SCORING] = 208

@@ -24,7 +24,7 @@ def _read_space(value: Any) -> Any:
     if isinstance(value, str):
         try:
             value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ValueError(f"it must be a YAML mapping ({' '.join(str(error).split())})") from None
     if isinstance(value, str) and value.strip().lower() == "none":
         return {}

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import os
 import sys
 import time
 import traceback
@@ -26,6 +27,28 @@ _LOG_INTERVAL_S = 15.0
 _CONSOLE_HANDLER = "kmed-bench console"
 
 _package = logging.getLogger("kmed_bench")
+
+
+def prepare_streams() -> None:
+    """Make standard streams that can be written whatever the locale is, and whichever of them were closed.
+
+    Characters that the locale's encoding lacks are shown as escapes. Streams that the caller closed (``2>&-``) go
+    nowhere, and their numbers are taken, so that no file opened later gets a library's messages.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 (for the whole process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def abandon_stdout() -> None:
+    """Send what standard output still holds nowhere: its reader is gone or its disk full, and Python would say so."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def configure_logging(level: str = "info") -> None:
@@ -56,7 +79,8 @@ class _StderrHandler(logging.Handler):
     """Writes to what standard error is at the time of the message."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # its disk is full, or it was closed: no reason to stop
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

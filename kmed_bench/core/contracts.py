@@ -51,6 +51,91 @@ class ElderlyGap(TypedDict):
     rest: CerCell
 
 
+class _Sides(TypedDict):
+    """A group of speakers against others: on how many clips, and the test of the difference.
+
+    The p-values are None where either side is below the minimum.
+    """
+
+    field: str
+    group: str
+    against: str
+    below_minimum: bool
+    n_clips_group: int
+    n_speakers_group: int
+    n_clips_against: int
+    n_speakers_against: int
+    no_interval: str
+    p_value: float | None
+    p_holm: float | None
+
+
+class GroupGap(_Sides):
+    """CER of a group minus that of the others."""
+
+    cer_group: float | None
+    cer_against: float | None
+    cer_gap: float | None
+    cer_gap_low: float | None
+    cer_gap_high: float | None
+
+
+class BenefitGap(_Sides):
+    """By how much more fine-tuning lowers the CER of a group than that of the others; a benefit is above 0."""
+
+    benefit_group: float | None
+    benefit_against: float | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+
+
+class NamedGap(GroupGap):
+    """A gap of a fine-tuned size; ``p_holm`` is corrected over all groups and sizes."""
+
+    size: str
+
+
+class NamedBenefit(BenefitGap):
+    """A difference in benefit of a size; ``p_holm`` is corrected over all groups and sizes."""
+
+    size: str
+
+
+class SeedsMean(TypedDict):
+    """CER of a fine-tuned size, averaged over seeds; ``seed_sd`` is None with one seed."""
+
+    size: str
+    seeds: list[int]
+    cer: float | None
+    cer_low: float | None
+    cer_high: float | None
+    no_interval: str
+    seed_sd: float | None
+    note: str
+    n_clips: int
+    n_speakers: int
+
+
+class SpeakerSpread(TypedDict):
+    """Quantiles of the speakers' CER by the percentage of speakers, such as ``"90"``."""
+
+    n_speakers: int
+    cer_quantiles: dict[str, float]
+
+
+class MarginVerdict(TypedDict):
+    """Whether two systems are equivalent, and whether the second is not worse, within a margin."""
+
+    margin: float
+    verdict: str
+    equivalent: bool
+    non_inferior: bool
+    p_equivalence: float
+    p_non_inferiority: float
+    level: float
+
+
 class TermRecall(TypedDict):
     """Medical terms of one category."""
 
@@ -109,6 +194,7 @@ class Comparison(RuleVersions):
     n_speakers: int
     n_excluded: int
     transcript_policy: str
+    margin: NotRequired[MarginVerdict]
 
 
 class BaselineComparison(Comparison):
@@ -130,6 +216,9 @@ class Comparisons(Head):
     """Content of comparisons.json."""
 
     comparisons: list[NamedComparison] | list[BaselineComparison]
+    gaps: NotRequired[list[NamedGap]]
+    benefits: NotRequired[list[NamedBenefit]]
+    seeds: NotRequired[list[SeedsMean]]
 
 
 class Scores(Head, RuleVersions):
@@ -138,6 +227,8 @@ class Scores(Head, RuleVersions):
     overall: ScoreCell
     groups: dict[str, dict[str, ScoreCell]]
     elderly_gap: ElderlyGap
+    gaps: NotRequired[list[GroupGap]]
+    speakers: NotRequired[SpeakerSpread]
     terms: dict[str, TermRecall]
     numbers: NotRequired[NumberCounts]
     decode: DecodingTimes
@@ -267,14 +358,14 @@ class StudyFile(Head):
     figures: list[dict[str, str]]
 
 
-SCORES = FileFormat[Scores]("kmed-scores", version=1, oldest=0, remedy="write it again with `kmed-bench score`")
+SCORES = FileFormat[Scores]("kmed-scores", version=2, oldest=0, remedy="write it again with `kmed-bench score`")
 COMPARISONS = FileFormat[Comparisons](
-    "kmed-comparisons", version=1, oldest=0, remedy="write it again with `kmed-bench score --against`"
+    "kmed-comparisons", version=2, oldest=0, remedy="write it again with `kmed-bench score --against`"
 )
 LEAK = FileFormat[Leak]("kmed-leak", version=1, oldest=1, remedy="decode again with eval.leak_clips")
 PLAN = FileFormat[Plan]("kmed-plan", version=1, oldest=1, remedy="start the benchmark again in another folder")
 PACKAGE = FileFormat[PackageHead](
-    "kmed-package", version=4, oldest=3, remedy="make the package again with `kmed-bench package`"
+    "kmed-package", version=5, oldest=3, remedy="make the package again with `kmed-bench package`"
 )
 SPEAKER_ERRORS = FileFormat[SpeakerErrors](
     "kmed-speaker-errors", version=2, oldest=0, remedy="train the version again with this release"

@@ -28,6 +28,22 @@ class QualityReport(Head):
     files_ignored: dict[str, int]
 
 
+class SplitPower(TypedDict):
+    """The smallest difference in CER that a part can show with its speakers; fractions, None where none can be shown.
+
+    ``deviations`` are the standard deviations of a paired difference that were assumed, and ``source`` says whence.
+    """
+
+    part: str
+    n_clips: int
+    n_speakers: int
+    smallest_difference: float | None
+    power: float
+    level: float
+    deviations: dict[str, float]
+    source: str
+
+
 class SplitDetails(TypedDict):
     """Entries of split.json that depend on how the split was made: drawn, or frozen and applied."""
 
@@ -38,6 +54,7 @@ class SplitDetails(TypedDict):
     frozen_sha256: NotRequired[str]
     missing: NotRequired[dict[str, list[str]]]
     changed: NotRequired[dict[str, list[str]]]
+    power: NotRequired[SplitPower]
 
 
 class SplitReport(Head, SplitDetails):
@@ -71,7 +88,7 @@ QUALITY = FileFormat[QualityReport](
     "kmed-quality", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
 )
 SPLIT = FileFormat[SplitReport](
-    "kmed-split", version=1, oldest=0, remedy="make the split again with `kmed-bench split`"
+    "kmed-split", version=2, oldest=0, remedy="make the split again with `kmed-bench split`"
 )
 FROZEN_SPLIT = FileFormat[FrozenSplit](
     "kmed-frozen-split", version=1, oldest=1, remedy="export one with `kmed-bench split --freeze FILE`"

@@ -55,10 +55,11 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        with _naming(path, temporary):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
     except Exception as error:
         before: BaseException | None = error
         while before is not None:
@@ -71,6 +72,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Name `path` in an OSError that names nothing, as a full disk's does, or only the temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+@contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` that is renamed to `path`, which must be absent or empty, when the block ends.
 
@@ -78,13 +90,14 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
-    temporary.mkdir()
     try:
-        yield temporary
-        for written in temporary.rglob("*"):
-            sync(written)
-        temporary.replace(path)
-        sync(path.parent)
+        with _naming(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            for written in temporary.rglob("*"):
+                sync(written)
+            temporary.replace(path)
+            sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -156,4 +169,17 @@ def _parse_line(line: str, place: str) -> dict[str, Any]:
         raise KmedError(f"{place} is not JSON: {error}; write one JSON object per line.") from None
     if not isinstance(row, dict):
         raise KmedError(f"{place} is not a JSON object but {row!r:.80}; write one object per utterance.")
+    if "\\u" in line:
+        _refuse_half_characters(row, place)
     return row
+
+
+def _refuse_half_characters(row: dict[str, Any], place: str) -> None:
+    """Refuse a lone surrogate, which JSON can spell and no UTF-8 file can hold."""
+    for name, value in row.items():
+        try:
+            json.dumps([name, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise KmedError(
+                f"{place} has half of a character (a lone surrogate) in {name!a}; correct the line."
+            ) from None

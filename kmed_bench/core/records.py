@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.core.contracts import Leak, NamedComparison, Scores
+from kmed_bench.core.contracts import Leak, NamedBenefit, NamedComparison, NamedGap, Scores, SeedsMean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,8 @@ class BenchRecord:
         Run id of a train run to the scores.json of its best checkpoint on the test part.
     comparisons : tuple of dict
         Paired differences on the test part; what ``scoring.significance.compare_systems`` returned.
+    gaps, benefits, seeds : tuple of dict
+        The further entries of comparisons.json: groups against the rest, and means over seeds.
     leaks : mapping
         Run id of a train run to its leak.json, where left-out utterances were decoded too.
     openings : tuple of Opening
@@ -113,6 +115,9 @@ class BenchRecord:
     quality: dict[str, Any]
     scores: dict[str, Scores]
     comparisons: tuple[NamedComparison, ...] = ()
+    gaps: tuple[NamedGap, ...] = ()
+    benefits: tuple[NamedBenefit, ...] = ()
+    seeds: tuple[SeedsMean, ...] = ()
     leaks: Mapping[str, Leak] = dataclasses.field(default_factory=dict)
     openings: tuple[Opening, ...] = ()
 

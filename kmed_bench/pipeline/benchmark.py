@@ -15,7 +15,7 @@ from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.continuation import find_earlier, find_training, results_folder
 from kmed_bench.pipeline.leak_cells import with_left_out
-from kmed_bench.pipeline.plan import TRAINED, make_plan
+from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan
 from kmed_bench.pipeline.preparation import (
     check_source,
     collect_weights,
@@ -28,7 +28,7 @@ from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome
 from kmed_bench.report.page import write_report
 from kmed_bench.scoring import ScoringOptions
-from kmed_bench.scoring.significance import compare_sizes, comparisons_file
+from kmed_bench.scoring.significance import compare_benchmark
 from kmed_bench.tracking.original.log_export import export_logs
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench
@@ -85,7 +85,7 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOu
     ):
         log_skipped(bench, skipped)
         split = with_left_out(_make_split(config, folder, out, bench, earlier), folder / "split", config)
-        plan = make_plan(config, Decides.DATA | TRAINED, split.sha256, weights)
+        plan = make_plan(config, Decides.DATA | TRAINED, identify_split(split), weights)
         seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
         speech = featurize_split(split, cache_folder() / "features", config)
         trained, failed = _train_all(config, weights, speech, folder, bench, earlier, seal)
@@ -166,7 +166,7 @@ def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: E
 
 
 def _compare(trained: list[TrainOutcome], config: Config, bench: TrackedRun) -> None:
-    """Log paired differences on the test part: each size untouched against fine-tuned, and each pair of sizes."""
+    """Log comparisons on the test part: of each size untouched and fine-tuned, of sizes, of groups, and over seeds."""
     best: dict[str, TrainOutcome] = {}
     for outcome in trained:
         if outcome.size not in best or outcome.best_valid_cer < best[outcome.size].best_valid_cer:
@@ -176,8 +176,16 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: TrackedRun) -> 
         size: (read_predictions(folder / "predictions_untouched.jsonl"), read_predictions(folder / "predictions.jsonl"))
         for size, folder in folders.items()
     }
-    comparisons = compare_sizes(predictions, ScoringOptions.from_config(config))
-    bench.log_json(comparisons_file(comparisons), "comparisons.json")
+    seeds = {
+        size: {
+            run.seed: read_predictions(run.checkpoint.parent / "predictions.jsonl")
+            for run in trained
+            if run.size == size
+        }
+        for size in best
+    }
+    content = compare_benchmark(predictions, seeds, ScoringOptions.from_config(config))
+    bench.log_json(content, "comparisons.json")
 
 
 def _make_report(uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBench | None) -> Path:

@@ -70,7 +70,7 @@ def evaluate_model(
     with log_file(out):
         backend = open_backend(config, model)
         if part == "test":
-            record_opening(config, "evaluate", model, split.sha256)
+            record_opening(config, "evaluate", model, split)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         predictions = backend.decode(rows)

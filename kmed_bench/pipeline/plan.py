@@ -11,6 +11,7 @@ from kmed_bench.core.contracts import PLAN, Plan
 from kmed_bench.core.records import hash_settings
 from kmed_bench.core.schema import SIZES
 from kmed_bench.core.version import code_version
+from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.scoring.gate import MAX_DECODE_S, MAX_ELDERLY_GAP, SIGNIFICANT
 from kmed_bench.scoring.measures import versions
 from kmed_bench.tracking.seal import Seal
@@ -23,26 +24,39 @@ TRAINED = Decides.BENCHMARK | Decides.TRAINING | SCORED
 """What decides those of a training on a split that exists."""
 
 
-def decisive_settings(config: Config, kinds: Decides, split_sha256: str) -> dict[str, str]:
-    """Return what decides the figures as text by name: settings, split, metric, versions of the rules."""
+def identify_split(split: Split) -> dict[str, str]:
+    """Return the two digests of a split by name: of its utterance ids, and of all that its parts hold."""
+    return {"split.sha256": split.sha256, "split.content_sha256": split.report.get("content_sha256", "none")}
+
+
+def decisive_settings(config: Config, kinds: Decides, split: Mapping[str, str]) -> dict[str, str]:
+    """Return what decides the figures as text by name: settings, split, metric, versions of the rules.
+
+    Parameters
+    ----------
+    split : mapping
+        As `identify_split` returns it.
+    """
     flat = flatten(config)
     settings = {key: _text(flat[key]) for key in decisive(config, kinds)}
     if config.data.source is not None and "data.source" in settings:
         settings["data.source"] = PurePath(config.data.source).name  # the download may be moved
-    return settings | {"split.sha256": split_sha256, "metric": HEADLINE, **{k: str(v) for k, v in versions().items()}}
+    return settings | {**split, "metric": HEADLINE, **{k: str(v) for k, v in versions().items()}}
 
 
-def make_plan(config: Config, kinds: Decides, split_sha256: str, weights: Mapping[str, Weights]) -> Plan:
+def make_plan(config: Config, kinds: Decides, split: Mapping[str, str], weights: Mapping[str, Weights]) -> Plan:
     """Return the plan of a benchmark, or of a single training, as of now.
 
     Parameters
     ----------
     kinds : Decides
         Which settings decide: of a whole benchmark those of the data as well.
+    split : mapping
+        As `identify_split` returns it.
     weights : mapping
         Size to the weights that its trainings start from.
     """
-    settings = decisive_settings(config, kinds, split_sha256)
+    settings = decisive_settings(config, kinds, split)
     settings |= {f"weights.{size}": found.sha256 for size, found in weights.items()}
     settings |= {
         "gate.significant": str(SIGNIFICANT),
@@ -58,7 +72,7 @@ def make_plan(config: Config, kinds: Decides, split_sha256: str, weights: Mappin
     }
 
 
-def record_opening(config: Config, command: str, model: str, split_sha256: str) -> None:
+def record_opening(config: Config, command: str, model: str, split: Split) -> None:
     """Record that a command outside any plan is about to open a test part.
 
     Parameters
@@ -71,8 +85,8 @@ def record_opening(config: Config, command: str, model: str, split_sha256: str) 
     KmedError
         When the tracking store can't be used.
     """
-    uri, settings = open_store(config.tracking), decisive_settings(config, SCORED, split_sha256)
-    seal = Seal(uri, command=command, split_sha256=split_sha256, settings=settings)
+    uri, settings = open_store(config.tracking), decisive_settings(config, SCORED, identify_split(split))
+    seal = Seal(uri, command=command, split_sha256=split.sha256, settings=settings)
     name = Path(model).name if Path(model).exists() else model
     seal.record_opening(f"{name}, untouched" if model in SIZES else name, untouched=model in SIZES)
 

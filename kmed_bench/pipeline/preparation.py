@@ -13,6 +13,7 @@ from kmed_bench.corpus.demo.demo import make_demo_corpus
 from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.corpus.splitting.split import Split, read_split, split_manifest, write_split
+from kmed_bench.pipeline.planning import describe_plan, plan_split
 from kmed_bench.tracking.run import TrackedRun
 
 log = logging.getLogger(__name__)
@@ -79,12 +80,14 @@ def split_source(source: Path, folder: Path, config: Config) -> Split:
         f"({', '.join(f'{reason} {n}' for reason, n in quality['rejected'].items() if n) or 'none'})."
     )
     split = split_manifest(read_manifest(folder / "manifest" / "manifest.parquet"), config.split)
+    split = plan_split(split, config.data.transcript_side)
     report = write_split(split, folder / "split")
     counts, leakage = report["counts"], report["leakage"]
     log.info(
         f"Split {counts['train']}/{counts['valid']}/{counts['test']}, left out {report['discarded']}; shared "
         f"by parts: {leakage['speakers']} speakers, {leakage['sentences']} sentences."
     )
+    log.info(describe_plan(split))
     return dataclasses.replace(split, report=report)
 
 

@@ -14,7 +14,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.leak_cells import with_left_out
-from kmed_bench.pipeline.plan import TRAINED, make_plan
+from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan
 from kmed_bench.pipeline.preparation import collect_weights, log_split
 from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome, read_training_record
@@ -87,7 +87,7 @@ def train_from(
             if run_id is None:
                 trainer.record(seed, run)  # first of all: a training killed at once must be found again
             log_split(run, split, "training")
-            plan = make_plan(config, TRAINED, split.sha256, {weights.size: weights})
+            plan = make_plan(config, TRAINED, identify_split(split), {weights.size: weights})
             trainer.seal = seal_plan(run, plan, trainer.folder(seed), command="train", begun=run_id is not None)
             outcome = trainer.train(seed, run, resume)
         assert outcome is not None  # this is the process that writes

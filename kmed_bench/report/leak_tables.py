@@ -74,7 +74,7 @@ def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[Vi
             columns=[
                 Column(key="size", label="size"),
                 Column(key="label", label="in training"),
-                Column(key="n_available", label="there are", kind="count"),
+                Column(key="n_available", label="available", kind="count"),
                 Column(key="n_decoded", label="decoded", kind="count"),
                 Column(key="n_speakers", label="speakers", kind="count"),
                 Column(key="untouched_cer", label="untouched", kind="percent", **untouched),
@@ -110,6 +110,6 @@ def leak_text(record: BenchRecord) -> str:
     return (
         f"The split left out {sum(left_out.values()):,} utterances. At most {sample['limit']:,} of each cell were "
         f"drawn at random (seed {sample['seed']}) and decoded. {left_out['selection']:,} belong to no cell, as only "
-        f"the valid part has their speaker or sentence; {left_out['unseen_unseen']:,} are like the test part, which "
-        "stands for them."
+        "the valid part has their speaker or sentence, or a part has their recording; "
+        f"{left_out['unseen_unseen']:,} are like the test part, which stands for them."
     )

@@ -6,7 +6,7 @@ import pandas as pd
 
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.records import BenchRecord
-from kmed_bench.report import data_tables, leak_tables, score_tables, seal_tables, tables
+from kmed_bench.report import data_tables, fairness, leak_tables, score_tables, seal_tables, tables
 from kmed_bench.report.table_view import Column, Kind, View
 
 MAX_RUNS_SHOWN = 100
@@ -37,6 +37,10 @@ def make_frames(record: BenchRecord, comparisons: Sequence[NamedComparison]) -> 
         "terms": score_tables.terms_table(record),
         "groups": score_tables.groups_table(record),
         "elderly": score_tables.elderly_table(record),
+        "gaps": fairness.gaps_table(record.gaps),
+        "benefits": fairness.benefits_table(record.benefits),
+        "speaker_spread": fairness.speakers_table(record),
+        "seeds": fairness.seeds_table(record.seeds),
         "comparisons": score_tables.comparisons_table(comparisons),
         "leak_cells": leak_tables.leak_cells_table(record),
         "leak": leak_tables.leak_table(record),
@@ -84,6 +88,7 @@ def size_costs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def make_views(frames: Mapping[str, pd.DataFrame]) -> dict[str, View]:
     """Return the page's tables by name, without those that have no row."""
     views = [*_size_views(frames), *_rate_views(frames), *_group_views(frames), *_data_views(frames)]
+    views += fairness.fairness_views(frames, chosen_runs(frames))
     views += leak_tables.leak_views(frames, chosen_runs(frames))
     views += seal_tables.seal_views(frames["openings"], frames["plan_changes"])
     return {view.name: view for view in views if len(view.rows)}

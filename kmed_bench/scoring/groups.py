@@ -17,19 +17,21 @@ from kmed_bench.core.contracts import (
     NumberCounts,
     ScoreCell,
     Scores,
+    SpeakerSpread,
     TermRecall,
 )
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS
 from kmed_bench.scoring.counting import TERM_COLUMNS
+from kmed_bench.scoring.gaps import ELDERLY_AGES, KNOWN_AGES, group_gaps
 from kmed_bench.scoring.intervals import LEVEL, METHOD, Interval, gap_interval, rate_interval
 from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, SENTENCE, count_utterances, rates, versions
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.spread import Clips, clips_of
 
-ELDERLY_AGES = ("60~69", "over70")
-KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
+SPEAKER_QUANTILES = (0, 10, 25, 50, 75, 90, 100)
+"""Percentages of the speakers, from the best understood to the worst."""
 _DEFAULT = ScoringOptions()
 
 
@@ -43,7 +45,8 @@ def score_predictions(
     where both are None), ``n_clips``, ``n_speakers`` and ``below_minimum``. Group fields are ``dialect``, ``gender``,
     ``age``, ``role`` and their pairs such as ``dialect_gender``, whose values are joined by ``join_values``, and
     ``code_switching``, how the reference writes foreign words: ``none``, ``hangul`` or ``latin``. ``terms`` has what
-    ``recall_by_category`` returns, ``numbers`` the references' numbers.
+    ``recall_by_category`` returns, ``numbers`` the references' numbers, ``gaps`` what ``gaps.group_gaps`` returns, and
+    ``speakers`` how much speakers differ.
 
     Parameters
     ----------
@@ -80,6 +83,8 @@ def score_counts(
         "overall": score_cell(rated, options),
         "groups": groups,
         "elderly_gap": elderly_gap(scored, options),
+        "gaps": group_gaps(scored, options),
+        "speakers": spread_of_speakers(scored),
         "terms": recall_by_category(scored),
         "numbers": _count_numbers(scored),
         "decode": _time(counts),
@@ -163,6 +168,19 @@ def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
         "elderly": _cer_of(elderly),
         "rest": _cer_of(rest),
     }
+
+
+def spread_of_speakers(scored: pd.DataFrame) -> SpeakerSpread:
+    """Return quantiles of the speakers' ``cer``: each speaker counts once, whatever the number of clips.
+
+    Quantiles lie between two speakers by linear interpolation (numpy's default). They name no speaker.
+    """
+    sums = scored.groupby("speaker_id")[["cer_errors", "cer_length"]].sum()
+    sums = sums[sums["cer_length"] > 0]
+    cers = (sums["cer_errors"] / sums["cer_length"]).to_numpy(dtype=float)
+    quantiles = np.quantile(cers, [percent / 100 for percent in SPEAKER_QUANTILES]) if len(cers) else []
+    named = {str(percent): float(value) for percent, value in zip(SPEAKER_QUANTILES, quantiles, strict=False)}
+    return {"n_speakers": len(cers), "cer_quantiles": named}
 
 
 def _cer_of(cell: ScoreCell) -> CerCell:

@@ -28,12 +28,14 @@ LEVEL = 0.95
 ALPHA = 1 - LEVEL
 METHOD = (
     "Student's t with the variance between speakers and between sentences, rates on the log scale; Clopper-Pearson "
-    "with an effective number for 10 events and fewer; gamma for loops where one has over 5 % of all errors"
+    "with an effective number for 10 events and fewer; gamma for loops where one has over 5 % of all "
+    "errors, or 2 % of all differences"
 )
 
 FEW_EVENTS = 10
 """Up to this many events, or this many units without one, the interval is exact."""
-MAX_LOOP_SHARE = 0.05
+MAX_RATE_SHARE = 0.05
+MAX_DIFFERENCE_SHARE = 0.02
 """Largest share of all errors, or of all differences, of one loop; above, loops have bounds of their own."""
 MAX_FACTOR = 10.0
 """A rate's interval that reaches further than this factor from the rate is not given."""
@@ -74,7 +76,7 @@ def rate_interval(clips: Clips) -> Interval:
     """
     if reason := _too_few_speakers(clips):
         return Interval(reason=reason)
-    if _loops_matter(clips):
+    if _loops_matter(clips, MAX_RATE_SHARE):
         return _with_loops(clips)
     bounded = bool((clips.top <= clips.bottom).all())
     events, units = clips.top.sum(), clips.bottom.sum()
@@ -106,7 +108,7 @@ def difference_p_value(clips: Clips) -> float:
 
     It is that of Student's test where the interval is Student's, and 1 without variance.
     """
-    if not (_few_differ(clips) or _loops_matter(clips)):
+    if not (_few_differ(clips) or _loops_matter(clips, MAX_DIFFERENCE_SHARE)):
         return t_p_value(clips.ratio, clips.spread)
     reach, side = _difference_reach(clips), int(clips.ratio < 0)
 
@@ -122,6 +124,8 @@ def difference_p_value(clips: Clips) -> float:
 def gap_interval(group: Clips, rest: Clips) -> Interval:
     """Return the 95 % interval of ``group.ratio - rest.ratio``, two sets of different speakers.
 
+    The ratios are rates, or paired differences whose numerators have either sign.
+
     Source: B. Welch, The generalization of Student's problem when several different population variances are
     involved, Biometrika 34 (1947) 28-35, for the degrees of freedom.
     """
@@ -129,9 +133,13 @@ def gap_interval(group: Clips, rest: Clips) -> Interval:
         if reason := _too_few_speakers(side):
             return Interval(reason=reason)
     reach: Reach = gap_spread(group, rest).reach
-    if _loops_matter(group) or _loops_matter(rest):
-        fluent = gap_spread(_only(group, loops=False), _only(rest, loops=False))
-        reach = _combine([fluent.reach, *_loop_reaches(_only(group, loops=True), _only(rest, loops=True))])
+    signed = bool(min(group.top.min(), rest.top.min()) < 0)
+    if any(_loops_matter(side, MAX_DIFFERENCE_SHARE if signed else MAX_RATE_SHARE) for side in (group, rest)):
+        fluent = gap_spread(_fluent(group), _fluent(rest))
+        added, taken = [_looping(group)], [_looping(rest)]
+        if signed:
+            added, taken = [*added, _looping(rest, -1)], [*taken, _looping(group, -1)]
+        reach = _wider(reach, _combine([fluent.reach, *_loop_reaches(added, taken)]))
     return _around(group.ratio - rest.ratio, reach, min(group.n_speakers, rest.n_speakers))
 
 
@@ -155,10 +163,10 @@ def _unlike(n_speakers: int) -> str:
     return f"{n_speakers} speakers are too few for how much they differ"
 
 
-def _loops_matter(clips: Clips) -> bool:
-    """Return whether a clip with more errors than reference makes much of the sum."""
+def _loops_matter(clips: Clips, limit: float) -> bool:
+    """Return whether a clip with more errors than reference makes more than this share of the sum."""
     sizes = np.abs(clips.top)
-    return bool((sizes[sizes > clips.bottom] > MAX_LOOP_SHARE * sizes.sum()).any())
+    return bool((sizes[sizes > clips.bottom] > limit * sizes.sum()).any())
 
 
 def _few_differ(clips: Clips) -> bool:
@@ -166,9 +174,14 @@ def _few_differ(clips: Clips) -> bool:
     return bool(sizes.sum() <= FEW_EVENTS and (sizes <= clips.bottom).all())
 
 
-def _only(clips: Clips, *, loops: bool) -> Clips:
-    """Return all clips, with the errors of looping ones only, or of the others only."""
-    return dataclasses.replace(clips, top=np.where((np.abs(clips.top) > clips.bottom) == loops, clips.top, 0.0))
+def _fluent(clips: Clips) -> Clips:
+    """Return all clips, without the errors of looping ones."""
+    return dataclasses.replace(clips, top=np.where(np.abs(clips.top) > clips.bottom, 0.0, clips.top))
+
+
+def _looping(clips: Clips, sign: int = 1) -> Clips:
+    """Return all clips, with the errors of looping ones of this sign only, as positive numbers."""
+    return dataclasses.replace(clips, top=np.where(sign * clips.top > clips.bottom, np.abs(clips.top), 0.0))
 
 
 def _around(estimate: float, reach: Reach, n_speakers: int) -> Interval:
@@ -190,32 +203,44 @@ def _combine(parts: Sequence[Reach]) -> Reach:
     return reach
 
 
+def _wider(one: Reach, other: Reach) -> Reach:
+    """Return the larger reach on each side.
+
+    Large errors of hard clips that are no loops vary with the rest, which a sum of independent parts leaves out.
+    """
+
+    def reach(alpha: float) -> tuple[float, float]:
+        (below, above), (other_below, other_above) = one(alpha), other(alpha)
+        return max(below, other_below), max(above, other_above)
+
+    return reach
+
+
 def _minus(part: Reach) -> Reach:
     return lambda alpha: part(alpha)[::-1]
 
 
 def _with_loops(clips: Clips) -> Interval:
     """Return the interval of a rate whose loops are rare events that add to the rest."""
-    fluent = _only(clips, loops=False)
+    fluent = _fluent(clips)
     rest = rate_interval(fluent)
     if rest.low is None or rest.high is None:
         return rest
-    below, above = _loop_reaches(_only(clips, loops=True))[0](ALPHA)
+    below, above = _loop_reaches([_looping(clips)])[0](ALPHA)
     low = clips.ratio - math.hypot(fluent.ratio - rest.low, below)
     return Interval(low=max(low, 0.0), high=clips.ratio + math.hypot(rest.high - fluent.ratio, above))
 
 
-def _loop_reaches(plus: Clips, minus: Clips | None = None) -> list[Reach]:
+def _loop_reaches(added: Sequence[Clips], taken: Sequence[Clips] = ()) -> list[Reach]:
     """Return the reach of loops that add to an estimate, and of those that take from it.
 
-    A side without a loop may have some as well, as large as the other's.
+    Clips without a loop may have some as well, as large as the others'.
     """
-    sides = [plus] if minus is None else [plus, minus]
-    size = next_size(np.concatenate([side.top[side.top > 0] for side in sides]))
+    size = next_size(np.concatenate([clips.top[clips.top > 0] for clips in (*added, *taken)]))
 
-    def reach_of(side: Clips) -> Reach:
-        total, units = float(side.top.sum()), float(side.bottom.sum())
-        variance = max(float((side.top**2).sum()), side.spread.variance * units**2)
+    def reach_of(clips: Clips) -> Reach:
+        total, units = float(clips.top.sum()), float(clips.bottom.sum())
+        variance = max(float((clips.top**2).sum()), clips.spread.variance * units**2)
 
         def reach(alpha: float) -> tuple[float, float]:
             low, high = sum_bounds(total, variance, size, alpha)
@@ -223,17 +248,17 @@ def _loop_reaches(plus: Clips, minus: Clips | None = None) -> list[Reach]:
 
         return reach
 
-    return [reach_of(plus)] + [_minus(reach_of(side)) for side in sides[1:]]
+    return [*map(reach_of, added), *(_minus(reach_of(clips)) for clips in taken)]
 
 
 def _difference_reach(clips: Clips) -> Reach:
-    up, down = (dataclasses.replace(clips, top=np.maximum(sign * clips.top, 0.0)) for sign in (1, -1))
     if _few_differ(clips):
+        up, down = (dataclasses.replace(clips, top=np.maximum(sign * clips.top, 0.0)) for sign in (1, -1))
         return _combine([_exact_reach(up), _minus(_exact_reach(down))])
-    if not _loops_matter(clips):
+    if not _loops_matter(clips, MAX_DIFFERENCE_SHARE):
         return clips.spread.reach
-    fluent = _only(clips, loops=False)
-    return _combine([fluent.spread.reach, *_loop_reaches(_only(up, loops=True), _only(down, loops=True))])
+    apart = _combine([_fluent(clips).spread.reach, *_loop_reaches([_looping(clips)], [_looping(clips, -1)])])
+    return _wider(clips.spread.reach, apart)
 
 
 def _exact_bounds(clips: Clips, alpha: float = ALPHA) -> tuple[float, float]:

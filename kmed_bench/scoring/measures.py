@@ -75,6 +75,7 @@ _RESOLVED = "CER after numbers are in one form and accepted spellings (CT, ì”¨í‹
 _AMBIGUOUS = "Numbers of the references that can be read in several ways (any is accepted), over all numbers."
 _FLUENT = "CER of the clips whose hypothesis has no repetition loop that the reference lacks."
 _WORST = "Errors of CER in the 1 % of all clips with the most errors, over all errors."
+_PERFECT = "Clips without an error of CER, over all clips."
 _SIGNS = "Clips with a sign of hallucination (loop, impossible rate, credit, other script), over all clips."
 _SILENCE = "Clips without speech (empty reference) whose hypothesis is not empty, over all clips without speech."
 _shares = functools.partial(Measure, better="neither", paired=False)
@@ -97,6 +98,7 @@ _ALL = (
     ),
     _shares("deletion_share", "cer_deletions", "cer_errors", "deletions among errors", "Deletions over CER's edits."),
     _shares("worst_percent_share", "worst_percent_errors", "cer_errors", "errors in the worst 1 % of clips", _WORST),
+    _recalls("perfect_rate", "perfect", "clips", "clips without an error", _PERFECT, interval=True),
     Measure("empty_rate", "empty", "clips", "empty transcripts", "Clips whose hypothesis is empty, over all clips."),
     Measure("hallucination_rate", "hallucinated", "clips", "hallucinated transcripts", _SIGNS, interval=True),
     Measure(
@@ -159,8 +161,14 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     table = pd.DataFrame({name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)})
     table[SENTENCE] = number_sentences(predictions)
     counts = count_rows([(p.reference, p.hypothesis, p.duration_s) for p in predictions], policy)
+    counts["perfect"] = count_perfect(counts)
     counts["worst_percent_errors"] = _errors_of_worst(table["utterance_id"], counts)
     return pd.concat([table, counts[["excluded", "code_switching", "reference", *COUNT_COLUMNS]]], axis=1)
+
+
+def count_perfect(counts: pd.DataFrame) -> "pd.Series[int]":
+    """Return 1 for each scored clip without an error of ``cer``, and 0 elsewhere."""
+    return ((counts["clips"] > 0) & (counts["cer_errors"] == 0)).astype(np.int64)
 
 
 def _errors_of_worst(utterance_ids: pd.Series, counts: pd.DataFrame) -> pd.Series:

@@ -23,12 +23,21 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.groups import score_counts
-from kmed_bench.scoring.measures import COUNT_COLUMNS, ID_COLUMNS, SENTENCE, TIME_COLUMNS, count_utterances, versions
+from kmed_bench.scoring.measures import (
+    COUNT_COLUMNS,
+    ID_COLUMNS,
+    SENTENCE,
+    TIME_COLUMNS,
+    count_perfect,
+    count_utterances,
+    versions,
+)
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
 
 HEAD_NAME = "package.json"
+_PERFECT = "perfect"
 COLUMNS = (*ID_COLUMNS, *TIME_COLUMNS, "excluded", "code_switching", *COUNT_COLUMNS, SENTENCE)
 _SPLIT_KEYS = ("sha256", "counts", "shares", "max_share_deviation", "leakage", "discarded")
 """Keys of split.json that are published; others may hold paths."""
@@ -154,8 +163,9 @@ def read_package(folder: Path) -> Package:
                 f"{folder} was made with {key} {head.get(key)!r}, this program has {version!r}; its counts cannot be "
                 "compared with new ones. Install the release that made it, or make the package again."
             )
-    # Packages of version 3 do not number their sentences; the system compared with them does.
-    if differing := sorted({*head["columns"], SENTENCE} ^ {*COLUMNS}):
+    # Packages of version 3 do not number their sentences; the system compared with them does. Those of 4 and before
+    # do not count clips without an error, which follows from the rest.
+    if differing := sorted({*head["columns"], SENTENCE, _PERFECT} ^ {*COLUMNS}):
         raise KmedError(
             f"{folder} and this program differ in the counts {', '.join(differing)}; install the release that made the "
             f"package, or {PACKAGE.remedy}."
@@ -180,7 +190,8 @@ def _read_counts(folder: Path, name: str, sha256: str) -> pd.DataFrame:
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise KmedError(f"{path} is not what package.json says (SHA-256 {sha256}); fetch the package again.")
     texts = dict.fromkeys((*ID_COLUMNS, "excluded", "code_switching"), str)
-    return pd.read_csv(io.BytesIO(raw), dtype=texts, keep_default_na=False)
+    counts = pd.read_csv(io.BytesIO(raw), dtype=texts, keep_default_na=False)
+    return counts if _PERFECT in counts else counts.assign(**{_PERFECT: count_perfect(counts)})
 
 
 def _csv(name: str) -> Path:

@@ -7,7 +7,9 @@ from kmed_bench.core.contracts import COMPARISONS, BaselineComparison, Compariso
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.compare import compare_predictions, holm
+from kmed_bench.scoring.gaps import gaps_of_sizes
 from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.seeds import mean_over_seeds
 
 _DEFAULT = ScoringOptions()
 
@@ -28,6 +30,30 @@ def compare_sizes(
     pairs = [(f"{size} untouched", f"{size} fine-tuned") for size in sizes]
     pairs += [(f"{a} fine-tuned", f"{b} fine-tuned") for a, b in itertools.combinations(sizes, 2)]
     return compare_systems(systems, options, pairs=pairs)
+
+
+def compare_benchmark(
+    sizes: Mapping[str, tuple[Sequence[Prediction], Sequence[Prediction]]],
+    seeds: Mapping[str, Mapping[int, Sequence[Prediction]]],
+    options: ScoringOptions = _DEFAULT,
+) -> Comparisons:
+    """Return the content of a benchmark's comparisons.json.
+
+    It has three families of tests, each with one correction of its own over all sizes: the comparisons of
+    `compare_sizes`, the gaps between groups of speakers, and the groups' differences in benefit. ``seeds`` has each
+    size's mean over seeds.
+
+    Parameters
+    ----------
+    sizes : mapping
+        As `compare_sizes` takes it.
+    seeds : mapping
+        Size to seed to the test part's predictions by that seed's fine-tuned run.
+    """
+    content = comparisons_file(compare_sizes(sizes, options))
+    content["gaps"], content["benefits"] = gaps_of_sizes(sizes, options)
+    content["seeds"] = [mean_over_seeds(size, runs, options) for size, runs in seeds.items()]
+    return content
 
 
 def compare_systems(
@@ -65,4 +91,4 @@ def compare_systems(
 
 def comparisons_file(rows: list[NamedComparison] | list[BaselineComparison]) -> Comparisons:
     """Return the content of comparisons.json."""
-    return {**COMPARISONS.head, "comparisons": rows}
+    return {"format": COMPARISONS.name, "version": COMPARISONS.version, "comparisons": rows}

@@ -12,8 +12,8 @@ import re
 import unicodedata
 from typing import Literal
 
-MARKS_VERSION = "1"
-"""Changes whenever ``resolve_marks`` or ``sentence_key`` may give another text for some label."""
+MARKS_VERSION = "2"
+"""Changes whenever ``resolve_marks`` or ``sentence_key`` may give another text for some label; 2: letters composed."""
 
 Policy = Literal["pronunciation", "spelling"]
 
@@ -25,16 +25,21 @@ _SIDE = r"\(((?:[^()]++|\([^()]*+\))*+)\)"
 _DUAL_SLASH = re.compile(rf"{_SIDE}\s*/\s*{_SIDE}")
 _DUAL_BARE = re.compile(rf"{_SIDE}{_SIDE}")
 # Not inside Latin (`and/or`, `mg/l/day`) and not a unit after a number (`5 l/분`).
+_BRACKET = re.compile(r"[()]")
 _NOISE = re.compile(r"(?<![A-Za-z0-9/])(?<!\d )[bnolu]/(?![A-Za-z0-9])")
 _INTERJECTION = "아|어|음|에|으|응|엄|흠|오"
 # A filler ends a word; before more Hangul the slash joins alternatives (`월/수/금`), unless the
 # word is an interjection at a word's start.
-_FILLER = re.compile(rf"(?<![가-힣A-Za-z0-9/])(?:([가-힣]++)/(?=[\s.,!?…~*+]|$)|((?:{_INTERJECTION}))/(?=[가-힣]))")
+# A run of them (`아/음/네`) goes at once: one at a time, a long run would take as many passes.
+_FILLER = re.compile(
+    rf"(?<![가-힣A-Za-z0-9/])(?=[가-힣])((?:(?:{_INTERJECTION})/(?=[가-힣]))*+)(?:([가-힣]++)/(?=[\s.,!?…~*+]|$))?+"
+)
 _STAR = re.compile(r"(?<!\d)\*+|\*+(?!\d)")
 _PLUS = re.compile(r"(?<=[가-힣,.?!])\++|(?<!\S)\++(?!\S)")
 _SPACES = re.compile(r"\s+")
 _MASK = re.compile(r"#@[^#]*#?")
 _MARKED = re.compile(r"[()/*+]")
+_MAX_DEPTH = 32  # each level takes a pass; no label has three
 
 
 def is_masked(text: str) -> bool:
@@ -61,19 +66,28 @@ def resolve_marks(text: str, policy: Policy) -> str:
     """
     text = unicodedata.normalize("NFC", text)
     if _MARKED.search(text):
+        side = r"\1" if policy == "spelling" else r"\2"
         before = ""
         while before != text:  # every pass that changes anything takes marks away, so this ends
             before = text
-            text = _strip_marks(text, 1 if policy == "spelling" else 2)
+            # Taking a mark away may bring a letter and what composes with it together.
+            text = unicodedata.normalize("NFC", _strip_marks(text, side))
     return _SPACES.sub(" ", text).strip()
 
 
-def _strip_marks(text: str, side: int) -> str:
-    text = _DUAL_SLASH.sub(lambda found: found[side], text)
-    text = _DUAL_BARE.sub(lambda found: found[side], text)
-    text = _NOISE.sub(" ", text)
-    text = _FILLER.sub(lambda found: found[1] or f"{found[2]} ", text)
+def _strip_marks(text: str, side: str) -> str:
+    text = _NOISE.sub(" ", _strip_duals(text, side))
+    text = _FILLER.sub(lambda found: found[1].replace("/", " ") + (found[2] or ""), text)
     return _PLUS.sub("", _STAR.sub("", text))
+
+
+def _strip_duals(text: str, side: str) -> str:
+    """Return the text with a side of each dual notation; brackets nested beyond reason are none."""
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(text):
+        depth = depth + 1 if bracket == "(" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return text if deepest > _MAX_DEPTH else _DUAL_BARE.sub(side, _DUAL_SLASH.sub(side, text))
 
 
 def sentence_key(text: str) -> str:
@@ -86,9 +100,10 @@ def sentence_key(text: str) -> str:
     before = ""
     while before != text and _MARKED.search(text):
         before = text
-        text = _NOISE.sub(" ", _DUAL_BARE.sub(r"\2", _DUAL_SLASH.sub(r"\2", text)))
-        text = _FILLER.sub(" ", text)
-    return "".join(character for character in text.casefold() if character.isalnum())
+        text = _NOISE.sub(" ", _strip_duals(text, r"\2"))
+        text = unicodedata.normalize("NFC", _FILLER.sub(lambda found: " " if found[0] else "", text))
+    key = "".join(character for character in text.casefold() if character.isalnum())
+    return unicodedata.normalize("NFC", key)
 
 
 def sentence_id(text: str) -> str:

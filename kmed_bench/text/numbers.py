@@ -31,6 +31,7 @@ _OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|�
 _LATIN_CODE = re.compile(
     r"[A-Za-z][A-Za-z-]*\d[\dA-Za-z.]*(?:[-−]\d+)?|(?:CA|ca) \d+(?:[-−]\d+)?"
 )  # B12, CA19-9, COVID-19: names, not numbers
+_LATIN_RUN = re.compile(r"[A-Za-z-]*")
 _START = re.compile(rf"[\dA-Za-z{FIRST}−–-]")
 _MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−) ?(?=\d)|(?:마이너스|영하) ?")
 _SENTENCE_END = re.compile(r"(?<=[요다까죠야][.?!] )")  # after endings that are never a number's last word
@@ -128,13 +129,16 @@ def _settle_sentence(text: str) -> tuple[str, list[str | Reading]]:
 def _scan(text: str) -> list[str | Reading]:
     pieces: list[str | Reading] = []
     at, done = 0, 0  # what stands before done is in pieces
-    last_end = -1
+    last_end, codeless_to = -1, 0
     while start := _START.search(text, at):
         at = start.start()
-        code = _LATIN_CODE.match(text, at)
-        if code and not text[at - 1 : at].isalnum():
-            at = code.end()
-            continue
+        if at >= codeless_to and not text[at - 1 : at].isalnum():
+            code = _LATIN_CODE.match(text, at)
+            if code:
+                at = code.end()
+                continue
+            # No code begins inside these letters either, but for CA at their end; each would be tried to the end.
+            codeless_to = _LATIN_RUN.match(text, at).end() - 2  # type: ignore[union-attr]  # it may be empty
         reading = _read(text, at, follows_number=last_end == at)
         if reading is None:
             at += 1
@@ -147,6 +151,7 @@ def _scan(text: str) -> list[str | Reading]:
         # What follows sees the number in its form.
         text = text[:at] + reading.form + ending + text[end:]
         at = done = at + len(reading.form) + len(ending)
+        codeless_to = 0
         last_end = at if reading.quantities and reading.counter else -1  # 오월오일, but no 10일
     pieces.append(text[done:])
     return pieces

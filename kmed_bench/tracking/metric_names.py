@@ -54,7 +54,7 @@ def leak_metrics(leak: Leak) -> dict[str, float]:
         if row["untouched"] is not None:
             values[f"untouched_cer/{cell}"] = row["untouched"]["cer"]
     for name, difference in leak["differences"].items():
-        values |= {f"{name}{end}": difference[key] for end, key in _ENDS.items()}  # type: ignore[literal-required]
+        values |= {f"difference/{name}{end}": difference[key] for end, key in _ENDS.items()}  # type: ignore[literal-required]
     return {f"leak/{name}": value for name, value in values.items() if value is not None}
 
 

@@ -99,6 +99,9 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
         quality=_latest_artifact(client, by_kind["split"], "quality.json", QUALITY),
         scores={run_id: content for run_id, content in scores.items() if content is not None},
         comparisons=tuple(cast(list[NamedComparison], compared["comparisons"])) if compared else (),
+        gaps=tuple(compared.get("gaps", ())) if compared else (),
+        benefits=tuple(compared.get("benefits", ())) if compared else (),
+        seeds=tuple(compared.get("seeds", ())) if compared else (),
         leaks={run_id: content for run_id, content in leaks.items() if content is not None},
         openings=read_openings(str(client.tracking_uri), bench.data.tags.get("kmed.split_sha256", "")),
     )

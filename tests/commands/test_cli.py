@@ -255,6 +255,8 @@ def test_demo_corpus_ingest_and_split_alone(tmp_path):
     report = json.loads((tmp_path / "split" / "split.json").read_text(encoding="utf-8"))
     assert report["counts"] == {"train": 40, "valid": 8, "test": 8}
     assert report["leakage"] == {"speakers": 0, "sentences": 0, "utterances": 0}
+    assert (report["power"]["part"], report["power"]["n_clips"]) == ("test", 8)
+    assert "Power of test: " in drawn.stdout
     again = run("split", "manifest/manifest.parquet", "again", "--frozen", "frozen.json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert json.loads((tmp_path / "again" / "split.json").read_text(encoding="utf-8"))["sha256"] == report["sha256"]

@@ -237,3 +237,43 @@ def test_power_takes_a_pilot_or_assumed_deviations(
     assert 0 < least[0] < least[3]
     assert main(["power", str(split_folder), "--clip-sd", "-1"]) == 2
     assert "must be 0 or more" in capsys.readouterr().err
+
+
+def test_power_says_which_part_or_corpus_a_pilot_is_of(
+    split_folder: Path, split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pilot(name: str, part: pd.DataFrame) -> list[str]:
+        paths = []
+        for system, drops in (("a", (2, 2)), ("b", (1, 3))):
+            made = [full(part, drops[row % 3 == 0])[row] for row in range(len(part))]
+            write_predictions(tmp_path / f"{name}-{system}.jsonl", made)
+            paths.append(str(tmp_path / f"{name}-{system}.jsonl"))
+        return ["power", str(split_folder), "--predictions", *paths]
+
+    test, train = split.parts["test"], split.parts["train"]
+    elsewhere = test.assign(utterance_id="other-" + test["utterance_id"])
+    said = {}
+    for name, part in (("test", test), ("train", train), ("elsewhere", elsewhere)):
+        assert main(pilot(name, part)) == 0
+        said[name] = capsys.readouterr().out
+    assert f"a pilot with {test['speaker_id'].nunique()} speakers of test)" in said["test"]
+    assert "speakers of train, not of test, with the standard deviations" in said["train"]
+    assert "speakers that are not in this split, with" in said["elsewhere"]
+    assert main(pilot("mixed", pd.concat([test.iloc[:8], train.iloc[:8]]))) == 2
+    assert "The pilot's 16 utterances are of no one part of this split (8 are in train" in capsys.readouterr().err
+
+
+def test_compare_judges_a_margin_when_asked(split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    part = split.parts["test"]
+    write_predictions(tmp_path / "a.jsonl", full(part, 1))
+    write_predictions(tmp_path / "b.jsonl", [full(part, 1 + row % 2)[row] for row in range(len(part))])
+    command = ["compare", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"), "--eval.bootstrap_draws", "200"]
+    assert main(command) == 0
+    assert "margin" not in json.loads(capsys.readouterr().out)
+    for margin, verdict in (("0.2", "equivalent: the difference"), ("0.01", "not shown: the second may be worse")):
+        assert main([*command, "--margin", margin]) == 0
+        found = json.loads(capsys.readouterr().out)["margin"]
+        assert found["verdict"].startswith(verdict)
+        assert found["p_non_inferiority"] <= found["p_equivalence"]
+    assert main([*command, "--margin", "0"]) == 2
+    assert "A margin of 0 can't be tested" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from downloads import label, stem, tree
+from fault_table import fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -221,3 +222,31 @@ def test_any_value_of_a_field_gives_text(value: Any, field: str) -> None:
     for text in (found.gender, found.age, found.region, found.dialect):
         assert text
         text.encode()
+
+
+@fault(
+    "label with a number of 401 or 5,000 digits", sees="nothing, or reject label_unreadable: a number of absurd length"
+)
+@pytest.mark.parametrize("n_digits", [401, 4_301, 5_000])
+@pytest.mark.parametrize(
+    ("block", "field"),
+    [
+        ("전사정보", "LabelText"),
+        ("화자정보", "Gender"),
+        ("화자정보", "Age"),
+        ("음성정보", "SamplingRate"),
+        ("음성정보", "NumberOfBit"),
+        ("파일정보", "FileLength"),
+        ("기타정보", "QualityStatus"),
+    ],
+)
+def test_numbers_of_any_length_give_a_verdict(block: str, field: str, n_digits: int) -> None:
+    whole = tree()
+    whole[block][field] = "LONG"
+    found = parse_label(STEM, json.dumps(whole).replace('"LONG"', "7" * n_digits).encode())
+    assert found is not None
+    if n_digits > 4_300:  # as many as Python converts
+        assert (found.reason, found.detail) == ("label_unreadable", "not JSON: a number of absurd length")
+    else:
+        assert found.reason == ""
+        assert sum(map(math.isfinite, (found.stated_s, found.stated_hz, found.stated_bits))) >= 2

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import soundfile
 from downloads import cut_pieces, label, make_tar, make_zip, stem, tree, wav, write_tree
+from fault_table import fault
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ from kmed_bench.config import DataConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, RejectReason, read_manifest
 from kmed_bench.corpus.archives.reader import AudioReader
-from kmed_bench.corpus.ingest import chunks
+from kmed_bench.corpus.ingest import chunks, scan
 from kmed_bench.corpus.ingest.manifest import KEPT_FOLDER, ingest, release_of
 
 GOOD, OTHER = stem(), stem(prompt=2)
@@ -199,7 +200,10 @@ REJECTED: dict[str, tuple[dict[str, bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize(("files", "reason"), REJECTED.values(), ids=REJECTED)
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [pytest.param(*case, id=what, marks=fault(what, sees=f"reject {case[1]}")) for what, case in REJECTED.items()],
+)
 def test_broken_inputs_are_rejected_for_their_reason(tmp_path: Path, files: dict[str, bytes], reason: str) -> None:
     root = write_tree(tmp_path / "in", files | pair(OTHER))
     quality, manifest = run(root)
@@ -225,7 +229,17 @@ WARNED: dict[str, tuple[dict[str, bytes], dict[str, int]]] = {
 }
 
 
-@pytest.mark.parametrize(("files", "warnings"), WARNED.values(), ids=WARNED)
+@pytest.mark.parametrize(
+    ("files", "warnings"),
+    [
+        pytest.param(
+            *case,
+            id=what,
+            marks=[fault(what, sees=f"warning {kind}", survives="the utterance too") for kind in case[1]],
+        )
+        for what, case in WARNED.items()
+    ],
+)
 def test_warnings(tmp_path: Path, files: dict[str, bytes], warnings: dict[str, int]) -> None:
     quality, manifest = run(write_tree(tmp_path / "in", files))
     assert quality["warnings"] == warnings
@@ -251,6 +265,35 @@ def test_decoding_finds_silence_clipping_and_damage(tmp_path: Path) -> None:
     assert list(manifest["utterance_id"]) == names[:3]
 
 
+@fault("any other failure while one label or clip is read", sees="its reject: reading it failed (the exception's name)")
+def test_an_unforeseen_failure_costs_its_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    third = stem(prompt=3)
+    real_label, real_header = scan.parse_label, scan.read_header
+
+    def fail_label(name: str, raw: bytes) -> Any:
+        if name == GOOD:
+            raise MemoryError("half of a character: \udcff")
+        return real_label(name, raw)
+
+    def fail_header(head: bytes, n_bytes: int) -> Any:
+        if n_bytes > 20_000:
+            raise ZeroDivisionError("division by zero")
+        return real_header(head, n_bytes)
+
+    monkeypatch.setattr(scan, "parse_label", fail_label)
+    monkeypatch.setattr(scan, "read_header", fail_header)
+    quality, manifest = run(
+        write_tree(tmp_path / "in", pair() | pair(OTHER) | pair(third, sound=wav(2), seconds="2.0"))
+    )
+    assert quality["rejected"] == {"audio_unreadable": 1, "label_unreadable": 1}
+    assert list(manifest["utterance_id"]) == [OTHER]
+    rejects = pd.read_csv(tmp_path / "out" / "rejects.csv")
+    assert list(rejects["detail"]) == [
+        "reading it failed (MemoryError: half of a character: \\udcff)",
+        "reading it failed (ZeroDivisionError: division by zero)",
+    ]
+
+
 ERRORS: dict[str, tuple[dict[str, bytes] | None, dict[str, Any], str]] = {
     "missing folder": (None, {}, "does not exist"),
     "empty folder": ({}, {}, "holds no labels"),
@@ -266,7 +309,17 @@ ERRORS: dict[str, tuple[dict[str, bytes] | None, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("files", "settings", "message"), ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize(
+    ("files", "settings", "message"),
+    [
+        pytest.param(
+            *case,
+            id=what,
+            marks=fault(f"ingest: {what}", sees=f"error, status 2: …{case[2]}…", survives="nothing is written"),
+        )
+        for what, case in ERRORS.items()
+    ],
+)
 def test_errors_name_the_remedy(
     tmp_path: Path, files: dict[str, bytes] | None, settings: dict[str, Any], message: str
 ) -> None:
@@ -506,7 +559,7 @@ KILLED = """
 import logging, os, signal, sys
 from pathlib import Path
 from kmed_bench.config import DataConfig
-from kmed_bench.corpus.ingest import chunks
+from kmed_bench.corpus.ingest import chunks, scan
 from kmed_bench.corpus.ingest.manifest import ingest
 
 chunks.CHUNK_FILES = 10

@@ -273,6 +273,7 @@ def test_written_parts_read_back(tmp_path: Path) -> None:
     report = write_split(split, tmp_path)
     assert report == split.report == json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "left_out.parquet",
         "split.json",
         "test.parquet",
         "train.parquet",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from downloads import label, stem, write_tree
+from fault_table import fault
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,7 +82,13 @@ READ = {
 }
 
 
-@pytest.mark.parametrize("content", READ.values(), ids=READ)
+RECORDED = [
+    pytest.param(content, id=name, marks=fault(f"WAV: {name}", sees="nothing: it is read", survives="all samples"))
+    for name, content in READ.items()
+]
+
+
+@pytest.mark.parametrize("content", RECORDED)
 def test_readable_files_are_whole_in_header_samples_and_features(content: bytes) -> None:
     header = header_as_ingest(content)
     assert (header.duration_s, header.missing_s, header.rate_hz, header.channels) == (0.5, 0, 16_000, 1)
@@ -125,13 +132,23 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("content", "message"), REFUSED.values(), ids=REFUSED)
+REJECTED = [
+    pytest.param(content, said, id=name, marks=fault(f"WAV: {name}", sees=f"reject audio_unreadable: …{said}…"))
+    for name, (content, said) in REFUSED.items()
+]
+
+
+@pytest.mark.parametrize(("content", "message"), REJECTED)
 def test_refused_files_say_why_in_header_and_samples(content: bytes, message: str) -> None:
     for read in (header_as_ingest, read_samples):
         with pytest.raises(WavError, match=message):
             read(content)
 
 
+@fault(
+    "WAV: the end is cut off",
+    sees="reject audio_truncated with the seconds that are missing, by its header or its label",
+)
 def test_cut_samples_are_missing_and_a_streamed_file_lacks_nothing() -> None:
     whole, streamed = file(), file(size=0xFFFFFFFF)
     assert read_header(whole[:512], len(whole) - 6_400).missing_s == pytest.approx(0.2)
@@ -183,6 +200,14 @@ def test_ingest_and_features_take_what_recorders_write(tmp_path: Path) -> None:
         assert list(read_manifest(tmp_path / "out" / "manifest.parquet")["utterance_id"]) == names[: len(READ)]
 
 
+@fault(
+    "WAV: two channels that cancel each other",
+    sees="warning silent_audio with data.decode",
+    survives="the utterance too",
+)
+@fault(
+    "WAV: samples that are NaN or infinite", sees="reject audio_unreadable with data.decode; without, features name it"
+)
 def test_decoding_finds_channels_that_cancel_and_samples_that_are_no_numbers(tmp_path: Path) -> None:
     wave = 0.5 * np.sin(np.arange(8_000) * 0.3)
     nan = np.where(np.arange(8_000) == 4_000, np.nan, wave)

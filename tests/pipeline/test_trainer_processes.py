@@ -60,7 +60,10 @@ def test_two_processes_train_as_one(launch, together, tmp_path):
 
 def test_one_run_is_logged_by_the_process_that_writes(together):
     client = MlflowClient(tracking_uri=f"sqlite:///{together / 'mlflow.db'}")
-    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(experiments, "tags.`kmed.kind` = 'train'")
+    openings = client.search_runs(experiments, "tags.`kmed.kind` = 'opening'")
+    assert sorted(opening.data.tags["kmed.model"] for opening in openings) == ["tiny, seed 0", "tiny, untouched"]
     assert (run.info.status, run.data.tags["kmed.processes"]) == ("FINISHED", "2")
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "valid/cer")]
     assert steps == [0, 1, 2, 3]

@@ -150,6 +150,32 @@ def test_groups_rates_costs_and_gap_equal_the_record(bench: BenchRecord, html: s
         assert gap["gap"] == [repr(scores["elderly_gap"][f"cer_gap{end}"]) for end in ("", "_low", "_high")]
 
 
+def test_gaps_benefits_speakers_and_seeds_equal_the_record(bench: BenchRecord, html: str) -> None:
+    shown = Page(html).tables
+    for rows, name, figures in (
+        (bench.gaps, "gaps", {"CER, group": ["cer_group"], "gap": ["cer_gap", "cer_gap_low", "cer_gap_high"]}),
+        (
+            bench.benefits,
+            "benefits",
+            {"gain, others": ["benefit_against"], "difference": ["difference", "difference_low", "difference_high"]},
+        ),
+    ):
+        for row, given in zip(shown[name][1:], rows, strict=True):
+            assert (row["size"], row["group"]) == ([given["size"]], [given["group"]])
+            for label, keys in figures.items():
+                assert row[label] == [repr(given[key]) for key in keys]
+            assert row["p (Holm)"] == (["–"] if given["below_minimum"] else [repr(given["p_holm"])])
+    for row, given in zip(shown["seeds"][1:], bench.seeds, strict=True):
+        assert row["mean CER"] == [repr(given[key]) for key in ("cer", "cer_low", "cer_high")]
+        assert row["seeds"] == ["2.0"]
+    speakers = bench.scores["base001"]["speakers"]["cer_quantiles"]
+    (row,) = [row for row in shown["speaker_spread"][1:] if row["size"] == ["base"]]
+    assert [row[label] for label in ("best speaker", "90 %", "worst speaker")] == [
+        [repr(speakers[key])] for key in ("0", "90", "100")
+    ]
+    assert '<data value="0.0123">1.23 pp</data>, found four times in five' in html
+
+
 def test_merged_strata_are_named_with_their_rule(html: str) -> None:
     (row,) = Page(html).tables["split_merged"][1:]
     assert (row["field"], row["values"]) == (["dialect"], ["강원 + 경기/서울"])
@@ -162,7 +188,8 @@ def test_comparisons_equal_what_was_given(html: str) -> None:
     assert first["difference in CER"] == [repr(COMPARISONS[0][key]) for key in ("delta", "delta_low", "delta_high")]
     assert first["p (Holm)"] == [repr(COMPARISONS[0]["p_holm"])]
     assert second["difference in CER"] == [repr(COMPARISONS[1]["delta"])]
-    assert html.count('<tr class="strong"') == 1 + 6  # one significant difference, and this bench's published rows
+    # One significant difference, of each size a gap and a benefit, and this bench's published rows.
+    assert html.count('<tr class="strong"') == 1 + 3 + 3 + 6
 
 
 def numbers_of(value: Any) -> Iterator[float]:
@@ -179,7 +206,7 @@ def numbers_of(value: Any) -> Iterator[float]:
 
 def test_no_number_on_the_page_is_from_elsewhere(bench: BenchRecord, html: str) -> None:
     known = set(numbers_of([bench.split, bench.quality, bench.scores, [run.metrics for run in bench.trains]]))
-    known |= set(numbers_of(COMPARISONS))
+    known |= set(numbers_of([COMPARISONS, bench.gaps, bench.benefits, bench.seeds]))
     published = pd.read_csv(resources.files("kmed_bench.report") / "published.csv")
     known.add(sum(bench.split["shares"]["dialect"][value]["corpus"] for value in ("강원", "경기/서울")))
     known |= set(published["cer"]) | set(published["cer_high"].dropna())
@@ -285,6 +312,7 @@ def test_figures_that_a_record_lacks_are_left_out(tmp_path: Path) -> None:
     (run,) = bench.trains
     bare = dataclasses.replace(run, metrics={key: value for key, value in run.metrics.items() if key in wanted})
     bench = dataclasses.replace(bench, trains=(bare,), scores={}, split={}, quality={}, tags={}, params={})
+    bench = dataclasses.replace(bench, gaps=(), benefits=(), seeds=())
     page = Page(write_report(bench, tmp_path).read_text(encoding="utf-8"))
     assert page.tables["sizes"][1]["fine-tuned, test CER"] == [repr(run.metrics["test/cer"])]
     assert page.tables["sizes"][1]["untouched, test CER"] == ["–"]

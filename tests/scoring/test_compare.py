@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring import ScoringOptions, compare_predictions, holm, score_predictions
+from kmed_bench.scoring.compare import judge_margin
+from kmed_bench.scoring.spread import Clips, clips_of
 
 OPTIONS = ScoringOptions(bootstrap_draws=400)
 
@@ -136,3 +139,62 @@ def test_holm_never_lowers_a_p_value_and_keeps_the_order(values: list[float]) ->
     assert all(value <= new <= min(1, value * len(values)) for value, new in zip(values, corrected, strict=True))
     pairs = sorted(zip(values, corrected, strict=True))
     assert [new for _, new in pairs] == sorted(corrected)
+
+
+def paired(delta: float, n_speakers: int = 30, spread: float = 0.01) -> Clips:
+    """Differences of one clip a speaker around a mean."""
+    rates = delta + spread * np.linspace(-1, 1, n_speakers)
+    return clips_of(np.arange(n_speakers), 100 * rates, np.full(n_speakers, 100.0))
+
+
+@pytest.mark.parametrize(
+    ("delta", "better", "equivalent", "non_inferior"),
+    [
+        (0.0, "lower", True, True),
+        (0.009, "lower", False, False),
+        (0.02, "lower", False, False),
+        (-0.02, "lower", False, True),
+        (-0.02, "higher", False, False),
+        (0.02, "higher", False, True),
+    ],
+)
+def test_margins_know_the_direction_of_the_measure(
+    delta: float, better: str, equivalent: bool, non_inferior: bool
+) -> None:
+    found = judge_margin(paired(delta), 0.01, OPTIONS, better=better)
+    assert (found["equivalent"], found["non_inferior"]) == (equivalent, non_inferior)
+    assert found["verdict"].split(":")[0] == (
+        "equivalent" if equivalent else "not worse" if non_inferior else "not shown"
+    )
+    assert found["p_equivalence"] >= found["p_non_inferiority"]
+
+
+def test_the_p_values_of_a_margin_are_those_of_two_one_sided_tests() -> None:
+    clips = paired(0.002, spread=0.02)
+    differences = clips.top / 100
+    below = ttest_1samp(differences, 0.01, alternative="less").pvalue
+    above = ttest_1samp(differences, -0.01, alternative="greater").pvalue
+    found = judge_margin(clips, 0.01, ScoringOptions(bootstrap_draws=20_000))
+    assert below > above
+    # Sign flips, which the p-value is the larger of, are near Student's test for 30 speakers.
+    assert found["p_non_inferiority"] == pytest.approx(below, rel=0.5)
+    assert found["p_non_inferiority"] >= below * 0.98
+    assert found["p_equivalence"] == found["p_non_inferiority"]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01])
+def test_equivalence_needs_six_speakers_even_of_equal_transcripts(spread: float) -> None:
+    five, six = (judge_margin(paired(0.0, n, spread), 0.05, OPTIONS) for n in (5, 6))
+    assert five["p_equivalence"] >= 1 / 32
+    assert (five["equivalent"], six["equivalent"]) == (False, True)
+
+
+def test_a_margin_is_in_the_result_only_when_asked_for() -> None:
+    a, b = system(0.1, 1), system(0.1, 2)
+    assert "margin" not in compare_predictions(a, b, OPTIONS)
+    found = compare_predictions(a, b, OPTIONS, margin=0.2)
+    assert found["margin"]["equivalent"]
+    assert found["margin"]["margin"] == 0.2
+    for margin in (0.0, -0.1, 1.0):
+        with pytest.raises(KmedError, match="above 0 and below 1"):
+            compare_predictions(a, b, OPTIONS, margin=margin)

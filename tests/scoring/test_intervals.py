@@ -215,6 +215,19 @@ def test_a_gap_between_groups_allows_for_loops_of_the_group_without() -> None:
     assert bounds(gap_interval(clean, looping)) == pytest.approx((-high, -low))
 
 
+def test_a_gap_between_differences_allows_for_loops_of_either_system() -> None:
+    """With loops of one system only in each set, the other's may have come by chance in neither."""
+    one, two = with_difference([500.0] * 6, 80), with_difference([], 80)
+    low, high = bounds(gap_interval(one, two))
+    negative = [dataclasses.replace(side, top=-side.top) for side in (one, two)]
+    assert bounds(gap_interval(negative[0], negative[1])) == pytest.approx((-high, -low))
+    assert bounds(gap_interval(two, one)) == pytest.approx((-high, -low))
+    # Loops that the second set may have weigh more with it than those that the first may have more of.
+    units = 2000 * 20
+    none = -math.log(0.025) * 500 * (1 + 1 / 6) / units
+    assert one.ratio - two.ratio - low > none
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60), st.integers(1, 30), st.integers(0, 6)), max_size=30),
     st.randoms(use_true_random=False),
@@ -269,6 +282,7 @@ def test_intervals_cover_what_they_say(n_speakers: int, readings: int) -> None:
             low, high = interval.low, interval.high
             covered[name] += low is not None and high is not None and low <= truth <= high
     shares = {name: hits / rounds for name, hits in covered.items()}
-    # The Monte Carlo error is 0.007; with 5 speakers some samples get a reason and no interval.
+    # The Monte Carlo error is 0.007; with 5 speakers some samples get a reason and no interval. Clips with more errors
+    # than reference may be loops, so differences of few speakers cover more than the nominal level.
     assert min(shares.values()) >= (0.92 if n_speakers >= 10 else 0.9), shares
-    assert max(shares.values()) <= (0.985 if n_speakers >= 10 else 1), shares
+    assert max(shares.values()) <= (0.995 if n_speakers >= 10 else 1), shares

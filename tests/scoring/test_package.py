@@ -68,9 +68,9 @@ def test_unfit_baselines_are_refused(
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 2, "format 2, version 4; 'kmed-package' is needed here.*or make the package again"),
-        ("version", 2, "version 2 of kmed-package, and this release reads 3 to 4; make the package again"),
-        ("version", 9, "version 9 of kmed-package, and this release reads up to 4; install"),
+        ("format", 2, "format 2, version 5; 'kmed-package' is needed here.*or make the package again"),
+        ("version", 2, "version 2 of kmed-package, and this release reads 3 to 5; make the package again"),
+        ("version", 9, "version 9 of kmed-package, and this release reads up to 5; install"),
         ("normaliser_version", "0", "normaliser_version '0'"),
         ("columns", [*COLUMNS[1:], "bleu"], "differ in the counts bleu, utterance_id; install the release"),
         ("files_sha256", {"../x": "00"}, "no file name"),

@@ -57,7 +57,7 @@ ENTRY_SCHEMA = pa.schema(
 class EntryList:
     """Grows a table of ``ENTRY_SCHEMA`` row by row, in column chunks: some 150 bytes a file."""
 
-    _CHUNK = 1 << 16
+    _CHUNK = 1 << 13
 
     def __init__(self) -> None:
         self._rows: list[tuple[object, ...]] = []
@@ -226,20 +226,22 @@ class _Walk:
             waiting.extend(sorted(below, reverse=True))
 
     def _take(self, entry: os.DirEntry[str], below: list[str]) -> Iterator[Member]:
+        name = entry.name.lower()
         try:
             found = entry.stat()
+            mode, size, changed = found.st_mode, found.st_size, found.st_mtime_ns
         except OSError:  # a dangling link, or one to itself: reading it will say so
-            yield self._member(entry, -1, 0)
-            return
-        name = entry.name.lower()
-        if stat.S_ISDIR(found.st_mode):
+            mode, size, changed = 0, -1, 0
+        if stat.S_ISDIR(mode):
             below.append(entry.path)
         elif name.endswith((".zip", ".tar")):
             self.archives.append(Path(entry.path))
-        elif parse_piece(entry.name):
+        elif not parse_piece(entry.name):
+            yield self._member(entry, size if stat.S_ISREG(mode) else -1, changed)
+        elif stat.S_ISREG(mode):
             self.pieces[Path(entry.path).parent] = None
         else:
-            yield self._member(entry, found.st_size if stat.S_ISREG(found.st_mode) else -1, found.st_mtime_ns)
+            self.listing.warn("archive_unreadable", f"{_shorten(entry.name)}: it is no plain file")
 
     def _member(self, entry: os.DirEntry[str], size: int, changed: int) -> Member:
         return Member(entry.path[len(str(self.root)) + 1 :], changed, size, size, PLAIN, 0, False)

@@ -37,7 +37,7 @@ def name_cells(rows: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> "pd.Ser
     speaker, sentence = states
     named = [f"{a}_{b}" if a and b else SELECTION for a, b in zip(speaker, sentence, strict=True)]
     others = [parts[part][~parts[part]["utterance_id"].isin(rows["utterance_id"])] for part in PARTS]
-    return pd.Series(named, index=rows.index, dtype=object).mask(holds_recordings(rows, others), SELECTION)
+    return pd.Series(named, index=rows.index, dtype="str").mask(holds_recordings(rows, others), SELECTION)
 
 
 def find_left_out(table: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -1,0 +1,140 @@
+"""Tables on whom the models understand how well: gaps between groups, unequal benefit, speakers, seeds; power."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.core.contracts import NamedBenefit, NamedGap, SeedsMean
+from kmed_bench.core.records import BenchRecord
+from kmed_bench.report.table_view import Column, View
+from kmed_bench.report.tables import scored_trains
+from kmed_bench.scoring.groups import SPEAKER_QUANTILES
+
+_SIDES = ("size", "field", "group", "against", "n_clips_group", "n_speakers_group", "n_clips_against")
+_TEST = ("n_speakers_against", "p_value", "p_holm", "below_minimum", "no_interval")
+_GAP = ("cer_group", "cer_against", "cer_gap", "cer_gap_low", "cer_gap_high")
+_BENEFIT = ("benefit_group", "benefit_against", "difference", "difference_low", "difference_high")
+_SEEDS = ("size", "n_seeds", "cer", "cer_low", "cer_high", "seed_sd", "note", "no_interval", "n_clips", "n_speakers")
+_QUANTILES = {f"q{percent}": str(percent) for percent in SPEAKER_QUANTILES}
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
+    """Return the named entries of each row; None is NaN."""
+    values = [{name: math.nan if row.get(name) is None else row[name] for name in names} for row in rows]
+    return pd.DataFrame(values, columns=list(names))
+
+
+def gaps_table(gaps: Sequence[NamedGap]) -> pd.DataFrame:
+    """Return one row per size and group: its CER, that of the others, the gap with interval and p-values."""
+    return _frame(gaps, (*_SIDES, *_TEST, *_GAP))
+
+
+def benefits_table(benefits: Sequence[NamedBenefit]) -> pd.DataFrame:
+    """Return one row per size and group: what fine-tuning takes off its CER, off that of the others, the difference."""
+    return _frame(benefits, (*_SIDES, *_TEST, *_BENEFIT))
+
+
+def seeds_table(seeds: Sequence[SeedsMean]) -> pd.DataFrame:
+    """Return one row per size: the mean CER over seeds, its interval, and the standard deviation between seeds."""
+    return _frame([{**row, "n_seeds": len(row["seeds"])} for row in seeds], _SEEDS)
+
+
+def speakers_table(bench: BenchRecord) -> pd.DataFrame:
+    """Return one row per run: quantiles of the speakers' CER, such as ``q90``; no speaker is named."""
+    rows = []
+    for run, scores in scored_trains(bench):
+        spread = scores.get("speakers")
+        if spread and spread["n_speakers"]:
+            quantiles = {name: spread["cer_quantiles"][key] for name, key in _QUANTILES.items()}
+            row = {"run_id": run.run_id, "size": run.size, "seed": run.seed, "n_speakers": spread["n_speakers"]}
+            rows.append({**row, **quantiles})
+    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "n_speakers", *_QUANTILES])
+
+
+def fairness_views(frames: Mapping[str, pd.DataFrame], chosen: Sequence[str]) -> list[View]:
+    """Return the views of these tables; that of speakers has the chosen runs."""
+    gaps, benefits, speakers = frames["gaps"], frames["benefits"], frames["speaker_spread"]
+    few = "In grey: too few clips or speakers to be tested."
+    return [
+        View(
+            name="gaps",
+            caption="Fine-tuned models: each group against the others. A positive gap means more errors for the group; "
+            f"in bold the gaps that chance alone would hardly give (p below 0.05, Holm, over this table). {few}",
+            columns=_group_columns(
+                [
+                    Column(key="cer_group", label="CER, group", kind="percent"),
+                    Column(key="cer_against", label="CER, others", kind="percent"),
+                    Column(key="cer_gap", label="gap", kind="points", low="cer_gap_low", high="cer_gap_high"),
+                ]
+            ),
+            rows=gaps.assign(strong=gaps["p_holm"] < 0.05),
+            weak="below_minimum",
+            strong="strong",
+        ),
+        View(
+            name="benefits",
+            caption="Does fine-tuning help all alike? What it takes off each group's CER and off the others' (in "
+            f"percentage points); a positive difference means that it helps the group more. Bold and p as above. {few}",
+            columns=_group_columns(
+                [
+                    Column(key="benefit_group", label="gain, group", kind="points"),
+                    Column(key="benefit_against", label="gain, others", kind="points"),
+                    Column(
+                        key="difference",
+                        label="difference",
+                        kind="points",
+                        low="difference_low",
+                        high="difference_high",
+                    ),
+                ]
+            ),
+            rows=benefits.assign(strong=benefits["p_holm"] < 0.05),
+            weak="below_minimum",
+            strong="strong",
+        ),
+        View(
+            name="speaker_spread",
+            caption="How unlike speakers are: the CER of the best understood speaker, of the middle one, of the worst. "
+            "“90 %” is the CER that nine in ten speakers stay at or below.",
+            columns=[
+                Column(key="size", label="size"),
+                Column(key="n_speakers", label="speakers", kind="count"),
+                *(
+                    Column(key=name, label=_QUANTILE_LABELS.get(name, f"{key} %"), kind="percent")
+                    for name, key in _QUANTILES.items()
+                ),
+            ],
+            rows=speakers[speakers["run_id"].isin(chosen)],
+        ),
+        View(
+            name="seeds",
+            caption="Fine-tuned test CER, averaged over training seeds. With several seeds the 95 % interval counts "
+            "how much speakers, sentences and seeds differ: what another training would give on other speakers.",
+            columns=[
+                Column(key="size", label="size"),
+                Column(key="n_seeds", label="seeds", kind="count"),
+                Column(key="cer", label="mean CER", kind="percent", low="cer_low", high="cer_high"),
+                Column(key="seed_sd", label="standard deviation of seeds", kind="spread"),
+                Column(key="note", label="what the interval counts"),
+            ],
+            rows=frames["seeds"],
+        ),
+    ]
+
+
+_QUANTILE_LABELS = {"q0": "best speaker", "q50": "median", "q100": "worst speaker"}
+
+
+def _group_columns(figures: Sequence[Column]) -> list[Column]:
+    return [
+        Column(key="size", label="size"),
+        Column(key="field", label="field"),
+        Column(key="group", label="group"),
+        Column(key="against", label="others"),
+        *figures,
+        Column(key="p_holm", label="p (Holm)", kind="p_value"),
+        Column(key="n_speakers_group", label="speakers, group", kind="count"),
+        Column(key="n_speakers_against", label="speakers, others", kind="count"),
+    ]
