@@ -2,7 +2,7 @@
 
     python benchmarks/group_tests.py [gap | benefit | seeds | margin] [--rounds N]
 
-The clips are those of ``interval_coverage.py``: 4 to 160 a speaker, with lognormal effects of speakers (sd 0.4), sentences and
+The clips are those of ``intervals.py``: 4 to 160 a speaker, with lognormal effects of speakers (sd 0.4), sentences and
 clips, errors 10 % of the characters. ``rejected`` is the share of samples with p < 0.05 where there is no difference
 (nominal: at most 0.05), ``covered`` how many of the given intervals hold the true value (nominal: 0.95).
 

@@ -50,6 +50,7 @@ RejectReason = Literal[
 
 WarningKind = Literal[
     "audio_without_label",
+    "opposite_channels",
     "rate_differs",
     "same_recording",
     "silent_audio",

@@ -2,7 +2,7 @@
 
 The variance is that of ``scoring.spread``, the quantile Student's with its degrees of freedom, and a rate has its
 interval on the logarithmic scale. Few events, and loops that make much of a sum, have bounds of their own
-(``scoring.rare_events``), which are combined with those of the rest. ``benchmarks/interval_coverage.py`` measures how often
+(``scoring.rare_events``), which are combined with those of the rest. ``benchmarks/intervals.py`` measures how often
 these intervals cover; where they do not cover, there is a reason in words in place of bounds. No interval allows for
 loops of which the clips show none.
 

@@ -32,7 +32,7 @@ MAX_SPEAKERS = 100_000
 class Deviations:
     """Standard deviations of a paired difference in CER; fractions.
 
-    The defaults are an assumption: two systems with a CER of 10 % in ``benchmarks/interval_coverage.py``, whose effects of
+    The defaults are an assumption: two systems with a CER of 10 % in ``benchmarks/intervals.py``, whose effects of
     speakers and sentences vary by 20 % and 30 % in each system. The one real pilot (``benchmarks/pilot.py``: base,
     untouched and after three epochs, 303 clips of 25 speakers) has 0.006, 0.029 and 0.067. It trained too little to
     change the CER and has few speakers, so the larger defaults stay. A pilot of one's own is better than either.

@@ -207,9 +207,6 @@ TONE = 0.3 * np.sin(np.arange(4_000) / 9)
     ("content", "said"),
     [
         (written(9_000 * TONE), r"The audio of clip 7 has samples of up to (2\.7e\+03|2700|2699)"),
-        (written(np.stack([TONE, -TONE], 1)), "clip 7 has channels in opposite phase"),
-        (written(np.stack([TONE, -0.95 * TONE], 1)), "clip 7 has channels in opposite phase"),
-        (written(np.stack([TONE, -TONE], 1), "PCM_16", "FLAC"), "clip 7 has channels in opposite phase"),
         (written(np.where(np.arange(4_000) == 70, np.nan, TONE)), "clip 7 has samples that are no finite numbers"),
         (written(np.where(np.arange(4_000) == 70, -np.inf, TONE)), "clip 7 has samples that are no finite numbers"),
     ],
@@ -217,6 +214,13 @@ TONE = 0.3 * np.sin(np.arange(4_000) / 9)
 def test_audio_that_no_model_should_hear_is_named(content, said):
     with pytest.raises(KmedError, match=said):
         decode_audio(content, "clip 7")
+
+
+@pytest.mark.parametrize(("left", "right"), [(1.0, -1.0), (1.0, -0.95), (-0.95, 1.0)])
+def test_of_opposite_channels_the_loudest_is_heard_and_said(left, right, caplog):
+    heard = decode_audio(written(np.stack([left * TONE, right * TONE], 1)), "clip 7")
+    np.testing.assert_allclose(heard, (left if abs(left) >= abs(right) else right) * TONE, atol=1e-6)
+    assert "The channels of clip 7 are in opposite phase" in caplog.text
 
 
 @pytest.mark.parametrize("right", [0.0, 0.5, 1.0])

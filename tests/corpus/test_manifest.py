@@ -592,7 +592,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert any(line.startswith("resumed: 4 of 4 chunks of label") for line in lines)
 
 
-def test_decoding_refuses_opposite_channels_and_16_bit_floats(tmp_path: Path) -> None:
+def test_decoding_finds_opposite_channels_and_16_bit_floats(tmp_path: Path) -> None:
     tone = 0.3 * np.sin(np.arange(16_000) / 9)
     sounds = {1: np.stack([tone, -tone], 1), 2: 9_000 * tone, 3: np.stack([tone, 0.2 * tone], 1)}
     files: dict[str, bytes] = {}
@@ -603,11 +603,11 @@ def test_decoding_refuses_opposite_channels_and_16_bit_floats(tmp_path: Path) ->
     root = write_tree(tmp_path / "in", files)
     assert run(root)[0]["usable"] == 3
     quality, manifest = run(root, decode=True)
-    assert quality["rejected"] == {"audio_unreadable": 2}
-    assert manifest["utterance_id"].tolist() == [stem(prompt=3)]
-    rejects = pd.read_csv(root.parent / "out" / "rejects.csv")["detail"].tolist()
-    assert "opposite phase" in rejects[0]
-    assert "its samples reach 2" in rejects[1]
+    assert quality["rejected"] == {"audio_unreadable": 1}
+    assert quality["warnings"] == {"format_differs": 2, "opposite_channels": 1, "rate_differs": 2}
+    assert quality["warning_examples"]["opposite_channels"] == [stem(prompt=1)]
+    assert manifest["utterance_id"].tolist() == [stem(prompt=1), stem(prompt=3)]
+    assert "its samples reach 2" in pd.read_csv(root.parent / "out" / "rejects.csv")["detail"][0]
 
 
 def test_a_label_of_marker_tokens_is_no_transcript(tmp_path: Path) -> None:

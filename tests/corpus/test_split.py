@@ -289,14 +289,14 @@ def test_written_parts_read_back(tmp_path: Path) -> None:
 def test_a_split_says_what_it_is_and_older_ones_are_read(tmp_path: Path) -> None:
     split = split_manifest(block_manifest(), SplitConfig(train=84, valid=28, test=28, by=("gender",)))
     report = write_split(split, tmp_path)
-    assert (report["format"], report["version"]) == ("kmed-split", 1)
+    assert (report["format"], report["version"]) == ("kmed-split", 2)
     older = {key: value for key, value in report.items() if key not in ("format", "version")}
     write_json(tmp_path / "split.json", older)
     for part in PARTS:
         split.parts[part].to_parquet(tmp_path / f"{part}.parquet", index=False)
     assert read_split(tmp_path).report == older
-    write_json(tmp_path / "split.json", {**report, "version": 2})
-    with pytest.raises(KmedError, match="has version 2 of kmed-split, and this release reads up to 1; install"):
+    write_json(tmp_path / "split.json", {**report, "version": 3})
+    with pytest.raises(KmedError, match="has version 3 of kmed-split, and this release reads up to 2; install"):
         read_split(tmp_path)
     write_json(tmp_path / "split.json", [1])
     with pytest.raises(KmedError, match=r"split\.json holds a list and not a JSON object; make the split again"):

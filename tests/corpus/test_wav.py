@@ -223,6 +223,7 @@ def test_decoding_finds_channels_that_cancel_and_samples_that_are_no_numbers(tmp
         (tmp_path / "in" / f"{names[kind]}.json").write_bytes(label(kind, "0.5", "16000"))
         soundfile.write(tmp_path / "in" / f"{names[kind]}.wav", samples, 16_000, subtype="FLOAT")
     quality = ingest([tmp_path / "in"], tmp_path / "out", DataConfig(decode=True))
-    assert quality["reject_examples"] == {"audio_unreadable": [names["opposed"], names["nan"]]}
+    assert quality["warning_examples"]["opposite_channels"] == [names["opposed"]]
+    assert quality["reject_examples"] == {"audio_unreadable": [names["nan"]]}
     with pytest.raises(KmedError, match=r"audio of clip has samples that are no finite numbers .* --data\.decode true"):
         decode_audio((tmp_path / "in" / f"{names['nan']}.wav").read_bytes(), "clip")

@@ -1,6 +1,7 @@
 """Samples of audio files, resampled and at another speed."""
 
 import io
+import logging
 
 import numpy as np
 import soundfile
@@ -18,6 +19,8 @@ from kmed_bench.corpus.archives.wav import (
     read_samples,
 )
 
+log = logging.getLogger(__name__)
+
 
 def decode_audio(content: bytes, name: str) -> np.ndarray:
     """Return the samples of an audio file, mono, 16 kHz, float32, shape (n_samples,).
@@ -25,15 +28,16 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
     Parameters
     ----------
     content : bytes
-        A WAV file that ``ingest`` takes, or a file of another format that libsndfile reads. Channels are averaged.
+        A WAV file that ``ingest`` takes, or a file of another format that libsndfile reads. Channels
+        are averaged; of channels that cancel each other, the loudest is taken.
     name : str
         Name of the file in errors; an utterance id rather than a path.
 
     Raises
     ------
     KmedError
-        When the bytes are not audio, hold no samples, or some that are no finite numbers or far over full scale, when
-        the channels cancel each other, or the rate is not speech's.
+        When the bytes are not audio, hold no samples, or some that are no finite numbers or far over full scale, or
+        their rate is not speech's.
     """
     try:
         if is_wav(content):
@@ -48,18 +52,17 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
         raise KmedError(
             f"The audio of {name} is at {rate_hz:,} Hz; {MIN_RATE_HZ:,} to {MAX_RATE_HZ:,} Hz are read: convert it."
         )
-    mono = samples.mean(axis=1)
+    return resample(_mix(samples, name), rate_hz, SAMPLE_RATE)
+
+
+def _mix(samples: np.ndarray, name: str) -> np.ndarray:
+    """Return the channels' mean; the loudest channel where they cancel each other, which is said."""
+    mono: np.ndarray = samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise KmedError(
             f"The audio of {name} has samples that are no finite numbers (NaN or infinite); leave it out with "
             "`kmed-bench ingest --data.decode true`, or record it again."
         )
-    _check_level(samples, mono, name)
-    return resample(mono, rate_hz, SAMPLE_RATE)
-
-
-def _check_level(samples: np.ndarray, mono: np.ndarray, name: str) -> None:
-    """Raise KmedError for samples far over full scale, and for channels that cancel each other in their mean."""
     loudest = float(np.abs(samples).max())
     if loudest > MAX_LEVEL:
         raise KmedError(
@@ -67,10 +70,9 @@ def _check_level(samples: np.ndarray, mono: np.ndarray, name: str) -> None:
             "written as floats: divide them by 32768, or leave it out with `kmed-bench ingest --data.decode true`."
         )
     if samples.shape[1] > 1 and float(np.abs(mono).max()) < CANCELLED * loudest:
-        raise KmedError(
-            f"The audio of {name} has channels in opposite phase, whose mean is next to silence; keep one of them, or "
-            "leave it out with `kmed-bench ingest --data.decode true`."
-        )
+        log.warning(f"The channels of {name} are in opposite phase, and their mean is next to silence: one is heard.")
+        return np.ascontiguousarray(samples[:, np.abs(samples).max(axis=0).argmax()])
+    return mono
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:

@@ -86,6 +86,7 @@ def _warnings(rows: pd.DataFrame, config: DataConfig) -> dict[WarningKind, list[
         "metadata_differs": usable["differs"] != "",
         "length_differs": usable["audio_duration_s"] - usable["stated_s"] > config.truncation_tolerance_s,
         "silent_audio": usable["audio_loudest"] <= config.silence_level,
+        "opposite_channels": usable["audio_cancelled"] > 0,
         "same_recording": usable[AUDIO_DIGEST].duplicated(keep=False),
         "clipped_audio": usable["audio_clipped"] > config.clipped_share,
     }

@@ -50,6 +50,7 @@ AUDIO_SCHEMA = pa.schema(
         ("bits", pa.int16()),
         ("loudest", pa.float64()),  # largest absolute sample, 1 is full scale; NaN unless decoded
         ("clipped", pa.float64()),  # share of samples at full scale; NaN unless decoded
+        ("cancelled", pa.float64()),  # 1 where channels cancel each other in their mean; NaN unless decoded
         ("first", pa.int64()),  # CRC-32 of the first samples; 0 if the audio can't be read
         ("fault", pa.string()),  # why the audio can't be read; empty: it can
     ]
@@ -162,11 +163,11 @@ def _read_audio(reader: _Reader, _stem: str, refused: str | None, member: Member
         try:
             reader.check(member)
             header = _read_header(reader, member)
-            level = _decode(reader.read(member, None)) if reader.decode else (_NAN, _NAN)
+            level = _decode(reader.read(member, None)) if reader.decode else (_NAN, _NAN, _NAN)
             return (*header, *level, _first_samples(reader, member), "")
         except Exception as error:
             fault = _why(error)
-    return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, 0, fault)
+    return (_NAN, _NAN, 0, 0, 0, _NAN, _NAN, _NAN, 0, fault)
 
 
 def _read_header(reader: _Reader, member: Member) -> WavHeader:
@@ -188,17 +189,16 @@ def _first_samples(reader: _Reader, member: Member) -> int:
     return 0
 
 
-def _decode(data: bytes) -> tuple[float, float]:
-    """Return the largest absolute sample of the channels' mean, which models hear, and the share at full scale."""
+def _decode(data: bytes) -> tuple[float, float, float]:
+    """Return the largest absolute sample that models hear, the share at full scale, and whether channels cancel."""
     samples, _ = read_samples(data)
     if samples.size == 0:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     loudest = float(np.abs(samples.mean(axis=1)).max())
     if not np.isfinite(loudest):
         raise WavError("it has samples that are no finite numbers (NaN or infinite)")
     level = float(np.abs(samples).max())
     if level > MAX_LEVEL:
         raise WavError(f"its samples reach {level:g}, and full scale is 1: 16-bit numbers written as floats")
-    if samples.shape[1] > 1 and loudest < CANCELLED * level:
-        raise WavError("its channels are in opposite phase, so their mean is next to silence")
-    return loudest, float(np.mean(np.abs(samples) >= 1 - 2**-14))
+    cancelled = samples.shape[1] > 1 and loudest < CANCELLED * level
+    return (level if cancelled else loudest), float(np.mean(np.abs(samples) >= 1 - 2**-14)), float(cancelled)

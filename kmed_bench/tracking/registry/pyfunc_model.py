@@ -2,8 +2,9 @@
 
 MLflow copies this file into each model and runs it wherever the model is loaded or served, so it must not import
 kmed_bench. Decoding is the same as in the evaluation: mono float32, 16 kHz, one window of 30 s, greedy, no
-timestamps, fp32. Longer audio is decoded in openai-whisper's own windows. Whatever a request holds, it takes less than
-1 GiB of memory beside the model: `Limits` bounds what is read, and no file is unpacked in whole before it is measured.
+timestamps, fp32; only channels that cancel each other are refused. Longer audio is decoded in openai-whisper's own
+windows. Whatever a request holds, it takes less than 1 GiB of memory beside the model: `Limits` bounds what is read,
+and no file is unpacked in whole before it is measured.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """How often the 95 % intervals cover, and how often the paired tests reject where two systems are equal.
 
-    python benchmarks/interval_coverage.py [all | rate | events | paired | clips | gap] [--world main | other] [--rounds N]
+    python benchmarks/intervals.py [all | rate | events | paired | clips | gap] [--world main | other] [--rounds N]
 
 Synthetic clips through ``scoring.intervals``. The world ``main`` has the shape of a test part of read speech: 4 to 160
 clips a speaker, 40 on average, 8 to 40 characters a sentence, lognormal effects of speakers (sd 0.4) and sentences
