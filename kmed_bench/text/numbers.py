@@ -42,7 +42,6 @@ _SENTENCE_END = re.compile(r"(?<=[요다까죠야][.?!] )")  # after endings tha
 _WORD_BEFORE_UNIT = re.compile(
     rf"(?<![^\W_])(?!이 )(?:[{''.join(sorted(SINO_SIGNS))}륙]+|{NATIVE_WORDS})(?= ?[가-힣A-Za-z%℃㎎㎏㎖㎝㎜㎍ℓ㏄])"
 )
-_BETWEEN = re.compile(r"(?<=\d)[~∼〜～](?=\d)")
 
 
 def canonical_numbers(text: str) -> str:
@@ -62,17 +61,6 @@ def canonical_numbers(text: str) -> str:
     '체온은 38.5도, 하루 3번 500mg씩 드세요.'
     """
     return _settle(text)[0]
-
-
-def keep_ranges(text: str) -> str:
-    """Return a text of ``canonical_numbers`` with the minus between a range's ends that normalisation gives it.
-
-    Examples
-    --------
-    >>> keep_ranges("2~3번")
-    '2−3번'
-    """
-    return _BETWEEN.sub("−", text)
 
 
 def find_quantities(text: str) -> list[Quantity]:
@@ -118,19 +106,6 @@ def count_unread(text: str) -> int:
             n_unread += unit is not None and unit[0] != "도"
         at += len(piece)
     return n_unread
-
-
-def find_numbers(text: str) -> list[str]:
-    """Return the numbers of a text in order, in one form, with their units; ambiguous ones are left out.
-
-    A number keeps its sign and its unit (``5mg`` is another dose than ``5ml``) and drops its counter (``3`` for 세 번).
-
-    Examples
-    --------
-    >>> find_numbers("하루 세 번 오백 밀리그램씩")
-    ['3', '500mg']
-    """
-    return [quantity.number for quantity in find_quantities(text) if not quantity.is_ambiguous]
 
 
 @functools.lru_cache(maxsize=1 << 14)  # a text is brought to one form and asked for its quantities
