@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmed_bench.config import Config
-from kmed_bench.core.contracts import Leak
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import Prediction, read_predictions, write_predictions
+from kmed_bench.core.run_contracts import Leak
 from kmed_bench.corpus.splitting.cells import CELL, LEFT_OUT, count_cells, name_cells, sample_cells
 from kmed_bench.corpus.splitting.split import Split, read_left_out
 from kmed_bench.scoring import ScoringOptions

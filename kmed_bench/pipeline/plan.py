@@ -7,8 +7,8 @@ from pathlib import Path, PurePath
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, Decides
 from kmed_bench.config.identity import decisive
-from kmed_bench.core.contracts import PLAN, Plan
 from kmed_bench.core.records import hash_settings
+from kmed_bench.core.run_contracts import PLAN, Plan
 from kmed_bench.core.schema import SIZES
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from kmed_bench.core.contracts import LEAK, CerCell, Leak, LeakCell, LeakDifference
+from kmed_bench.core.contracts import CerCell
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.run_contracts import LEAK, Leak, LeakCell, LeakDifference
 from kmed_bench.core.schema import CELLS, UNSEEN
 from kmed_bench.scoring.compare import scored_pair
 from kmed_bench.scoring.intervals import Interval, difference_interval, rate_interval

@@ -12,9 +12,9 @@ from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.config import digest
-from kmed_bench.core.contracts import PLAN, Plan
 from kmed_bench.core.files import write_json
 from kmed_bench.core.records import differing_settings
+from kmed_bench.core.run_contracts import PLAN, Plan
 from kmed_bench.tracking.openings import PLAN_TAG
 from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, read_artifact

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from kmed_bench.core.contracts import Leak, LeakDifference
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.run_contracts import Leak, LeakDifference
 from kmed_bench.core.schema import CELLS
 from kmed_bench.scoring.leak import score_leak
 from kmed_bench.tracking.metric_names import leak_metrics
