@@ -73,6 +73,9 @@ UNSEEN = "unseen_unseen"
 SELECTION = "selection"
 """In place of a cell: the valid part alone has the speaker or the sentence, or a part has the recording."""
 
+UNKNOWN = ("", "N/A")
+"""What a manifest's text columns hold where a value is unknown."""
+
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")
 """Fields by which scores are grouped: those of the manifest, and how the reference writes foreign words."""

@@ -63,7 +63,8 @@ def _leaks(record: BenchRecord) -> list[tuple[dict[str, Any], Any]]:
 
 def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[View]:
     """Return the page's two tables of the chosen runs; without rows where no left-out utterance was decoded."""
-    cells, leak = (frame[frame["run_id"].isin(chosen)] if len(frame) else frame for frame in _frames(frames))
+    both = (frames["leak_cells"], frames["leak"])
+    cells, leak = (frame[frame["run_id"].isin(chosen)] if len(frame) else frame for frame in both)
     gain = Column(key="gain", label="gain", kind="points", low="gain_low", high="gain_high")
     untouched = {"low": "untouched_cer_low", "high": "untouched_cer_high"}
     return [
@@ -90,15 +91,10 @@ def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[Vi
                 Column(key="size", label="size"),
                 Column(key="label", label="difference"),
                 gain,
-                Column(key="no_interval", label="why no interval"),
             ],
             rows=leak,
         ),
     ]
-
-
-def _frames(frames: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return frames["leak_cells"], frames["leak"]
 
 
 def leak_text(record: BenchRecord) -> str:

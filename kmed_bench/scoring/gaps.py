@@ -14,17 +14,16 @@ import pandas as pd
 
 from kmed_bench.core.contracts import BenefitGap, GroupGap, NamedBenefit, NamedGap
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.core.schema import GROUP_FIELDS
+from kmed_bench.core.schema import GROUP_FIELDS, UNKNOWN
 from kmed_bench.scoring.compare import holm, pair_counts, paired_clips
 from kmed_bench.scoring.intervals import ALPHA, gap_interval, t_p_value
-from kmed_bench.scoring.measures import MEASURES, SENTENCE, count_utterances
+from kmed_bench.scoring.measures import MEASURES, cer_clips, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import Clips, Spread, clips_of, gap_spread
+from kmed_bench.scoring.spread import Clips, Spread, add_spreads, gap_spread
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
 ELDERLY, REST = "60 and over", "rest"
-_UNKNOWN = ("", "N/A")
 _CER = MEASURES["cer"]
 _Row = TypeVar("_Row", GroupGap, BenefitGap)
 
@@ -51,7 +50,7 @@ def group_sides(table: pd.DataFrame) -> Iterator[Sides]:
             if known.any():
                 yield Sides(field, ELDERLY, REST, inside, known & ~inside)
             continue
-        known = ~table[field].isin(_UNKNOWN)
+        known = ~table[field].isin(UNKNOWN)
         values = sorted(table.loc[known, field].unique())
         against = values[1] if len(values) == 2 else REST
         for value in {0: [], 1: [], 2: values[:1]}.get(len(values), values):
@@ -72,7 +71,7 @@ def group_gaps(scored: pd.DataFrame, options: ScoringOptions) -> list[GroupGap]:
     """
     rows: list[GroupGap] = []
     for sides in group_sides(scored):
-        group, rest = (_clips(scored[mask]) for mask in sides[3:])
+        group, rest = (cer_clips(scored[mask]) for mask in sides[3:])
         interval = gap_interval(group, rest)
         gap = group.ratio - rest.ratio if group.n_speakers and rest.n_speakers else None
         row = _describe(sides, scored, options)
@@ -140,10 +139,6 @@ def gaps_of_sizes(
     return cast(list[NamedGap], _corrected(gaps)), cast(list[NamedBenefit], _corrected(benefits))
 
 
-def _clips(rows: pd.DataFrame) -> Clips:
-    return clips_of(rows["speaker_id"], rows[_CER.top], rows[_CER.bottom], rows.get(SENTENCE))
-
-
 def _ratio(clips: Clips) -> float | None:
     return clips.ratio if clips.n_speakers else None
 
@@ -156,9 +151,8 @@ def gap_p_value(group: Clips, rest: Clips) -> float:
     """
     if not (group.spread.variance and rest.spread.variance):
         return 1.0
-    parts = [side.spread.variance / side.ratio**2 for side in (group, rest)]
-    df = sum(parts) ** 2 / (parts[0] ** 2 / group.spread.df + parts[1] ** 2 / rest.spread.df)
-    of_logarithms = t_p_value(math.log(group.ratio / rest.ratio), Spread(variance=sum(parts), df=df))
+    logarithms = [Spread(variance=side.spread.variance / side.ratio**2, df=side.spread.df) for side in (group, rest)]
+    of_logarithms = t_p_value(math.log(group.ratio / rest.ratio), add_spreads(*logarithms))
     return max(benefit_p_value(group, rest), of_logarithms)
 
 

@@ -17,7 +17,7 @@ from kmed_bench.core.run_contracts import LEAK, Leak, LeakCell, LeakDifference
 from kmed_bench.core.schema import CELLS, UNSEEN
 from kmed_bench.scoring.compare import scored_pair
 from kmed_bench.scoring.intervals import Interval, difference_interval, rate_interval
-from kmed_bench.scoring.measures import SENTENCE, count_utterances, versions
+from kmed_bench.scoring.measures import cer_clips, count_utterances, versions
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.spread import Clips, clips_of
 from kmed_bench.text.marks import Policy
@@ -132,7 +132,7 @@ def _cer(predictions: list[Prediction], policy: Policy) -> CerCell:
         return {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
     counts: pd.DataFrame = count_utterances(predictions, policy)
     rows = counts[counts["excluded"] == ""]
-    clips = clips_of(rows["speaker_id"], rows["cer_errors"], rows["cer_length"], rows[SENTENCE])
+    clips = cer_clips(rows)
     interval = rate_interval(clips)
     return {
         "cer": clips.ratio if len(clips.top) else None,
@@ -146,12 +146,14 @@ def _cer(predictions: list[Prediction], policy: Policy) -> CerCell:
 def _gain(clips: Clips | None) -> LeakDifference:
     if clips is None or not len(clips.top):
         return {"gain": None, "gain_low": None, "gain_high": None, "no_interval": _NONE_DECODED}
-    interval = difference_interval(clips)
-    return {"gain": clips.ratio, "gain_low": interval.low, "gain_high": interval.high, "no_interval": interval.reason}
+    return _describe(clips.ratio, difference_interval(clips))
 
 
 def _difference(seen: Clips, unseen: Clips) -> LeakDifference:
     if not len(seen.top) or not len(unseen.top):
         return _gain(None)
-    interval, gain = leak_interval(seen, unseen), seen.ratio - unseen.ratio
+    return _describe(seen.ratio - unseen.ratio, leak_interval(seen, unseen))
+
+
+def _describe(gain: float, interval: Interval) -> LeakDifference:
     return {"gain": gain, "gain_low": interval.low, "gain_high": interval.high, "no_interval": interval.reason}

@@ -13,7 +13,7 @@ from kmed_bench.scoring.compare import pair_counts
 from kmed_bench.scoring.intervals import ALPHA, MAX_FACTOR, Interval, rate_interval
 from kmed_bench.scoring.measures import MEASURES, SENTENCE, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import Clips, Spread, clips_of
+from kmed_bench.scoring.spread import Clips, Spread, add_spreads, clips_of
 
 _CER = MEASURES["cer"]
 _ONE_SEED = "one seed: how much seeds differ is unknown, and the interval does not count it"
@@ -81,12 +81,9 @@ def seeds_interval(clips: Clips, rates: Sequence[float]) -> Interval:
     if alone.reason or len(rates) < 2:
         return alone
     seeds = Spread(variance=statistics.variance(rates) / len(rates), df=len(rates) - 1.0)
-    parts = [part for part in (clips.spread, seeds) if part.variance]
-    variance = sum(part.variance for part in parts)
-    if len(parts) < 2 or not clips.ratio:
+    if not (clips.spread.variance and seeds.variance and clips.ratio):
         return alone
-    both = Spread(variance=variance, df=variance**2 / sum(part.variance**2 / part.df for part in parts))
-    reach = both.reach(ALPHA)[0] / clips.ratio
+    reach = add_spreads(clips.spread, seeds).reach(ALPHA)[0] / clips.ratio
     if not reach <= math.log(MAX_FACTOR):
         return Interval(reason=f"{len(rates)} seeds are too few for how much they differ")
     # Never narrower than without the seeds: small counts have an interval of their own there.

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 
 from kmed_bench.core.errors import KmedError
 
@@ -27,12 +28,10 @@ def resample(samples: np.ndarray, rate_hz: int, new_hz: int) -> np.ndarray:
         return samples
     divisor = math.gcd(rate_hz, new_hz)
     if (rate_hz // divisor) * (new_hz // divisor) > _MAX_KERNEL:
-        from scipy.signal import resample_poly
+        from scipy.signal import resample_poly  # slow to import, and no usual rate needs it
 
         polyphase: np.ndarray = resample_poly(samples, new_hz // divisor, rate_hz // divisor)
         return polyphase.astype(np.float32, copy=False)
-    import torch
-
     changed: np.ndarray = import_torchaudio().functional.resample(torch.from_numpy(samples), rate_hz, new_hz).numpy()
     return changed
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
-from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS
+from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, UNKNOWN
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.text.numbers import canonical_numbers
 
@@ -24,7 +24,6 @@ _MOST_SPELLINGS = 50
 """Texts that one prompt number may have; where there are more, the numbers do not mean prompts."""
 _MIN_LETTERS = 6
 """Fewest letters of two sentences that are called one letter apart; shorter ones often are by chance."""
-_UNKNOWN = ("", "N/A")
 
 
 def join_spellings(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +115,7 @@ def holds_recordings(rows: pd.DataFrame, others: Sequence[pd.DataFrame]) -> "pd.
 def _recordings(table: pd.DataFrame) -> "pd.Series[str] | None":
     if AUDIO_DIGEST not in table:
         return None
-    return table[AUDIO_DIGEST].where(~table[AUDIO_DIGEST].isin(_UNKNOWN))
+    return table[AUDIO_DIGEST].where(~table[AUDIO_DIGEST].isin(UNKNOWN))
 
 
 def count_near(parts: Mapping[str, pd.DataFrame]) -> int:
