@@ -52,7 +52,7 @@ class ElderlyGap(TypedDict):
 
 
 class _Sides(TypedDict):
-    """A group of speakers against others: on how many clips, and the test of the difference.
+    """Who is compared with whom, on how many clips and speakers, and the test of the difference.
 
     The p-values are None where either side is below the minimum.
     """
@@ -81,7 +81,7 @@ class GroupGap(_Sides):
 
 
 class BenefitGap(_Sides):
-    """By how much more fine-tuning lowers the CER of a group than that of the others; a benefit is above 0."""
+    """The gain of fine-tuning for a group minus that for the others; a gain above 0 means fewer errors."""
 
     benefit_group: float | None
     benefit_against: float | None

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def with_left_out(split: Split, folder: Path, config: Config) -> Split:
-    """Return the split with the sample of what it left out as the part ``left_out``; as it is where that is off.
+    """Return the split with a sample of the left-out utterances as the part ``left_out``; unchanged where that is off.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ def with_left_out(split: Split, folder: Path, config: Config) -> Split:
     shared = [what for what in ("speakers", "sentences") if split.report["leakage"][what]]
     if shared:
         raise KmedError(
-            f"eval.leak_clips is {limit}, but the parts of {folder} share {' and '.join(shared)}, so no test part is "
-            "left to compare with; split with --disjoint speaker,sentence, or set eval.leak_clips to none."
+            f"eval.leak_clips is {limit}, but the parts of {folder} share {' and '.join(shared)}, so no disjoint test "
+            "part is there to compare with; split with --disjoint speaker,sentence, or set eval.leak_clips to none."
         )
     left_out = read_left_out(folder, split)
     sample = sample_cells(left_out, limit, _seed(split))

@@ -1,4 +1,4 @@
-"""Tables on whom the models understand how well: gaps between groups, unequal benefit, speakers, seeds; power."""
+"""Tables of gaps between groups, unequal benefit of fine-tuning, the spread of speakers, and means over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def gaps_table(gaps: Sequence[NamedGap]) -> pd.DataFrame:
 
 
 def benefits_table(benefits: Sequence[NamedBenefit]) -> pd.DataFrame:
-    """Return one row per size and group: what fine-tuning takes off its CER, off that of the others, the difference."""
+    """Return one row per size and group: how much fine-tuning lowers its CER and the others', and the difference."""
     return _frame(benefits, (*_SIDES, *_TEST, *_BENEFIT))
 
 
@@ -62,7 +62,7 @@ def fairness_views(frames: Mapping[str, pd.DataFrame], chosen: Sequence[str]) ->
         _group_view(
             "gaps",
             "Fine-tuned models: each group against the others. A positive gap means more errors for the group; "
-            f"in bold the gaps that chance alone would hardly give (p below 0.05, Holm, over this table). {few}",
+            f"in bold the significant gaps (p below 0.05 after Holm's correction over this table). {few}",
             [
                 Column(key="cer_group", label="CER, group", kind="percent"),
                 Column(key="cer_against", label="CER, others", kind="percent"),
@@ -72,8 +72,9 @@ def fairness_views(frames: Mapping[str, pd.DataFrame], chosen: Sequence[str]) ->
         ),
         _group_view(
             "benefits",
-            "Does fine-tuning help all alike? What it takes off each group's CER and off the others' (in "
-            f"percentage points); a positive difference means that it helps the group more. Bold and p as above. {few}",
+            "Does fine-tuning help all groups equally? How much it lowers each group's CER and that of the others "
+            "(in percentage points); a positive difference means that it helps the group more. Bold and p as above. "
+            f"{few}",
             [
                 Column(key="benefit_group", label="gain, group", kind="points"),
                 Column(key="benefit_against", label="gain, others", kind="points"),
@@ -106,8 +107,8 @@ def _group_view(name: str, caption: str, figures: Sequence[Column], rows: pd.Dat
 def _speakers_view(rows: pd.DataFrame) -> View:
     return View(
         name="speaker_spread",
-        caption="How unlike speakers are: the CER of the best understood speaker, of the middle one, of the worst. "
-        "“90 %” is the CER that nine in ten speakers stay at or below.",
+        caption="How much speakers differ: the CER of the best recognized speaker, the median one and the worst. "
+        "“90 %” is the CER that nine in ten speakers do not exceed.",
         columns=[
             Column(key="size", label="size"),
             Column(key="n_speakers", label="speakers", kind="count"),

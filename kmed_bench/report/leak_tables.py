@@ -11,13 +11,11 @@ from kmed_bench.core.schema import CELLS
 from kmed_bench.report.table_view import Column, View
 from kmed_bench.report.tables import ordered_trains
 
-_LABELS = dict(
-    zip(CELLS, ("both heard", "speaker heard", "sentence heard", "neither heard: the test part"), strict=True)
-)
+_LABELS = dict(zip(CELLS, ("both seen", "speaker seen", "sentence seen", "neither seen: the test part"), strict=True))
 _DIFFERENCES = {
-    "leak": "both heard − neither heard: the leak",
-    "speakers": "speaker heard − neither heard",
-    "sentences": "sentence heard − neither heard",
+    "leak": "both seen − neither seen: the leak",
+    "speakers": "speaker seen − neither seen",
+    "sentences": "sentence seen − neither seen",
 }
 _NO_CER: CerCell = {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
 
@@ -70,8 +68,8 @@ def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[Vi
     return [
         View(
             name="leak_cells",
-            caption="CER by what training heard of an utterance's speaker and sentence; never of the utterance itself. "
-            "A positive gain means fewer errors than the untouched model's on the same clips.",
+            caption="CER by whether an utterance's speaker and sentence were seen in training; the utterance itself "
+            "never was. A positive gain means fewer errors than the untouched model's on the same clips.",
             columns=[
                 Column(key="size", label="size"),
                 Column(key="label", label="in training"),
@@ -107,5 +105,5 @@ def leak_text(record: BenchRecord) -> str:
         f"The split left out {sum(left_out.values()):,} utterances. At most {sample['limit']:,} of each cell were "
         f"drawn at random (seed {sample['seed']}) and decoded. {left_out['selection']:,} belong to no cell, as only "
         "the valid part has their speaker or sentence, or a part has their recording; "
-        f"{left_out['unseen_unseen']:,} are like the test part, which stands for them."
+        f"{left_out['unseen_unseen']:,} are like the test part, which represents them."
     )

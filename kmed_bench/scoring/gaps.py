@@ -2,8 +2,8 @@
 
 A group's speakers and the rest are different people, so both are differences of two independent ratios, with Welch's
 interval and test (``intervals.gap_interval``). Where both sides read the same sentences, their errors rise and fall
-together, which the variance leaves out, so that it is rather too large. ``benchmarks/group_tests.py``
-measures how often they reject where there is no difference.
+together; the variance ignores that and is somewhat too large. ``benchmarks/group_tests.py`` measures how often the
+tests reject where there is no difference.
 """
 
 import math
@@ -83,7 +83,7 @@ def group_gaps(scored: pd.DataFrame, options: ScoringOptions) -> list[GroupGap]:
 
 
 def benefit_gaps(untouched: pd.DataFrame, tuned: pd.DataFrame, options: ScoringOptions) -> list[BenefitGap]:
-    """Return by how much more fine-tuning lowers the CER of each group than that of the rest.
+    """Return how much more fine-tuning lowers the CER of each group than that of the rest.
 
     A benefit is the untouched CER minus the fine-tuned one on the same clips. ``difference`` is the group's benefit
     minus the rest's, with its 95 % interval and p-value, marked and corrected as in `group_gaps`; it is positive where
@@ -104,7 +104,7 @@ def benefit_gaps(untouched: pd.DataFrame, tuned: pd.DataFrame, options: ScoringO
     before, after = before[scored], after[scored]
     rows: list[BenefitGap] = []
     for sides in group_sides(before):
-        # After against before, so that tops are the errors that fine-tuning removed.
+        # Tuned first, so that the numerators are the errors that fine-tuning removed.
         group, rest = (paired_clips(after[mask], before[mask], _CER) for mask in sides[3:])
         interval = gap_interval(group, rest)
         row = _describe(sides, before, options)
@@ -146,8 +146,8 @@ def _ratio(clips: Clips) -> float | None:
 def gap_p_value(group: Clips, rest: Clips) -> float:
     """Return the p-value of equal rates: the larger of Welch's tests of the rates and of their logarithms.
 
-    With few speakers and skewed rates the first rejects too often by up to 8 points, the larger of both by up to 2. It
-    is 1 where a side shows no variation, as without an error.
+    With few speakers and skewed rates the first rejects up to 8 percentage points too often, the larger of both up to
+    2. It is 1 where a side shows no variation, as without an error.
     """
     if not (group.spread.variance and rest.spread.variance):
         return 1.0
@@ -159,8 +159,8 @@ def gap_p_value(group: Clips, rest: Clips) -> float:
 def benefit_p_value(group: Clips, rest: Clips) -> float:
     """Return the p-value of equal benefits, by Welch's test.
 
-    It is 1 where there is no interval, and not below 0.05 where the interval has zero in it: one that allows for loops
-    is wider than Welch's.
+    It is 1 where there is no interval, and at least 0.05 where the interval contains zero: an interval that allows for
+    loops is wider than Welch's.
     """
     interval = gap_interval(group, rest)
     if interval.low is None or interval.high is None:

@@ -31,7 +31,7 @@ from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.spread import clips_of
 
 SPEAKER_QUANTILES = (0, 10, 25, 50, 75, 90, 100)
-"""Percentages of the speakers, from the best understood to the worst."""
+"""Percentages of the speakers, from the lowest CER to the highest."""
 _DEFAULT = ScoringOptions()
 
 
@@ -103,7 +103,7 @@ def score_counts(
 
 
 def _encode(counts: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with numbers for its speakers and group values, in their order: a million texts are slow."""
+    """Return the table with codes for speakers and categories for group values, which group faster than texts."""
     speakers = pd.factorize(counts["speaker_id"].to_numpy(dtype=object), sort=True)[0]
     fields = {field: counts[field].astype("category") for field in SCORE_FIELDS}
     return counts.drop(columns="utterance_id").assign(speaker_id=speakers, **fields)
@@ -178,7 +178,7 @@ def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
 def spread_of_speakers(scored: pd.DataFrame) -> SpeakerSpread:
     """Return quantiles of the speakers' ``cer``: each speaker counts once, whatever the number of clips.
 
-    Quantiles lie between two speakers by linear interpolation (numpy's default). They name no speaker.
+    Quantiles are interpolated linearly between two speakers (numpy's default). They name no speaker.
     """
     sums = scored.groupby("speaker_id")[["cer_errors", "cer_length"]].sum()
     sums = sums[sums["cer_length"] > 0]

@@ -64,8 +64,8 @@ def score_leak(
     unknown = [p.utterance_id for p in tuned if p.utterance_id not in cells]
     if unknown:
         raise KmedError(
-            f"{len(unknown)} predictions are neither of the test part nor left out, such as {unknown[0]!r}; decode "
-            "this split again."
+            f"{len(unknown)} predictions are neither of the test part nor of the left-out sample, such as "
+            f"{unknown[0]!r}; decode this split again."
         )
     after, before = (_by_cell(side, cells) for side in (tuned, untouched or ()))
     gains = {} if untouched is None else {cell: _gains(after[cell], before[cell], options) for cell in CELLS}
@@ -96,10 +96,10 @@ def score_leak(
 def leak_interval(seen: Clips, unseen: Clips) -> Interval:
     """Return the 95 % interval of ``seen.ratio - unseen.ratio``, two sets of paired differences.
 
-    Each bound combines the distances of the two gains' own bounds, as of independent estimates, so that loops and few
-    differing clips are allowed for as in each gain. For the leak the two sets share neither speakers nor sentences. The
-    cells of the other two differences share sentences or speakers with the test part, whose common variation is not
-    taken off: what makes one sentence gain more does so in both cells, so their intervals are rather too wide.
+    The distances from the two gains to their own bounds are combined as those of independent estimates, so loops and
+    few differing clips are allowed for as in each gain. For the leak the two sets share neither speakers nor sentences.
+    In the other two differences they share sentences or speakers. This common variation is not removed, so these
+    intervals are somewhat too wide.
 
     Source: G. Zou and A. Donner, Construction of confidence limits about effect measures: a general approach, Stat.
     Med. 27 (2008) 1693-1702.

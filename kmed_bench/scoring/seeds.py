@@ -64,8 +64,8 @@ def seeds_interval(clips: Clips, rates: Sequence[float]) -> Interval:
 
     All seeds decode the same clips, so seeds and speakers are crossed. The variance of the mean is that between
     speakers and sentences of the clips' averages, plus that between the seeds' rates over their number, with
-    Satterthwaite's degrees of freedom. What differs from seed to seed within a speaker is in both parts, so the
-    interval is a little too wide rather than too narrow. It is on the logarithmic scale, as in `rate_interval`.
+    Satterthwaite's degrees of freedom. Variation between seeds within a speaker is in both parts, so the interval is a
+    little too wide rather than too narrow. It is on the logarithmic scale, as in `rate_interval`.
 
     Parameters
     ----------
@@ -86,6 +86,6 @@ def seeds_interval(clips: Clips, rates: Sequence[float]) -> Interval:
     reach = add_spreads(clips.spread, seeds).reach(ALPHA)[0] / clips.ratio
     if not reach <= math.log(MAX_FACTOR):
         return Interval(reason=f"{len(rates)} seeds are too few for how much they differ")
-    # Never narrower than without the seeds: small counts have an interval of their own there.
+    # Never narrower than without the seeds, where small counts have an interval of their own.
     low, high = clips.ratio * math.exp(-reach), clips.ratio * math.exp(reach)
     return Interval(low=min(low, alone.low or low), high=max(high, alone.high or high))

@@ -156,7 +156,7 @@ def test_metrics_have_ascii_names_and_the_differences_bounds() -> None:
 
 
 def test_predictions_of_neither_part_are_refused() -> None:
-    with pytest.raises(KmedError, match="1 predictions are neither of the test part nor left out"):
+    with pytest.raises(KmedError, match="1 predictions are neither of the test part nor of the left-out sample"):
         score([*TUNED, clip("other", 0, 0)], None)
     with pytest.raises(KmedError, match="utterances are missing"):
         score(TUNED, UNTOUCHED[1:])

@@ -1,4 +1,4 @@
-"""Samples at another rate, at a cost that does not depend on how odd the rate is."""
+"""Resampling whose cost stays bounded for rates that share few factors with 16,000 Hz."""
 
 import importlib.metadata
 import math
@@ -16,8 +16,8 @@ def resample(samples: np.ndarray, rate_hz: int, new_hz: int) -> np.ndarray:
     """Return samples at another rate, float32, shape (n_samples,).
 
     torchaudio's filter holds about ``rate_hz * new_hz / gcd ** 2`` numbers: 70,560 from 44,100 to 16,000 Hz, but 706
-    million from 44,101 Hz, some gigabytes. Beyond 4 million, scipy's polyphase filter does it, whose length grows with
-    the larger rate alone.
+    million (gigabytes) from 44,101 Hz. Beyond 4 million, scipy's polyphase filter is used, whose length grows only with
+    the larger rate.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def resample(samples: np.ndarray, rate_hz: int, new_hz: int) -> np.ndarray:
 
 
 def import_torchaudio() -> Any:
-    """Return torchaudio, imported where it is needed: that takes a second, and its wheels refuse another CUDA's torch.
+    """Return torchaudio, imported on first use: that takes a second, and fails beside a torch built for another CUDA.
 
     Raises
     ------

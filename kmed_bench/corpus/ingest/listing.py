@@ -139,7 +139,7 @@ def _add_folder(listing: Listing, root: Path, skip: Path, seen: set[tuple[int, i
 class _Walk:
     """The plain files under a folder; archives and folders of pieces go into the lists.
 
-    A folder's entries are taken as the system gives them, one at a time: a million of them are never held at once.
+    A folder's entries are read one at a time, so that a million of them are never held at once.
     """
 
     listing: Listing
@@ -172,7 +172,7 @@ class _Walk:
         try:
             found = entry.stat()
             mode, size, changed = found.st_mode, found.st_size, found.st_mtime_ns
-        except OSError:  # a dangling link, or one to itself: reading it will say so
+        except OSError:  # a dangling or circular link: reading it gives the reason
             mode, size, changed = 0, -1, 0
         if stat.S_ISDIR(mode):
             below.append(entry.path)
@@ -183,7 +183,7 @@ class _Walk:
         elif stat.S_ISREG(mode):
             self.pieces[Path(entry.path).parent] = None
         else:
-            self.listing.warn("archive_unreadable", f"{_shorten(entry.name)}: it is no plain file")
+            self.listing.warn("archive_unreadable", f"{_shorten(entry.name)}: it is not a regular file")
 
     def _member(self, entry: os.DirEntry[str], size: int, changed: int) -> Member:
         return Member(entry.path[len(str(self.root)) + 1 :], changed, size, size, PLAIN, 0, False)
@@ -196,7 +196,7 @@ def _add_archive(listing: Listing, path: Path, trail: str, seen: set[tuple[int, 
             return
         seen.add((found.st_dev, found.st_ino))
         if not stat.S_ISREG(found.st_mode):
-            raise ArchiveError(f"it is {describe_kind(found.st_mode)} and no plain file")
+            raise ArchiveError(f"it is {describe_kind(found.st_mode)} and not a regular file")
         if sniff(path) == "tar":
             _add_tar(listing, path, trail)
         else:

@@ -32,14 +32,14 @@ BATCH_ROWS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 MAX_CHANNELS = 8
 BLOCK_VALUES = 2**20
-# Samples per second of the longest audio; at higher rates less is read.
+# The longest audio may have as many samples as at this rate; at higher rates it must be shorter.
 FULL_LENGTH_HZ = 48_000
 # Largest (rate x 16,000) / gcd², which torchaudio's resampling filter grows with; for odd rates (44,101 Hz) it would
 # take gigabytes, and scipy's polyphase filter is used.
 MAX_FILTER_ELEMENTS = 2**22
-# Of full scale. A decoder's peaks may pass 1; samples that the caller made himself have no reason to.
+# Of full scale. Peaks of a lossy decoder may exceed 1; samples that the caller computed should not.
 MAX_FILE_LEVEL, MAX_SAMPLE_LEVEL = 2.0, 1.0001
-# A mean of channels that is this much quieter than the channels is what two opposite copies leave of each other.
+# Channels cancel each other where the peak of their mean is below this share of the channels' own peak.
 CANCELLED = 0.1
 
 SOURCES = ("audio", "audio_base64", "path", "samples")
@@ -52,7 +52,7 @@ class Limits:
     Attributes
     ----------
     max_rows : int
-        Each row takes at least a window of 30 s, however short its audio is.
+        Each row costs at least one window of 30 s, however short its audio is.
     max_audio_mib, max_audio_minutes : float
         Of one row.
     max_request_minutes : float
