@@ -1,4 +1,4 @@
-"""Synthetic clips of readers who make errors and loop, for `coverage.py`."""
+"""Synthetic clips of readers who make errors and loop, for `intervals.py`."""
 
 import dataclasses
 import math

@@ -85,4 +85,8 @@ def test_the_example_of_the_gap_holds() -> None:
     gap = score_predictions([dataclasses.replace(p, age=row["age"]) for p, row in zip(made, rows, strict=True)])
     assert gap["elderly_gap"]["cer_gap"] == 1 / 11 - 2 / 9
     assert gap["elderly_gap"]["n_unknown_age"] == 1
+    (same,) = [row for row in gap["gaps"] if row["field"] == "age"]
+    assert (same["cer_gap"], same["p_value"], same["below_minimum"]) == (1 / 11 - 2 / 9, None, True)
+    assert gap["speakers"]["cer_quantiles"]["50"] == 0
+    assert gap["speakers"]["cer_quantiles"]["100"] == 0.5
     assert f"1/11 - 2/9 = {1 / 11 - 2 / 9:.4f}" in (FOLDER / "groups.md").read_text(encoding="utf-8")
