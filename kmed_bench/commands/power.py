@@ -65,7 +65,7 @@ def _deviations(args: argparse.Namespace) -> "Deviations":
     given = Deviations(speaker=args.speaker_sd, sentence=args.sentence_sd, clip=args.clip_sd)
     values = dataclasses.astuple(given)
     if min(values) < 0 or not max(values) > 0:
-        raise KmedError(f"Deviations {values} must be 0 or more, and one above 0; they are fractions, as 0.03.")
+        raise KmedError(f"Deviations {values} must be 0 or more, and one above 0; they are fractions such as 0.03.")
     return given
 
 

@@ -104,7 +104,7 @@ def _read_profile(profile: str) -> dict[str, Any]:
         raise KmedError(f"Profile {profile!r} is unknown; choose {', '.join(PROFILES)}, or give a YAML file's path.")
     try:
         tree = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number or a date that can't be
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number or a date out of range
         raise KmedError(f"Profile {profile} is not valid YAML: {' '.join(str(error).split())}.") from None
     except RecursionError:
         raise KmedError(

@@ -30,7 +30,7 @@ def describe_openings(openings: Sequence[Opening]) -> str:
     if unplanned:
         text += f" Without a plan: {_times(unplanned)}."
     if altered := sum(opening.contradicts_plan for opening in openings):
-        text += f" {_count(altered, 'record')} among them without the settings of the plan named: altered or cut off."
+        text += f" Altered or cut off, since the settings do not match the plan named: {_count(altered, 'record')}."
     return text
 
 

@@ -183,7 +183,7 @@ def _one_sided(clips: Clips, margin: float, options: ScoringOptions, sign: float
 
 def _check_margin(margin: float | None) -> None:
     if margin is not None and not 0 < margin < 1:
-        raise KmedError(f"A margin of {margin:g} can't be tested; it is a fraction above 0 and below 1, as 0.01.")
+        raise KmedError(f"A margin of {margin:g} can't be tested; it is a fraction above 0 and below 1, such as 0.01.")
 
 
 def _paired_measure(metric: str) -> Measure:

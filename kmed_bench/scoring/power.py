@@ -174,7 +174,9 @@ def speakers_needed(spread: Spread, n_speakers: int, difference: float, power: f
         When the difference is not above zero, or needs over 100,000 speakers.
     """
     if not difference > 0:
-        raise KmedError(f"A difference of {difference:g} in CER cannot be planned for; it must be above 0, as 0.01.")
+        raise KmedError(
+            f"A difference of {difference:g} in CER cannot be planned for; it must be above 0, such as 0.01."
+        )
     for count in range(MIN_SPEAKERS, MAX_SPEAKERS + 1):
         if detectable(grow(spread, n_speakers, count), power) <= difference:
             return count

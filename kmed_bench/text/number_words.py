@@ -24,7 +24,7 @@ FIRST = (
     _DIGITS + "십백천만억한두세네석넉하둘셋넷다여일아열스서마쉰예너대유시제반비케씨티삐쓰에"
 )  # how number words begin
 
-# Words that begin like a number without a Sino-Korean sign, and are none by their next syllable.
+# Words that begin like a native number, which their next syllable rules out.
 _ORDINARY = re.compile(
     "다(?!섯)|여(?![섯덟덜든])|아(?![홉흔])|스(?![물무])|서(?![른너])|마(?!흔)|예(?![순닐])|너(?!댓)|대(?!여섯)|하(?!나)|"
     "유(?!월)|시(?!월)|반(?!의)|에(?![이스])|케(?!이)|쓰(?!리)"

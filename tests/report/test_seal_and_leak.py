@@ -62,7 +62,7 @@ def test_openings_in_words(openings: tuple[Opening, ...], text: str) -> None:
 
 def test_an_altered_record_is_named() -> None:
     altered = dataclasses.replace(OPENINGS[1], settings=SECOND)
-    assert "1 record among them without the settings of the plan named" in describe_openings((OPENINGS[0], altered))
+    assert "the settings do not match the plan named: 1 record." in describe_openings((OPENINGS[0], altered))
 
 
 def test_plans_are_compared_with_the_one_before_and_evaluations_in_what_they_share() -> None:
