@@ -96,7 +96,7 @@ def fairness_views(frames: Mapping[str, pd.DataFrame], chosen: Sequence[str]) ->
         ),
         View(
             name="speaker_spread",
-            caption="How unlike speakers are: the CER of the best understood speaker, of the middle one, of the worst. "
+            caption="How unlike speakers are: the fine-tuned model's CER of the best understood speaker, of the middle one, of the worst. "
             "“90 %” is the CER that nine in ten speakers stay at or below.",
             columns=[
                 Column(key="size", label="size"),
@@ -111,13 +111,13 @@ def fairness_views(frames: Mapping[str, pd.DataFrame], chosen: Sequence[str]) ->
         View(
             name="seeds",
             caption="Fine-tuned test CER, averaged over training seeds. With several seeds the 95 % interval counts "
-            "how much speakers, sentences and seeds differ: what another training would give on other speakers.",
+            "how much speakers, sentences and seeds differ: what another training would give on other speakers. With one "
+            "seed it does not count how much seeds differ.",
             columns=[
                 Column(key="size", label="size"),
                 Column(key="n_seeds", label="seeds", kind="count"),
                 Column(key="cer", label="mean CER", kind="percent", low="cer_low", high="cer_high"),
                 Column(key="seed_sd", label="standard deviation of seeds", kind="spread"),
-                Column(key="note", label="what the interval counts"),
             ],
             rows=frames["seeds"],
         ),

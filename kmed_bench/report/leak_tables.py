@@ -90,7 +90,6 @@ def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[Vi
                 Column(key="size", label="size"),
                 Column(key="label", label="difference"),
                 gain,
-                Column(key="no_interval", label="why no interval"),
             ],
             rows=leak,
         ),

@@ -119,7 +119,7 @@ def test_tables_have_each_runs_cells_and_differences() -> None:
         "+15.00 pp (+13.00 to +17.00)",
         "+10.00 pp (+8.00 to +12.00)",
     ]
-    assert list(second.table()["gain"]) == ["+10.00 pp (+6.00 to +14.00)", "+2.00 pp"]
+    assert list(second.table()["gain"]) == ["+10.00 pp (+6.00 to +14.00)", "+2.00 pp (no interval: one speaker)"]
     assert "left out 1,696 utterances. At most 50 of each cell were drawn at random (seed 3)" in leak_text(record)
     assert "1,234 belong to no cell" in leak_text(record)
 
