@@ -133,7 +133,10 @@ def prefixed(prefix):
             r"finite numbers in 1 .*decoder\.ln\.bias",
         ),
         (lambda c: c["model_state_dict"]["encoder.conv2.weight"].fill_(-torch.inf), r"not finite .*encoder\.conv2"),
-        (lambda c: c["model_state_dict"].update({"decoder.ln.bias": torch.ones(64).char()}), "other than floating-point tensors"),
+        (
+            lambda c: c["model_state_dict"].update({"decoder.ln.bias": torch.ones(64).char()}),
+            "other than floating-point tensors",
+        ),
         (lambda c: c["model_state_dict"].update({"decoder.ln.bias": torch.ones(63)}), "size mismatch for decoder.ln"),
         (lambda c: c["model_state_dict"].update({"decoder.ln.bias": "x"}), "other than floating-point tensors"),
         (lambda c: c.update(model_state_dict=[1]), "not a Whisper checkpoint"),
