@@ -107,8 +107,8 @@ def _group_view(name: str, caption: str, figures: Sequence[Column], rows: pd.Dat
 def _speakers_view(rows: pd.DataFrame) -> View:
     return View(
         name="speaker_spread",
-        caption="How much speakers differ: the fine-tuned CER of the best recognized speaker, the median one and the worst. "
-        "“90 %” is the CER that nine in ten speakers do not exceed.",
+        caption="How much speakers differ: the fine-tuned CER of the best recognized speaker, the median one and the "
+        "worst. “90 %” is the CER that nine in ten speakers do not exceed.",
         columns=[
             Column(key="size", label="size"),
             Column(key="n_speakers", label="speakers", kind="count"),
