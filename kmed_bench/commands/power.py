@@ -54,7 +54,10 @@ def _power(args: argparse.Namespace) -> int:
     print(power.describe_power(power.detectable(spread), design.n_speakers, len(design.length), source))
     if args.difference is not None:
         needed = power.speakers_needed(spread, design.n_speakers, args.difference)
-        print(f"A difference of {args.difference:.4f} needs {needed} speakers with as many clips each.")
+        print(
+            f"A difference of {args.difference:.4f} needs {needed:,} speakers with as many clips each for a power of "
+            f"{power.POWER:.0%} ({source})."
+        )
     return 0
 
 

@@ -48,7 +48,7 @@ def register(commands: Commands) -> None:
         short=_SHORT,
     )
     compare.add_argument("a", type=Path, help="a predictions.jsonl")
-    compare.add_argument("b", type=Path, help="another one of the same utterances")
+    compare.add_argument("b", type=Path, help="another one of the same utterances; differences are B minus A")
     compare.add_argument("--metric", default="cer", help="a rate of scores.json, such as wer or number_exact (cer)")
     compare.add_argument(
         "--margin",

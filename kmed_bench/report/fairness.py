@@ -107,8 +107,8 @@ def _group_view(name: str, caption: str, figures: Sequence[Column], rows: pd.Dat
 def _speakers_view(rows: pd.DataFrame) -> View:
     return View(
         name="speaker_spread",
-        caption="How much speakers differ: the CER of the best recognized speaker, the median one and the worst. "
-        "“90 %” is the CER that nine in ten speakers do not exceed.",
+        caption="How much speakers differ: the fine-tuned CER of the best recognized speaker, the median one and the "
+        "worst. “90 %” is the CER that nine in ten speakers do not exceed.",
         columns=[
             Column(key="size", label="size"),
             Column(key="n_speakers", label="speakers", kind="count"),
@@ -125,13 +125,13 @@ def _seeds_view(rows: pd.DataFrame) -> View:
     return View(
         name="seeds",
         caption="Fine-tuned test CER, averaged over training seeds. With several seeds the 95 % interval counts "
-        "how much speakers, sentences and seeds differ: what another training would give on other speakers.",
+        "how much speakers, sentences and seeds differ: what another training would give on other speakers. With one "
+        "seed it does not count how much seeds differ.",
         columns=[
             Column(key="size", label="size"),
             Column(key="n_seeds", label="seeds", kind="count"),
             Column(key="cer", label="mean CER", kind="percent", low="cer_low", high="cer_high"),
             Column(key="seed_sd", label="standard deviation of seeds", kind="spread"),
-            Column(key="note", label="what the interval counts"),
         ],
         rows=rows,
     )

@@ -94,7 +94,7 @@ def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
     axes = grid.ax
     _label_axes(axes, quantity)
     axes.set_title(f"{size}: {QUANTITIES[quantity]} by epoch", loc="left")
-    sns.move_legend(axes, "upper right", title=None)
+    sns.move_legend(axes, "best", title=None)
     figure: Figure = grid.figure
     return figure
 

@@ -89,14 +89,16 @@ def format_value(value: Any, kind: Kind) -> str:
     if kind == "spread":
         return f"{100 * value:.2f} pp"
     if kind == "count":
-        return f"{int(value):,}" if float(value).is_integer() else f"{value:,.2f}"
+        if float(value).is_integer():
+            return f"{int(value):,}"
+        return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
     if kind == "seconds":
         return _duration(float(value))
     if kind == "bytes":
         return f"{value / 2**20:,.0f} MiB"
     if kind == "p_value":
         return "< 0.001" if value < 0.001 else f"{value:.3f}"
-    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _duration(seconds: float) -> str:
@@ -123,7 +125,7 @@ def interval(low: Any, high: Any, kind: Kind = "percent", *, reason: Any = "") -
     """Return a 95 % interval in brackets, without the unit; the reason in words if a bound is absent."""
     if is_absent(low) or is_absent(high):
         words = "none was logged" if is_absent(reason) or not reason else reason
-        return Markup('<span class="interval">(no interval: {})</span>').format(words)
+        return Markup('<span class="interval reason">(no interval: {})</span>').format(words)
     short = [format_value(bound, kind).rpartition(" ")[0] for bound in (low, high)]
     return Markup('<span class="interval">(<data value="{}">{}</data> to <data value="{}">{}</data>)</span>').format(
         repr(float(low)), short[0], repr(float(high)), short[1]

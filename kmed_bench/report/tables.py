@@ -193,7 +193,7 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
     split_sha256 = bench.split.get("sha256") or bench.tags.get("kmed.split_sha256")
     if split_sha256:
         facts["split sha256"] = str(split_sha256)
-    for key in ("transcript_policy", "normaliser_version", "marks_version"):
+    for key in ("transcript_policy", *(f"{rules}_version" for rules in _RULES)):
         if values := scored_with(bench, key):
             facts[key.replace("_", " ")] = ", ".join(values)
     methods = {str(scores["interval"].get("method")) for scores in bench.scores.values() if "interval" in scores}
@@ -225,7 +225,9 @@ _KNOWN_TAGS = {
     "kmed.eval_context",
     "kmed.skipped",
     "kmed.failed",
+    "kmed.process",  # by which a later run knows that the writer is gone
 }
+_RULES = ("normaliser", "marks", "numbers", "terms", "variants")
 
 
 def _tag_name(key: str) -> str:

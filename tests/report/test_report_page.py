@@ -209,6 +209,26 @@ def test_gaps_benefits_speakers_and_seeds_equal_the_record(bench: BenchRecord, h
     assert '<data value="0.0123">1.23 pp</data>, found four times in five' in html
 
 
+def test_only_tables_of_many_rows_are_folded(bench: BenchRecord, html: str, tmp_path: Path) -> None:
+    assert "<summary>Gaps" not in html
+    many = write_report(dataclasses.replace(bench, gaps=2 * bench.gaps), tmp_path).read_text(encoding="utf-8")
+    assert "<summary>Gaps: 18 rows, 6 in bold</summary>" in many
+    assert len(Page(many).tables["gaps"]) == 19
+
+
+def test_the_page_says_in_words_what_the_split_left_out_and_how_decoding_differs(html: str, tmp_path: Path) -> None:
+    assert "41,234</data>: <data" in html
+    assert "whose speaker and sentence are in different parts" in html
+    assert "`" not in html[html.index('<section id="split">') : html.index('<section id="data">')]
+    bench = make_bench(sizes=("base",), epochs=1)
+    bench.params["eval.audio_context"] = "dynamic"
+    bench.tags["kmed.process"] = "05e670f9b277:23651:1795786011"
+    page = write_report(bench, tmp_path).read_text(encoding="utf-8")
+    assert "All decoding with eval.audio_context=dynamic" in page
+    assert re.search(r"over <data[^>]*>1</data> epoch\.", page)
+    assert "05e670f9b277" not in page
+
+
 def test_merged_strata_are_named_with_their_rule(html: str) -> None:
     (row,) = Page(html).tables["split_merged"][1:]
     assert (row["field"], row["values"]) == (["dialect"], ["강원 + 경기/서울"])
