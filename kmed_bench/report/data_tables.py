@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench.core.schema import PARTS
+from kmed_bench.report.table_view import Column, View
 
 
 def parts_table(split: Mapping[str, Any]) -> pd.DataFrame:
@@ -112,3 +113,46 @@ def histogram_table(quality: Mapping[str, Any]) -> pd.DataFrame:
             high = edges[index + 1] if index + 1 < len(edges) else math.nan
             rows.append({"measure": measure, "low": edges[index], "high": high, "n": n})
     return pd.DataFrame(rows, columns=["measure", "low", "high", "n"])
+
+
+def data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
+    """Return the views of these tables, of what is missing, and of the provenance."""
+
+    def counts(*names: str) -> list[Column]:
+        return [Column(key=name, label=name, kind="count") for name in names]
+
+    def texts(*names: str) -> list[Column]:
+        return [Column(key=name, label=name) for name in names]
+
+    distance = [
+        Column(key="max_deviation", label="largest deviation", kind="spread"),
+        Column(key="total_variation", label="total variation", kind="percent"),
+        Column(key="chi_square", label="chi-square", kind="number"),
+        Column(key="dof", label="degrees of freedom", kind="count"),
+    ]
+    shares = [Column(key=part, label=part, kind="percent") for part in ("corpus", "train", "valid", "test")]
+    layout: dict[str, tuple[str, list[Column]]] = {
+        "missing": (
+            "What the figures leave out, each with its reason.",
+            [Column(key="what", label="left out"), Column(key="reason", label="reason and remedy")],
+        ),
+        "split_parts": ("The parts.", [*texts("part"), *counts("utterances", "speakers", "sentences", "hours")]),
+        "split_shares": ("Share of each value in the corpus and in the parts.", [*texts("field", "value"), *shares]),
+        "split_merged": (
+            "Rare values taken together, with the share of all of them.",
+            [*texts("field", "values"), *shares],
+        ),
+        "split_distance": ("Distance of each part's shares from the corpus's.", [*texts("field", "part"), *distance]),
+        "quality": ("What ingest counted; labels = usable + rejected.", [*texts("kind", "name"), *counts("n")]),
+        "quality_fields": ("Usable utterances by field.", [*texts("field", "value"), *counts("n", "hours")]),
+        "quality_pairs": (
+            "Usable utterances by pairs of fields.",
+            [*texts("fields", "first", "second"), *counts("n", "hours")],
+        ),
+        "quality_examples": (
+            "Examples of what was rejected or warned of; rejects.csv of the ingest has all rejects with their details.",
+            [*texts("kind", "name"), Column(key="utterance_id", label="utterance")],
+        ),
+        "provenance": ("What the figures rest on.", texts("name", "value")),
+    }
+    return [View(name=name, caption=text, columns=shown, rows=frames[name]) for name, (text, shown) in layout.items()]

@@ -88,7 +88,7 @@ def size_costs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def make_views(frames: Mapping[str, pd.DataFrame]) -> dict[str, View]:
     """Return the page's tables by name, without those that have no row."""
-    views = [*_size_views(frames), *_rate_views(frames), *_group_views(frames), *_data_views(frames)]
+    views = [*_size_views(frames), *_rate_views(frames), *_group_views(frames), *data_tables.data_views(frames)]
     views += fairness.fairness_views(frames, chosen_runs(frames))
     views += leak_tables.leak_views(frames, chosen_runs(frames))
     views += seal_tables.seal_views(frames["openings"], frames["plan_changes"])
@@ -220,47 +220,6 @@ def _group_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
             weak="below_minimum",
         ),
     ]
-
-
-def _data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
-    def counts(*names: str) -> list[Column]:
-        return [Column(key=name, label=name, kind="count") for name in names]
-
-    def texts(*names: str) -> list[Column]:
-        return [Column(key=name, label=name) for name in names]
-
-    distance = [
-        Column(key="max_deviation", label="largest deviation", kind="spread"),
-        Column(key="total_variation", label="total variation", kind="percent"),
-        Column(key="chi_square", label="chi-square", kind="number"),
-        Column(key="dof", label="degrees of freedom", kind="count"),
-    ]
-    shares = [Column(key=part, label=part, kind="percent") for part in ("corpus", "train", "valid", "test")]
-    layout: dict[str, tuple[str, list[Column]]] = {
-        "missing": (
-            "What the figures leave out, each with its reason.",
-            [Column(key="what", label="left out"), Column(key="reason", label="reason and remedy")],
-        ),
-        "split_parts": ("The parts.", [*texts("part"), *counts("utterances", "speakers", "sentences", "hours")]),
-        "split_shares": ("Share of each value in the corpus and in the parts.", [*texts("field", "value"), *shares]),
-        "split_merged": (
-            "Rare values taken together, with the share of all of them.",
-            [*texts("field", "values"), *shares],
-        ),
-        "split_distance": ("Distance of each part's shares from the corpus's.", [*texts("field", "part"), *distance]),
-        "quality": ("What ingest counted; labels = usable + rejected.", [*texts("kind", "name"), *counts("n")]),
-        "quality_fields": ("Usable utterances by field.", [*texts("field", "value"), *counts("n", "hours")]),
-        "quality_pairs": (
-            "Usable utterances by pairs of fields.",
-            [*texts("fields", "first", "second"), *counts("n", "hours")],
-        ),
-        "quality_examples": (
-            "Examples of what was rejected or warned of; rejects.csv of the ingest has all rejects with their details.",
-            [*texts("kind", "name"), Column(key="utterance_id", label="utterance")],
-        ),
-        "provenance": ("What the figures rest on.", texts("name", "value")),
-    }
-    return [View(name=name, caption=text, columns=shown, rows=frames[name]) for name, (text, shown) in layout.items()]
 
 
 def _term_columns(sizes: Sequence[str]) -> list[Column]:
