@@ -254,7 +254,7 @@ def test_demo_corpus_ingest_and_split_alone(tmp_path):
     assert drawn.returncode == 0, drawn.stderr
     report = json.loads((tmp_path / "split" / "split.json").read_text(encoding="utf-8"))
     assert report["counts"] == {"train": 40, "valid": 8, "test": 8}
-    assert report["leakage"] == {"speakers": 0, "sentences": 0, "utterances": 0}
+    assert report["leakage"] == {"speakers": 0, "sentences": 0, "utterances": 0, "recordings": 0}
     assert (report["power"]["part"], report["power"]["n_clips"]) == ("test", 8)
     assert "Power of test: " in drawn.stdout
     again = run("split", "manifest/manifest.parquet", "again", "--frozen", "frozen.json", cwd=tmp_path)
