@@ -74,7 +74,7 @@ def _fail(message: str) -> int:
 
 
 def _explain(error: OSError) -> str:
-    """Return what the system refused, where, and what to do about it, in one line."""
+    """Return one line with the path, the reason that the system gives, and the remedy."""
     reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
     where = error.filename2 or error.filename or "a file, or standard output"
     remedy = _REMEDIES.get(error.errno or 0, "Remove the cause")
@@ -82,12 +82,12 @@ def _explain(error: OSError) -> str:
 
 
 def _readable(words: Sequence[str]) -> Sequence[str]:
-    """Return the words; KmedError for one that no file could hold as text."""
+    """Return the words; raise KmedError for one that is not text in the terminal's encoding."""
     for word in words:
         if word.encode(errors="ignore").decode() != word:
             raise KmedError(
-                f"The argument {word!a} is not readable as {sys.getfilesystemencoding()}, which this terminal's locale "
-                "asks for: set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or rename the file in UTF-8 (convmv)."
+                f"The argument {word!a} is not text in {sys.getfilesystemencoding()}, the encoding of this terminal's "
+                "locale: set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or rename the file in UTF-8 (convmv)."
             )
     return words
 

@@ -39,21 +39,18 @@ def _power(args: argparse.Namespace) -> int:
     from kmed_bench.core.errors import KmedError
     from kmed_bench.corpus.splitting.split import read_split
     from kmed_bench.scoring import power
-    from kmed_bench.scoring.power import assumed_spread, design_of
 
     policy = resolve(args).data.transcript_side
     split = read_split(args.split)
-    design = design_of(split.parts[args.part], policy)
+    design = power.design_of(split.parts[args.part], policy)
     if not len(design.length):
         raise KmedError(f"{args.part} of {args.split} has no clip with text; name another --part.")
     if args.predictions:
         spread, source = _pilot(args, split, design, policy)
     else:
         deviations = _deviations(args)
-        spread, source = (
-            assumed_spread(design, deviations),
-            power.ASSUMED if deviations == power.DEFAULT else power.GIVEN,
-        )
+        spread = power.assumed_spread(design, deviations)
+        source = power.ASSUMED if deviations == power.DEFAULT else power.GIVEN
     print(power.describe_power(power.detectable(spread), design.n_speakers, len(design.length), source))
     if args.difference is not None:
         needed = power.speakers_needed(spread, design.n_speakers, args.difference)
@@ -87,9 +84,8 @@ def _pilot(args: argparse.Namespace, split: "Split", design: "Design", policy: "
     home = find_part({prediction.utterance_id for prediction in a}, parts)
     if home == args.part:
         # The part has the pilot's clips or more; a variance falls with the speakers.
-        return grow(pilot_spread(clips), clips.n_speakers, design.n_speakers), (
-            f"from a pilot with {clips.n_speakers} speakers of {home}"
-        )
+        grown = grow(pilot_spread(clips), clips.n_speakers, design.n_speakers)
+        return grown, f"from a pilot with {clips.n_speakers} speakers of {home}"
     found = pilot_deviations(clips)
     where = f"of {home}, not of {args.part}" if home else "that are not in this split"
     source = (

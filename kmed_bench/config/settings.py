@@ -173,7 +173,7 @@ class EvalConfig:
     """No n-gram of this many tokens may occur twice in a transcript, which ends loops. none: off, as in openai-whisper.
     A Hangul syllable is one to three tokens, so 8 still lets short answers repeat."""
     leak_clips: Annotated[Annotated[int, Field(ge=1)] | None, NONE, Decides.BENCHMARK] = None
-    """Most left-out utterances decoded of each cell (speaker or sentence heard in training, or both), drawn with
+    """Most left-out utterances to decode from each cell (speaker or sentence seen in training, or both), drawn with
     split.seed, to show how much of the gain a leaking split would add. none: they are not decoded."""
     min_group_clips: Annotated[Count, Decides.SCORING] = 20
     """Fewest clips of a subgroup; smaller ones are shown with their n and not ranked."""

@@ -82,7 +82,7 @@ def get_or_create(
 def _is_whole(folder: Path) -> bool:
     """Return whether a store is there and its files are as they were written.
 
-    This reads the store once, at about 1.2 GiB/s; what was read stays in the system's cache for the use after it.
+    This reads the whole store once, at about 1.2 GiB/s, which also brings it into the page cache.
     """
     try:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ def _checksum(path: Path) -> tuple[int, int]:
 def _remove_damaged(folder: Path, what: str) -> None:
     if not folder.exists():
         return
-    log.warning(f"{what} in {folder} are damaged (their checksums differ) and are made again.")
+    log.warning(f"{what} in {folder} are damaged (their checksums differ) and are computed again.")
     try:
         shutil.rmtree(folder)
     except OSError as error:

@@ -30,10 +30,10 @@ _package = logging.getLogger("kmed_bench")
 
 
 def prepare_streams() -> None:
-    """Make standard streams that can be written whatever the locale is, and whichever of them were closed.
+    """Make the standard streams writable under any locale, and where the caller closed them.
 
-    Characters that the locale's encoding lacks are shown as escapes. Streams that the caller closed (``2>&-``) go
-    nowhere, and their numbers are taken, so that no file opened later gets a library's messages.
+    Characters that the locale's encoding lacks are shown as escapes. Closed streams (``2>&-``) are connected to the
+    null device, so that no file opened later gets their descriptor and with it a library's messages.
     """
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(handle, True)
@@ -47,7 +47,7 @@ def prepare_streams() -> None:
 
 
 def abandon_stdout() -> None:
-    """Send what standard output still holds nowhere: its reader is gone or its disk full, and Python would say so."""
+    """Discard what standard output still buffers; at exit Python would report its closed reader or full disk."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -79,7 +79,7 @@ class _StderrHandler(logging.Handler):
     """Writes to what standard error is at the time of the message."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError, ValueError):  # its disk is full, or it was closed: no reason to stop
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed stream is no reason to stop
             print(self.format(record), file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What the JSON files that rooms exchange hold, as types; at runtime they are plain dictionaries.
+"""What scores and comparisons hold as JSON, as types; at runtime they are plain dictionaries.
 
 A rate is a fraction, and None where its denominator is zero.
 """
@@ -52,7 +52,7 @@ class ElderlyGap(TypedDict):
 
 
 class _Sides(TypedDict):
-    """A group of speakers against others: on how many clips, and the test of the difference.
+    """Who is compared with whom, on how many clips and speakers, and the test of the difference.
 
     The p-values are None where either side is below the minimum.
     """
@@ -81,7 +81,7 @@ class GroupGap(_Sides):
 
 
 class BenefitGap(_Sides):
-    """By how much more fine-tuning lowers the CER of a group than that of the others; a benefit is above 0."""
+    """The gain of fine-tuning for a group minus that for the others; a gain above 0 means fewer errors."""
 
     benefit_group: float | None
     benefit_against: float | None
@@ -256,44 +256,6 @@ class EvaluatedScores(Scores):
     comparisons: NotRequired[list[BaselineComparison]]
 
 
-class LeakDifference(TypedDict):
-    """A gain in CER (positive: fewer errors), or the difference of two gains; None where undefined."""
-
-    gain: float | None
-    gain_low: float | None
-    gain_high: float | None
-    no_interval: str
-
-
-class LeakCell(LeakDifference):
-    """One cell of the split's design; ``untouched`` is None where only one model was decoded."""
-
-    tuned: CerCell
-    untouched: CerCell | None
-    n_available: int
-    n_decoded: int
-
-
-class Leak(Head, RuleVersions):
-    """Content of leak.json."""
-
-    cells: dict[str, LeakCell]
-    differences: dict[str, LeakDifference]
-    left_out: dict[str, int]
-    sample: dict[str, int]
-    split_sha256: str
-    transcript_policy: str
-
-
-class Plan(Head):
-    """Content of plan.json; ``sha256`` is of ``settings``, which has everything that decides the figures."""
-
-    sha256: str
-    sealed_at: str
-    code_version: str
-    settings: dict[str, str]
-
-
 class PackageHead(Head, RuleVersions):
     """Content of package.json."""
 
@@ -305,37 +267,6 @@ class PackageHead(Head, RuleVersions):
     columns: list[str]
     files_sha256: dict[str, str]
     scores: dict[str, Scores]
-
-
-class SpeakerErrors(Head):
-    """Content of speaker_errors.json: columns of sums by speaker, sentence and group, no ids and no texts."""
-
-    split_sha256: str
-    transcript_policy: str
-    normaliser_version: str
-    marks_version: str
-    speakers: dict[str, list[Any]]
-
-
-class GateCheck(TypedDict):
-    """One condition of the gate; ``passed`` is None where it could not be judged."""
-
-    passed: bool | None
-    text: str
-    figures: dict[str, Any]
-
-
-class GateDecision(TypedDict):
-    """What `promote` decided and did; no file, so without a format: its checks are kept as tags of the version."""
-
-    name: str
-    version: str
-    champion: str | None
-    passed: bool
-    forced: bool
-    promoted: bool
-    reasons: list[str]
-    checks: dict[str, GateCheck]
 
 
 class ErrorSummary(Head, RuleVersions):
@@ -356,28 +287,13 @@ class ErrorSummary(Head, RuleVersions):
     transcript_policy: str
 
 
-class StudyFile(Head):
-    """Content of study.json: the fields of a `StudyRecord`, and name, alt and caption of each figure."""
-
-    study: dict[str, Any]
-    figures: list[dict[str, str]]
-
-
 SCORES = FileFormat[Scores]("kmed-scores", version=2, oldest=0, remedy="write it again with `kmed-bench score`")
 COMPARISONS = FileFormat[Comparisons](
     "kmed-comparisons", version=2, oldest=0, remedy="write it again with `kmed-bench score --against`"
 )
-LEAK = FileFormat[Leak]("kmed-leak", version=1, oldest=1, remedy="decode again with eval.leak_clips")
-PLAN = FileFormat[Plan]("kmed-plan", version=1, oldest=1, remedy="start the benchmark again in another folder")
 PACKAGE = FileFormat[PackageHead](
     "kmed-package", version=5, oldest=3, remedy="make the package again with `kmed-bench package`"
 )
-SPEAKER_ERRORS = FileFormat[SpeakerErrors](
-    "kmed-speaker-errors", version=2, oldest=0, remedy="train the version again with this release"
-)
 ERROR_SUMMARY = FileFormat[ErrorSummary](
     "kmed-error-summary", version=1, oldest=1, remedy="write it again with `kmed-bench errors`"
-)
-STUDY = FileFormat[StudyFile](
-    "kmed-study", version=1, oldest=1, remedy="run the same `kmed-bench tune` again, which rewrites it"
 )

@@ -31,7 +31,7 @@ class QualityReport(Head):
 class SplitPower(TypedDict):
     """The smallest difference in CER that a part can show with its speakers; fractions, None where none can be shown.
 
-    ``deviations`` are the standard deviations of a paired difference that were assumed, and ``source`` says whence.
+    ``deviations`` are the assumed standard deviations of a paired difference, and ``source`` is where they come from.
     """
 
     part: str

@@ -49,8 +49,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there replaces `path` when the block ends.
 
     The file reaches the disk before the rename, so after a crash `path` has its old content or all of the new one.
-    If the block raises, the temporary file is removed and `path` stays as it was. An interrupt stays one: torch's
-    writer fails again when it closes the half-written file, and that error would hide the interrupt.
+    If the block raises, the temporary file is removed and `path` stays as it was. A KeyboardInterrupt is raised again
+    as such: torch's writer fails once more when it closes the half-written file, and that error would hide it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
@@ -73,7 +73,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Name `path` in an OSError that names nothing, as a full disk's does, or only the temporary file."""
+    """Put `path` into an OSError that names no file, as a full disk's does, or only the temporary one."""
     try:
         yield
     except OSError as error:
@@ -176,7 +176,7 @@ def _parse_line(line: str, place: str) -> dict[str, Any]:
 
 
 def _refuse_half_characters(row: dict[str, Any], place: str) -> None:
-    """Refuse a lone surrogate, which JSON can spell and no UTF-8 file can hold."""
+    """Raise KmedError for a lone surrogate, which JSON can escape but UTF-8 can't encode."""
     for name, value in row.items():
         try:
             json.dumps([name, value], ensure_ascii=False).encode()

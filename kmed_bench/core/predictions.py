@@ -61,7 +61,7 @@ _FIELDS = dataclasses.fields(Prediction)
 _TYPES = tuple(field.type for field in _FIELDS)
 _TIMES = tuple(field.name for field in _FIELDS if field.type is float)
 _REPEATED = ("speaker_id", "gender", "age", "dialect", "region", "role")
-"""Fields with few values, of which a file of a million lines needs one copy each."""
+"""Fields with few distinct values; interning keeps one copy of each for a file of a million lines."""
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -96,7 +96,7 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
 
 
 def _values(row: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the fields of a line; nearly all have the exact types, so the rest is looked at one by one."""
+    """Return the fields of a line; only lines whose types are not exactly right are checked field by field."""
     values = {field.name: row.get(field.name, field.default) for field in _FIELDS}
     if tuple(map(type, values.values())) != _TYPES or not all(0 <= values[name] <= 1e9 for name in _TIMES):
         values = {field.name: _value(field, row, place) for field in _FIELDS}

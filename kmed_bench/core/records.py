@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.core.contracts import Leak, NamedBenefit, NamedComparison, NamedGap, Scores, SeedsMean
+from kmed_bench.core.contracts import NamedBenefit, NamedComparison, NamedGap, Scores, SeedsMean
+from kmed_bench.core.run_contracts import Leak
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

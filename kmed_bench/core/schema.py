@@ -67,11 +67,14 @@ WarningKind = Literal[
 PARTS = ("train", "valid", "test")
 
 CELLS = ("seen_seen", "seen_unseen", "unseen_seen", "unseen_unseen")
-"""Whether training heard an utterance's speaker, then its sentence."""
+"""Whether an utterance's speaker, and then its sentence, was seen in training."""
 UNSEEN = "unseen_unseen"
 """The cell of a disjoint test part."""
 SELECTION = "selection"
-"""In place of a cell: the valid part alone has the speaker or the sentence, or a part has the recording."""
+"""In place of a cell: the speaker or the sentence is in the valid part only, or the recording is in a part."""
+
+UNKNOWN = ("", "N/A")
+"""What a manifest's text columns hold where a value is unknown."""
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")

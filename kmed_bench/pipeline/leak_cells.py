@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmed_bench.config import Config
-from kmed_bench.core.contracts import Leak
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import Prediction, read_predictions, write_predictions
+from kmed_bench.core.run_contracts import Leak
 from kmed_bench.corpus.splitting.cells import CELL, LEFT_OUT, count_cells, name_cells, sample_cells
 from kmed_bench.corpus.splitting.split import Split, read_left_out
 from kmed_bench.scoring import ScoringOptions
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def with_left_out(split: Split, folder: Path, config: Config) -> Split:
-    """Return the split with the sample of what it left out as the part ``left_out``; as it is where that is off.
+    """Return the split with a sample of the left-out utterances as the part ``left_out``; unchanged where that is off.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ def with_left_out(split: Split, folder: Path, config: Config) -> Split:
     shared = [what for what in ("speakers", "sentences") if split.report["leakage"][what]]
     if shared:
         raise KmedError(
-            f"eval.leak_clips is {limit}, but the parts of {folder} share {' and '.join(shared)}, so no test part is "
-            "left to compare with; split with --disjoint speaker,sentence, or set eval.leak_clips to none."
+            f"eval.leak_clips is {limit}, but the parts of {folder} share {' and '.join(shared)}, so no disjoint test "
+            "part is there to compare with; split with --disjoint speaker,sentence, or set eval.leak_clips to none."
         )
     left_out = read_left_out(folder, split)
     sample = sample_cells(left_out, limit, _seed(split))

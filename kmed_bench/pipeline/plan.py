@@ -7,8 +7,8 @@ from pathlib import Path, PurePath
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, Decides
 from kmed_bench.config.identity import decisive
-from kmed_bench.core.contracts import PLAN, Plan
 from kmed_bench.core.records import hash_settings
+from kmed_bench.core.run_contracts import PLAN, Plan
 from kmed_bench.core.schema import SIZES
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
@@ -21,7 +21,7 @@ HEADLINE = "cer"
 SCORED = Decides.DECODING | Decides.SCORING
 """What decides the figures of a finished model."""
 TRAINED = Decides.BENCHMARK | Decides.TRAINING | SCORED
-"""What decides those of a training on a split that exists."""
+"""What decides the figures of a training on an existing split."""
 
 
 def identify_split(split: Split) -> dict[str, str]:
@@ -49,7 +49,7 @@ def make_plan(config: Config, kinds: Decides, split: Mapping[str, str], weights:
     Parameters
     ----------
     kinds : Decides
-        Which settings decide: of a whole benchmark those of the data as well.
+        Which settings decide; for a whole benchmark these include the settings of the data.
     split : mapping
         As `identify_split` returns it.
     weights : mapping

@@ -180,7 +180,7 @@ class Trainer:
         states = StateKeeper(folder, fingerprint, resume=resume)
         model = load_weights(self.weights.path, str(self.device))
         if resume and not states.resumed and read_training_record(folder) is not None:
-            log.warning(f"{folder} holds no saved state of the training begun there; it starts at epoch 1.")
+            log.warning(f"{folder} holds no saved state of the training begun there; training starts at epoch 1.")
         if not states.resumed:
             check_room(model, folder, self.weights.size)
         if run is not None:

@@ -1,4 +1,4 @@
-"""Tables on whom the models understand how well: gaps between groups, unequal benefit, speakers, seeds; power."""
+"""Tables of gaps between groups, unequal benefit of fine-tuning, the spread of speakers, and means over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ _TEST = ("n_speakers_against", "p_value", "p_holm", "below_minimum", "no_interva
 _GAP = ("cer_group", "cer_against", "cer_gap", "cer_gap_low", "cer_gap_high")
 _BENEFIT = ("benefit_group", "benefit_against", "difference", "difference_low", "difference_high")
 _SEEDS = ("size", "n_seeds", "cer", "cer_low", "cer_high", "seed_sd", "note", "no_interval", "n_clips", "n_speakers")
+_QUANTILE_LABELS = {"q0": "best speaker", "q50": "median", "q100": "worst speaker"}
 _QUANTILES = {f"q{percent}": str(percent) for percent in SPEAKER_QUANTILES}
 
 
@@ -32,7 +33,7 @@ def gaps_table(gaps: Sequence[NamedGap]) -> pd.DataFrame:
 
 
 def benefits_table(benefits: Sequence[NamedBenefit]) -> pd.DataFrame:
-    """Return one row per size and group: what fine-tuning takes off its CER, off that of the others, the difference."""
+    """Return one row per size and group: how much fine-tuning lowers its CER and the others', and the difference."""
     return _frame(benefits, (*_SIDES, *_TEST, *_BENEFIT))
 
 
@@ -55,80 +56,41 @@ def speakers_table(bench: BenchRecord) -> pd.DataFrame:
 
 def fairness_views(frames: Mapping[str, pd.DataFrame], chosen: Sequence[str]) -> list[View]:
     """Return the views of these tables; that of speakers has the chosen runs."""
-    gaps, benefits, speakers = frames["gaps"], frames["benefits"], frames["speaker_spread"]
+    speakers = frames["speaker_spread"]
     few = "In grey: too few clips or speakers to be tested."
     return [
-        View(
-            name="gaps",
-            caption="Fine-tuned models: each group against the others. A positive gap means more errors for the group; "
-            f"in bold the gaps that chance alone would hardly give (p below 0.05, Holm, over this table). {few}",
-            columns=_group_columns(
-                [
-                    Column(key="cer_group", label="CER, group", kind="percent"),
-                    Column(key="cer_against", label="CER, others", kind="percent"),
-                    Column(key="cer_gap", label="gap", kind="points", low="cer_gap_low", high="cer_gap_high"),
-                ]
-            ),
-            rows=gaps.assign(strong=gaps["p_holm"] < 0.05),
-            weak="below_minimum",
-            strong="strong",
+        _group_view(
+            "gaps",
+            "Fine-tuned models: each group against the others. A positive gap means more errors for the group; "
+            f"in bold the significant gaps (p below 0.05 after Holm's correction over this table). {few}",
+            [
+                Column(key="cer_group", label="CER, group", kind="percent"),
+                Column(key="cer_against", label="CER, others", kind="percent"),
+                Column(key="cer_gap", label="gap", kind="points", low="cer_gap_low", high="cer_gap_high"),
+            ],
+            frames["gaps"],
         ),
-        View(
-            name="benefits",
-            caption="Does fine-tuning help all alike? What it takes off each group's CER and off the others' (in "
-            f"percentage points); a positive difference means that it helps the group more. Bold and p as above. {few}",
-            columns=_group_columns(
-                [
-                    Column(key="benefit_group", label="gain, group", kind="points"),
-                    Column(key="benefit_against", label="gain, others", kind="points"),
-                    Column(
-                        key="difference",
-                        label="difference",
-                        kind="points",
-                        low="difference_low",
-                        high="difference_high",
-                    ),
-                ]
-            ),
-            rows=benefits.assign(strong=benefits["p_holm"] < 0.05),
-            weak="below_minimum",
-            strong="strong",
-        ),
-        View(
-            name="speaker_spread",
-            caption="How unlike speakers are: the fine-tuned model's CER of the best understood speaker, of the middle one, of the worst. "
-            "“90 %” is the CER that nine in ten speakers stay at or below.",
-            columns=[
-                Column(key="size", label="size"),
-                Column(key="n_speakers", label="speakers", kind="count"),
-                *(
-                    Column(key=name, label=_QUANTILE_LABELS.get(name, f"{key} %"), kind="percent")
-                    for name, key in _QUANTILES.items()
+        _group_view(
+            "benefits",
+            "Does fine-tuning help all groups equally? How much it lowers each group's CER and that of the others "
+            "(in percentage points); a positive difference means that it helps the group more. Bold and p as above. "
+            f"{few}",
+            [
+                Column(key="benefit_group", label="gain, group", kind="points"),
+                Column(key="benefit_against", label="gain, others", kind="points"),
+                Column(
+                    key="difference", label="difference", kind="points", low="difference_low", high="difference_high"
                 ),
             ],
-            rows=speakers[speakers["run_id"].isin(chosen)],
+            frames["benefits"],
         ),
-        View(
-            name="seeds",
-            caption="Fine-tuned test CER, averaged over training seeds. With several seeds the 95 % interval counts "
-            "how much speakers, sentences and seeds differ: what another training would give on other speakers. With one "
-            "seed it does not count how much seeds differ.",
-            columns=[
-                Column(key="size", label="size"),
-                Column(key="n_seeds", label="seeds", kind="count"),
-                Column(key="cer", label="mean CER", kind="percent", low="cer_low", high="cer_high"),
-                Column(key="seed_sd", label="standard deviation of seeds", kind="spread"),
-            ],
-            rows=frames["seeds"],
-        ),
+        _speakers_view(speakers[speakers["run_id"].isin(chosen)]),
+        _seeds_view(frames["seeds"]),
     ]
 
 
-_QUANTILE_LABELS = {"q0": "best speaker", "q50": "median", "q100": "worst speaker"}
-
-
-def _group_columns(figures: Sequence[Column]) -> list[Column]:
-    return [
+def _group_view(name: str, caption: str, figures: Sequence[Column], rows: pd.DataFrame) -> View:
+    columns = [
         Column(key="size", label="size"),
         Column(key="field", label="field"),
         Column(key="group", label="group"),
@@ -138,3 +100,38 @@ def _group_columns(figures: Sequence[Column]) -> list[Column]:
         Column(key="n_speakers_group", label="speakers, group", kind="count"),
         Column(key="n_speakers_against", label="speakers, others", kind="count"),
     ]
+    marked = rows.assign(strong=rows["p_holm"] < 0.05)
+    return View(name=name, caption=caption, columns=columns, rows=marked, weak="below_minimum", strong="strong")
+
+
+def _speakers_view(rows: pd.DataFrame) -> View:
+    return View(
+        name="speaker_spread",
+        caption="How much speakers differ: the fine-tuned CER of the best recognized speaker, the median one and the "
+        "worst. “90 %” is the CER that nine in ten speakers do not exceed.",
+        columns=[
+            Column(key="size", label="size"),
+            Column(key="n_speakers", label="speakers", kind="count"),
+            *(
+                Column(key=name, label=_QUANTILE_LABELS.get(name, f"{key} %"), kind="percent")
+                for name, key in _QUANTILES.items()
+            ),
+        ],
+        rows=rows,
+    )
+
+
+def _seeds_view(rows: pd.DataFrame) -> View:
+    return View(
+        name="seeds",
+        caption="Fine-tuned test CER, averaged over training seeds. With several seeds the 95 % interval counts "
+        "how much speakers, sentences and seeds differ: what another training would give on other speakers. With one "
+        "seed it does not count how much seeds differ.",
+        columns=[
+            Column(key="size", label="size"),
+            Column(key="n_seeds", label="seeds", kind="count"),
+            Column(key="cer", label="mean CER", kind="percent", low="cer_low", high="cer_high"),
+            Column(key="seed_sd", label="standard deviation of seeds", kind="spread"),
+        ],
+        rows=rows,
+    )

@@ -11,13 +11,11 @@ from kmed_bench.core.schema import CELLS
 from kmed_bench.report.table_view import Column, View
 from kmed_bench.report.tables import ordered_trains
 
-_LABELS = dict(
-    zip(CELLS, ("both heard", "speaker heard", "sentence heard", "neither heard: the test part"), strict=True)
-)
+_LABELS = dict(zip(CELLS, ("both seen", "speaker seen", "sentence seen", "neither seen: the test part"), strict=True))
 _DIFFERENCES = {
-    "leak": "both heard − neither heard: the leak",
-    "speakers": "speaker heard − neither heard",
-    "sentences": "sentence heard − neither heard",
+    "leak": "both seen − neither seen: the leak",
+    "speakers": "speaker seen − neither seen",
+    "sentences": "sentence seen − neither seen",
 }
 _NO_CER: CerCell = {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
 
@@ -63,14 +61,15 @@ def _leaks(record: BenchRecord) -> list[tuple[dict[str, Any], Any]]:
 
 def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[View]:
     """Return the page's two tables of the chosen runs; without rows where no left-out utterance was decoded."""
-    cells, leak = (frame[frame["run_id"].isin(chosen)] if len(frame) else frame for frame in _frames(frames))
+    both = (frames["leak_cells"], frames["leak"])
+    cells, leak = (frame[frame["run_id"].isin(chosen)] if len(frame) else frame for frame in both)
     gain = Column(key="gain", label="gain", kind="points", low="gain_low", high="gain_high")
     untouched = {"low": "untouched_cer_low", "high": "untouched_cer_high"}
     return [
         View(
             name="leak_cells",
-            caption="CER by what training heard of an utterance's speaker and sentence; never of the utterance itself. "
-            "A positive gain means fewer errors than the untouched model's on the same clips.",
+            caption="CER by whether an utterance's speaker and sentence were seen in training; the utterance itself "
+            "never was. A positive gain means fewer errors than the untouched model's on the same clips.",
             columns=[
                 Column(key="size", label="size"),
                 Column(key="label", label="in training"),
@@ -96,10 +95,6 @@ def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[Vi
     ]
 
 
-def _frames(frames: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return frames["leak_cells"], frames["leak"]
-
-
 def leak_text(record: BenchRecord) -> str:
     """Return how the sample was drawn and what belongs to no cell; empty where nothing left out was decoded."""
     leaks = [leak for _, leak in _leaks(record)]
@@ -110,5 +105,5 @@ def leak_text(record: BenchRecord) -> str:
         f"The split left out {sum(left_out.values()):,} utterances. At most {sample['limit']:,} of each cell were "
         f"drawn at random (seed {sample['seed']}) and decoded. {left_out['selection']:,} belong to no cell, as only "
         "the valid part has their speaker or sentence, or a part has their recording; "
-        f"{left_out['unseen_unseen']:,} are like the test part, which stands for them."
+        f"{left_out['unseen_unseen']:,} are like the test part, which represents them."
     )

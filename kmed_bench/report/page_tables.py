@@ -147,8 +147,9 @@ def _rate_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
         ),
         View(
             name="numbers",
-            caption="Numbers of the test part's references that the fine-tuned models found: an ambiguous one is found by any of its readings; an "
-            "unread one is a number word before a unit that no rule reads, so it is not among the numbers.",
+            caption="Numbers of the test part's references that the fine-tuned models found: an ambiguous one is found "
+            "by any of its readings; an unread one is a number word before a unit that no rule reads, so it is not "
+            "among the numbers.",
             columns=[
                 Column(key="size", label="size"),
                 Column(key="n_numbers", label="numbers", kind="count"),

@@ -1,4 +1,4 @@
-"""The seal on the test part: how often it was opened, by what, under which plans, and what changed between them."""
+"""The seal on the test part: how often and by what it was opened, under which plans, and what changed between them."""
 
 import datetime
 from collections.abc import Sequence

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.core.contracts import STUDY, StudyFile
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import STATES, Confirmation, StudyRecord, StudyTrial
+from kmed_bench.core.run_contracts import STUDY, StudyFile
 from kmed_bench.report.rendering import render
 from kmed_bench.report.sections import ExtraFigure, ExtraSection, save_sections
 from kmed_bench.report.table_view import Column, View, format_value

@@ -50,7 +50,7 @@ def compare_predictions(
     metric : str
         A name of ``measures.MEASURES`` whose denominator depends on the reference only.
     margin : float, optional
-        The largest difference that would not matter, as a fraction, chosen before the data are seen.
+        The largest difference that does not matter, as a fraction, chosen before the data are seen.
 
     Raises
     ------
@@ -141,8 +141,8 @@ def judge_margin(
 
     ``p_non_inferiority`` is of the hypothesis that ``b`` is worse by the margin or more, ``p_equivalence`` of the one
     that it is worse or better by the margin or more: the larger p-value of two one-sided tests. Each one-sided test is
-    half of `paired_p_value` of the differences shifted by the margin, and 0.025 is asked of it, so that a verdict
-    agrees with the 95 % interval. A difference that is not significant is no proof of equivalence; this is.
+    half of `paired_p_value` of the differences shifted by the margin, at the level 0.025, so that a verdict agrees with
+    the 95 % interval. A difference that is not significant does not show equivalence; this test does.
 
     Parameters
     ----------
@@ -159,8 +159,8 @@ def judge_margin(
     not_worse, both = (below if better == "lower" else above), max(below, above)
     shown = "equivalent" if both < ONE_SIDED else "not worse" if not_worse < ONE_SIDED else ""
     words = {
-        "equivalent": f"equivalent: the difference is shown to be smaller than {margin:g} either way",
-        "not worse": f"not worse: the second is shown to be worse by less than {margin:g}, if at all",
+        "equivalent": f"equivalent: the difference is shown to be below {margin:g} in both directions",
+        "not worse": f"not worse: the second is shown to be worse by less than {margin:g}, if it is worse at all",
         "": f"not shown: the second may be worse by {margin:g} or more",
     }
     return {
@@ -175,7 +175,7 @@ def judge_margin(
 
 
 def _one_sided(clips: Clips, margin: float, options: ScoringOptions, sign: float) -> float:
-    """Return the p-value of a difference times ``sign`` of the margin or more."""
+    """Return the p-value of the hypothesis that ``sign`` times the difference is the margin or more."""
     shifted = dataclasses.replace(clips, top=sign * clips.top - margin * clips.bottom)
     half = paired_p_value(shifted, options) / 2
     return half if shifted.ratio < 0 else 1 - half
@@ -199,7 +199,7 @@ def pair_counts(a: pd.DataFrame, b: pd.DataFrame, bottom: str) -> tuple[pd.DataF
     Raises
     ------
     KmedError
-        When they have not.
+        When they don't.
     """
     left, right = a.set_index("utterance_id").sort_index(), b.set_index("utterance_id").sort_index()
     only_a, only_b = left.index.difference(right.index), right.index.difference(left.index)

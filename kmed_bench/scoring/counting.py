@@ -93,7 +93,7 @@ def _share(chunks: list[Sequence[Row]], policy: Policy) -> Iterator[pd.DataFrame
         yield from (_count_chunk(chunk, policy) for chunk in chunks)
         return
     _count_chunk(chunks[0][:100], policy)  # builds the tables of terms and spellings once, for every process
-    gc.freeze()  # the helpers' collections would copy every page of what they share
+    gc.freeze()  # garbage collections of the helper processes would copy every shared page
     try:
         with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("fork")) as pool:
             yield from pool.map(_count_chunk, chunks, itertools.repeat(policy))
@@ -133,7 +133,9 @@ def _count(references: list[_Reference], rows: list[Row]) -> dict[str, Counts]:
     heard = [hypothesis for _, hypothesis, *_ in rows]
     spaced = [r.spaced for r in references], [normalise(text, keep_spaces=True) for text in heard]
     flat = [[text.replace(" ", "") for text in side] for side in spaced]
-    plain = [[unicodedata.normalize("NFC", text) for text in side] for side in flat]  # what a space parted may compose
+    plain = [
+        [unicodedata.normalize("NFC", text) for text in side] for side in flat
+    ]  # letters that a space separated may compose
     raw = [r.resolved for r in references], [_compose(text) for text in heard]
     jamo = [_decompose(text) for text in plain[0]], [_decompose(text) for text in plain[1]]
     aligned = align_characters(*flat)

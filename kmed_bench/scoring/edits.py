@@ -58,17 +58,6 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCo
     return count_edits(align_characters(references, hypotheses), [len(text) for text in references])
 
 
-def count_word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> EditCounts:
-    """Return each utterance's word edits; words are separated by single spaces.
-
-    Raises
-    ------
-    KmedError
-        When the two sides differ in length.
-    """
-    return count_edits(align_words(references, hypotheses), [sum(map(bool, text.split(" "))) for text in references])
-
-
 def count_distances(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
     """Return each utterance's number of character edits; raises like ``count_errors``."""
     _check_pairs(references, hypotheses)
@@ -76,7 +65,7 @@ def count_distances(references: Sequence[str], hypotheses: Sequence[str]) -> Cou
 
 
 def count_word_distances(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
-    """Return each utterance's number of word edits; raises like ``count_word_errors``."""
+    """Return each utterance's number of word edits; raises like ``count_errors``."""
     _check_pairs(references, hypotheses)
     pairs = zip(references, hypotheses, strict=True)
     return np.fromiter((0 if r == h else Levenshtein.distance(r.split(), h.split()) for r, h in pairs), np.int64)
@@ -89,7 +78,7 @@ def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> Al
 
 
 def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> Alignments:
-    """Return jiwer's chunks of each utterance's words; raises like ``count_word_errors``."""
+    """Return jiwer's chunks of each utterance's words; raises like ``count_errors``."""
     _check_pairs(references, hypotheses)
     return [_align(r.split(), h.split()) for r, h in zip(references, hypotheses, strict=True)]
 

@@ -2,8 +2,8 @@
 
 A group's speakers and the rest are different people, so both are differences of two independent ratios, with Welch's
 interval and test (``intervals.gap_interval``). Where both sides read the same sentences, their errors rise and fall
-together, which the variance leaves out, so that it is rather too large. ``benchmarks/group_tests.py``
-measures how often they reject where there is no difference.
+together; the variance ignores that and is somewhat too large. ``benchmarks/group_tests.py`` measures how often the
+tests reject where there is no difference.
 """
 
 import math
@@ -14,17 +14,16 @@ import pandas as pd
 
 from kmed_bench.core.contracts import BenefitGap, GroupGap, NamedBenefit, NamedGap
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.core.schema import GROUP_FIELDS
+from kmed_bench.core.schema import GROUP_FIELDS, UNKNOWN
 from kmed_bench.scoring.compare import holm, pair_counts, paired_clips
 from kmed_bench.scoring.intervals import ALPHA, gap_interval, t_p_value
-from kmed_bench.scoring.measures import MEASURES, SENTENCE, count_utterances
+from kmed_bench.scoring.measures import MEASURES, cer_clips, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import Clips, Spread, clips_of, gap_spread
+from kmed_bench.scoring.spread import Clips, Spread, add_spreads, gap_spread
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
 ELDERLY, REST = "60 and over", "rest"
-_UNKNOWN = ("", "N/A")
 _CER = MEASURES["cer"]
 _Row = TypeVar("_Row", GroupGap, BenefitGap)
 
@@ -51,7 +50,7 @@ def group_sides(table: pd.DataFrame) -> Iterator[Sides]:
             if known.any():
                 yield Sides(field, ELDERLY, REST, inside, known & ~inside)
             continue
-        known = ~table[field].isin(_UNKNOWN)
+        known = ~table[field].isin(UNKNOWN)
         values = sorted(table.loc[known, field].unique())
         against = values[1] if len(values) == 2 else REST
         for value in {0: [], 1: [], 2: values[:1]}.get(len(values), values):
@@ -72,7 +71,7 @@ def group_gaps(scored: pd.DataFrame, options: ScoringOptions) -> list[GroupGap]:
     """
     rows: list[GroupGap] = []
     for sides in group_sides(scored):
-        group, rest = (_clips(scored[mask]) for mask in sides[3:])
+        group, rest = (cer_clips(scored[mask]) for mask in sides[3:])
         interval = gap_interval(group, rest)
         gap = group.ratio - rest.ratio if group.n_speakers and rest.n_speakers else None
         row = _describe(sides, scored, options)
@@ -84,7 +83,7 @@ def group_gaps(scored: pd.DataFrame, options: ScoringOptions) -> list[GroupGap]:
 
 
 def benefit_gaps(untouched: pd.DataFrame, tuned: pd.DataFrame, options: ScoringOptions) -> list[BenefitGap]:
-    """Return by how much more fine-tuning lowers the CER of each group than that of the rest.
+    """Return how much more fine-tuning lowers the CER of each group than that of the rest.
 
     A benefit is the untouched CER minus the fine-tuned one on the same clips. ``difference`` is the group's benefit
     minus the rest's, with its 95 % interval and p-value, marked and corrected as in `group_gaps`; it is positive where
@@ -105,7 +104,7 @@ def benefit_gaps(untouched: pd.DataFrame, tuned: pd.DataFrame, options: ScoringO
     before, after = before[scored], after[scored]
     rows: list[BenefitGap] = []
     for sides in group_sides(before):
-        # After against before, so that tops are the errors that fine-tuning removed.
+        # Tuned first, so that the numerators are the errors that fine-tuning removed.
         group, rest = (paired_clips(after[mask], before[mask], _CER) for mask in sides[3:])
         interval = gap_interval(group, rest)
         row = _describe(sides, before, options)
@@ -140,10 +139,6 @@ def gaps_of_sizes(
     return cast(list[NamedGap], _corrected(gaps)), cast(list[NamedBenefit], _corrected(benefits))
 
 
-def _clips(rows: pd.DataFrame) -> Clips:
-    return clips_of(rows["speaker_id"], rows[_CER.top], rows[_CER.bottom], rows.get(SENTENCE))
-
-
 def _ratio(clips: Clips) -> float | None:
     return clips.ratio if clips.n_speakers else None
 
@@ -151,22 +146,21 @@ def _ratio(clips: Clips) -> float | None:
 def gap_p_value(group: Clips, rest: Clips) -> float:
     """Return the p-value of equal rates: the larger of Welch's tests of the rates and of their logarithms.
 
-    With few speakers and skewed rates the first rejects too often by up to 8 points, the larger of both by up to 2. It
-    is 1 where a side shows no variation, as without an error.
+    With few speakers and skewed rates the first rejects up to 8 percentage points too often, the larger of both up to
+    2. It is 1 where a side shows no variation, as without an error.
     """
     if not (group.spread.variance and rest.spread.variance):
         return 1.0
-    parts = [side.spread.variance / side.ratio**2 for side in (group, rest)]
-    df = sum(parts) ** 2 / (parts[0] ** 2 / group.spread.df + parts[1] ** 2 / rest.spread.df)
-    of_logarithms = t_p_value(math.log(group.ratio / rest.ratio), Spread(variance=sum(parts), df=df))
+    logarithms = [Spread(variance=side.spread.variance / side.ratio**2, df=side.spread.df) for side in (group, rest)]
+    of_logarithms = t_p_value(math.log(group.ratio / rest.ratio), add_spreads(*logarithms))
     return max(benefit_p_value(group, rest), of_logarithms)
 
 
 def benefit_p_value(group: Clips, rest: Clips) -> float:
     """Return the p-value of equal benefits, by Welch's test.
 
-    It is 1 where there is no interval, and not below 0.05 where the interval has zero in it: one that allows for loops
-    is wider than Welch's.
+    It is 1 where there is no interval, and at least 0.05 where the interval contains zero: an interval that allows for
+    loops is wider than Welch's.
     """
     interval = gap_interval(group, rest)
     if interval.low is None or interval.high is None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.core.contracts import SPEAKER_ERRORS, Comparison, Scores, SpeakerErrors
+from kmed_bench.core.contracts import Comparison, Scores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.quantities import percent
+from kmed_bench.core.run_contracts import SPEAKER_ERRORS, SpeakerErrors
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.compare import compare_counts, holm
 from kmed_bench.scoring.measures import SENTENCE

@@ -26,12 +26,12 @@ from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS
 from kmed_bench.scoring.counting import TERM_COLUMNS
 from kmed_bench.scoring.gaps import ELDERLY_AGES, KNOWN_AGES, group_gaps
 from kmed_bench.scoring.intervals import LEVEL, METHOD, Interval, gap_interval, rate_interval
-from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, SENTENCE, count_utterances, rates, versions
+from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, SENTENCE, cer_clips, count_utterances, rates, versions
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import Clips, clips_of
+from kmed_bench.scoring.spread import clips_of
 
 SPEAKER_QUANTILES = (0, 10, 25, 50, 75, 90, 100)
-"""Percentages of the speakers, from the best understood to the worst."""
+"""Percentages of the speakers, from the lowest CER to the highest."""
 _DEFAULT = ScoringOptions()
 
 
@@ -103,7 +103,7 @@ def score_counts(
 
 
 def _encode(counts: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with numbers for its speakers and group values, in their order: a million texts are slow."""
+    """Return the table with codes for speakers and categories for group values, which group faster than texts."""
     speakers = pd.factorize(counts["speaker_id"].to_numpy(dtype=object), sort=True)[0]
     fields = {field: counts[field].astype("category") for field in SCORE_FIELDS}
     return counts.drop(columns="utterance_id").assign(speaker_id=speakers, **fields)
@@ -148,12 +148,9 @@ def _interval(rows: pd.DataFrame, top: str, bottom: str, *, of_misses: bool) -> 
     With ``of_misses`` it is one minus that of ``bottom - top``: a recall near 1 is a rate of misses near 0, and rates
     near 0 are what ``rate_interval`` is made for.
     """
-    interval = rate_interval(_clips(rows, rows[bottom] - rows[top] if of_misses else rows[top], bottom))
+    tops = rows[bottom] - rows[top] if of_misses else rows[top]
+    interval = rate_interval(clips_of(rows["speaker_id"], tops, rows[bottom], rows.get(SENTENCE)))
     return interval.flipped() if of_misses else interval
-
-
-def _clips(rows: pd.DataFrame, tops: "pd.Series[int]", bottom: str) -> Clips:
-    return clips_of(rows["speaker_id"], tops, rows[bottom], rows.get(SENTENCE))
 
 
 def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
@@ -165,7 +162,7 @@ def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
     known = scored["age"].isin(KNOWN_AGES)
     sides = scored[old], scored[known & ~old]
     elderly, rest = (score_cell(rows, options) for rows in sides)
-    interval = gap_interval(*(_clips(rows, rows["cer_errors"], "cer_length") for rows in sides))
+    interval = gap_interval(*map(cer_clips, sides))
     return {
         "cer_gap": elderly["cer"] - rest["cer"] if elderly["cer"] is not None and rest["cer"] is not None else None,
         "cer_gap_low": interval.low,
@@ -181,7 +178,7 @@ def elderly_gap(scored: pd.DataFrame, options: ScoringOptions) -> ElderlyGap:
 def spread_of_speakers(scored: pd.DataFrame) -> SpeakerSpread:
     """Return quantiles of the speakers' ``cer``: each speaker counts once, whatever the number of clips.
 
-    Quantiles lie between two speakers by linear interpolation (numpy's default). They name no speaker.
+    Quantiles are interpolated linearly between two speakers (numpy's default). They name no speaker.
     """
     sums = scored.groupby("speaker_id")[["cer_errors", "cer_length"]].sum()
     sums = sums[sums["cer_length"] > 0]

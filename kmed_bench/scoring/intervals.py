@@ -4,7 +4,7 @@ The variance is that of ``scoring.spread``, the quantile Student's with its degr
 interval on the logarithmic scale. Few events, and loops that make much of a sum, have bounds of their own
 (``scoring.rare_events``), which are combined with those of the rest. ``benchmarks/intervals.py`` measures how often
 these intervals cover; where they do not cover, there is a reason in words in place of bounds. No interval allows for
-loops of which the clips show none.
+loops if none is among the clips.
 
 Source: G. Zou and A. Donner, Construction of confidence limits about effect measures: a general approach, Stat. Med.
 27 (2008) 1693-1702, for the combination of intervals.
@@ -206,7 +206,7 @@ def _combine(parts: Sequence[Reach]) -> Reach:
 def _wider(one: Reach, other: Reach) -> Reach:
     """Return the larger reach on each side.
 
-    Large errors of hard clips that are no loops vary with the rest, which a sum of independent parts leaves out.
+    Large errors of hard clips that are not loops vary with the rest; a sum of independent parts ignores that.
     """
 
     def reach(alpha: float) -> tuple[float, float]:
@@ -232,9 +232,9 @@ def _with_loops(clips: Clips) -> Interval:
 
 
 def _loop_reaches(added: Sequence[Clips], taken: Sequence[Clips] = ()) -> list[Reach]:
-    """Return the reach of loops that add to an estimate, and of those that take from it.
+    """Return the reach of loops that raise an estimate, and of those that lower it.
 
-    Clips without a loop may have some as well, as large as the others'.
+    A side without a loop may still have some, which are taken to be as large as the others'.
     """
     size = next_size(np.concatenate([clips.top[clips.top > 0] for clips in (*added, *taken)]))
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from kmed_bench.core.contracts import LEAK, CerCell, Leak, LeakCell, LeakDifference
+from kmed_bench.core.contracts import CerCell
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.run_contracts import LEAK, Leak, LeakCell, LeakDifference
 from kmed_bench.core.schema import CELLS, UNSEEN
 from kmed_bench.scoring.compare import scored_pair
 from kmed_bench.scoring.intervals import Interval, difference_interval, rate_interval
-from kmed_bench.scoring.measures import SENTENCE, count_utterances, versions
+from kmed_bench.scoring.measures import cer_clips, count_utterances, versions
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.spread import Clips, clips_of
 from kmed_bench.text.marks import Policy
@@ -63,8 +64,8 @@ def score_leak(
     unknown = [p.utterance_id for p in tuned if p.utterance_id not in cells]
     if unknown:
         raise KmedError(
-            f"{len(unknown)} predictions are neither of the test part nor left out, such as {unknown[0]!r}; decode "
-            "this split again."
+            f"{len(unknown)} predictions are neither of the test part nor of the left-out sample, such as "
+            f"{unknown[0]!r}; decode this split again."
         )
     after, before = (_by_cell(side, cells) for side in (tuned, untouched or ()))
     gains = {} if untouched is None else {cell: _gains(after[cell], before[cell], options) for cell in CELLS}
@@ -95,10 +96,10 @@ def score_leak(
 def leak_interval(seen: Clips, unseen: Clips) -> Interval:
     """Return the 95 % interval of ``seen.ratio - unseen.ratio``, two sets of paired differences.
 
-    Each bound combines the distances of the two gains' own bounds, as of independent estimates, so that loops and few
-    differing clips are allowed for as in each gain. For the leak the two sets share neither speakers nor sentences. The
-    cells of the other two differences share sentences or speakers with the test part, whose common variation is not
-    taken off: what makes one sentence gain more does so in both cells, so their intervals are rather too wide.
+    The distances from the two gains to their own bounds are combined as those of independent estimates, so loops and
+    few differing clips are allowed for as in each gain. For the leak the two sets share neither speakers nor sentences.
+    In the other two differences they share sentences or speakers. This common variation is not removed, so these
+    intervals are somewhat too wide.
 
     Source: G. Zou and A. Donner, Construction of confidence limits about effect measures: a general approach, Stat.
     Med. 27 (2008) 1693-1702.
@@ -131,7 +132,7 @@ def _cer(predictions: list[Prediction], policy: Policy) -> CerCell:
         return {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
     counts: pd.DataFrame = count_utterances(predictions, policy)
     rows = counts[counts["excluded"] == ""]
-    clips = clips_of(rows["speaker_id"], rows["cer_errors"], rows["cer_length"], rows[SENTENCE])
+    clips = cer_clips(rows)
     interval = rate_interval(clips)
     return {
         "cer": clips.ratio if len(clips.top) else None,
@@ -145,12 +146,14 @@ def _cer(predictions: list[Prediction], policy: Policy) -> CerCell:
 def _gain(clips: Clips | None) -> LeakDifference:
     if clips is None or not len(clips.top):
         return {"gain": None, "gain_low": None, "gain_high": None, "no_interval": _NONE_DECODED}
-    interval = difference_interval(clips)
-    return {"gain": clips.ratio, "gain_low": interval.low, "gain_high": interval.high, "no_interval": interval.reason}
+    return _describe(clips.ratio, difference_interval(clips))
 
 
 def _difference(seen: Clips, unseen: Clips) -> LeakDifference:
     if not len(seen.top) or not len(unseen.top):
         return _gain(None)
-    interval, gain = leak_interval(seen, unseen), seen.ratio - unseen.ratio
+    return _describe(seen.ratio - unseen.ratio, leak_interval(seen, unseen))
+
+
+def _describe(gain: float, interval: Interval) -> LeakDifference:
     return {"gain": gain, "gain_low": interval.low, "gain_high": interval.high, "no_interval": interval.reason}

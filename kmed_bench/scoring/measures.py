@@ -20,6 +20,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.counting import TERM_COLUMNS, Exclusion, count_rows
+from kmed_bench.scoring.spread import Clips, clips_of
 from kmed_bench.text.marks import MARKS_VERSION, Policy
 from kmed_bench.text.normalise import NORMALISER_VERSION
 from kmed_bench.text.numbers import NUMBERS_VERSION
@@ -167,6 +168,12 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     counts["perfect"] = count_perfect(counts)
     counts["worst_percent_errors"] = _errors_of_worst(table["utterance_id"], counts)
     return pd.concat([table, counts[["excluded", "code_switching", "reference", *COUNT_COLUMNS]]], axis=1)
+
+
+def cer_clips(scored: pd.DataFrame) -> Clips:
+    """Return scored rows as the clips of ``cer``; where they do not say the sentence, each clip is its own."""
+    cer = MEASURES["cer"]
+    return clips_of(scored["speaker_id"], scored[cer.top], scored[cer.bottom], scored.get(SENTENCE))
 
 
 def count_perfect(counts: pd.DataFrame) -> "pd.Series[int]":

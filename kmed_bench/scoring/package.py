@@ -165,7 +165,7 @@ def read_package(folder: Path) -> Package:
                 "compared with new ones. Install the release that made it, or make the package again."
             )
     # Packages of version 3 do not number their sentences; the system compared with them does. Those of 4 and before
-    # do not count clips without an error, which follows from the rest, nor numbers that no rule reads, which no rate
+    # do not count clips without an error, which follow from the rest, nor numbers that no rule reads, which no rate
     # needs.
     if differing := sorted({*head["columns"], SENTENCE, _PERFECT, _UNREAD} ^ {*COLUMNS}):
         raise KmedError(

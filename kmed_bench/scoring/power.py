@@ -35,7 +35,7 @@ class Deviations:
     The defaults are an assumption: two systems with a CER of 10 % in ``benchmarks/intervals.py``, whose effects of
     speakers and sentences vary by 20 % and 30 % in each system. The one real pilot (``benchmarks/pilot.py``: base,
     untouched and after three epochs, 303 clips of 25 speakers) has 0.006, 0.029 and 0.067. It trained too little to
-    change the CER and has few speakers, so the larger defaults stay. A pilot of one's own is better than either.
+    change the CER and has few speakers, so the larger defaults are kept. Your own pilot is better than either.
     """
 
     speaker: float = 0.03
@@ -126,13 +126,13 @@ def pilot_deviations(clips: Clips) -> Deviations:
 
     Products of two clips' centred differences have the speakers' variance as their mean if the clips share the speaker
     only, the sentences' if they share the sentence only, and the sum of all three if they are the same clip. Clips
-    count by the length of their reference; a negative variance is 0. The mean's own variance, which centring takes
-    away, is added.
+    are weighted by the length of their reference; a negative variance is set to 0. The variance of the mean, which
+    centring removes, is added.
 
     Raises
     ------
     KmedError
-        As `pilot_spread`.
+        As in `pilot_spread`.
 
     Source: S. Searle, G. Casella and C. McCulloch, Variance Components (1992), chapter 5, for estimates by moments.
     """
@@ -190,12 +190,12 @@ def grow(spread: Spread, n_speakers: int, count: int) -> Spread:
 
 
 def find_part(utterances: Set[str], parts: Mapping[str, Set[str]]) -> str:
-    """Return the part that has all of a pilot's utterances; empty where the split has none of them.
+    """Return the part that has all of a pilot's utterances, or an empty text where the split has none of them.
 
     Raises
     ------
     KmedError
-        When only some of them are in one part.
+        When they are in several parts, or only some are in one.
     """
     shared = {name: len(utterances & part) for name, part in parts.items()}
     whole = [name for name, n in shared.items() if n == len(utterances)]
@@ -203,13 +203,13 @@ def find_part(utterances: Set[str], parts: Mapping[str, Set[str]]) -> str:
         return whole[0] if whole else ""
     counted = ", ".join(f"{n} are in {name}" for name, n in shared.items())
     raise KmedError(
-        f"The pilot's {len(utterances)} utterances are of no one part of this split ({counted}); give predictions of "
-        "one part, or of another corpus altogether."
+        f"The pilot's {len(utterances)} utterances are not all of one part of this split ({counted}); give "
+        "predictions of one part, or of another corpus."
     )
 
 
 def describe_power(smallest: float | None, n_speakers: int, n_clips: int, source: str) -> str:
-    """Return the smallest difference in words; None or too few speakers: that there is none."""
+    """Return the smallest difference in words, or that none can be shown (None, or too few speakers)."""
     if smallest is None or n_speakers < MIN_SPEAKERS:
         return f"{n_speakers} speakers cannot show any difference: at least {MIN_SPEAKERS} must differ for p < 0.05."
     return (

@@ -1,9 +1,9 @@
-"""Bounds of sums of few events, where no quantile of Student's t covers: shares of units, and loops of unlike lengths.
+"""Bounds of sums of few events, where Student's t does not cover: shares of units, and loops of differing lengths.
 
 Sources: E. Korn and B. Graubard, Confidence intervals for proportions with small expected number of positive counts
 estimated from survey data, Surv. Methodol. 24 (1998) 193-201, for the effective number; M. Fay and E. Feuer,
 Confidence intervals for directly standardized rates: a method based on the gamma distribution, Stat. Med. 16 (1997)
-791-801, for sums of events that weigh differently.
+791-801, for sums of events with differing weights.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy.special import betaincinv, gammaincinv, stdtrit
 
 
 def effective_number(rate: float, units: float, variance: float, df: float, alpha: float) -> float:
-    """Return how many independent units have as much information on a rate as these, at most ``units``.
+    """Return how many independent units carry as much information on a rate as these, at most ``units``.
 
     Parameters
     ----------
@@ -38,8 +38,9 @@ def share_bounds(rate: float, number: float, alpha: float) -> tuple[float, float
 def next_size(sizes: npt.NDArray[np.float64]) -> float:
     """Return the size of one more event, by which the upper bound of a sum of such events exceeds the sum.
 
-    It is the third moment over the second, which gives the bound the skewness of the sum, and one n-th more for n
-    events, as few do not show how large others are. Fay and Feuer take the largest, which covers over the level.
+    It is the third moment over the second, which gives the bound the skewness of the sum, times 1 + 1/n for n events,
+    since few events do not show how large others are. Fay and Feuer take the largest one, which covers more than the
+    nominal level.
     """
     if not len(sizes):
         return 0.0

@@ -13,7 +13,7 @@ from kmed_bench.scoring.compare import pair_counts
 from kmed_bench.scoring.intervals import ALPHA, MAX_FACTOR, Interval, rate_interval
 from kmed_bench.scoring.measures import MEASURES, SENTENCE, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import Clips, Spread, clips_of
+from kmed_bench.scoring.spread import Clips, Spread, add_spreads, clips_of
 
 _CER = MEASURES["cer"]
 _ONE_SEED = "one seed: how much seeds differ is unknown, and the interval does not count it"
@@ -64,8 +64,8 @@ def seeds_interval(clips: Clips, rates: Sequence[float]) -> Interval:
 
     All seeds decode the same clips, so seeds and speakers are crossed. The variance of the mean is that between
     speakers and sentences of the clips' averages, plus that between the seeds' rates over their number, with
-    Satterthwaite's degrees of freedom. What differs from seed to seed within a speaker is in both parts, so the
-    interval is a little too wide rather than too narrow. It is on the logarithmic scale, as in `rate_interval`.
+    Satterthwaite's degrees of freedom. Variation between seeds within a speaker is in both parts, so the interval is a
+    little too wide rather than too narrow. It is on the logarithmic scale, as in `rate_interval`.
 
     Parameters
     ----------
@@ -81,14 +81,11 @@ def seeds_interval(clips: Clips, rates: Sequence[float]) -> Interval:
     if alone.reason or len(rates) < 2:
         return alone
     seeds = Spread(variance=statistics.variance(rates) / len(rates), df=len(rates) - 1.0)
-    parts = [part for part in (clips.spread, seeds) if part.variance]
-    variance = sum(part.variance for part in parts)
-    if len(parts) < 2 or not clips.ratio:
+    if not (clips.spread.variance and seeds.variance and clips.ratio):
         return alone
-    both = Spread(variance=variance, df=variance**2 / sum(part.variance**2 / part.df for part in parts))
-    reach = both.reach(ALPHA)[0] / clips.ratio
+    reach = add_spreads(clips.spread, seeds).reach(ALPHA)[0] / clips.ratio
     if not reach <= math.log(MAX_FACTOR):
         return Interval(reason=f"{len(rates)} seeds are too few for how much they differ")
-    # Never narrower than without the seeds: small counts have an interval of their own there.
+    # Never narrower than without the seeds, where small counts have an interval of their own.
     low, high = clips.ratio * math.exp(-reach), clips.ratio * math.exp(reach)
     return Interval(low=min(low, alone.low or low), high=max(high, alone.high or high))

@@ -115,7 +115,7 @@ def rank_ids(ids: npt.NDArray[Any]) -> Codes:
 
 def gap_spread(group: Clips, rest: Clips) -> Spread:
     """Return the variance of the difference between two independent ratios."""
-    return _add(group.spread, rest.spread)
+    return add_spreads(group.spread, rest.spread)
 
 
 def _spread(clips: Clips) -> Spread:
@@ -132,7 +132,7 @@ def _spread(clips: Clips) -> Spread:
     sentences = _cluster(clips.sentence, clips)
     _, cell = np.unique(clips.speaker * n_sentences + clips.sentence, return_inverse=True)
     beyond = sentences.variance - _cluster(cell, clips).variance
-    return _add(speakers, Spread(variance=max(beyond, 0.0), df=sentences.df))
+    return add_spreads(speakers, Spread(variance=max(beyond, 0.0), df=sentences.df))
 
 
 def _cluster(codes: Codes, clips: Clips) -> Spread:
@@ -152,7 +152,7 @@ def _cluster(codes: Codes, clips: Clips) -> Spread:
     return Spread(variance=float(variance), df=max(float(weights.sum() ** 2 / np.sum(weights**2)) - 1, 0.1))
 
 
-def _add(one: Spread, other: Spread) -> Spread:
+def add_spreads(one: Spread, other: Spread) -> Spread:
     """Return the variance of a sum of independent parts, with Satterthwaite's degrees of freedom."""
     variance = one.variance + other.variance
     if not variance:

@@ -1,6 +1,6 @@
 """The lexicon of medical terms, and the surfaces in which each term appears.
 
-It is ``medical_terms.tsv`` beside this file; its head says how it is written and where it comes from.
+It is ``medical_terms.tsv`` beside this file, whose head describes the columns and the sources.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One way in which a term shows itself; ``kinds`` are a predicate's endings, ``phrase`` what follows its noun."""
+    """One form in which a term appears; ``kinds`` are a predicate's endings, ``phrase`` what follows its noun."""
 
     term: Term
     letters: str
@@ -68,7 +68,7 @@ def load_terms() -> tuple[Term, ...]:
 
 @functools.cache
 def _rows() -> tuple[tuple[Term, tuple[str, ...], str, str], ...]:
-    """Return each term with its spellings as listed and the conditions on what stands around it."""
+    """Return each term with its spellings as listed and the conditions on its context."""
     text = (resources.files("kmed_bench.text") / "medical_terms.tsv").read_text(encoding="utf-8")
     rows = []
     for line in [line for line in text.splitlines() if not line.startswith("#")][1:]:
@@ -90,7 +90,7 @@ def _expand(listed: str) -> tuple[str, ...]:
 
 @functools.cache
 def entries_by_term() -> Mapping[Term, tuple[Entry, ...]]:
-    """Return the ways in which each term shows itself."""
+    """Return the forms in which each term appears."""
     entries: dict[Term, tuple[Entry, ...]] = {}
     for term, listed, only, never in _rows():
         guards = (re.compile(only) if only else None, re.compile(never) if never else None)

@@ -30,7 +30,7 @@ _NOISE = re.compile(r"(?<![A-Za-z0-9/])(?<!\d )[bnolu]/(?![A-Za-z0-9])")
 _INTERJECTION = "아|어|음|에|으|응|엄|흠|오"
 # A filler ends a word; before more Hangul the slash joins alternatives (`월/수/금`), unless the
 # word is an interjection at a word's start.
-# A run of them (`아/음/네`) goes at once: one at a time, a long run would take as many passes.
+# A run of them (`아/음/네`) is removed at once; one at a time, a long run would take as many passes.
 _FILLER = re.compile(
     rf"(?<![가-힣A-Za-z0-9/])(?=[가-힣])((?:(?:{_INTERJECTION})/(?=[가-힣]))*+)(?:([가-힣]++)/(?=[\s.,!?…~*+]|$))?+"
 )
@@ -39,7 +39,7 @@ _PLUS = re.compile(r"(?<=[가-힣,.?!])\++|(?<!\S)\++(?!\S)")
 _SPACES = re.compile(r"\s+")
 _MASK = re.compile(r"#@[^#]*#?")
 _MARKED = re.compile(r"[()/*+]")
-_MAX_DEPTH = 32  # each level takes a pass; no label has three
+_MAX_DEPTH = 32  # each level takes a pass, and no real label has three
 
 
 def is_masked(text: str) -> bool:
@@ -70,7 +70,7 @@ def resolve_marks(text: str, policy: Policy) -> str:
         before = ""
         while before != text:  # every pass that changes anything takes marks away, so this ends
             before = text
-            # Taking a mark away may bring a letter and what composes with it together.
+            # Removing a mark may bring a letter and a combining one together.
             text = unicodedata.normalize("NFC", _strip_marks(text, side))
     return _SPACES.sub(" ", text).strip()
 
@@ -82,7 +82,7 @@ def _strip_marks(text: str, side: str) -> str:
 
 
 def _strip_duals(text: str, side: str) -> str:
-    """Return the text with a side of each dual notation; brackets nested beyond reason are none."""
+    """Return the text with one side of each dual notation; more deeply nested brackets than ``_MAX_DEPTH`` are kept."""
     depth = deepest = 0
     for bracket in _BRACKET.findall(text):
         depth = depth + 1 if bracket == "(" else max(depth - 1, 0)

@@ -21,7 +21,7 @@ import unicodedata
 
 NORMALISER_VERSION = "2"
 
-# Most texts, which need only a part of the rules: Hangul and small letters, with digits or with plain punctuation.
+# Most texts need only a part of the rules: Hangul and lower-case letters, with digits or with plain punctuation.
 _LETTERS = re.compile(r"[가-힣a-z0-9 ]*")
 _SENTENCES = re.compile(r"[가-힣a-z .,?!]*")
 _PUNCTUATION = str.maketrans("", "", ".,?!")

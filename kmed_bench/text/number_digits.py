@@ -22,7 +22,7 @@ _ABOUT = re.compile(r" (?:정도|사이)")
 _LIST = re.compile(r"(\d{1,2})(?:, ?| ?· ?)(\d{1,2})(?![\d,.])")
 _DATE_END = re.compile(r"(?:에|부터|까지)(?![가-힣])")
 _SLASH = re.compile(r"(\d{1,3}) ?/ ?(\d{1,3})(?![\d/])")
-# Before a word that can't go on with the number: none of the longer forms.
+# Digits before a word that can't continue the number, so that none of the longer forms applies.
 _PLAIN = re.compile(r"\d+(?!\d)(?=\Z| ?[가-힣])(?! ?[에십백천만억점쩜분])")
 
 

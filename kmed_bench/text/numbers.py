@@ -35,14 +35,13 @@ _LATIN_CODE = re.compile(
     r"[A-Za-z][A-Za-z-]*\d[\dA-Za-z.]*(?:[-−]\d+)?|(?:CA|ca) \d+(?:[-−]\d+)?"
 )  # B12, CA19-9, COVID-19: names, not numbers
 _LATIN_RUN = re.compile(r"[A-Za-z-]*")
-# Within a word only a digit starts a number, or what follows the last sign of an opener.
+# Within a word a number starts only at a digit, or after the last syllable of an opener.
 _START = re.compile(rf"(?:(?<![^\W_])|(?<=[전후벽침녁루에일나가하상씨스])|(?=\d))[\dA-Za-z{FIRST}−–-]")
 _MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−) ?(?=\d)|(?:마이너스|영하) ?")
 _SENTENCE_END = re.compile(r"(?<=[요다까죠야][.?!] )")  # after endings that are never a number's last word
 _WORD_BEFORE_UNIT = re.compile(
     rf"(?<![^\W_])(?!이 )(?:[{''.join(sorted(SINO_SIGNS))}륙]+|{NATIVE_WORDS})(?= ?[가-힣A-Za-z%℃㎎㎏㎖㎝㎜㎍ℓ㏄])"
 )
-_BETWEEN = re.compile(r"(?<=\d)[~∼〜～](?=\d)")
 
 
 def canonical_numbers(text: str) -> str:
@@ -62,17 +61,6 @@ def canonical_numbers(text: str) -> str:
     '체온은 38.5도, 하루 3번 500mg씩 드세요.'
     """
     return _settle(text)[0]
-
-
-def keep_ranges(text: str) -> str:
-    """Return a text of ``canonical_numbers`` with the minus between a range's ends that normalisation gives it.
-
-    Examples
-    --------
-    >>> keep_ranges("2~3번")
-    '2−3번'
-    """
-    return _BETWEEN.sub("−", text)
 
 
 def find_quantities(text: str) -> list[Quantity]:
@@ -99,7 +87,7 @@ def find_quantities(text: str) -> list[Quantity]:
 def count_unread(text: str) -> int:
     """Return how many number words stand before a unit of measurement and yet stay as they are written.
 
-    They are numbers to a listener, which no rule reads: 세 킬로 (three kilos) and 스무 그램. A 이 with a space after it
+    A listener takes them for numbers, but no rule reads them: 세 킬로 (three kilos) and 스무 그램. A 이 before a space
     may be "this", and a 도 the particle "too", so neither is counted; nor are ambiguous numbers.
 
     Examples
@@ -120,20 +108,7 @@ def count_unread(text: str) -> int:
     return n_unread
 
 
-def find_numbers(text: str) -> list[str]:
-    """Return the numbers of a text in order, in one form, with their units; ambiguous ones are left out.
-
-    A number keeps its sign and its unit (``5mg`` is another dose than ``5ml``) and drops its counter (``3`` for 세 번).
-
-    Examples
-    --------
-    >>> find_numbers("하루 세 번 오백 밀리그램씩")
-    ['3', '500mg']
-    """
-    return [quantity.number for quantity in find_quantities(text) if not quantity.is_ambiguous]
-
-
-@functools.lru_cache(maxsize=1 << 14)  # a text is brought to one form and asked for its quantities
+@functools.lru_cache(maxsize=1 << 14)  # the same text is asked for its form and for its quantities
 def _settle(text: str) -> tuple[str, tuple[str | Reading, ...]]:
     """Return the one form of a text and its pieces; no reading looks past a sentence's end."""
     forms, pieces = [], []
@@ -173,7 +148,7 @@ def _scan(text: str) -> list[str | Reading]:
             if code:
                 at = code.end()
                 continue
-            # No code begins inside these letters either, but for CA at their end; each would be tried to the end.
+            # No code begins inside these letters, except for CA at their end; trying each would read on to the end.
             codeless_to = _LATIN_RUN.match(text, at).end() - 2  # type: ignore[union-attr]  # it may be empty
         reading = _read(text, at, follows_number=last_end == at)
         if reading is None:

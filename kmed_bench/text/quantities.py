@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-from kmed_bench.text.counters import UNITS
-
 _SHORT_FOR = {"밀리": ("mg", "ml", "mm"), "킬로": ("kg", "km")}
 
 
@@ -37,11 +35,6 @@ class Quantity:
     def is_ambiguous(self) -> bool:
         """More than one reading is left."""
         return bool(self.alternatives)
-
-    @property
-    def number(self) -> str:
-        """Sign, value and unit; a counter is left out."""
-        return self.sign + self.value + (self.unit if self.unit in UNITS else "")
 
     @property
     def meanings(self) -> frozenset[tuple[str, str, str]]:

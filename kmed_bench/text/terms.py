@@ -92,7 +92,7 @@ def _rank(entry: Entry, length: int) -> tuple[int, bool, bool]:
 def _candidates(text: str, at: int, *, predicates: bool = True) -> Iterator[tuple[Entry, int, bool]]:
     """Yield every entry whose letters stand at a place, where it ends, and whether a space stands within.
 
-    Without ``predicates``, which stand nowhere within a word, only those of nouns.
+    Without ``predicates``, which never start within a word, only those of nouns.
     """
     node = trie().following.get(text[at : at + 1])
     end, gapped = at + 1, False
@@ -218,7 +218,7 @@ def match_terms(reference: str, hypothesis: str) -> list[tuple[Term, int, int]]:
     return matched
 
 
-@functools.lru_cache(maxsize=1 << 14)  # many speakers read the same sentence, and most words are heard right
+@functools.lru_cache(maxsize=1 << 14)  # many speakers read the same sentence, and most words are recognized
 def _count_terms(text: str) -> Mapping[Term, int]:
     return Counter(find_terms(text))
 

@@ -4,7 +4,8 @@ import hashlib
 import re
 import unicodedata
 
-from kmed_bench.core.contracts import Leak, Scores
+from kmed_bench.core.contracts import Scores
+from kmed_bench.core.run_contracts import Leak
 from kmed_bench.core.schema import SCORE_FIELDS
 
 # Metric keys must be ASCII in some tracking backends; these are the romanised values of 208.

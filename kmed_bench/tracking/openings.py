@@ -13,7 +13,7 @@ PLAN_TAG = "kmed.plan_sha256"
 def read_openings(uri: str, split_sha256: str) -> tuple[Opening, ...]:
     """Return all openings of a split's test part that the store knows, the first one first; none without a hash.
 
-    Deleted records count. A training of an earlier release left no record: it counts as an opening without a plan.
+    Deleted records count. Trainings of earlier releases left no record; each counts as an opening without a plan.
     """
     if not split_sha256:
         return ()

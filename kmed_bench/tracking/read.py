@@ -11,11 +11,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from kmed_bench.core.contracts import COMPARISONS, LEAK, SCORES, NamedComparison
+from kmed_bench.core.contracts import COMPARISONS, SCORES, NamedComparison
 from kmed_bench.core.corpus_contracts import QUALITY, SPLIT
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.formats import FileFormat
 from kmed_bench.core.records import BenchRecord, TrainRecord
+from kmed_bench.core.run_contracts import LEAK
 from kmed_bench.tracking.openings import read_openings
 from kmed_bench.tracking.store import artifact_folder, read_artifact, search_runs, without_password
 

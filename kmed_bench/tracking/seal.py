@@ -1,6 +1,6 @@
 """The seal on a test part: plans kept before training, and a record of each opening, in one experiment of the store.
 
-An opening is a run that is only ever added and that other experiments' benchmarks find by the split's SHA-256, so
+An opening is a run. Runs are only added, and benchmarks of all experiments find them by the split's SHA-256, so
 processes that open a test part at the same time do not affect each other's records.
 """
 
@@ -12,9 +12,9 @@ from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.config import digest
-from kmed_bench.core.contracts import PLAN, Plan
 from kmed_bench.core.files import write_json
 from kmed_bench.core.records import differing_settings
+from kmed_bench.core.run_contracts import PLAN, Plan
 from kmed_bench.tracking.openings import PLAN_TAG
 from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, read_artifact
@@ -23,8 +23,8 @@ EXPERIMENT = "kmed-openings"
 PLAN_FILE = "plan.json"
 _NOTE = (
     "One run for each opening of a test part: a decoding of it for scores, by an untouched model or a fine-tuned one. "
-    "`kmed-bench openings SPLIT` lists them. Runs are only added; a deleted one is counted until `mlflow gc` removes "
-    "it.\n"
+    "`kmed-bench openings SPLIT` lists them. Runs are only added; a deleted one still counts until `mlflow gc` "
+    "removes it.\n"
 )
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,10 @@ class Seal:
 
 
 def seal_plan(run: TrackedRun, plan: Plan, folder: Path, *, command: str, begun: bool = False) -> Seal:
-    """Keep a plan with a run and in its results folder, before the first training step, and return the seal.
+    """Store a plan with a run and in its results folder, before the first training step, and return the seal.
 
-    A run that is continued under the same plan keeps the plan of its beginning. A changed plan replaces it: the log
-    names what changed, and the tag ``kmed.plan_replaced`` the plan before.
+    A run that is continued under the same plan keeps its first plan. A changed plan replaces it: the log names what
+    changed, and the tag ``kmed.plan_replaced`` has the hash of the plan before.
 
     Parameters
     ----------

@@ -113,9 +113,7 @@ class StateKeeper:
                 damaged.append(name)
                 continue
             if damaged:
-                log.warning(
-                    f"{self.folder / STATE_NAME} is damaged; training is continued from {name}, the one before."
-                )
+                log.warning(f"{self.folder / STATE_NAME} is damaged; training continues from {name}, the one before.")
             if state.get("version") != _VERSION or state.get("fingerprint") != self._fingerprint:
                 raise KmedError(
                     f"{path} is the state of a training with other settings, data or weights (fingerprint "

@@ -207,8 +207,8 @@ TONE = 0.3 * np.sin(np.arange(4_000) / 9)
     ("content", "said"),
     [
         (written(9_000 * TONE), r"The audio of clip 7 has samples of up to (2\.7e\+03|2700|2699)"),
-        (written(np.where(np.arange(4_000) == 70, np.nan, TONE)), "clip 7 has samples that are no finite numbers"),
-        (written(np.where(np.arange(4_000) == 70, -np.inf, TONE)), "clip 7 has samples that are no finite numbers"),
+        (written(np.where(np.arange(4_000) == 70, np.nan, TONE)), "clip 7 has samples that are not finite numbers"),
+        (written(np.where(np.arange(4_000) == 70, -np.inf, TONE)), "clip 7 has samples that are not finite numbers"),
     ],
 )
 def test_audio_that_no_model_should_hear_is_named(content, said):

@@ -260,7 +260,7 @@ def test_power_says_which_part_or_corpus_a_pilot_is_of(
     assert "speakers of train, not of test, with the standard deviations" in said["train"]
     assert "speakers that are not in this split, with" in said["elsewhere"]
     assert main(pilot("mixed", pd.concat([test.iloc[:8], train.iloc[:8]]))) == 2
-    assert "The pilot's 16 utterances are of no one part of this split (8 are in train" in capsys.readouterr().err
+    assert "The pilot's 16 utterances are not all of one part of this split (8 are in train" in capsys.readouterr().err
 
 
 def test_compare_judges_a_margin_when_asked(split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

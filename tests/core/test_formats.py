@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from kmed_bench.core import contracts
+from kmed_bench.core import contracts, run_contracts
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.formats import FileFormat
 
 SPOONS: FileFormat[dict[str, Any]] = FileFormat("spoons", version=3, oldest=2, remedy="count the spoons again")
-ALL = [value for value in vars(contracts).values() if isinstance(value, FileFormat)]
+NAMES = {**vars(contracts), **vars(run_contracts)}
+ALL = [value for value in NAMES.values() if isinstance(value, FileFormat)]
 
 
 @pytest.mark.parametrize("version", [2, 3])

@@ -42,11 +42,11 @@ def crossed() -> Split:
         (2, 0, "unseen_seen"),
         (2, 9, "unseen_unseen"),
         (2, 1, "selection"),
-        (1, 0, "selection"),  # the valid part's speaker, though training has heard the sentence
+        (1, 0, "selection"),  # the valid part's speaker, though the sentence is in train
         (0, 1, "selection"),
     ],
 )
-def test_a_cell_is_what_training_heard(speaker: int, sentence: int, cell: str) -> None:
+def test_a_cell_is_what_was_seen_in_training(speaker: int, sentence: int, cell: str) -> None:
     parts = {part: manifest([(n, n)]) for n, part in enumerate(PARTS)}
     assert list(name_cells(manifest([(speaker, sentence)]), parts)) == [cell]
 
@@ -67,9 +67,9 @@ def test_cells_partition_what_was_left_out(crossed: Split) -> None:
     assert crossed.report["left_out"] == count_cells(left_out)
     train, test = crossed.parts["train"], crossed.parts["test"]
     for row in left_out.to_dict("records"):
-        heard = row["speaker_id"] in set(train["speaker_id"]), row["sentence_id"] in set(train["sentence_id"])
+        in_train = row["speaker_id"] in set(train["speaker_id"]), row["sentence_id"] in set(train["sentence_id"])
         if row[CELL] in CELLS:
-            assert row[CELL] == "_".join("seen" if known else "unseen" for known in heard)
+            assert row[CELL] == "_".join("seen" if known else "unseen" for known in in_train)
     assert set(name_cells(test, crossed.parts)) == {"unseen_unseen"}
     assert min(crossed.report["left_out"][cell] for cell in CELLS[:3]) > 0
 

@@ -55,9 +55,9 @@ def _link(target: str) -> Made:
 
 
 KINDS: dict[str, tuple[Made, str]] = {
-    "FIFO": (os.mkfifo, "it is a FIFO and no plain file"),
+    "FIFO": (os.mkfifo, "it is a FIFO and not a regular file"),
     "socket": (_socket, "No such device or address"),
-    "link to a device": (_link("/dev/zero"), "it is a device and no plain file"),
+    "link to a device": (_link("/dev/zero"), "it is a device and not a regular file"),
     "link to itself": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
     "dangling link": (_link("nowhere"), "No such file or directory"),
 }
@@ -145,9 +145,7 @@ def test_no_changed_zip_hangs_or_gives_other_bytes(tmp_path_factory: pytest.Temp
         return
 
 
-@fault(
-    "piece whose byte offset has 25 or 5,000 digits", sees="warning archive_unreadable: a byte offset of absurd length"
-)
+@fault("piece whose byte offset has 25 or 5,000 digits", sees="warning archive_unreadable: an impossible offset")
 @pytest.mark.parametrize("n_digits", [19, 25, 200])
 def test_offsets_of_absurd_length_are_named(tmp_path: Path, n_digits: int) -> None:
     data = make_zip({f"{BAD}.wav": wav()})

@@ -8,10 +8,10 @@ from small_bench import Place
 
 from kmed_bench import cli
 from kmed_bench.config import load_config
-from kmed_bench.core.contracts import LEAK, PLAN
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import read_predictions
 from kmed_bench.core.records import Opening
+from kmed_bench.core.run_contracts import LEAK, PLAN
 from kmed_bench.core.schema import CELLS
 from kmed_bench.corpus.splitting.cells import CELL, sample_cells
 from kmed_bench.corpus.splitting.split import read_left_out, read_split

@@ -127,7 +127,7 @@ def test_tables_have_each_runs_cells_and_differences() -> None:
 def test_the_page_shows_both_and_a_page_without_them_does_not(tmp_path: Path) -> None:
     record = leaking()
     page = write_report(record, tmp_path / "with").read_text(encoding="utf-8")
-    for text in ("Where the gain comes from", "Seal on the test part", "opened 5 times", "both heard", "2e-05"):
+    for text in ("Where the gain comes from", "Seal on the test part", "opened 5 times", "both seen", "2e-05"):
         assert text in page
     assert "This test part was opened under 2 plans; see “Seal on the test part”." in find_notices(record)
     plain = write_report(make_bench(), tmp_path / "without").read_text(encoding="utf-8")

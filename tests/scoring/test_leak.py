@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from kmed_bench.core.contracts import Leak, LeakDifference
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.run_contracts import Leak, LeakDifference
 from kmed_bench.core.schema import CELLS
 from kmed_bench.scoring.leak import score_leak
 from kmed_bench.tracking.metric_names import leak_metrics
@@ -156,7 +156,7 @@ def test_metrics_have_ascii_names_and_the_differences_bounds() -> None:
 
 
 def test_predictions_of_neither_part_are_refused() -> None:
-    with pytest.raises(KmedError, match="1 predictions are neither of the test part nor left out"):
+    with pytest.raises(KmedError, match="1 predictions are neither of the test part nor of the left-out sample"):
         score([*TUNED, clip("other", 0, 0)], None)
     with pytest.raises(KmedError, match="utterances are missing"):
         score(TUNED, UNTOUCHED[1:])

@@ -108,5 +108,5 @@ def test_a_pilot_is_of_the_part_that_has_all_of_it(utterances: set[str], part: s
 
 @pytest.mark.parametrize("utterances", [{"a", "c"}, {"a", "x"}])
 def test_a_pilot_of_no_one_part_is_refused(utterances: set[str]) -> None:
-    with pytest.raises(KmedError, match="of no one part of this split"):
+    with pytest.raises(KmedError, match="not all of one part of this split"):
         find_part(utterances, {"train": {"a", "b"}, "test": {"c", "d"}})

@@ -7,11 +7,11 @@ from number_draws import draw_near_misses, draw_pairs
 from number_writer import native, sino
 
 from kmed_bench.text.normalise import normalise
-from kmed_bench.text.numbers import canonical_numbers, find_quantities, keep_ranges
+from kmed_bench.text.numbers import canonical_numbers, find_quantities
 
 
 def scored(text: str) -> str:
-    return normalise(keep_ranges(canonical_numbers(text)))
+    return normalise(canonical_numbers(text))
 
 
 def meanings(text: str) -> list[frozenset[tuple[str, str, str]]]:

@@ -8,8 +8,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.config import Config, Decides, adjust, load_config
-from kmed_bench.core.contracts import PLAN, Plan
 from kmed_bench.core.records import hash_settings
+from kmed_bench.core.run_contracts import PLAN, Plan
 from kmed_bench.pipeline.plan import SCORED, TRAINED, decisive_settings, make_plan
 from kmed_bench.report.seal_tables import count_plans, plan_changes_table
 from kmed_bench.tracking import runs, store

@@ -39,7 +39,7 @@ def test_the_state_before_is_taken_up_and_said(tmp_path, how, caplog):
     damage(state, how)
     states = StateKeeper(tmp_path, "same", resume=True)
     assert states.load()["step"] == 1
-    assert "state.pt is damaged; training is continued from state.previous.pt" in caplog.text
+    assert "state.pt is damaged; training continues from state.previous.pt" in caplog.text
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -36,8 +36,8 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
     Raises
     ------
     KmedError
-        When the bytes are not audio, hold no samples, or some that are no finite numbers or far over full scale, or
-        their rate is not speech's.
+        When the bytes are not audio, hold no samples, hold samples that are not finite or are far over full scale, or
+        have a rate outside 4,000 to 384,000 Hz.
     """
     try:
         if is_wav(content):
@@ -56,21 +56,22 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
 
 
 def _mix(samples: np.ndarray, name: str) -> np.ndarray:
-    """Return the channels' mean; the loudest channel where they cancel each other, which is said."""
+    """Return the mean of the channels, or with a warning the loudest channel where they cancel each other."""
     mono: np.ndarray = samples.mean(axis=1)
     if not np.isfinite(mono).all():
         raise KmedError(
-            f"The audio of {name} has samples that are no finite numbers (NaN or infinite); leave it out with "
+            f"The audio of {name} has samples that are not finite numbers (NaN or infinite); leave it out with "
             "`kmed-bench ingest --data.decode true`, or record it again."
         )
     loudest = float(np.abs(samples).max())
     if loudest > MAX_LEVEL:
         raise KmedError(
-            f"The audio of {name} has samples of up to {loudest:g}, and full scale is 1; they are 16-bit numbers "
-            "written as floats: divide them by 32768, or leave it out with `kmed-bench ingest --data.decode true`."
+            f"The audio of {name} has samples of up to {loudest:g}, and full scale is 1. They look like 16-bit "
+            "numbers written as floats: divide them by 32768, or leave the clip out with `kmed-bench ingest "
+            "--data.decode true`."
         )
     if samples.shape[1] > 1 and float(np.abs(mono).max()) < CANCELLED * loudest:
-        log.warning(f"The channels of {name} are in opposite phase, and their mean is next to silence: one is heard.")
+        log.warning(f"The channels of {name} are in opposite phase and average to silence; the loudest one is used.")
         return np.ascontiguousarray(samples[:, np.abs(samples).max(axis=0).argmax()])
     return mono
 

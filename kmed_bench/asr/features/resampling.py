@@ -1,10 +1,11 @@
-"""Samples at another rate, at a cost that does not depend on how odd the rate is."""
+"""Resampling whose cost stays bounded for rates that share few factors with 16,000 Hz."""
 
 import importlib.metadata
 import math
 from typing import Any
 
 import numpy as np
+import torch
 
 from kmed_bench.core.errors import KmedError
 
@@ -15,8 +16,8 @@ def resample(samples: np.ndarray, rate_hz: int, new_hz: int) -> np.ndarray:
     """Return samples at another rate, float32, shape (n_samples,).
 
     torchaudio's filter holds about ``rate_hz * new_hz / gcd ** 2`` numbers: 70,560 from 44,100 to 16,000 Hz, but 706
-    million from 44,101 Hz, some gigabytes. Beyond 4 million, scipy's polyphase filter does it, whose length grows with
-    the larger rate alone.
+    million (gigabytes) from 44,101 Hz. Beyond 4 million, scipy's polyphase filter is used, whose length grows only with
+    the larger rate.
 
     Parameters
     ----------
@@ -27,18 +28,16 @@ def resample(samples: np.ndarray, rate_hz: int, new_hz: int) -> np.ndarray:
         return samples
     divisor = math.gcd(rate_hz, new_hz)
     if (rate_hz // divisor) * (new_hz // divisor) > _MAX_KERNEL:
-        from scipy.signal import resample_poly
+        from scipy.signal import resample_poly  # slow to import, and no usual rate needs it
 
         polyphase: np.ndarray = resample_poly(samples, new_hz // divisor, rate_hz // divisor)
         return polyphase.astype(np.float32, copy=False)
-    import torch
-
     changed: np.ndarray = import_torchaudio().functional.resample(torch.from_numpy(samples), rate_hz, new_hz).numpy()
     return changed
 
 
 def import_torchaudio() -> Any:
-    """Return torchaudio, imported where it is needed: that takes a second, and its wheels refuse another CUDA's torch.
+    """Return torchaudio, imported on first use: that takes a second, and fails beside a torch built for another CUDA.
 
     Raises
     ------

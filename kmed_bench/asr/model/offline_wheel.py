@@ -78,7 +78,7 @@ def read_variables(content: bytes) -> dict[str, np.ndarray]:
             dtype, n_bytes = _TYPES[take("B")], take("I")
             variables[name] = np.frombuffer(content[offset : offset + n_bytes], dtype).reshape(shape)
             offset += n_bytes
-        # Equal variables are stored once, and the others are named here.
+        # Equal variables are stored once; aliases of them follow.
         aliases = {take_name(): take_name() for _ in range(take("I"))} if offset < len(content) else {}
         variables |= {alias: variables[name] for alias, name in aliases.items()}
     except (struct.error, KeyError, ValueError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Checks that a file's tensors are the whole model that it describes: what doesn't fit is named, never filled in."""
+"""Checks that a file holds all tensors of the model that it describes; nothing that is missing is filled in."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ def read_dimensions(value: Any) -> ModelDimensions:
     wrong = [f"{name}={value[name]!r:.40}" for name in names if not fits[name]]
     dims = ModelDimensions(**value)
     if not wrong and (dims.n_audio_state % dims.n_audio_head or dims.n_text_state % dims.n_text_head):
-        wrong = ["the width is no multiple of the number of heads"]
+        wrong = ["the width is not a multiple of the number of heads"]
     if wrong:
         raise ValueError(f"its dims are impossible: {', '.join(wrong)}")
     return dims

@@ -136,9 +136,9 @@ def _read_checkpoint(path: Path) -> tuple[ModelDimensions, dict[str, torch.Tenso
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         dims, state = read_dimensions(content["dims"]), content["model_state_dict"]
-        # Whole numbers would be quantized weights, which `load_state_dict` copies as they are.
+        # Integer tensors would be quantized weights, which `load_state_dict` would copy without scaling.
         if not all(isinstance(value, torch.Tensor) and value.is_floating_point() for value in state.values()):
-            raise ValueError("its model_state_dict holds other things than tensors of floats")
+            raise ValueError("its model_state_dict holds something other than floating-point tensors")
         return dims, state
     except Exception as error:  # torch raises a dozen types for a file that it did not write
         raise KmedError(

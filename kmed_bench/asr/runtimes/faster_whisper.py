@@ -98,7 +98,7 @@ def _check_and_count(path: Path) -> int | None:
     try:
         variables = read_variables(path.read_bytes())
     except KmedError as error:
-        log.warning(f"The weights of {path} are not checked for gaps and numbers that are not finite: {error}")
+        log.warning(f"The weights of {path} can't be checked for missing layers and non-finite numbers: {error}")
         return None
     check_ct2_layers(variables, path)
     check_finite(variables, path)

@@ -116,8 +116,8 @@ def read_hf_folder(folder: Path) -> Whisper:
     state = network.state_dict()
     if not torch.equal(state["proj_out.weight"], state["model.decoder.embed_tokens.weight"]):
         raise KmedError(
-            f"{folder} has an output projection (proj_out.weight) of its own; Whisper's is the token embedding, so the "
-            "model can be evaluated as it is, and not exported."
+            f"{folder} has an output projection (proj_out.weight) of its own, and Whisper's is the token embedding: "
+            "the model can be evaluated as it is, but not exported."
         )
     model = Whisper(dims)
     model.load_state_dict({ours: state[theirs] for ours, theirs in tensor_names(dims).items()})
@@ -136,7 +136,7 @@ def load_hf_network(folder: Path) -> "WhisperForConditionalGeneration":
     from safetensors import SafetensorError  # transformers brings it
 
     verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()  # its table of missing tensors; ours are named below
+    transformers.utils.logging.set_verbosity_error()  # hides its table of missing tensors, which are named below
     try:
         network, found = transformers.WhisperForConditionalGeneration.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, output_loading_info=True

@@ -22,7 +22,9 @@ class OpenAIBackend(SampleBackend):
 
     def __init__(self, path: Path, config: EvalConfig) -> None:
         self.version = importlib.metadata.version("openai-whisper")
-        load_weights(path)  # refuses in words what doesn't fit; openai-whisper checks only names and shapes
+        load_weights(
+            path
+        )  # raises a readable error for a file that doesn't fit; openai-whisper checks names and shapes only
         self._model = whisper.load_model(str(path), device=str(pick_device()))
         self.batch_size = config.batch_size
         self.parameters = sum(p.numel() for p in self._model.parameters())

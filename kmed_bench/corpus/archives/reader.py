@@ -80,9 +80,9 @@ def sniff(path: Path) -> Literal["tar", "zip"] | None:
 
 
 def list_tar(path: Path) -> tuple[list[Member], str]:
-    """Return the plain files of a tar, and what ends the listing before the tar's end, or an empty text.
+    """Return the regular files of a tar, and why the listing stops before the tar's end (empty if it doesn't).
 
-    The size of a file that is cut off is what the tar holds of it.
+    A file that is cut off has the size of what is there.
 
     Raises
     ------
@@ -102,14 +102,14 @@ def list_tar(path: Path) -> tuple[list[Member], str]:
                 reached = info.offset_data + info.size
             fault = _what_follows(path, archive.offset) if reached <= total else ""
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
-        fault = f"a header is damaged ({str(error)[:80]})"  # a size or number beyond what a file can have, mostly
+        fault = f"a header is damaged ({str(error)[:80]})"  # mostly an impossible size or number
     if fault and not files:
         raise ArchiveError(f"not a readable tar: {fault}")
     return files, fault and f"{fault} after {len(files):,} files; the rest is not read"
 
 
 def _what_follows(path: Path, at: int) -> str:
-    """Return what is wrong with the block where tarfile ended; blocks of zeros end a tar."""
+    """Return what is wrong with the block at which tarfile stopped; a block of zeros ends a tar."""
     with path.open("rb") as stream:
         stream.seek(at)
         block = stream.read(512)
@@ -122,7 +122,7 @@ def join_in_tar(files: list[Member], path: Path) -> dict[str, Joined]:
 
 
 def join_in_folder(folder: Path) -> dict[str, Joined]:
-    """Return the zips that a folder holds in pieces, by name, without those that are there whole."""
+    """Return the zips that a folder holds in pieces only, by name."""
     pieces = []
     with os.scandir(folder) as entries:
         for entry in entries:

@@ -53,7 +53,7 @@ class Piece:
 
 
 def parse_piece(name: str) -> Piece | None:
-    """Return what piece of which zip a name says a file is, or None where it says nothing of the kind."""
+    """Return which piece of which zip a file is by its name, or None if it is not one."""
     found = _PIECE.fullmatch(name)
     if found is None:
         return None
@@ -63,11 +63,13 @@ def parse_piece(name: str) -> Piece | None:
 
 
 def explain_split(name: str) -> str | None:
-    """Return what to do with a file of a split archive that is not read in place, or None if it is none."""
+    """Return what to do with a file of a split archive that can't be read in place, or None for other files."""
     if _SPLIT.fullmatch(name):
         return "a part of a split zip is not read in place; join it (zip -s 0 SPLIT.zip --out JOINED.zip) or extract it"
     if _OTHER.fullmatch(name):
-        return "a piece of no zip, or with a byte offset of absurd length; join the pieces (cat) or extract the archive"
+        return (
+            "a piece of another archive than a zip, or with an impossible offset; join the pieces (cat) or extract it"
+        )
     return None
 
 
@@ -100,7 +102,7 @@ def join_pieces(pieces: Iterable[Span]) -> Joined:
 
 
 def join_named(files: Iterable[tuple[str, int, str, int]]) -> dict[str, Joined]:
-    """Return the zips that files make up, by name; beside the whole zip its pieces are not counted again.
+    """Return the zips that files make up, by name; where the whole zip is there too, its pieces are ignored.
 
     Parameters
     ----------
@@ -122,7 +124,7 @@ def join_named(files: Iterable[tuple[str, int, str, int]]) -> dict[str, Joined]:
 
 
 def _place_volumes(volumes: dict[int, Span]) -> list[Span]:
-    """Return volumes at their places: every one but the last is as large as the largest."""
+    """Return volumes at their offsets: all but the last are as large as the largest."""
     size = max(span.size for span in volumes.values())
     return [dataclasses.replace(span, start=(number - 1) * size) for number, span in volumes.items()]
 
@@ -192,18 +194,18 @@ class ByteSource:
 
 
 def open_plain(path: str) -> int:
-    """Return a handle of a plain file; a FIFO, whose opening would wait for its writer, and a device are refused.
+    """Return a handle of a regular file; FIFOs, whose opening would block, and devices are refused.
 
     Raises
     ------
     OSError
-        When it can't be opened, or is no plain file: then `strerror` says what it is.
+        When it can't be opened or is not a regular file, which `strerror` says.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, f"it is {describe_kind(mode)} and no plain file", path)
+        raise OSError(errno.EINVAL, f"it is {describe_kind(mode)} and not a regular file", path)
     return handle
 
 

@@ -1,12 +1,12 @@
 """WAV files as recorders write them: where the samples are, from the first bytes, and the samples themselves.
 
 At a million files a decoder per file is too slow, and a member of a deflated zip has no cheap end; the first few
-hundred bytes and the file's size say all that the manifest needs. ``read_samples`` starts from the same header, so a
-file is as long in the features as in the manifest, and what one can't read the other doesn't either.
+hundred bytes and the file's size are all that the manifest needs. ``read_samples`` uses the same header, so the
+features of a file are as long as the manifest says, and both refuse the same files.
 
-Read are RIFF (and big-endian RIFX), RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088) and Sony's Wave64. What many recorders
-get wrong does not matter: the file's own size, BlockAlign, ByteRate, a missing pad byte, and a size of the samples that
-was never filled in.
+RIFF (and big-endian RIFX), RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088) and Sony's Wave64 are read. Fields that many
+recorders get wrong are not relied on: the file's own size, BlockAlign, ByteRate, a missing pad byte, and a size of the
+samples that was never filled in.
 """
 
 import io
@@ -23,9 +23,9 @@ HEADER_LIMIT = 1 << 16
 MAX_LEVEL = 2.0
 """Largest sample of a file of floats: 1 is full scale, which the peaks of a decoder may pass."""
 CANCELLED = 0.1
-"""A mean of channels that is this much quieter than the channels is what opposite copies leave of each other."""
+"""Channels cancel each other where the peak of their mean is below this share of the channels' own peak."""
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
-"""From half a telephone's rate to the fastest recorders'; no speech is outside, and resampling stays cheap inside."""
+"""From half the telephone's rate to that of the fastest recorders."""
 
 _MAX_CHANNELS = 64
 _MAX_CHUNKS = 1_000  # a file of nothing but empty chunks would take minutes
@@ -42,10 +42,10 @@ _ENCODINGS = {
     (6, 8): "ALAW",
     (7, 8): "ULAW",
 }
-# Writers that could not seek back leave 0 or a number near 2**31 or 2**32 as the size (less the header's bytes, or
-# rounded to a buffer): the samples run to the file's end. No file that is read is as long as these say.
+# Writers that can't seek back leave 0, or a number near 2**31 or 2**32 (minus the header, or rounded to a buffer), as
+# the size: the samples run to the file's end. No file that is accepted is that long.
 _PLACEHOLDER = 0x7FFF_0000
-_TAIL_BYTES = 1 << 12  # more than this after the samples is looked at, since more samples may follow
+_TAIL_BYTES = 1 << 12  # if more than this follows the samples, it is searched for further samples
 _W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 _W64_GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # after the four letters, in a chunk's GUID
 
@@ -129,7 +129,7 @@ def read_samples(content: bytes) -> tuple[np.ndarray, int]:
     Raises
     ------
     WavError
-        When this is no WAV file that the package reads, for the same reasons as in ``read_header``.
+        For the same reasons as in ``read_header``.
     """
     form, big_endian, start, n_bytes, _ = _find_samples(content, len(content))
     if n_bytes == 0:
@@ -148,7 +148,7 @@ def read_samples(content: bytes) -> tuple[np.ndarray, int]:
 
 
 def is_wav(content: bytes) -> bool:
-    """Return whether the bytes begin as one of the WAV family's files does."""
+    """Return whether the bytes begin like a file of the WAV family."""
     return content[:16] == _W64_RIFF or (
         content[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and content[8:12] == b"WAVE"
     )
@@ -189,7 +189,7 @@ def _find_samples(head: bytes, n_bytes: int) -> _Layout:
 
 
 def _chunks(head: bytes, n_bytes: int, big_endian: bool) -> Iterator[_Chunk]:
-    """Yield the chunks one after the other; HeaderTooShort where more of the file is needed to go on."""
+    """Yield the chunks in order; raise HeaderTooShort where more of the file is needed."""
     wave64 = head[:4] == b"riff"
     order, field, position = "big" if big_endian else "little", 24 if wave64 else 8, 40 if wave64 else 12
     for _ in range(_MAX_CHUNKS):
@@ -217,7 +217,7 @@ def _is_placeholder(size: int) -> bool:
 
 
 def _is_chunk(head: bytes, at: int, n_bytes: int, big_endian: bool) -> bool:
-    """Return whether another chunk begins here: then a size of 0 before it is true, and no placeholder."""
+    """Return whether another chunk begins here, so that a size of 0 before it is real and not a placeholder."""
     if at + 8 > len(head) and at + 8 <= n_bytes:
         raise HeaderTooShort("the header is cut off")
     name, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "big" if big_endian else "little")
@@ -225,7 +225,7 @@ def _is_chunk(head: bytes, at: int, n_bytes: int, big_endian: bool) -> bool:
 
 
 def _read_format(chunk: bytes, stated: int, present: int, big_endian: bool) -> _Format:
-    """Return what the format chunk says, from as much of it as is needed."""
+    """Return the content of the format chunk, given as much of it as is needed."""
     if stated < 16:
         raise WavError("the format chunk is too short")
     if len(chunk) < stated:
@@ -234,7 +234,7 @@ def _read_format(chunk: bytes, stated: int, present: int, big_endian: bool) -> _
     tag, channels, rate_hz, byte_rate, frame_bytes, bits = struct.unpack_from(f"{mark}HHIIHH", chunk)
     if tag == _EXTENSIBLE and len(chunk) >= 40 and chunk[26:40] == _SUBFORMAT:
         (tag,) = struct.unpack_from(f"{mark}H", chunk, 24)
-    if tag in (6, 7):  # one byte a sample by definition; some writers state what it unpacks to
+    if tag in (6, 7):  # one byte a sample by definition; some writers state the size after decoding
         bits = 8
     packed = byte_rate == 3 * channels * rate_hz
     if (tag, bits) == (1, 24) and frame_bytes == 4 * channels and not packed:  # the upper three of four bytes
@@ -252,7 +252,7 @@ def _read_format(chunk: bytes, stated: int, present: int, big_endian: bool) -> _
 
 
 def _measure(form: _Format, big_endian: bool, data: _Chunk, head: bytes, n_bytes: int) -> _Layout:
-    """Return where the samples of a data chunk are, as far as the file holds them."""
+    """Return where the samples of a data chunk are, limited to what the file holds."""
     present = max(n_bytes - data.start, 0)
     stated = present if _is_placeholder(data.size) else data.size
     whole = min(stated, present) // form.frame_bytes * form.frame_bytes
@@ -262,7 +262,7 @@ def _measure(form: _Format, big_endian: bool, data: _Chunk, head: bytes, n_bytes
 
 
 def _refuse_more_samples(head: bytes, n_bytes: int, big_endian: bool) -> None:
-    """Refuse a file with several chunks of samples: taking the first alone would drop speech."""
+    """Raise WavError for a file with several chunks of samples, of which reading only the first would drop speech."""
     if len(head) < n_bytes:
         raise HeaderTooShort("more may follow the samples")
     filled = [chunk for chunk in _chunks(head, n_bytes, big_endian) if chunk.name == b"data" and chunk.size]

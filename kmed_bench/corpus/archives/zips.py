@@ -21,7 +21,9 @@ _DEFLATE_LIMIT = 1032  # no deflate stream grows by more (zlib's technical notes
 _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _RECORD = struct.Struct("<4s6H3I5H2I")
 _FULL = 0xFFFFFFFF
-_LARGEST = (1 << 62) - 1  # more fits neither a file nor the listing's columns; it is refused as past the end
+_LARGEST = (
+    1 << 62
+) - 1  # larger values fit neither a file nor the listing's columns; they are then refused as past the end
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

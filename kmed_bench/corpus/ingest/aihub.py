@@ -202,7 +202,11 @@ def _judge_text(text: str) -> tuple[str, Verdict, str]:
     if not is_utf8(text):
         return "", "label_unreadable", "LabelText holds half of a character (a lone surrogate)"
     if "<|" in text:
-        return "", "label_unreadable", "LabelText holds Whisper's marker tokens (<|…|>): it is no transcript"
+        return (
+            "",
+            "label_unreadable",
+            "LabelText holds Whisper's marker tokens (<|…|>), so it is not a plain transcript",
+        )
     sentence = sentence_id(text)
     if is_masked(text):
         return sentence, "transcript_masked", "a part of the speech is withheld (#@…#)"

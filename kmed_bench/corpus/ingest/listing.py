@@ -4,11 +4,8 @@ import collections
 import dataclasses
 import os
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-
-import pyarrow as pa
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import WarningKind
@@ -18,7 +15,6 @@ from kmed_bench.corpus.archives.reader import (
     join_in_folder,
     join_in_tar,
     list_tar,
-    refuse_name,
     sniff,
 )
 from kmed_bench.corpus.archives.spans import (
@@ -32,65 +28,11 @@ from kmed_bench.corpus.archives.spans import (
 )
 from kmed_bench.corpus.archives.zips import PLAIN, Member, NoDirectory, read_directory
 from kmed_bench.corpus.ingest.aihub import is_utf8
+from kmed_bench.corpus.ingest.entries import NOT_UTF8, EntryList
 
 LABEL, AUDIO = ".json", ".wav"
-NOT_UTF8 = "its path is not UTF-8; rename it (convmv -r -f cp949 -t utf-8)"
 _HAS_SEPARATOR = f"its path has {SEPARATOR!r} in it, which separates archive and member; rename the folder"
 _OTHER_ARCHIVES = (".7z", ".alz", ".bz2", ".egg", ".gz", ".rar", ".tgz", ".xz", ".zst")
-
-ENTRY_SCHEMA = pa.schema(
-    [
-        ("container", pa.int32()),
-        ("name", pa.string()),
-        ("stem", pa.string()),
-        ("start", pa.int64()),  # in an archive the local header; in a folder the time of change in ns
-        ("packed", pa.int64()),
-        ("size", pa.int64()),
-        ("method", pa.int16()),
-        ("crc", pa.int64()),
-        ("encrypted", pa.bool_()),
-        ("refused", pa.string()),
-    ]
-)
-
-
-class EntryList:
-    """Grows a table of ``ENTRY_SCHEMA`` row by row, in column chunks: some 150 bytes a file."""
-
-    _CHUNK = 1 << 13
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[object, ...]] = []
-        self._batches: list[pa.RecordBatch] = []
-
-    def append(self, container: int, member: Member) -> None:
-        """Add one file."""
-        name, refused = member.name, refuse_name(member.name)
-        if not is_utf8(name):  # a folder's name in cp949, say: neither parquet nor CSV can hold it
-            refused = NOT_UTF8
-            name = name.encode(errors="backslashreplace").decode()
-        self._rows.append(
-            (
-                container,
-                name,
-                unicodedata.normalize("NFC", name.rpartition("/")[2].rpartition(".")[0]),
-                *(member.start, member.packed, member.size, member.method, member.crc, member.encrypted),
-                refused,
-            )
-        )
-        if len(self._rows) == self._CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = list(zip(*self._rows, strict=True)) if self._rows else [()] * len(ENTRY_SCHEMA)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, ENTRY_SCHEMA, strict=True)]
-        self._batches.append(pa.record_batch(arrays, schema=ENTRY_SCHEMA))
-        self._rows = []
-
-    def table(self) -> pa.Table:
-        """Return every row so far."""
-        self._flush()
-        return pa.Table.from_batches(self._batches, schema=ENTRY_SCHEMA)
 
 
 @dataclasses.dataclass(slots=True)
@@ -197,7 +139,7 @@ def _add_folder(listing: Listing, root: Path, skip: Path, seen: set[tuple[int, i
 class _Walk:
     """The plain files under a folder; archives and folders of pieces go into the lists.
 
-    A folder's entries are taken as the system gives them, one at a time: a million of them are never held at once.
+    A folder's entries are read one at a time, so that a million of them are never held at once.
     """
 
     listing: Listing
@@ -230,7 +172,7 @@ class _Walk:
         try:
             found = entry.stat()
             mode, size, changed = found.st_mode, found.st_size, found.st_mtime_ns
-        except OSError:  # a dangling link, or one to itself: reading it will say so
+        except OSError:  # a dangling or circular link: reading it gives the reason
             mode, size, changed = 0, -1, 0
         if stat.S_ISDIR(mode):
             below.append(entry.path)
@@ -241,7 +183,7 @@ class _Walk:
         elif stat.S_ISREG(mode):
             self.pieces[Path(entry.path).parent] = None
         else:
-            self.listing.warn("archive_unreadable", f"{_shorten(entry.name)}: it is no plain file")
+            self.listing.warn("archive_unreadable", f"{_shorten(entry.name)}: it is not a regular file")
 
     def _member(self, entry: os.DirEntry[str], size: int, changed: int) -> Member:
         return Member(entry.path[len(str(self.root)) + 1 :], changed, size, size, PLAIN, 0, False)
@@ -254,7 +196,7 @@ def _add_archive(listing: Listing, path: Path, trail: str, seen: set[tuple[int, 
             return
         seen.add((found.st_dev, found.st_ino))
         if not stat.S_ISREG(found.st_mode):
-            raise ArchiveError(f"it is {describe_kind(found.st_mode)} and no plain file")
+            raise ArchiveError(f"it is {describe_kind(found.st_mode)} and not a regular file")
         if sniff(path) == "tar":
             _add_tar(listing, path, trail)
         else:

@@ -1,4 +1,4 @@
-"""Which utterances have the same recording: equal samples under any name and behind any header."""
+"""Which utterances share a recording, that is equal samples, whatever their names and headers."""
 
 import hashlib
 
@@ -14,8 +14,8 @@ _ALIKE = ["audio_first", "audio_duration_s", "audio_rate_hz", "audio_channels"]
 def identify_recordings(rows: pd.DataFrame) -> "pd.Series[str]":
     """Return a digest of each usable row's recording, equal for equal recordings; empty for rows with a verdict.
 
-    It is made of the first samples, the length, the rate and the number of channels, which were read with the header.
-    Recordings alike in all of these are read in whole, and those that differ after all get the digest of all samples.
+    It covers the first samples, the length, the rate and the number of channels, which were read with the header.
+    Recordings that agree in all of these are read completely; those that differ get the digest of all their samples.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def _digest(value: str) -> str:
 
 
 def _read(reader: AudioReader, path: str, stem: str) -> str:
-    """Return a digest of all samples; of the utterance's name where they can't be read, which is no one else's."""
+    """Return a digest of all samples, or where they can't be read the utterance's name, which is unique."""
     try:
         samples, rate_hz = read_samples(reader.read(path))
     except (OSError, ValueError, WavError, KmedError):

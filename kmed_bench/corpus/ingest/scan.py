@@ -30,7 +30,7 @@ from kmed_bench.corpus.archives.zips import Member, check_member, read_member
 from kmed_bench.corpus.ingest.aihub import Label, parse_label
 
 READING_VERSION = "3"
-"""Changes whenever reading a file may give something else: results kept by other versions are not used."""
+"""Changes whenever reading a file may give something else; results cached by other versions are not used."""
 MAX_LABEL_BYTES = 1 << 20
 _SPARSE_BYTES = 1 << 16
 _AFTER_NAME = 24  # the longest head of a data chunk, in Wave64
@@ -131,7 +131,7 @@ def _read_file(path: str, n_bytes: int) -> bytes:
 
 
 def _why(error: Exception) -> str:
-    """Return the reason for a reject: whatever a single file holds, it costs that file and never the job."""
+    """Return the reason for a reject; no single file, whatever it holds, stops the job."""
     if isinstance(error, OSError):
         return error.strerror or "can't be read"
     if isinstance(error, (ArchiveError, WavError)):
@@ -180,7 +180,7 @@ def _read_header(reader: _Reader, member: Member) -> WavHeader:
 
 
 def _first_samples(reader: _Reader, member: Member) -> int:
-    """Return the CRC-32 of the first samples, the same whatever chunks stand before them in the header."""
+    """Return the CRC-32 of the first samples, independent of the chunks before them."""
     for limit in (HEADER_BYTES, HEADER_LIMIT):
         head = reader.read(member, limit)
         start = head.find(b"data") + _AFTER_NAME
@@ -190,15 +190,17 @@ def _first_samples(reader: _Reader, member: Member) -> int:
 
 
 def _decode(data: bytes) -> tuple[float, float, float]:
-    """Return the largest absolute sample that models hear, the share at full scale, and whether channels cancel."""
+    """Return the largest absolute sample of the mono signal, the share at full scale, and whether channels cancel."""
     samples, _ = read_samples(data)
     if samples.size == 0:
         return 0.0, 0.0, 0.0
     loudest = float(np.abs(samples.mean(axis=1)).max())
     if not np.isfinite(loudest):
-        raise WavError("it has samples that are no finite numbers (NaN or infinite)")
+        raise WavError("it has samples that are not finite numbers (NaN or infinite)")
     level = float(np.abs(samples).max())
     if level > MAX_LEVEL:
-        raise WavError(f"its samples reach {level:g}, and full scale is 1: 16-bit numbers written as floats")
+        raise WavError(
+            f"its samples reach {level:g}, and full scale is 1; they look like 16-bit numbers written as floats"
+        )
     cancelled = samples.shape[1] > 1 and loudest < CANCELLED * level
     return (level if cancelled else loudest), float(np.mean(np.abs(samples) >= 1 - 2**-14)), float(cancelled)

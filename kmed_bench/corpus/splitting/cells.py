@@ -1,7 +1,7 @@
-"""What a disjoint split leaves out, by cell of its design: speaker and sentence each heard in training or not.
+"""What a disjoint split leaves out, by cell of its design: speaker and sentence each seen in training or not.
 
-The test part is the cell of unseen speakers and unseen sentences. The other three cells are what a split that shares
-speakers and sentences between its parts measures without saying so.
+The test part is the cell of unseen speakers and unseen sentences. A split that shares speakers and sentences between
+its parts measures the other three cells.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ def name_cells(rows: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> "pd.Ser
     """Return each row's cell: one of ``CELLS``, or ``SELECTION``.
 
     Seen is what the training part holds. Unseen is what neither the training part nor the valid part holds, as in a
-    disjoint test part. A speaker or a sentence that only the valid part holds had a say in which epoch was chosen, so
+    disjoint test part. A speaker or a sentence that only the valid part holds influenced which epoch was chosen, so
     its utterances are neither: they are ``SELECTION``. So are left-out utterances whose recording is in a part under
-    another id. Spellings of one sentence are that sentence.
+    another id. All spellings of a sentence are one sentence.
     """
     joined = join_spellings(pd.concat([rows, *(parts[part] for part in PARTS)]).reset_index(drop=True))
     held = {part: joined[joined["utterance_id"].isin(parts[part]["utterance_id"])] for part in ("train", "valid")}
@@ -54,10 +54,10 @@ def count_cells(left_out: pd.DataFrame) -> dict[str, int]:
 
 
 def sample_cells(left_out: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
-    """Return at most ``limit`` utterances of each cell but ``UNSEEN``, which the test part is, sorted by id.
+    """Return at most ``limit`` utterances of each cell but ``UNSEEN``, which is the test part, sorted by id.
 
-    The draw is simple and random: the utterances whose hashes with the seed are lowest. It depends on the ids and the
-    seed only, and a smaller sample is a part of a larger one.
+    The sample is a simple random one: the utterances whose hashes with the seed are lowest. It depends only on the ids
+    and the seed, and a smaller sample is a subset of a larger one.
     """
     rows = left_out[left_out[CELL].isin([cell for cell in CELLS if cell != UNSEEN])]
     order = pd.Series(hash_unit("leak", rows["utterance_id"], seed), index=rows.index)

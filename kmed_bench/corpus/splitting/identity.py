@@ -1,6 +1,6 @@
 """What counts as one sentence, one recording, and one split: by content, not by id.
 
-Labels write one prompt in several ways, and a recording can stand under several ids. Neither may be in two parts.
+Labels write one prompt in several ways, and one recording can have several ids. Neither may be in two parts.
 """
 
 import hashlib
@@ -12,19 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
-from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS
+from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, UNKNOWN
 from kmed_bench.text.marks import resolve_marks
 from kmed_bench.text.numbers import canonical_numbers
 
 _PROMPT = re.compile(r"[A-Z]{2}_\d+-(\d+)-")
-_DOTS = str.maketrans("", "", "\u318d\u119e")  # araea, written for the middle dot, counts as a letter
+_DOTS = str.maketrans("", "", "\u318d\u119e")  # araea is written for the middle dot, and Unicode counts it as a letter
 _SAME_PROMPT = 0.25
-"""Largest share of letters in which two spellings of one prompt number differ; more is another text."""
+"""Largest share of letters in which two spellings of one prompt number may differ; beyond it they are two texts."""
 _MOST_SPELLINGS = 50
-"""Texts that one prompt number may have; where there are more, the numbers do not mean prompts."""
+"""Most texts of one prompt number; where there are more, the numbers do not identify prompts."""
 _MIN_LETTERS = 6
-"""Fewest letters of two sentences that are called one letter apart; shorter ones often are by chance."""
-_UNKNOWN = ("", "N/A")
+"""Fewest letters of sentences that are compared by letters; shorter ones are often one letter apart by chance."""
 
 
 def join_spellings(table: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +64,7 @@ def _near(names: Sequence[str], spelled: Mapping[str, str]) -> Iterator[tuple[st
 
 
 class _Joined:
-    """Names joined into groups (union-find); each group is called by its lowest name."""
+    """Names joined into groups (union-find); each group is named after its lowest member."""
 
     def __init__(self) -> None:
         self._parent: dict[str, str] = {}
@@ -81,10 +80,10 @@ class _Joined:
 
 
 def mark_repeats(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows hold a recording that another row holds, and are not to be used.
+    """Return which rows repeat a recording of another row and must not be used.
 
-    Of rows with the same speaker and sentence the first is used; where these differ, one of the labels is wrong, and
-    none is.
+    Of rows with equal recording, speaker and sentence the first one is used. Where speaker or sentence differ, one of
+    the labels is wrong, and none of the rows is used.
     """
     known = _recordings(table)
     if known is None:
@@ -116,7 +115,7 @@ def holds_recordings(rows: pd.DataFrame, others: Sequence[pd.DataFrame]) -> "pd.
 def _recordings(table: pd.DataFrame) -> "pd.Series[str] | None":
     if AUDIO_DIGEST not in table:
         return None
-    return table[AUDIO_DIGEST].where(~table[AUDIO_DIGEST].isin(_UNKNOWN))
+    return table[AUDIO_DIGEST].where(~table[AUDIO_DIGEST].isin(UNKNOWN))
 
 
 def count_near(parts: Mapping[str, pd.DataFrame]) -> int:
@@ -141,7 +140,7 @@ def count_near(parts: Mapping[str, pd.DataFrame]) -> int:
 
 
 def content_digest(parts: Mapping[str, pd.DataFrame]) -> str:
-    """Return the SHA-256 of all that decides a split's figures: every column but the audio's location.
+    """Return the SHA-256 of everything in a split that decides figures: every column but the audio's location.
 
     ``audio_digest``, which tells recordings apart, is left out of parts that lack it.
     """

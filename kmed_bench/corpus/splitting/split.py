@@ -101,9 +101,9 @@ def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
 
 
 def _select_distinct(table: pd.DataFrame, config: SplitConfig) -> tuple[Selection, Flags]:
-    """Return a selection of the rows with recordings of their own, and which rows these are.
+    """Return a selection among the rows that repeat no recording, and which rows these are.
 
-    Where they are too few, all rows are drawn from, and the split is labelled by the recordings that its parts share.
+    Where these are too few, the selection is among all rows, and the label counts the recordings that parts share.
     """
     usable: Flags = ~mark_repeats(table).to_numpy(bool)
     enough = usable.sum() >= config.train + config.valid + config.test
@@ -114,9 +114,9 @@ def _select_distinct(table: pd.DataFrame, config: SplitConfig) -> tuple[Selectio
             enough = False
     if not usable.all():
         log.warning(
-            f"{int((~usable).sum())} of {len(table)} utterances have the same recording as another one. They are drawn "
-            "from like the others, since the sizes asked for can't be had without them; leakage in split.json counts "
-            "the recordings that parts share."
+            f"{int((~usable).sum())} of {len(table)} utterances have the same recording as another one. They may be "
+            "drawn like the others, since without them there are too few for the sizes asked for; leakage in "
+            "split.json counts the recordings that parts share."
         )
     return select_parts(table, config), np.ones(len(table), np.bool_)
 
@@ -251,8 +251,8 @@ def read_split(folder: Path) -> Split:
     content = report.get("content_sha256")
     if content is None:
         log.warning(
-            f"The split in {folder} is of an earlier release: its digest covers the utterance ids only, so texts, "
-            "speakers or audio that were changed since can't be noticed. Make it again with `kmed-bench split`, which "
+            f"The split in {folder} is of an earlier release: its digest covers the utterance ids only, so later "
+            "changes to texts, speakers or audio go unnoticed. Make it again with `kmed-bench split`, which "
             "gives the same parts from the same manifest."
         )
     if report.get("sha256") != sha256 or content not in (None, content_digest(parts)):

@@ -33,7 +33,7 @@ PREFIX = "kmed-whisper-"
 LANGUAGE = "ko"
 """What the registered model transcribes unless a request names another language."""
 _CHOSEN_BY = "best/valid_cer"
-_REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "numpy", "pandas")
+_REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "scipy", "numpy", "pandas")
 # The operator of a server can change these with MLFLOW_PYFUNC_INFERENCE_CONFIG, as JSON.
 LIMITS = {"max_rows": 512, "max_audio_mib": 128.0, "max_audio_minutes": 10.0, "max_request_minutes": 60.0}
 _CODE = Path(__file__).with_name("pyfunc_model.py")

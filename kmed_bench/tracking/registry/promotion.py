@@ -9,8 +9,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from kmed_bench.core.contracts import SCORES, SPEAKER_ERRORS, GateDecision
+from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.run_contracts import SPEAKER_ERRORS, GateDecision
 from kmed_bench.scoring.gate import EVIDENCE_NAME, Evidence, describe, judge
 from kmed_bench.tracking.store import read_artifact
 

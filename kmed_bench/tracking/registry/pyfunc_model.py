@@ -2,9 +2,9 @@
 
 MLflow copies this file into each model and runs it wherever the model is loaded or served, so it must not import
 kmed_bench. Decoding is the same as in the evaluation: mono float32, 16 kHz, one window of 30 s, greedy, no
-timestamps, fp32; only channels that cancel each other are refused. Longer audio is decoded in openai-whisper's own
-windows. Whatever a request holds, it takes less than 1 GiB of memory beside the model: `Limits` bounds what is read,
-and no file is unpacked in whole before it is measured.
+timestamps, fp32. Channels that cancel each other are refused, where the evaluation takes the loudest one. Longer audio
+is decoded in openai-whisper's own windows. Whatever a request holds, it takes less than 1 GiB of memory beside the
+model: `Limits` bounds what is read, and no file is unpacked in whole before it is measured.
 """
 
 import base64
@@ -25,20 +25,21 @@ import whisper
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
+from scipy.signal import resample_poly
 from whisper.audio import N_SAMPLES, SAMPLE_RATE
 
 BATCH_ROWS = 8
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 MAX_CHANNELS = 8
 BLOCK_VALUES = 2**20
-# Samples per second of the longest audio; at higher rates less is read.
+# The longest audio may have as many samples as at this rate; at higher rates it must be shorter.
 FULL_LENGTH_HZ = 48_000
-# Largest (rate x 16,000) / gcd², which torchaudio's resampling filter grows with; odd rates (44,101 Hz) would take
-# gigabytes.
+# Largest (rate x 16,000) / gcd², which torchaudio's resampling filter grows with; for odd rates (44,101 Hz) it would
+# take gigabytes, and scipy's polyphase filter is used.
 MAX_FILTER_ELEMENTS = 2**22
-# Of full scale. A decoder's peaks may pass 1; samples that the caller made himself have no reason to.
+# Of full scale. Peaks of a lossy decoder may exceed 1; samples that the caller computed should not.
 MAX_FILE_LEVEL, MAX_SAMPLE_LEVEL = 2.0, 1.0001
-# A mean of channels that is this much quieter than the channels is what two opposite copies leave of each other.
+# Channels cancel each other where the peak of their mean is below this share of the channels' own peak.
 CANCELLED = 0.1
 
 SOURCES = ("audio", "audio_base64", "path", "samples")
@@ -51,7 +52,7 @@ class Limits:
     Attributes
     ----------
     max_rows : int
-        Each row takes at least a window of 30 s, however short its audio is.
+        Each row costs at least one window of 30 s, however short its audio is.
     max_audio_mib, max_audio_minutes : float
         Of one row.
     max_request_minutes : float
@@ -321,10 +322,7 @@ class AudioReader:
                 f"its samples reach {loudest:g}, and full scale is 1; divide 16-bit numbers by 32768, or send a file."
             )
         if rate_hz != SAMPLE_RATE:
-            divisor = math.gcd(rate_hz, SAMPLE_RATE)
-            if (rate_hz // divisor) * (SAMPLE_RATE // divisor) > MAX_FILTER_ELEMENTS:
-                raise _BadAudioError(f"its rate of {rate_hz} Hz has too little in common with 16,000; resample it.")
-            audio = _resample(audio, rate_hz)
+            audio = _resample_by_minute(audio, rate_hz)
         return np.ascontiguousarray(audio)
 
     def _check_bytes(self, n_bytes: int) -> None:
@@ -349,21 +347,31 @@ class AudioReader:
             )
 
 
-def _resample(audio: np.ndarray, rate_hz: int) -> np.ndarray:
+def _resample_by_minute(audio: np.ndarray, rate_hz: int) -> np.ndarray:
     """Return audio at 16 kHz, computed minute by minute with a second of what is before and after it.
 
-    The filter reaches some milliseconds, so the values are those of one piece, at a fraction of its memory.
+    The filters reach some milliseconds, so the values are those of one piece, at a fraction of its memory.
     """
-    import torchaudio  # only here: its wheels refuse to load beside some versions of torch
-
     pieces = []
     for start in range(0, len(audio), 60 * rate_hz):
         first = max(start - rate_hz, 0)
-        tensor = torch.from_numpy(np.ascontiguousarray(audio[first : start + 61 * rate_hz]))
-        made = torchaudio.functional.resample(tensor, rate_hz, SAMPLE_RATE).numpy()
+        made = _resample(np.ascontiguousarray(audio[first : start + 61 * rate_hz]), rate_hz)
         before = (start - first) // rate_hz * SAMPLE_RATE
         pieces.append(made[before:] if start + 60 * rate_hz >= len(audio) else made[before : before + 60 * SAMPLE_RATE])
     return np.concatenate(pieces)
+
+
+def _resample(audio: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Return audio at 16 kHz; the same as kmed_bench's ``resample``, which can't be imported here (a test compares)."""
+    divisor = math.gcd(rate_hz, SAMPLE_RATE)
+    up, down = SAMPLE_RATE // divisor, rate_hz // divisor
+    if up * down > MAX_FILTER_ELEMENTS:
+        polyphase: np.ndarray = resample_poly(audio, up, down)
+        return polyphase.astype(np.float32, copy=False)
+    import torchaudio  # only here: its wheels refuse to load beside some versions of torch
+
+    changed: np.ndarray = torchaudio.functional.resample(torch.from_numpy(audio), rate_hz, SAMPLE_RATE).numpy()
+    return changed
 
 
 class _BadAudioError(ValueError):

@@ -1,0 +1,92 @@
+"""What the other JSON files of runs hold, as types: plan, leak, speaker errors, the gate's decision, a study."""
+
+from typing import Any, TypedDict
+
+from kmed_bench.core.contracts import CerCell, RuleVersions
+from kmed_bench.core.formats import FileFormat, Head
+
+
+class LeakDifference(TypedDict):
+    """A gain in CER (positive: fewer errors), or the difference of two gains; None where undefined."""
+
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    no_interval: str
+
+
+class LeakCell(LeakDifference):
+    """One cell of the split's design; ``untouched`` is None where only one model was decoded."""
+
+    tuned: CerCell
+    untouched: CerCell | None
+    n_available: int
+    n_decoded: int
+
+
+class Leak(Head, RuleVersions):
+    """Content of leak.json."""
+
+    cells: dict[str, LeakCell]
+    differences: dict[str, LeakDifference]
+    left_out: dict[str, int]
+    sample: dict[str, int]
+    split_sha256: str
+    transcript_policy: str
+
+
+class Plan(Head):
+    """Content of plan.json; ``sha256`` is of ``settings``, which has everything that decides the figures."""
+
+    sha256: str
+    sealed_at: str
+    code_version: str
+    settings: dict[str, str]
+
+
+class SpeakerErrors(Head):
+    """Content of speaker_errors.json: columns of sums by speaker, sentence and group, no ids and no texts."""
+
+    split_sha256: str
+    transcript_policy: str
+    normaliser_version: str
+    marks_version: str
+    speakers: dict[str, list[Any]]
+
+
+class GateCheck(TypedDict):
+    """One condition of the gate; ``passed`` is None where it could not be judged."""
+
+    passed: bool | None
+    text: str
+    figures: dict[str, Any]
+
+
+class GateDecision(TypedDict):
+    """What `promote` decided and did; no file, so without a format: its checks are kept as tags of the version."""
+
+    name: str
+    version: str
+    champion: str | None
+    passed: bool
+    forced: bool
+    promoted: bool
+    reasons: list[str]
+    checks: dict[str, GateCheck]
+
+
+class StudyFile(Head):
+    """Content of study.json: the fields of a `StudyRecord`, and name, alt and caption of each figure."""
+
+    study: dict[str, Any]
+    figures: list[dict[str, str]]
+
+
+LEAK = FileFormat[Leak]("kmed-leak", version=1, oldest=1, remedy="decode again with eval.leak_clips")
+PLAN = FileFormat[Plan]("kmed-plan", version=1, oldest=1, remedy="start the benchmark again in another folder")
+SPEAKER_ERRORS = FileFormat[SpeakerErrors](
+    "kmed-speaker-errors", version=2, oldest=0, remedy="train the version again with this release"
+)
+STUDY = FileFormat[StudyFile](
+    "kmed-study", version=1, oldest=1, remedy="run the same `kmed-bench tune` again, which rewrites it"
+)
