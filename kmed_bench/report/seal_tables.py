@@ -28,7 +28,7 @@ def describe_openings(openings: Sequence[Opening]) -> str:
         f"{_times(len(openings) - untouched)} by another one."
     )
     if unplanned:
-        text += f" Without a plan: {_times(unplanned)}."
+        text += f" Of these, {_times(unplanned)} without a plan."
     if altered := sum(opening.contradicts_plan for opening in openings):
         text += f" {_count(altered, 'record')} among them without the settings of the plan named: altered or cut off."
     return text

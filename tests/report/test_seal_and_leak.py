@@ -52,7 +52,7 @@ OPENINGS = (
         (
             OPENINGS,
             "This test part has been opened 5 times, first on 2024-10-04, under 2 plans: once by an untouched model, "
-            "4 times by another one. Without a plan: once.",
+            "4 times by another one. Of these, once without a plan.",
         ),
     ],
 )
