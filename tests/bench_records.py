@@ -209,7 +209,7 @@ def make_bench(
             },
             "merged_strata": ["dialect: 강원+경기/서울"],
             "max_share_deviation": 0.002,
-            "leakage": {"speakers": 0, "sentences": 0, "utterances": 0},
+            "leakage": {"speakers": 0, "sentences": 0, "utterances": 0, "recordings": 0},
             "parts": {
                 "train": {"utterances": 10000, "speakers": 700, "sentences": 9000, "hours": 11.5},
                 "valid": {"utterances": 5000, "speakers": 120, "sentences": 4000, "hours": 5.7},
