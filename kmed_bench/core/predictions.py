@@ -116,7 +116,10 @@ def _value(field: dataclasses.Field[Any], row: Mapping[str, Any], place: str) ->
     value = row.get(field.name, field.default)
     if value is dataclasses.MISSING:
         needed = sorted(f.name for f in _FIELDS if f.default is dataclasses.MISSING)
-        raise KmedError(f"{place} lacks the field {field.name!r}; each line needs: {', '.join(needed)}.")
+        raise KmedError(
+            f"{place} lacks the field {field.name!r}; each line needs: {', '.join(needed)}. With --split SPLIT, which "
+            "has the references, utterance_id and hypothesis are enough."
+        )
     if field.type is float:
         fits = type(value) in (int, float) and 0 <= value <= 1e9
     else:

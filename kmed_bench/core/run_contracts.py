@@ -1,6 +1,6 @@
 """What the other JSON files of runs hold, as types: plan, leak, speaker errors, the gate's decision, a study."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from kmed_bench.core.contracts import CerCell, RuleVersions
 from kmed_bench.core.formats import FileFormat, Head
@@ -15,11 +15,17 @@ class LeakDifference(TypedDict):
     no_interval: str
 
 
+class LeakCer(CerCell):
+    """CER of a cell of the split's design, with the reason where it has no interval; older files have no reason."""
+
+    no_interval: NotRequired[str]
+
+
 class LeakCell(LeakDifference):
     """One cell of the split's design; ``untouched`` is None where only one model was decoded."""
 
-    tuned: CerCell
-    untouched: CerCell | None
+    tuned: LeakCer
+    untouched: LeakCer | None
     n_available: int
     n_decoded: int
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.core.contracts import CerCell
 from kmed_bench.core.records import BenchRecord
+from kmed_bench.core.run_contracts import LeakCer
 from kmed_bench.core.schema import CELLS
 from kmed_bench.report.table_view import Column, View
 from kmed_bench.report.tables import ordered_trains
@@ -17,7 +17,7 @@ _DIFFERENCES = {
     "speakers": "speaker seen − neither seen",
     "sentences": "sentence seen − neither seen",
 }
-_NO_CER: CerCell = {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
+_NO_CER: LeakCer = {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
 
 
 def leak_cells_table(record: BenchRecord) -> pd.DataFrame:
@@ -34,7 +34,9 @@ def leak_cells_table(record: BenchRecord) -> pd.DataFrame:
                     **{key: found[key] for key in ("n_available", "n_decoded")},
                     "n_speakers": found["tuned"]["n_speakers"],
                     **{f"untouched_{key}": untouched[key] for key in ("cer", "cer_low", "cer_high")},
+                    "untouched_cer_reason": untouched.get("no_interval", ""),
                     **{key: found["tuned"][key] for key in ("cer", "cer_low", "cer_high")},
+                    "cer_reason": found["tuned"].get("no_interval", ""),
                     **{key: found[key] for key in ("gain", "gain_low", "gain_high", "no_interval")},
                 }
             )

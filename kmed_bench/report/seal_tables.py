@@ -28,7 +28,7 @@ def describe_openings(openings: Sequence[Opening]) -> str:
         f"{_times(len(openings) - untouched)} by another one."
     )
     if unplanned:
-        text += f" Without a plan: {_times(unplanned)}."
+        text += f" Of these, {_times(unplanned)} without a plan."
     if altered := sum(opening.contradicts_plan for opening in openings):
         text += f" Altered or cut off, since the settings do not match the plan named: {_count(altered, 'record')}."
     return text

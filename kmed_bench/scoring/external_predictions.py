@@ -74,8 +74,10 @@ def read_hypotheses(path: Path) -> dict[str, Hypothesis]:
     hypotheses: dict[str, Hypothesis] = {}
     for where, row in read_json_lines(path):
         for field in ("utterance_id", "hypothesis"):
-            if not isinstance(row.get(field), str):
-                raise KmedError(f"{where} has {field} {row.get(field)!r}; it must be text (a hypothesis may be empty).")
+            if field not in row:
+                raise KmedError(f"{where} lacks the field {field!r}; each line needs utterance_id and hypothesis.")
+            if not isinstance(row[field], str):
+                raise KmedError(f"{where} has {field} {row[field]!r}; it must be text (a hypothesis may be empty).")
         refuse_markers(row["hypothesis"], where)
         decode_s = row.get("decode_s") or 0.0
         if type(decode_s) not in (int, float) or not 0 <= decode_s <= 1e9:

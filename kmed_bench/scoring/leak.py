@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from kmed_bench.core.contracts import CerCell
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.core.run_contracts import LEAK, Leak, LeakCell, LeakDifference
+from kmed_bench.core.run_contracts import LEAK, Leak, LeakCell, LeakCer, LeakDifference
 from kmed_bench.core.schema import CELLS, UNSEEN
 from kmed_bench.scoring.compare import scored_pair
 from kmed_bench.scoring.intervals import Interval, difference_interval, rate_interval
@@ -127,9 +126,16 @@ def _gains(tuned: list[Prediction], untouched: list[Prediction], options: Scorin
     return scored_pair(tuned, untouched, options.transcript_side)
 
 
-def _cer(predictions: list[Prediction], policy: Policy) -> CerCell:
+def _cer(predictions: list[Prediction], policy: Policy) -> LeakCer:
     if not predictions:
-        return {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
+        return {
+            "cer": None,
+            "cer_low": None,
+            "cer_high": None,
+            "n_clips": 0,
+            "n_speakers": 0,
+            "no_interval": _NONE_DECODED,
+        }
     counts: pd.DataFrame = count_utterances(predictions, policy)
     rows = counts[counts["excluded"] == ""]
     clips = cer_clips(rows)
@@ -140,6 +146,7 @@ def _cer(predictions: list[Prediction], policy: Policy) -> CerCell:
         "cer_high": interval.high,
         "n_clips": len(rows),
         "n_speakers": clips.n_speakers,
+        "no_interval": interval.reason,
     }
 
 

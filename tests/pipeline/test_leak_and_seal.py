@@ -146,7 +146,7 @@ def test_evaluations_count_and_find_the_same_cells(
     assert cli.main(["openings", str(split)]) == 0
     printed = capsys.readouterr().out
     assert "This test part has been opened 4 times" in printed
-    assert "Without a plan: twice." in printed
+    assert "Of these, twice without a plan." in printed
 
 
 def test_a_killed_run_of_another_plan_opens_once_per_model_and_names_the_change(place: Place) -> None:

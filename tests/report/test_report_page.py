@@ -210,9 +210,9 @@ def test_gaps_benefits_speakers_and_seeds_equal_the_record(bench: BenchRecord, h
 
 
 def test_only_tables_of_many_rows_are_folded(bench: BenchRecord, html: str, tmp_path: Path) -> None:
-    assert "<summary>Gaps" not in html
+    assert "<summary>Gaps between" not in html
     many = write_report(dataclasses.replace(bench, gaps=2 * bench.gaps), tmp_path).read_text(encoding="utf-8")
-    assert "<summary>Gaps: 18 rows, 6 in bold</summary>" in many
+    assert "<summary>Gaps between groups: 18 rows, 6 in bold</summary>" in many
     assert len(Page(many).tables["gaps"]) == 19
 
 

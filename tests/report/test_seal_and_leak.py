@@ -52,7 +52,7 @@ OPENINGS = (
         (
             OPENINGS,
             "This test part has been opened 5 times, first on 2024-10-04, under 2 plans: once by an untouched model, "
-            "4 times by another one. Without a plan: once.",
+            "4 times by another one. Of these, once without a plan.",
         ),
     ],
 )
@@ -122,6 +122,16 @@ def test_tables_have_each_runs_cells_and_differences() -> None:
     assert list(second.table()["gain"]) == ["+10.00 pp (+6.00 to +14.00)", "+2.00 pp (no interval: one speaker)"]
     assert "left out 1,696 utterances. At most 50 of each cell were drawn at random (seed 3)" in leak_text(record)
     assert "1,234 belong to no cell" in leak_text(record)
+
+
+def test_a_cell_gives_the_reason_of_its_own_missing_interval() -> None:
+    record = leaking()
+    cells = record.leaks["base000"]["cells"]
+    cells["seen_unseen"]["untouched"] |= {"cer_low": None, "cer_high": None, "no_interval": "one speaker"}
+    frames = {"leak_cells": leak_cells_table(record), "leak": leak_table(record)}
+    row = leak_views(frames, ["base000"])[0].table().iloc[1]
+    assert row["untouched"] == "20.00 % (no interval: one speaker)"
+    assert row["fine-tuned"] == "8.00 % (7.00 to 9.00)"
 
 
 def test_the_page_shows_both_and_a_page_without_them_does_not(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_an_empty_cell_leaves_its_differences_undefined() -> None:
     leak = score(tuned, untouched)
     assert leak["cells"]["seen_seen"]["tuned"] == {
         "cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0,
+        "no_interval": "no clip counts",
     }  # fmt: skip
     assert leak["differences"]["leak"]["gain"] is None
     assert leak["differences"]["leak"]["no_interval"] == "no clip counts"

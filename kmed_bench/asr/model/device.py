@@ -26,7 +26,9 @@ def describe_machine(device: torch.device) -> str:
     """Return the GPU's model, or the processor's kind and its threads; never the machine's name."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{platform.machine()} CPU ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
+    n_threads = torch.get_num_threads()
+    threads = "1 thread" if n_threads == 1 else f"{n_threads} threads"
+    return f"{platform.machine()} CPU ({torch.backends.cpu.get_cpu_capability()}), {threads}"
 
 
 def resolve_precision(setting: str, device: torch.device) -> Precision:
