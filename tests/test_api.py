@@ -35,6 +35,7 @@ def test_importing_the_package_loads_no_library():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_documented_path_runs_as_printed(tiny_checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_demo_corpus(tmp_path / "corpus", speakers=4, sentences=16, seed=1, layout="tree")

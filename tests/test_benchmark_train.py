@@ -61,6 +61,7 @@ def turns(load):
     return importlib.import_module("turns").Turns  # by the name that new processes find it under
 
 
+@pytest.mark.slow
 def test_competitors_take_turns_and_only_whole_blocks_count(turns, tmp_path):
     log = tmp_path / "steps"
     taken = turns(["a", "b"], warm_up=1, block=2, blocks=3)
@@ -74,6 +75,7 @@ def test_competitors_take_turns_and_only_whole_blocks_count(turns, tmp_path):
     assert taken.notes == {"a": {"steps": 7}, "b": {"steps": 7}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "message"),
     [

@@ -99,6 +99,7 @@ def test_files_import_without_a_circle():
     assert max(levels(rooms).values()) <= 10
 
 
+@pytest.mark.slow
 def test_light_rooms_never_load_torch():
     modules = ["corpus.ingest.manifest", "corpus.splitting.split", "corpus.demo.demo", "text.marks", "scoring"]
     wanted = ", ".join(f"kmed_bench.{module}" for module in modules)

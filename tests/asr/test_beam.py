@@ -72,6 +72,7 @@ def by_us(model, features, search=decode_beam, **settings):
     return [decoded.tokens for decoded in search(model, EncoderOutput(features), options)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "ending", "short"])
 def test_beams_write_what_openai_whispers_write(name, request):
     model = request.getfixturevalue(name)

@@ -55,6 +55,7 @@ def test_options_are_those_of_the_settings():
     assert DecodingOptions.from_config(load_config("sound").eval) == DecodingOptions()
 
 
+@pytest.mark.slow
 def test_tokens_equal_openai_whispers(tiny):
     torch.manual_seed(1)
     mel = torch.randn(5, 80, 3000)

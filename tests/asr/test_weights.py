@@ -55,6 +55,7 @@ def unreachable(monkeypatch, size: str) -> None:
     monkeypatch.setitem(whisper._MODELS, size, f"http://127.0.0.1:9/{sha256}/{size}.pt")
 
 
+@pytest.mark.slow
 def test_wheels_become_the_real_base_model(empty_cache, monkeypatch):
     unreachable(monkeypatch, "base")
     found = find_weights("base")
@@ -68,6 +69,7 @@ def test_wheels_become_the_real_base_model(empty_cache, monkeypatch):
     assert (again.origin, again.path) == ("cache", found.path)
 
 
+@pytest.mark.slow
 def test_a_damaged_conversion_is_made_again(empty_cache, monkeypatch):
     unreachable(monkeypatch, "base")
     found = find_weights("base")

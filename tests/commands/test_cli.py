@@ -181,6 +181,7 @@ def test_settings_are_listed(capsys):
     assert capsys.readouterr().out == (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 120, 200])
 def test_settings_on_a_terminal(columns, tmp_path):
     """A table where there is room for one, plain text elsewhere; never wider than the terminal."""
@@ -208,6 +209,7 @@ def test_a_reader_that_leaves_gets_no_traceback(tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_help_imports_no_heavy_library():
     code = (
         "import sys\nfrom kmed_bench.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
@@ -240,6 +242,7 @@ def test_telemetry_is_off_before_mlflow_is_imported():
     assert done.stdout.strip() == "true"
 
 
+@pytest.mark.slow
 def test_demo_corpus_ingest_and_split_alone(tmp_path):
     made = run("demo-corpus", "corpus", "--speakers", "12", "--sentences", "60", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
@@ -262,6 +265,7 @@ def test_demo_corpus_ingest_and_split_alone(tmp_path):
     assert json.loads((tmp_path / "again" / "split.json").read_text(encoding="utf-8"))["sha256"] == report["sha256"]
 
 
+@pytest.mark.slow
 def test_doctor_names_what_is_missing(tmp_path):
     done = run("doctor", cwd=tmp_path, https_proxy="http://127.0.0.1:9")
     lines = {line[9:20].strip(): line for line in done.stdout.splitlines()}
@@ -272,6 +276,7 @@ def test_doctor_names_what_is_missing(tmp_path):
     assert done.returncode == 1  # tiny and small are missing on this machine
 
 
+@pytest.mark.slow
 def test_weights_says_where_each_comes_from(tmp_path):
     done = run("weights", cwd=tmp_path)
     assert done.returncode == 0

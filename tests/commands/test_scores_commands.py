@@ -196,6 +196,7 @@ def test_a_package_without_a_split_knows_its_references(split: Split, tmp_path: 
     assert (row["baseline"], row["n_clips"]) == ("baseline", 40)
 
 
+@pytest.mark.slow
 def test_errors_are_a_private_folder(
     split: Split, split_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

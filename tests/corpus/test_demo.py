@@ -128,6 +128,7 @@ def test_counts_add_up(tree: tuple[Path, dict[str, Any]]) -> None:
     assert all(name in text for name in summary["defects"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("roles", [("patient",), ("nurse", "doctor"), ("patient", "nurse", "doctor")])
 def test_ingest_finds_what_was_planted(
     tree: tuple[Path, dict[str, Any]], tmp_path: Path, roles: tuple[str, ...]
@@ -167,6 +168,7 @@ def test_groups_can_be_split_without_leaks(tree: tuple[Path, dict[str, Any]]) ->
     assert min(len(v) for v in votes.values()) >= 2
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
     first = make_demo_corpus(tmp_path / "a", **SMALL, layout="zips")
     time.sleep(1.1)  # the library seeds its noise with the second of the day
@@ -195,6 +197,7 @@ def test_zips_hold_what_the_tree_holds(tmp_path: Path) -> None:
     assert soundfile.info(io.BytesIO(wav)).samplerate == RATE_HZ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("speakers", "sentences"), [(4, 12), (7, 40), (5, 110)])
 def test_other_sizes(tmp_path: Path, speakers: int, sentences: int) -> None:
     summary = make_demo_corpus(tmp_path / "x", speakers=speakers, sentences=sentences, seed=3, layout="tree")

@@ -247,6 +247,7 @@ def test_warnings(tmp_path: Path, files: dict[str, bytes], warnings: dict[str, i
     assert len(manifest) == 1
 
 
+@pytest.mark.slow
 def test_decoding_finds_silence_clipping_and_damage(tmp_path: Path) -> None:
     names = [stem(prompt=n) for n in range(1, 5)]
     sounds = dict(zip(names, (wav(level=0.5), wav(level=0.0005), wav(level=1.0), wav()), strict=True))
@@ -474,6 +475,7 @@ FAULTS = [b"", b"{", b"{}", label(), label(""), label("#@이름#"), label(Gender
 SOUNDS = [None, b"", wav(), wav(0.1), wav()[:2000], b"RIFF"]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from(FAULTS), st.sampled_from(SOUNDS)), max_size=12))
 def test_labels_are_usable_or_rejected(tmp_path: Path, draws: list[tuple[int, bytes, bytes | None]]) -> None:

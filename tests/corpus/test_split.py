@@ -114,6 +114,7 @@ def test_parts_have_sizes_quotas_and_nothing_in_common(disjoint: tuple[str, ...]
     assert split.report["label"].startswith(label)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disjoint", [("speaker", "sentence"), ("speaker",), ()])
 def test_order_of_rows_does_not_matter_and_the_seed_does(disjoint: tuple[str, ...]) -> None:
     manifest = block_manifest()
@@ -154,6 +155,7 @@ def test_hash_randomisation_does_not_matter() -> None:
     assert done.stdout.strip() == GOLDEN
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     readings=st.sets(st.tuples(st.integers(0, 11), st.integers(0, 15)), min_size=25, max_size=110).map(sorted),
@@ -193,6 +195,7 @@ def test_any_corpus_is_split_soundly_or_refused_with_sizes_that_work(
             check_quotas(split, manifest, field)
 
 
+@pytest.mark.slow
 def test_sizes_that_cannot_be_drawn_say_what_lacks_and_what_can() -> None:
     manifest = block_manifest()
     with pytest.raises(KmedError) as caught:

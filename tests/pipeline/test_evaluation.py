@@ -61,6 +61,7 @@ def test_scores_say_what_decoded_and_at_what_cost(evaluated, tiny_checkpoint):
     assert "comparisons" not in scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "hf"])
 def test_the_same_model_in_another_format_scores_the_same(folders, evaluated, split, tmp_path, kind, capsys):
     baseline = evaluated / "scores.json"
@@ -130,6 +131,7 @@ def test_settings_of_our_own_decoding_are_told_where_they_do_not_apply(folders, 
     assert backend.audio_context == "full"
 
 
+@pytest.mark.slow
 def test_an_english_hugging_face_model_is_not_told_a_language(folders, tmp_path):
     from kmed_bench.asr.runtimes.transformers import TransformersBackend
 

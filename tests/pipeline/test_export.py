@@ -137,6 +137,7 @@ def test_an_openai_export_is_read_by_plain_load_model(model, tmp_path):
     assert record["files"]["model.pt"]["bytes"] == (tmp_path / "out" / "model.pt").stat().st_size
 
 
+@pytest.mark.slow
 def test_int8_is_a_quarter_of_float32(model, tiny_checkpoint, tmp_path):
     record = export_model(model, tmp_path / "int8", "ct2", CONFIG, quantization="int8")
     assert {"tokenizer.json", "preprocessor_config.json", "vocabulary.json"} < set(record["files"])
@@ -163,6 +164,7 @@ def test_spread_clips_covers_the_part(tone_part):
     assert spread_clips(tone_part, 4).index.tolist() == [0, 3, 6, 9]
 
 
+@pytest.mark.slow
 def test_drift_is_measured_and_too_much_of_it_leaves_nothing(model, tone_part, tmp_path, cache):
     originals = decode_original(model, tone_part, CONFIG)
     check = DriftCheck(part=tone_part, originals=originals, about={"part": "test"})
@@ -178,6 +180,7 @@ def test_drift_is_measured_and_too_much_of_it_leaves_nothing(model, tone_part, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "same"]
 
 
+@pytest.mark.slow
 def test_the_command_measures_prints_and_refuses_a_second_time(
     tiny_checkpoint, hf_folder, split, tmp_path, cache, capsys
 ):

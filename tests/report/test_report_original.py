@@ -70,6 +70,7 @@ def test_each_size_has_its_two_plots_beside_ours_where_there_are_ours(folder: Pa
     assert pd.read_csv(folder / "imported.csv")["run_id"].tolist() == ["itiny1", "ibase1", "ibase2"]
 
 
+@pytest.mark.slow
 def test_a_log_without_a_time_leaves_it_out(tmp_path: Path) -> None:
     record = dataclasses.replace(make_imported("base", 1), time_s=None)
     page = write_report(make_bench(sizes=()), tmp_path, extra=[imported_section([record])])

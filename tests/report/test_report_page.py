@@ -157,6 +157,7 @@ def test_groups_rates_costs_and_gap_equal_the_record(bench: BenchRecord, html: s
         assert gap["gap"] == [repr(scores["elderly_gap"][f"cer_gap{end}"]) for end in ("", "_low", "_high")]
 
 
+@pytest.mark.slow
 def test_a_missing_interval_is_explained_in_words(tmp_path: Path) -> None:
     bench = make_bench(sizes=("base",))
     best = max((run for run in bench.trains), key=lambda run: run.seed)
@@ -319,6 +320,7 @@ def test_two_plots_per_size_say_which_cer_is_which(html: str, folder: Path) -> N
     assert html.count("teacher-forced (the true text so far is fed in)") >= 3
 
 
+@pytest.mark.slow
 def test_a_users_plot_settings_survive(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     write_report(make_bench(sizes=("base",), epochs=2), tmp_path)
@@ -350,6 +352,7 @@ def test_leaks_failures_and_unlike_scores_are_announced() -> None:
     assert "normaliser_version: 1, 2" in unlike
 
 
+@pytest.mark.slow
 def test_skipped_sizes_are_named_with_the_remedy(tmp_path: Path) -> None:
     bench = dataclasses.replace(
         make_bench(sizes=("base",), epochs=1), skipped={"small": "no weights <here>; give --weights"}
@@ -359,6 +362,7 @@ def test_skipped_sizes_are_named_with_the_remedy(tmp_path: Path) -> None:
     assert "no weights &lt;here&gt;; give --weights" in html
 
 
+@pytest.mark.slow
 def test_figures_that_a_record_lacks_are_left_out(tmp_path: Path) -> None:
     bench = make_bench(sizes=("base",), epochs=1)
     wanted = {"best/epoch", "best/valid_cer", "test/cer"}
@@ -373,6 +377,7 @@ def test_figures_that_a_record_lacks_are_left_out(tmp_path: Path) -> None:
     assert set(page.tables) == {"sizes", "costs", "published", "provenance", "runs"}
 
 
+@pytest.mark.slow
 def test_many_runs_are_shown_in_part_and_said_so(tmp_path: Path) -> None:
     html = write_report(make_bench(sizes=("base",), seeds=104, epochs=1), tmp_path).read_text(encoding="utf-8")
     page = Page(html)
@@ -381,6 +386,7 @@ def test_many_runs_are_shown_in_part_and_said_so(tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 104
 
 
+@pytest.mark.slow
 def test_a_bench_without_figures_still_gives_a_page(tmp_path: Path) -> None:
     bench = BenchRecord(
         run_id="e",

@@ -25,6 +25,7 @@ def draw(name: str) -> ExtraFigure:
     return draw_figure(figure, name, alt="A falling line", caption="CER by trial.")
 
 
+@pytest.mark.slow
 def test_section_stands_before_the_provenance_with_its_files(tmp_path: Path) -> None:
     vector, pixels = draw("study-cer"), draw("study-space")
     pixels = ExtraFigure(name="study-space", alt="A map", caption="The space.", png=pixels.png)
@@ -52,6 +53,7 @@ def test_section_stands_before_the_provenance_with_its_files(tmp_path: Path) -> 
     assert len(page.ids) == len(set(page.ids))
 
 
+@pytest.mark.slow
 def test_contents_name_every_section_in_its_order(tmp_path: Path) -> None:
     section = ExtraSection(title="Imported", lead="Words.")
     html = write_report(make_bench(epochs=1), tmp_path, extra=[section]).read_text(encoding="utf-8")

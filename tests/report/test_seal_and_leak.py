@@ -134,6 +134,7 @@ def test_a_cell_gives_the_reason_of_its_own_missing_interval() -> None:
     assert row["fine-tuned"] == "8.00 % (7.00 to 9.00)"
 
 
+@pytest.mark.slow
 def test_the_page_shows_both_and_a_page_without_them_does_not(tmp_path: Path) -> None:
     record = leaking()
     page = write_report(record, tmp_path / "with").read_text(encoding="utf-8")

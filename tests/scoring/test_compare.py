@@ -75,6 +75,7 @@ def test_few_speakers_cannot_be_significant_and_the_floor_says_so() -> None:
     assert found["p_value"] == found["p_value_floor"] == 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cer_raw", "wer", "wer_respaced", "jer", "empty_rate", "hallucination_rate"])
 def test_other_metrics_are_compared_likewise(metric: str) -> None:
     a, b = system(0.3, 1), system(0.1, 2)

@@ -145,6 +145,7 @@ def test_a_difference_in_benefit_is_that_of_the_groups_own_differences() -> None
         benefit_gaps(before.iloc[1:], after, OPTIONS)
 
 
+@pytest.mark.slow
 def test_one_correction_counts_all_groups_and_sizes() -> None:
     pairs = {
         "tiny": (system({"Female": 0.3, "Male": 0.3}, 1), system({"Female": 0.2, "Male": 0.25}, 2)),
@@ -162,6 +163,7 @@ def test_one_correction_counts_all_groups_and_sizes() -> None:
     assert [row["size"] for row in content["seeds"]] == ["tiny", "base"]
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**20))
 def test_exchanging_the_names_of_two_groups_turns_the_gap_round(seed: int) -> None:

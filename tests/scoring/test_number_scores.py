@@ -103,6 +103,7 @@ def test_both_sides_of_the_notation_give_one_score(label: str, spelled: str, sai
             assert (counts["numbers_found"], counts["numbers"]) == (found, n_numbers)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.sampled_from(SPOKEN), st.data())
 def test_spaces_alone_are_no_error(text: str, data: st.DataObject) -> None:

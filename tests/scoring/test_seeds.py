@@ -24,6 +24,7 @@ def runs() -> dict[int, list[Prediction]]:
     return {seed: system({"Female": 0.1 + 0.02 * seed, "Male": 0.1}, seed) for seed in (2, 0, 1)}
 
 
+@pytest.mark.slow
 def test_the_mean_is_that_of_the_seeds_and_its_interval_is_wider(runs: dict[int, list[Prediction]]) -> None:
     found = mean_over_seeds("base", {**runs, 2: runs[2][::-1]}, OPTIONS)  # in any order of clips
     cers = [score_predictions(side, OPTIONS)["overall"]["cer"] for side in runs.values()]
@@ -33,6 +34,7 @@ def test_the_mean_is_that_of_the_seeds_and_its_interval_is_wider(runs: dict[int,
     assert "seeds differ" in found["note"]
 
 
+@pytest.mark.slow
 def test_one_seed_says_that_the_variance_of_seeds_is_unknown(runs: dict[int, list[Prediction]]) -> None:
     found = mean_over_seeds("base", {0: runs[0]}, OPTIONS)
     overall = score_predictions(runs[0], OPTIONS)["overall"]

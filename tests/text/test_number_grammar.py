@@ -50,6 +50,7 @@ def test_the_grammar_has_every_kind() -> None:
     assert len({pair.spoken for pair in draw_pairs(0, 2000)}) > 1500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_sample_of_the_grammar_is_read(seed: int) -> None:
     check(seed, 1200, 300)

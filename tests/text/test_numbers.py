@@ -232,6 +232,7 @@ def test_twice_is_once(parts: list[str]) -> None:
         assert canonical_numbers(once) == once
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_taken(text: str) -> None:

@@ -39,6 +39,7 @@ def settle(texts: list[str]) -> list[object]:
     return [numbers._settle(text) for text in texts]
 
 
+@pytest.mark.slow
 def test_words_and_digits_that_are_passed_over_hold_no_other_number(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [*TEXTS, *(f"{before} {text}" for before in ("네", "약은 3", "하루") for text in TEXTS)]
     assert len(texts) > 5000

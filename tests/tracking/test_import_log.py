@@ -355,6 +355,7 @@ def test_the_commands(tmp_path, store, original, capsys, monkeypatch):
     assert log.versions["1"].epochs[0].valid_cer == pytest.approx(100 / 16)
 
 
+@pytest.mark.slow
 def test_reading_and_writing_logs_needs_no_torch():
     modules = "kmed_bench.tracking.original.log_import, kmed_bench.commands.history"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

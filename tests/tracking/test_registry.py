@@ -128,6 +128,7 @@ def test_the_logged_model_has_its_figures_and_its_data(registered: registry.Mode
     assert [(output.model_id, output.step) for output in run.outputs.model_outputs] == [(registered.model_id, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [None, "sqlite:///elsewhere.db"])
 def test_registering_leaves_mlflows_global_state_as_it_was(
     checkpoint: Path, config: Config, named: str | None, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +146,7 @@ def test_registering_leaves_mlflows_global_state_as_it_was(
     mlflow.set_tracking_uri(None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("global_store")
 def test_every_kind_of_input_gives_the_evaluations_text(
     registered: registry.ModelVersionInfo, checkpoint: Path, tmp_path: Path
@@ -195,6 +197,7 @@ def test_a_missing_checkpoint_is_refused(config: Config, tmp_path: Path) -> None
         registry.log_model(bench, tmp_path / "none.pt", size="tiny")
 
 
+@pytest.mark.slow
 def test_a_continued_training_registers_its_checkpoint_once(checkpoint: Path, config: Config) -> None:
     client = MlflowClient(tracking_uri=config.tracking.uri)
     given = {"test/cer": 0.25, "best/valid_cer": 0.2}

@@ -73,6 +73,7 @@ def test_a_plan_has_all_that_decides_and_nothing_of_where(config: Config) -> Non
     assert plan_of(config, "cd" * 32)["sha256"] != plan["sha256"]
 
 
+@pytest.mark.slow
 def test_the_plan_is_a_file_an_artifact_and_tags(config: Config, tmp_path: Path) -> None:
     run_id = bench(config, tmp_path / "results", "tiny, seed 0")
     plan = PLAN.read(tmp_path / "results" / "plan.json")

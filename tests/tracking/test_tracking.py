@@ -49,6 +49,7 @@ def client_of(config: Config) -> MlflowClient:
     return MlflowClient(tracking_uri=config.tracking.uri)
 
 
+@pytest.mark.slow
 def test_the_default_store_is_made_in_the_working_folder_without_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,6 +300,7 @@ def test_notes_are_written_even_when_the_benchmark_fails(config: Config) -> None
     assert "test CER **25.0 %**" in client.get_run(child.run_id).data.tags["mlflow.note.content"]
 
 
+@pytest.mark.slow
 def test_runs_of_a_killed_process_are_ended_by_the_next(config: Config, uri: str) -> None:
     program = (
         "import os, signal\n"

@@ -97,6 +97,7 @@ def test_what_a_killed_process_left_is_written_anew(
     assert [(one.model_id, one.whole) for one in checkpoints.search_checkpoints(child)] == [(whole, True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "left"), [(0, [2]), (1, [2, 5]), (2, [2, 4, 5]), (9, [1, 2, 3, 4, 5])])
 def test_superseded_ones_go_with_their_files(
     child: TrackedRun, tmp_path: Path, config: Config, keep: int, left: list[int]

@@ -46,6 +46,7 @@ def start(config: Config, error: type[BaseException] = KeyboardInterrupt) -> tup
     return bench.run_id, child.run_id
 
 
+@pytest.mark.slow
 def test_a_reopened_run_goes_on_without_repeating_itself(config: Config) -> None:
     bench_id, child_id = start(config)
     client = client_of(config)
@@ -78,6 +79,7 @@ def test_a_reopened_run_goes_on_without_repeating_itself(config: Config) -> None
     assert [run.info.run_id for run in readback.search_runs(client, "tags.`kmed.kind` = 'bench'")] == [bench_id]
 
 
+@pytest.mark.slow
 def test_another_value_for_a_known_step_is_refused(config: Config) -> None:
     bench_id, child_id = start(config)
     with (
@@ -107,6 +109,7 @@ def test_the_hash_is_of_what_decides_the_result(config: Config) -> None:
     assert benchmark_digest(elsewhere[0]) == benchmark_digest(elsewhere[1]) != own
 
 
+@pytest.mark.slow
 def test_the_latest_unfinished_benchmark_is_found(config: Config) -> None:
     uri = store.open_store(config.tracking)
     assert resume.find_bench(config, uri) is None
@@ -132,6 +135,7 @@ def test_the_latest_unfinished_benchmark_is_found(config: Config) -> None:
     assert found.run_id == finished.run_id
 
 
+@pytest.mark.slow
 def test_a_benchmark_at_work_is_not_continued(config: Config) -> None:
     uri = store.open_store(config.tracking)
     tags = {resume.HASH_TAG: benchmark_digest(config)}

@@ -79,6 +79,7 @@ def _answers(address: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -136,6 +137,7 @@ def test_failures_end_their_runs_there_too(server: str, monkeypatch: pytest.Monk
     assert [client.get_run(run.run_id).info.status for run in (bench, child)] == ["KILLED", "KILLED"]
 
 
+@pytest.mark.slow
 def test_the_whole_run_through_a_server(server: str, tmp_path: Path) -> None:
     place = Place(tmp_path, server)
     killed = place.killed("_finish:2", "SIGKILL")
@@ -147,6 +149,7 @@ def test_the_whole_run_through_a_server(server: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("ml*"))  # no store of its own
 
 
+@pytest.mark.slow
 def test_checkpoints_through_a_server(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     config = load_config("demo", {"tracking.uri": server})

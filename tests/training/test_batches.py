@@ -74,6 +74,7 @@ def test_windows_are_whispers_or_the_longest_clips_bucket(examples, store):
     assert dynamic.audio.shape == (4, 80, longest + 2 * TRAINING.margin + 4)
 
 
+@pytest.mark.slow
 def test_few_shapes_occur():
     clips = [Example(f"{2 * i}", tuple(range(5 + i % 76)), "", 2 * i) for i in range(1, 1501)]
     for context, most in (("full", 1), ("dynamic", 47)):

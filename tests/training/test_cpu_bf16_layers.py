@@ -125,6 +125,7 @@ def test_padded_learned_tokens_count_for_nothing(tiny_checkpoint, n_learned):
 _CAPACITY = "import os, kmed_bench.asr.model.device; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "kept"), [({}, "8192"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512"}, "512")])
 def test_compiled_products_are_kept_unless_told_otherwise(given, kept):
     usual = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
@@ -228,6 +229,7 @@ print(plain, kept, held - resident(), faults(16))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_freed_memory_is_used_again_inside_and_given_back_afterwards():
     """In a process of its own: what other tests left in the heap would count."""
@@ -240,6 +242,7 @@ def test_freed_memory_is_used_again_inside_and_given_back_afterwards():
     assert smaller < 10 * pages / 4  # tensors of 16 MB are kept, as in a process that never trained: not all 20 are new
 
 
+@pytest.mark.slow
 def test_training_in_bf16_resumes_bit_for_bit(tiny_checkpoint, tone_part, tmp_path):
     store = build_features(tone_part, tmp_path / "frames")
     examples, _ = build_examples(tone_part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())

@@ -21,6 +21,7 @@ def run(checkpoint, examples, store, config=CONFIG, seed=0):
     return model, list(fit(model, examples[:8], LogMelSource(store), examples[8:], store, config, seed=seed))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_counts_epochs(tiny_checkpoint, examples, store):
     _, results = run(tiny_checkpoint, examples, store)
     assert [r.epoch for r in results] == [1, 2, 3]
@@ -29,6 +30,7 @@ def test_training_lowers_the_loss_and_counts_epochs(tiny_checkpoint, examples, s
     assert results[0].train_cer_teacher_forced > results[2].train_cer_teacher_forced > 0
 
 
+@pytest.mark.slow
 def test_one_seed_is_one_result_bit_for_bit(tiny_checkpoint, examples, store):
     first, results = run(tiny_checkpoint, examples, store)
     second, again = run(tiny_checkpoint, examples, store)

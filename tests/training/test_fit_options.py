@@ -48,6 +48,7 @@ def assert_close(ours, theirs, tolerance):
     assert worst < tolerance
 
 
+@pytest.mark.slow
 def test_golden_losses(train):
     """A change of these is a change of what training computes, and needs a reason in the log."""
     _, dynamic = train()
@@ -59,11 +60,13 @@ def test_golden_losses(train):
 GOLDEN = {"dynamic": [10.621389, 9.887438], "full": [10.620794, 9.878736]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [2, 4])
 def test_a_batch_in_pieces_is_the_batch(train, pieces):
     assert_close(train(micro_batches=pieces), train(), 2e-5)
 
 
+@pytest.mark.slow
 def test_recomputed_activations_change_nothing(train):
     assert_close(train(gradient_checkpointing=True), train(), 1e-6)
 
@@ -85,6 +88,7 @@ def test_every_window_is_full_on_a_clip_of_30_s(tmp_path, tone_part, tiny_checkp
     assert losses[1] == losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["full", "dynamic"])
 def test_a_frozen_encoder_is_encoded_once(train, tiny_checkpoint, examples, store, cache, context):
     """Training on stored encoder output is training with a frozen encoder, and leaves the encoder alone."""
@@ -107,6 +111,7 @@ def test_adapters_train_few_weights(train, tiny_checkpoint):
     assert results[1].train_loss < results[0].train_loss
 
 
+@pytest.mark.slow
 def test_masks_and_speeds_depend_on_the_seed_alone(train, tone_part, cache, store):
     speeds = {
         1.0: store,
@@ -122,6 +127,7 @@ def test_masks_and_speeds_depend_on_the_seed_alone(train, tone_part, cache, stor
         assert moved > 1e-4
 
 
+@pytest.mark.slow
 def test_schedules_reach_the_optimizer(train):
     """With a linear descent the weights move less than with a level rate, and with a cosine's otherwise."""
     runs = {schedule: train(schedule=schedule)[0] for schedule in ("constant", "linear", "cosine")}
@@ -134,6 +140,7 @@ def test_clipping_bounds_the_step_and_names_no_fault(train):
     assert [r.epoch for r in results] == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_is_close(train, precision):
     """fp16 runs with a loss scaler; its first steps may be left out while the scale comes down."""
@@ -178,6 +185,7 @@ def test_lack_of_memory_names_the_remedy(train, store):
         train(LogMelSource(Hungry(store, 0)), micro_batches=4)
 
 
+@pytest.mark.slow
 def test_lack_of_memory_makes_smaller_pieces_of_the_same_batch(tiny_checkpoint, examples, store, train, caplog):
     config = dataclasses.replace(CONFIG, out_of_memory="halve")
     model = load_weights(tiny_checkpoint)

@@ -96,6 +96,7 @@ def test_the_cer_counts_spaces_and_punctuation_over_all_clips():
     assert original_cer(["열이 나요.", "네"], ["열이나요", "네네"]) == pytest.approx((2 + 1) / (6 + 1))
 
 
+@pytest.mark.slow
 def test_a_step_is_adamw_on_the_unmasked_loss(model, tiny_checkpoint, examples, store):
     examples = examples[:2]
     batch = original_batch(examples, store.window([e.utterance_id for e in examples], 3000), 80, TOKENIZER)
@@ -113,6 +114,7 @@ def test_a_step_is_adamw_on_the_unmasked_loss(model, tiny_checkpoint, examples, 
     assert original_loss(model, batch)[0].item() < loss
 
 
+@pytest.mark.slow
 def test_training_on_padding_is_learned_first(model, examples, store):
     """Why the original's loss is no measure of words: a few steps and the padding is known."""
     examples = examples[:2]
