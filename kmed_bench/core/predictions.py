@@ -11,7 +11,7 @@ from typing import Any, Self
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json_lines, write_text_atomically
 
-_MARKER = re.compile(r"<\|[^|<>]{0,40}\|>")
+_MARKER = re.compile(r"<\|[\w.]{1,40}\|>")
 _COPIED = ("utterance_id", "speaker_id", "sentence_id", "gender", "age", "dialect", "region", "role")
 _EXPECTED: dict[Any, str] = {str: "text in quotes", float: "a number of seconds, 0 to 1e9", bool: "true or false"}
 

@@ -29,6 +29,8 @@ from kmed_bench.asr.runtimes.transformers import TransformersBackend
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
 
+pytestmark = pytest.mark.slow
+
 CONFIG = EvalConfig(max_new_tokens=8, batch_size=5)
 
 
@@ -71,7 +73,6 @@ def test_other_folders_are_refused(tmp_path, files, said):
         detect_format(tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "hf"])
 def test_the_same_weights_write_the_same_text(folders, own, tone_part, kind):
     backend = open_folder(folders[kind], CONFIG)
@@ -109,7 +110,6 @@ def test_parameters_are_those_of_the_model(folders, model):
     assert open_folder(folders["ct2"], CONFIG).parameters == expected + 3 * 64
 
 
-@pytest.mark.slow
 def test_the_first_batch_is_decoded_untimed_first(folders, tone_part, monkeypatch):
     backend = open_folder(folders["hf"], CONFIG)
     sizes: list[int] = []
@@ -150,7 +150,6 @@ def test_our_own_backend_refuses_other_vocabularies_and_mel_bands(model, other):
         OwnBackend(english, CONFIG, "small.en")
 
 
-@pytest.mark.slow
 def test_what_old_fine_tunings_leave_behind_is_mended_and_told(folders, own, tone_part, tmp_path):
     """Forced ids of English and no language table: the text is that of the whole folder."""
     old = shutil.copytree(folders["hf"], tmp_path / "old")
@@ -210,7 +209,6 @@ def changed_folder(folders, tmp_path, change):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -228,7 +226,6 @@ def test_tensors_that_do_not_fit_are_named_and_never_filled_in(folders, tmp_path
             read(folder)
 
 
-@pytest.mark.slow
 def test_an_output_of_its_own_is_evaluated_and_not_exported(folders, tmp_path):
     def untie(tensors):
         tensors["proj_out.weight"] = 2 * tensors["model.decoder.embed_tokens.weight"]

@@ -109,11 +109,11 @@ def test_missing_utterances_refuse_or_count_as_empty(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{}\n", "line 1 has utterance_id None"),
+        ("{}\n", "line 1 lacks the field 'utterance_id'"),
         ("[]\n", "line 1 is not a JSON object but []"),
         ('{"utterance_id": "a", "hypothesis": "", "decode_s": "fast"}\n', "has decode_s 'fast'; it must be a number"),
         ('{"utterance_id": "u00", "hypothesis": 3}\n', "has hypothesis 3"),
-        ('{"utterance_id": "u00"}\n', "has hypothesis None"),
+        ('{"utterance_id": "u00"}\n', "lacks the field 'hypothesis'"),
         ("{\n", "line 1 is not JSON"),
         ('{"utterance_id": "a", "hypothesis": ""}\n' * 2, "line 2 repeats utterance 'a'"),
         ('{"utterance_id": "a", "hypothesis": ""}\n', "None of the 1 utterances"),

@@ -23,6 +23,8 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
 from kmed_bench.pipeline.export import MAX_DRIFT, DriftCheck, decode_original, export_model, spread_clips
 
+pytestmark = pytest.mark.slow
+
 CONFIG = EvalConfig(max_new_tokens=8)
 
 
@@ -137,7 +139,6 @@ def test_an_openai_export_is_read_by_plain_load_model(model, tmp_path):
     assert record["files"]["model.pt"]["bytes"] == (tmp_path / "out" / "model.pt").stat().st_size
 
 
-@pytest.mark.slow
 def test_int8_is_a_quarter_of_float32(model, tiny_checkpoint, tmp_path):
     record = export_model(model, tmp_path / "int8", "ct2", CONFIG, quantization="int8")
     assert {"tokenizer.json", "preprocessor_config.json", "vocabulary.json"} < set(record["files"])
@@ -164,7 +165,6 @@ def test_spread_clips_covers_the_part(tone_part):
     assert spread_clips(tone_part, 4).index.tolist() == [0, 3, 6, 9]
 
 
-@pytest.mark.slow
 def test_drift_is_measured_and_too_much_of_it_leaves_nothing(model, tone_part, tmp_path, cache):
     originals = decode_original(model, tone_part, CONFIG)
     check = DriftCheck(part=tone_part, originals=originals, about={"part": "test"})
@@ -180,7 +180,6 @@ def test_drift_is_measured_and_too_much_of_it_leaves_nothing(model, tone_part, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "same"]
 
 
-@pytest.mark.slow
 def test_the_command_measures_prints_and_refuses_a_second_time(
     tiny_checkpoint, hf_folder, split, tmp_path, cache, capsys
 ):
@@ -230,7 +229,6 @@ def base_check(real_speech, tmp_path_factory):
     return base, DriftCheck(part=part, originals=decode_original(base, part, EvalConfig()), about={})
 
 
-@pytest.mark.slow
 @pytest.mark.real_speech
 @pytest.mark.parametrize(("fmt", "quantization"), [("hf", "float32"), ("ct2", "float32"), ("ct2", "int8")])
 def test_base_is_the_same_model_elsewhere(base_check, tmp_path, fmt, quantization):

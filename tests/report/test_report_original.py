@@ -12,6 +12,8 @@ from kmed_bench.core.records import ImportedRecord
 from kmed_bench.report.original import imported_section
 from kmed_bench.report.page import write_report
 
+pytestmark = pytest.mark.slow
+
 
 def make_imported(size: str, version: int, epochs: int = 3) -> ImportedRecord:
     rows = []
@@ -70,7 +72,6 @@ def test_each_size_has_its_two_plots_beside_ours_where_there_are_ours(folder: Pa
     assert pd.read_csv(folder / "imported.csv")["run_id"].tolist() == ["itiny1", "ibase1", "ibase2"]
 
 
-@pytest.mark.slow
 def test_a_log_without_a_time_leaves_it_out(tmp_path: Path) -> None:
     record = dataclasses.replace(make_imported("base", 1), time_s=None)
     page = write_report(make_bench(sizes=()), tmp_path, extra=[imported_section([record])])

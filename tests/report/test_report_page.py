@@ -210,6 +210,7 @@ def test_gaps_benefits_speakers_and_seeds_equal_the_record(bench: BenchRecord, h
     assert '<data value="0.0123">1.23 pp</data>, found four times in five' in html
 
 
+@pytest.mark.slow
 def test_only_tables_of_many_rows_are_folded(bench: BenchRecord, html: str, tmp_path: Path) -> None:
     assert "<summary>Gaps between" not in html
     many = write_report(dataclasses.replace(bench, gaps=2 * bench.gaps), tmp_path).read_text(encoding="utf-8")

@@ -24,6 +24,8 @@ from kmed_bench.tracking.original.log_import import HISTORY_METRICS, import_log,
 from kmed_bench.tracking.runs import bench_run
 from kmed_bench.tracking.store import open_store
 
+pytestmark = pytest.mark.slow
+
 METADATA = {
     "model_name": "whisper-base",
     "path": "/content/drive/MyDrive/hospital/",
@@ -355,7 +357,6 @@ def test_the_commands(tmp_path, store, original, capsys, monkeypatch):
     assert log.versions["1"].epochs[0].valid_cer == pytest.approx(100 / 16)
 
 
-@pytest.mark.slow
 def test_reading_and_writing_logs_needs_no_torch():
     modules = "kmed_bench.tracking.original.log_import, kmed_bench.commands.history"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

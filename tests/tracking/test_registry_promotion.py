@@ -17,6 +17,8 @@ from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.tracking import runs
 from kmed_bench.tracking.registry.promotion import promote, rollback
 
+pytestmark = pytest.mark.slow
+
 SHA = "ab" * 32
 NAME = "kmed-whisper-small"
 SENTENCE = "머리가 아프고 열이 나서 왔습니다"

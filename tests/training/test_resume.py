@@ -20,6 +20,8 @@ from kmed_bench.corpus.splitting.split import build_split, sort_manifest, write_
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.state import STATE_NAME, StateKeeper
 
+pytestmark = pytest.mark.slow
+
 N_CHAINS, KILLS = 4, 4  # with the four kinds below: 20 kills
 RESULTS = ("best.pt", "last.pt")
 
@@ -121,7 +123,6 @@ def test_undisturbed_logs_each_epoch_once_and_leaves_no_state(undisturbed):
     assert {"best.pt", "last.pt", "history.csv", "training.json"} <= set(left)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("chain", range(N_CHAINS))
 def test_killed_at_random_moments(make, undisturbed, chain):
     """Each chain is killed four times, wherever it then is, and resumed after each."""
@@ -141,7 +142,6 @@ def test_killed_at_random_moments(make, undisturbed, chain):
     assert_same(folder, undisturbed)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["step", "write", "validate", "track"])
 def test_killed_in_each_kind_of_work(make, undisturbed, kind):
     """Beside the random moments: one kill in a step, a write, validation and MLflow's logging each."""
@@ -155,7 +155,6 @@ def test_killed_in_each_kind_of_work(make, undisturbed, kind):
     assert_same(folder, undisturbed)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_to_stop_saves_the_step_and_says_how_to_go_on(make, undisturbed, number, capfd):
     folder, code = make(stop_with=number)
@@ -169,7 +168,6 @@ def test_a_request_to_stop_saves_the_step_and_says_how_to_go_on(make, undisturbe
     assert_same(folder, undisturbed)
 
 
-@pytest.mark.slow
 def test_another_trainings_state_is_refused(make):
     folder, code = make(stop_with=signal.SIGTERM)
     assert code == 130
