@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import random
 import sys
 import time
 import zipfile
@@ -15,7 +16,7 @@ import soundfile
 from kmed_bench.config import DataConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import RejectReason, WarningKind, read_manifest
-from kmed_bench.corpus.demo.demo import make_demo_corpus
+from kmed_bench.corpus.demo.demo import _assign, make_demo_corpus
 from kmed_bench.corpus.demo.demo_files import RATE_HZ
 from kmed_bench.corpus.demo.espeak import Voice, speak
 from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic, read_sentences
@@ -259,3 +260,9 @@ def test_a_deep_installation_is_heard(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PYTHONPATH", str(deep))
     (far,), _ = speak(request)
     assert np.array_equal(near, far)
+
+
+def test_the_last_group_of_patients_is_the_validation_release() -> None:
+    made = list(_assign(12, 60, random.Random(1)))
+    release = {speaker.speaker_id: speaker.release for speaker, _ in made if speaker.role == "patient"}
+    assert [release[name] for name in sorted(release)] == ["Training", "Training", "Training", "Validation"] * 3

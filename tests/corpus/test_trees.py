@@ -25,7 +25,15 @@ from kmed_bench.config import DataConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.archives.reader import AudioReader
-from kmed_bench.corpus.archives.spans import ArchiveError, ByteSource, Span, explain_split, join_named, parse_piece
+from kmed_bench.corpus.archives.spans import (
+    ArchiveError,
+    ByteSource,
+    Piece,
+    Span,
+    explain_split,
+    join_named,
+    parse_piece,
+)
 from kmed_bench.corpus.archives.zips import read_directory, read_member
 from kmed_bench.corpus.ingest.manifest import ingest
 
@@ -349,3 +357,8 @@ def test_a_folder_of_many_files_is_listed_in_bounded_memory(tmp_path: Path) -> N
     n_files, kib = map(int, done.stdout.split())
     assert n_files == 40_000
     assert kib * 1024 / n_files < 1_000
+
+
+def test_a_piece_that_is_no_volume_has_no_number() -> None:
+    assert parse_piece("a.zip.part0") == Piece("a.zip", 0)
+    assert parse_piece("a.zip.003") == Piece("a.zip", None, 3)
