@@ -1,7 +1,8 @@
 """Checks that an installation without the lock gets a torch and a torchaudio that load together.
 
 torchaudio's wheels refuse a torch of another CUDA, and state no bound on torch, so a resolver takes the newest of each.
-Usage: python scripts/check_resolution.py [PYTHON_VERSION ...], with uv installed; nothing is installed.
+Usage: python scripts/check_resolution.py [PYTHON_VERSION ...], with uv installed; nothing is installed. The exit status
+is 1 where versions do not fit or none can be chosen, 2 where uv can't work, as without an index.
 """
 
 import re
@@ -23,7 +24,8 @@ def resolve(python: str) -> dict[str, str]:
     command += ["--python-version", python, "--python-platform", "x86_64-manylinux_2_28", "pyproject.toml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"Python {python}: no resolution\n{done.stderr}")
+        print(f"Python {python}: no resolution\n{done.stderr}", file=sys.stderr)
+        raise SystemExit(done.returncode)
     return dict(re.findall(r"^([\w.-]+?)(?:\[.*\])?==([^\s;]+)", done.stdout, re.MULTILINE))
 
 
