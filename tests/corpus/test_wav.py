@@ -47,6 +47,13 @@ def in_rf64(stated: int, size: int = 0xFFFFFFFF, container: bytes = b"RF64") -> 
     return wrap(ds64(stated) + chunk(b"fmt ", form()) + chunk(b"data", DATA, size), container, 0xFFFFFFFF)
 
 
+def with_chunk64(whole: bytes, content: bytes) -> bytes:
+    """Return a Wave64 file with one more chunk before the others, padded to eight bytes."""
+    guid = whole[44:56]  # of the format's chunk
+    more = b"junk" + guid + struct.pack("<Q", 24 + len(content)) + content + bytes(-len(content) % 8)
+    return whole[:40] + more + whole[40:]
+
+
 WIDE = b"".join(b"\0\0" + DATA[i : i + 2] for i in range(0, len(DATA), 2))
 # Files whose samples are those of EXPECTED.
 READ = {
@@ -73,6 +80,7 @@ READ = {
     "RF64, size in the chunk": in_rf64(0, len(DATA)),
     "BW64": in_rf64(len(DATA), container=b"BW64"),
     "Wave64": wave64(form(), DATA),
+    "Wave64, a chunk of 13 bytes and its padding": with_chunk64(wave64(form(), DATA), bytes(13)),
     "RIFX": wrap(
         chunk(b"fmt ", form(mark=">"), mark=">") + chunk(b"data", tone(1, 16, 8_000, big_endian=True), mark=">"),
         b"RIFX",

@@ -88,6 +88,7 @@ def test_right_spellings(reference: str, hypothesis: str, text: str, replaced: l
         ("500 밀리그램", "500 엠지"),  # heard otherwise
         ("95퍼센트", "95프로"),
         ("씨티", "CTO"),
+        ("씨티", "XCT"),
         ("5그램", "5gb"),
         ("그램이 커요", "g이 커요"),
         ("이건 제 거예요", "이 건 제 거예요"),
