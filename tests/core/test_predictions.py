@@ -100,7 +100,9 @@ def test_a_missing_file_is_named(tmp_path):
         read_predictions(tmp_path / "none.jsonl")
 
 
-@pytest.mark.parametrize("text", ["<|ko|>배가 아파요", "배가<|endoftext|>", "<|0.00|>배가 아파요<|2.40|>"])
+@pytest.mark.parametrize(
+    "text", ["<|startoftranscript|><|ko|>배가 아파요", "배가<|endoftext|>", "<|0.00|>배가 아파요<|2.40|>"]
+)
 def test_marker_tokens_in_a_hypothesis_are_refused(tmp_path, text):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(line(hypothesis=text)), encoding="utf-8")
@@ -109,7 +111,7 @@ def test_marker_tokens_in_a_hypothesis_are_refused(tmp_path, text):
             read(path)
 
 
-@pytest.mark.parametrize("text", ["3 < 5 | 6 > 4", "a<b>|c", "<|" + "가" * 50 + "|>"])
+@pytest.mark.parametrize("text", ["3 < 5 | 6 > 4", "a<b>|c", "<|vi|>vâng", "<|ko|>", "<|" + "가" * 50 + "|>"])
 def test_other_signs_are_text(tmp_path, text):
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(line(hypothesis=text)), encoding="utf-8")
