@@ -20,8 +20,8 @@ from collections.abc import Callable
 import numpy as np
 
 from kmed_bench.scoring.compare import judge_margin
-from kmed_bench.scoring.gaps import benefit_p_value, gap_p_value
-from kmed_bench.scoring.intervals import Interval, gap_interval, rate_interval
+from kmed_bench.scoring.gaps import rates_p_value
+from kmed_bench.scoring.intervals import Interval, gap_interval, gap_p_value, rate_interval
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.seeds import seeds_interval
 from kmed_bench.scoring.spread import Clips, Codes, Floats
@@ -83,7 +83,7 @@ def gap_table(generator: Generator, rounds: int) -> None:
             drawn = draw_side(generator, n, readings, spread=spread), draw_side(generator, m, readings)
             group, rest = (with_tops(side, generator.poisson(side.top).astype(float)) for side in drawn)
             interval = gap_interval(group, rest)
-            tally.add(interval, 0.0, gap_p_value(group, rest))
+            tally.add(interval, 0.0, rates_p_value(group, rest))
         print(f"{n:5} {m:6} {readings:8} {spread:4} | {tally}", flush=True)
 
 
@@ -105,7 +105,7 @@ def benefit_table(generator: Generator, rounds: int) -> None:
             group = draw_benefit(generator, draw_side(generator, n, readings, rate=times * _RATE), 1 - 0.5 / times)
             rest = draw_benefit(generator, draw_side(generator, m, readings), 0.5)
             interval = gap_interval(group, rest)
-            tally.add(interval, 0.0, benefit_p_value(group, rest))
+            tally.add(interval, 0.0, gap_p_value(group, rest))
         print(f"{n:5} {m:6} {readings:8} x{times:4} | {tally}", flush=True)
 
 

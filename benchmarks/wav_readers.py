@@ -2,8 +2,8 @@
 
     python benchmarks/wav_readers.py --files 20000
 
-Each file is made anew from a seed: a container, an encoding, chunks around the samples, then some of the faults that
-recorders are known for and flipped bytes of the header. Ours is asked twice, for the header as ``ingest`` does and for
+Each file is generated from its own seed: a container, an encoding, chunks around the samples, then some faults that
+recorders are known for, and flipped bytes of the header. Ours is asked twice, for the header as ``ingest`` does and for
 the samples as the features do; that these agree is checked for every file.
 """
 

@@ -16,10 +16,10 @@ from kmed_bench.core.contracts import BenefitGap, GroupGap, NamedBenefit, NamedG
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS, UNKNOWN
 from kmed_bench.scoring.compare import holm, pair_counts, paired_clips
-from kmed_bench.scoring.intervals import ALPHA, gap_interval, t_p_value
+from kmed_bench.scoring.intervals import gap_interval, gap_p_value, t_p_value
 from kmed_bench.scoring.measures import MEASURES, cer_clips, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import Clips, Spread, add_spreads, gap_spread
+from kmed_bench.scoring.spread import Clips, Spread, add_spreads
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
@@ -77,7 +77,7 @@ def group_gaps(scored: pd.DataFrame, options: ScoringOptions) -> list[GroupGap]:
         row = _describe(sides, scored, options)
         found = {"cer_group": _ratio(group), "cer_against": _ratio(rest), "cer_gap": gap}
         found |= {"cer_gap_low": interval.low, "cer_gap_high": interval.high}
-        p = None if row["below_minimum"] else gap_p_value(group, rest)
+        p = None if row["below_minimum"] else rates_p_value(group, rest)
         rows.append(cast(GroupGap, {**row, **found, "no_interval": interval.reason, "p_value": p, "p_holm": None}))
     return _corrected(rows)
 
@@ -112,7 +112,7 @@ def benefit_gaps(untouched: pd.DataFrame, tuned: pd.DataFrame, options: ScoringO
         found = {"benefit_group": _ratio(group), "benefit_against": _ratio(rest)}
         found |= {"difference": group.ratio - rest.ratio if known else None}
         found |= {"difference_low": interval.low, "difference_high": interval.high}
-        p = None if row["below_minimum"] else benefit_p_value(group, rest)
+        p = None if row["below_minimum"] else gap_p_value(group, rest)
         rows.append(cast(BenefitGap, {**row, **found, "no_interval": interval.reason, "p_value": p, "p_holm": None}))
     return _corrected(rows)
 
@@ -143,7 +143,7 @@ def _ratio(clips: Clips) -> float | None:
     return clips.ratio if clips.n_speakers else None
 
 
-def gap_p_value(group: Clips, rest: Clips) -> float:
+def rates_p_value(group: Clips, rest: Clips) -> float:
     """Return the p-value of equal rates: the larger of Welch's tests of the rates and of their logarithms.
 
     With few speakers and skewed rates the first rejects up to 8 percentage points too often, the larger of both up to
@@ -153,20 +153,7 @@ def gap_p_value(group: Clips, rest: Clips) -> float:
         return 1.0
     logarithms = [Spread(variance=side.spread.variance / side.ratio**2, df=side.spread.df) for side in (group, rest)]
     of_logarithms = t_p_value(math.log(group.ratio / rest.ratio), add_spreads(*logarithms))
-    return max(benefit_p_value(group, rest), of_logarithms)
-
-
-def benefit_p_value(group: Clips, rest: Clips) -> float:
-    """Return the p-value of equal benefits, by Welch's test.
-
-    It is 1 where there is no interval, and at least 0.05 where the interval contains zero: an interval that allows for
-    loops is wider than Welch's.
-    """
-    interval = gap_interval(group, rest)
-    if interval.low is None or interval.high is None:
-        return 1.0
-    p = t_p_value(group.ratio - rest.ratio, gap_spread(group, rest))
-    return max(p, ALPHA) if interval.low <= 0 <= interval.high else p
+    return max(gap_p_value(group, rest), of_logarithms)
 
 
 def _describe(sides: Sides, table: pd.DataFrame, options: ScoringOptions) -> dict[str, object]:

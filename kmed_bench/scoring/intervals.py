@@ -110,15 +110,7 @@ def difference_p_value(clips: Clips) -> float:
     """
     if not (_few_differ(clips) or _loops_matter(clips, MAX_DIFFERENCE_SHARE)):
         return t_p_value(clips.ratio, clips.spread)
-    reach, side = _difference_reach(clips), int(clips.ratio < 0)
-
-    def beyond_zero(log_alpha: float) -> float:
-        return reach(math.exp(log_alpha))[side] - abs(clips.ratio)
-
-    least = -30.0
-    if beyond_zero(0.0) >= 0:
-        return 1.0
-    return math.exp(brentq(beyond_zero, least, 0.0) if beyond_zero(least) > 0 else least)
+    return _p_value(clips.ratio, _difference_reach(clips))
 
 
 def gap_interval(group: Clips, rest: Clips) -> Interval:
@@ -132,15 +124,17 @@ def gap_interval(group: Clips, rest: Clips) -> Interval:
     for side in (group, rest):
         if reason := _too_few_speakers(side):
             return Interval(reason=reason)
-    reach: Reach = gap_spread(group, rest).reach
-    signed = bool(min(group.top.min(), rest.top.min()) < 0)
-    if any(_loops_matter(side, MAX_DIFFERENCE_SHARE if signed else MAX_RATE_SHARE) for side in (group, rest)):
-        fluent = gap_spread(_fluent(group), _fluent(rest))
-        added, taken = [_looping(group)], [_looping(rest)]
-        if signed:
-            added, taken = [*added, _looping(rest, -1)], [*taken, _looping(group, -1)]
-        reach = _wider(reach, _combine([fluent.reach, *_loop_reaches(added, taken)]))
-    return _around(group.ratio - rest.ratio, reach, min(group.n_speakers, rest.n_speakers))
+    return _around(group.ratio - rest.ratio, _gap_reach(group, rest), min(group.n_speakers, rest.n_speakers))
+
+
+def gap_p_value(group: Clips, rest: Clips) -> float:
+    """Return the two-sided p-value of equal ratios: one minus the level at which `gap_interval` ends at zero.
+
+    It is 1 where there is no interval.
+    """
+    if gap_interval(group, rest).reason:
+        return 1.0
+    return _p_value(group.ratio - rest.ratio, _gap_reach(group, rest))
 
 
 def t_p_value(estimate: float, spread: Spread) -> float:
@@ -148,6 +142,19 @@ def t_p_value(estimate: float, spread: Spread) -> float:
     if not spread.variance:
         return 1.0
     return float(2 * stdtr(spread.df, -abs(estimate) / math.sqrt(spread.variance)))
+
+
+def _p_value(estimate: float, reach: Reach) -> float:
+    """Return one minus the level at which the interval around an estimate ends at zero."""
+    side = int(estimate < 0)
+
+    def beyond_zero(log_alpha: float) -> float:
+        return reach(math.exp(log_alpha))[side] - abs(estimate)
+
+    least = -30.0
+    if beyond_zero(0.0) >= 0:
+        return 1.0
+    return math.exp(brentq(beyond_zero, least, 0.0) if beyond_zero(least) > 0 else least)
 
 
 _EQUAL = "all speakers have the same rate, so the clips do not show how much speakers differ"
@@ -259,6 +266,18 @@ def _difference_reach(clips: Clips) -> Reach:
         return clips.spread.reach
     apart = _combine([_fluent(clips).spread.reach, *_loop_reaches([_looping(clips)], [_looping(clips, -1)])])
     return _wider(clips.spread.reach, apart)
+
+
+def _gap_reach(group: Clips, rest: Clips) -> Reach:
+    reach: Reach = gap_spread(group, rest).reach
+    signed = bool(min(group.top.min(), rest.top.min()) < 0)
+    if any(_loops_matter(side, MAX_DIFFERENCE_SHARE if signed else MAX_RATE_SHARE) for side in (group, rest)):
+        fluent = gap_spread(_fluent(group), _fluent(rest))
+        added, taken = [_looping(group)], [_looping(rest)]
+        if signed:
+            added, taken = [*added, _looping(rest, -1)], [*taken, _looping(group, -1)]
+        reach = _wider(reach, _combine([fluent.reach, *_loop_reaches(added, taken)]))
+    return reach
 
 
 def _exact_bounds(clips: Clips, alpha: float = ALPHA) -> tuple[float, float]:

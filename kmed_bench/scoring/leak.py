@@ -8,8 +8,6 @@ adds to a benchmark's figure without helping a new patient.
 import math
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.run_contracts import LEAK, Leak, LeakCell, LeakCer, LeakDifference
@@ -18,7 +16,7 @@ from kmed_bench.scoring.compare import scored_pair
 from kmed_bench.scoring.intervals import Interval, difference_interval, rate_interval
 from kmed_bench.scoring.measures import cer_clips, count_utterances, versions
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import Clips, clips_of
+from kmed_bench.scoring.spread import Clips
 from kmed_bench.text.marks import Policy
 
 DIFFERENCES = {"leak": "seen_seen", "speakers": "seen_unseen", "sentences": "unseen_seen"}
@@ -121,22 +119,11 @@ def _by_cell(predictions: Sequence[Prediction], cells: Mapping[str, str]) -> dic
 
 def _gains(tuned: list[Prediction], untouched: list[Prediction], options: ScoringOptions) -> Clips:
     """Return the clips whose ratio is the gain: errors of the untouched model minus those of the tuned one."""
-    if not tuned and not untouched:
-        return clips_of([], [], [])
     return scored_pair(tuned, untouched, options.transcript_side)
 
 
 def _cer(predictions: list[Prediction], policy: Policy) -> LeakCer:
-    if not predictions:
-        return {
-            "cer": None,
-            "cer_low": None,
-            "cer_high": None,
-            "n_clips": 0,
-            "n_speakers": 0,
-            "no_interval": _NONE_DECODED,
-        }
-    counts: pd.DataFrame = count_utterances(predictions, policy)
+    counts = count_utterances(predictions, policy)
     rows = counts[counts["excluded"] == ""]
     clips = cer_clips(rows)
     interval = rate_interval(clips)

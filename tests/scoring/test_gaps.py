@@ -13,7 +13,8 @@ from scipy.stats import ttest_ind
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring import ScoringOptions, holm, score_predictions
-from kmed_bench.scoring.gaps import benefit_gaps, benefit_p_value, gap_p_value, gaps_of_sizes, group_gaps, group_sides
+from kmed_bench.scoring.gaps import benefit_gaps, gaps_of_sizes, group_gaps, group_sides, rates_p_value
+from kmed_bench.scoring.intervals import gap_p_value
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.scoring.significance import compare_benchmark
 from kmed_bench.scoring.spread import Clips, clips_of
@@ -111,19 +112,19 @@ def test_the_p_value_is_welchs_of_the_rates_or_of_their_logarithms() -> None:
     # A mean's own variance is that of numpy with n - 1; on the logarithm it is divided by the squared mean.
     se = np.sqrt([np.var(side, ddof=1) / len(side) / side.mean() ** 2 for side in (group, rest)])
     statistic = np.log(group.mean() / rest.mean()) / np.hypot(*se)
-    assert benefit_p_value(clips(group), clips(rest)) == pytest.approx(plain, rel=0.02)
-    assert gap_p_value(clips(group), clips(rest)) >= plain * 0.98
-    assert gap_p_value(clips(rest), clips(group)) == pytest.approx(gap_p_value(clips(group), clips(rest)))
+    assert gap_p_value(clips(group), clips(rest)) == pytest.approx(plain, rel=0.02)
+    assert rates_p_value(clips(group), clips(rest)) >= plain * 0.98
+    assert rates_p_value(clips(rest), clips(group)) == pytest.approx(rates_p_value(clips(group), clips(rest)))
     assert abs(statistic) > 2
-    assert gap_p_value(clips(group), clips(rest)) < 0.05
+    assert rates_p_value(clips(group), clips(rest)) < 0.05
 
 
 def test_sides_without_variation_or_with_a_deciding_loop_test_nothing() -> None:
     varied, flat = np.linspace(0.1, 0.3, 10), np.zeros(10)
-    assert gap_p_value(clips(flat), clips(varied)) == 1
+    assert rates_p_value(clips(flat), clips(varied)) == 1
     looping = clips_of(np.arange(10), [*np.full(9, 1.0), 400.0], np.full(10, 50.0))
+    assert rates_p_value(looping, clips(varied)) == 1
     assert gap_p_value(looping, clips(varied)) == 1
-    assert benefit_p_value(looping, clips(varied)) == 1
 
 
 def test_a_difference_in_benefit_is_that_of_the_groups_own_differences() -> None:
