@@ -10,7 +10,7 @@ from kmed_bench.asr.model.weights import Weights, cache_folder
 from kmed_bench.config import Config, Decides, benchmark_digest
 from kmed_bench.core.console import log_file
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.predictions import read_predictions
+from kmed_bench.core.predictions import Prediction, read_predictions
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.continuation import find_earlier, find_training, results_folder
@@ -171,18 +171,12 @@ def _compare(trained: list[TrainOutcome], config: Config, bench: TrackedRun) -> 
     for outcome in trained:
         if outcome.size not in best or outcome.best_valid_cer < best[outcome.size].best_valid_cer:
             best[outcome.size] = outcome
-    folders = {size: outcome.checkpoint.parent for size, outcome in best.items()}
+    seeds: dict[str, dict[int, list[Prediction]]] = {size: {} for size in best}
+    for outcome in trained:
+        seeds[outcome.size][outcome.seed] = read_predictions(outcome.checkpoint.parent / "predictions.jsonl")
     predictions = {
-        size: (read_predictions(folder / "predictions_untouched.jsonl"), read_predictions(folder / "predictions.jsonl"))
-        for size, folder in folders.items()
-    }
-    seeds = {
-        size: {
-            run.seed: read_predictions(run.checkpoint.parent / "predictions.jsonl")
-            for run in trained
-            if run.size == size
-        }
-        for size in best
+        size: (read_predictions(chosen.checkpoint.parent / "predictions_untouched.jsonl"), seeds[size][chosen.seed])
+        for size, chosen in best.items()
     }
     content = compare_benchmark(predictions, seeds, ScoringOptions.from_config(config))
     bench.log_json(content, "comparisons.json")

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from kmed_bench.core.contracts import COMPARISONS, BaselineComparison, Comparisons, NamedComparison
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.scoring.compare import compare_predictions, holm
+from kmed_bench.scoring.compare import compare_counts, holm
 from kmed_bench.scoring.gaps import gaps_of_sizes
+from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.seeds import mean_over_seeds
 
@@ -81,7 +82,9 @@ def compare_systems(
     unknown = sorted({name for pair in chosen for name in pair} - set(systems))
     if unknown:
         raise KmedError(f"No system is called {', '.join(unknown)}; the systems are: {', '.join(systems)}.")
-    comparisons = [compare_predictions(systems[a], systems[b], options) for a, b in chosen]
+    names = dict.fromkeys(itertools.chain.from_iterable(chosen))
+    counts = {name: count_utterances(systems[name], options.transcript_side) for name in names}
+    comparisons = [compare_counts(counts[a], counts[b], options) for a, b in chosen]
     corrected = holm([comparison["p_value"] for comparison in comparisons])
     return [
         {"a_name": a, "b_name": b, **comparison, "p_holm": p}
