@@ -34,6 +34,7 @@ class GraphRunner:
     """
 
     def __init__(self, device: torch.device, *, enabled: bool | None = None) -> None:
+        self.device = device
         self.enabled = device.type == "cuda" if enabled is None else enabled and device.type == "cuda"
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, tuple[Any, Tensors, Tensors]] = {}
@@ -45,7 +46,7 @@ class GraphRunner:
         return len(self._graphs)
 
     def run(self, key: Hashable, function: Callable[..., Tensors], *inputs: torch.Tensor) -> Tensors:
-        """Return ``function(*inputs)``.
+        """Return ``function(*inputs)``, the inputs moved to the device.
 
         Parameters
         ----------
@@ -55,7 +56,7 @@ class GraphRunner:
         function : callable
             Computes on the device without reading from it. It returns tensors.
         inputs : torch.Tensor
-            On any device; a graph copies them to where it reads them.
+            On any device; in pinned memory, the copy does not wait for the GPU.
 
         Returns
         -------
@@ -64,15 +65,17 @@ class GraphRunner:
         """
         if not self.enabled or key not in self._seen:
             self._seen.add(key)
-            return function(*inputs)
+            return function(*self._moved(inputs))
         if key not in self._graphs:
             try:
                 self._graphs[key] = self._record(function, inputs)
             except RuntimeError as error:
                 self.forget()
                 self.enabled = False
-                log.warning(f"A CUDA graph can't be recorded ({error}); steps are launched kernel by kernel from here on.")
-                return function(*inputs)
+                log.warning(
+                    f"A CUDA graph can't be recorded ({error}); steps are launched kernel by kernel from here on."
+                )
+                return function(*self._moved(inputs))
         graph, kept, outputs = self._graphs[key]
         for target, source in zip(kept, inputs, strict=True):
             target.copy_(source, non_blocking=True)
@@ -85,8 +88,11 @@ class GraphRunner:
         self._seen.clear()
         self._pool = None
 
+    def _moved(self, inputs: Tensors) -> Tensors:
+        return tuple(tensor.to(self.device, non_blocking=True) for tensor in inputs)
+
     def _record(self, function: Callable[..., Tensors], inputs: Tensors) -> tuple[Any, Tensors, Tensors]:
-        kept = tuple(tensor.clone() for tensor in inputs)
+        kept = tuple(tensor.to(self.device, copy=True) for tensor in inputs)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
