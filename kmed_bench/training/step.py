@@ -123,6 +123,11 @@ class Stepper:
         """Number of steps whose results were not collected yet."""
         return len(self._waiting)
 
+    @property
+    def pad_to(self) -> int | None:
+        """Number of clips that a micro-batch is padded to where steps are CUDA graphs, so that there are few shapes."""
+        return math.ceil(self.config.batch_size / self.micro_batches) if self.graphs.enabled else None
+
     def load_optimizer(self, state: dict[str, object]) -> None:
         """Load the optimizer's state, which may come from another device."""
         self.optimizer.load_state_dict(state)
