@@ -4,6 +4,7 @@ A feature store is a folder with ``frames.f32`` or ``frames.f16`` (all clips' fr
 ``index.json``; ``core.array_cache`` makes sure that it is complete.
 """
 
+import contextlib
 import glob
 import json
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE
 
 from kmed_bench.asr.features.audio import change_speed, decode_audio
 from kmed_bench.asr.features.log_mel import N_MELS, log_mel, pad_value
+from kmed_bench.asr.features.threads import count_cores, map_in_order
 from kmed_bench.config import digest
 from kmed_bench.core.array_cache import INDEX, get_or_create
 from kmed_bench.core.errors import KmedError
@@ -30,6 +32,7 @@ FEATURE_VERSION = "3"
 Dtype = Literal["fp32", "fp16"]
 DTYPES: dict[Dtype, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 _FILES: dict[Dtype, str] = {"fp32": "frames.f32", "fp16": "frames.f16"}
+_MIN_CLIPS_PER_THREAD = 4  # starting a thread takes about as long as a tenth of a clip
 
 
 class FeatureStore:
@@ -80,6 +83,7 @@ def build_features(
     speed: float = 1.0,
     budget_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    n_threads: int | None = None,
 ) -> FeatureStore:
     """Return a part's features, computed unless the cache already has them.
 
@@ -97,6 +101,9 @@ def build_features(
         Maximum size of all stores in the cache; None: the free disk space.
     progress : callable
         Called with (clips done, clips in all).
+    n_threads : int, optional
+        Number of clips that are computed at a time; the store is the same to the bit. None: one for each core, and
+        one after the other if there are only a few clips.
 
     Raises
     ------
@@ -104,12 +111,14 @@ def build_features(
         When a clip can't be read or would last longer than 30 s at the speed, or the budget or the disk is used up.
     """
     _check_lengths(part, speed)
+    if n_threads is None:
+        n_threads = min(count_cores(), len(part) // _MIN_CLIPS_PER_THREAD)
     # A frame centered on either end, and one to make them even, are less than the second added to each clip.
     seconds = float(part["duration_s"].sum()) / speed + len(part)
     folder = get_or_create(
         cache,
         f"frames-{_key(part, dtype, speed)}",
-        lambda aside: _write_store(part, aside, dtype, speed, progress),
+        lambda aside: _write_store(part, aside, dtype, speed, n_threads, progress),
         what=f"The features of {len(part)} clips",
         needed_bytes=int(seconds * SAMPLE_RATE / HOP_LENGTH * N_MELS * DTYPES[dtype].itemsize),
         budget_bytes=budget_bytes,
@@ -130,19 +139,33 @@ def _check_lengths(part: pd.DataFrame, speed: float) -> None:
 
 
 def _write_store(
-    part: pd.DataFrame, folder: Path, dtype: Dtype, speed: float, progress: Callable[[int, int], None] | None
+    part: pd.DataFrame,
+    folder: Path,
+    dtype: Dtype,
+    speed: float,
+    n_threads: int,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     n_frames, pads = [], []
-    names, locations = part["utterance_id"].tolist(), part["audio"].tolist()
-    with AudioReader() as reader, (folder / _FILES[dtype]).open("wb") as stream:
-        for done, (name, location) in enumerate(zip(names, locations, strict=True), start=1):
-            samples = decode_audio(reader.read(location), name)
-            frames = log_mel(samples if speed == 1 else change_speed(samples, speed))
-            kept = frames.astype(DTYPES[dtype])
-            stream.write(kept.tobytes())
-            n_frames.append(len(kept))
-            # Rounded as the frames are, so the padding equals the silence within the clip.
-            pads.append(float(DTYPES[dtype].type(pad_value(frames))))
+    names = part["utterance_id"].tolist()
+    clips = zip(names, part["audio"].tolist(), strict=True)
+
+    def compute(clip: tuple[str, str]) -> tuple[np.ndarray, float]:
+        name, location = clip
+        samples = decode_audio(reader.read(location), name)
+        frames = log_mel(samples if speed == 1 else change_speed(samples, speed))
+        # Rounded as the frames are, so the padding equals the silence within the clip.
+        return frames.astype(DTYPES[dtype]), float(DTYPES[dtype].type(pad_value(frames)))
+
+    with (
+        AudioReader() as reader,
+        (folder / _FILES[dtype]).open("wb") as stream,
+        contextlib.closing(map_in_order(compute, clips, n_threads)) as computed,
+    ):
+        for done, (frames, pad) in enumerate(computed, start=1):
+            stream.write(frames.tobytes())
+            n_frames.append(len(frames))
+            pads.append(pad)
             if progress:
                 progress(done, len(names))
     index = {"dtype": dtype, "speed": speed, "utterance_ids": names, "n_frames": n_frames, "pad_values": pads}
