@@ -2,38 +2,38 @@
 
     python benchmarks/features.py --json features.json
 
-The sides take turns within a round, each with an empty cache; a first block of each is left out. `one after the other`
-leaves torch all its threads; `one torch thread` shows what these add or cost. A ratio over 1 means that the threads
-are faster: the other side's seconds divided by theirs in the same round. The stores' bytes are compared.
+The sides take turns within a round, each with an empty cache; a first block of each is left out. `1 thread` and `N
+threads` are build_features, whose stores' bytes are compared; `loop` computes the same clips in the main thread with
+all of torch's threads, and writes nothing. A ratio over 1 means that N threads are faster: the other side's seconds
+divided by theirs in the same round.
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
+from kmed_bench.asr.features.audio import change_speed, decode_audio
+from kmed_bench.asr.features.log_mel import log_mel
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.features.threads import count_cores
 from kmed_bench.asr.model.device import describe_machine
 from kmed_bench.config import DataConfig
 from kmed_bench.core.array_cache import CHECKSUMS
 from kmed_bench.core.schema import read_manifest
+from kmed_bench.corpus.archives.reader import AudioReader
 from kmed_bench.corpus.demo.demo import make_demo_corpus
 from kmed_bench.corpus.ingest.manifest import ingest
-
-
-class Side(NamedTuple):
-    """How a side builds the store."""
-
-    n_threads: int
-    n_torch_threads: int
 
 
 class Block(NamedTuple):
@@ -41,7 +41,10 @@ class Block(NamedTuple):
 
     seconds: float
     cpu_s: float
-    checksums: str
+    checksums: str  # empty without a store
+
+
+Side = Callable[[pd.DataFrame, float], Block]
 
 
 def read_part(source: Path | None, n_clips: int) -> pd.DataFrame:
@@ -60,13 +63,21 @@ def make_demo(n_clips: int) -> Path:
     return folder
 
 
-def build(part: pd.DataFrame, side: Side, speed: float) -> Block:
-    torch.set_num_threads(side.n_torch_threads)
+def build(part: pd.DataFrame, speed: float, n_threads: int) -> Block:
     with tempfile.TemporaryDirectory() as cache:
         cpu_s, started = time.process_time(), time.perf_counter()
-        store = build_features(part, Path(cache), dtype="fp16", speed=speed, n_threads=side.n_threads)
+        store = build_features(part, Path(cache), dtype="fp16", speed=speed, n_threads=n_threads)
         taken = time.perf_counter() - started
         return Block(taken, time.process_time() - cpu_s, Path(cache, store.key, CHECKSUMS).read_text("utf-8"))
+
+
+def loop(part: pd.DataFrame, speed: float) -> Block:
+    cpu_s, started = time.process_time(), time.perf_counter()
+    with AudioReader() as reader:
+        for location in part["audio"]:
+            samples = decode_audio(reader.read(location), location)
+            log_mel(samples if speed == 1 else change_speed(samples, speed)).astype(np.float16)
+    return Block(time.perf_counter() - started, time.process_time() - cpu_s, "")
 
 
 def measure(part: pd.DataFrame, sides: dict[str, Side], rounds: int, speed: float) -> dict[str, list[Block]]:
@@ -74,13 +85,13 @@ def measure(part: pd.DataFrame, sides: dict[str, Side], rounds: int, speed: floa
     blocks: dict[str, list[Block]] = {name: [] for name in sides}
     order = list(sides)
     for side in sides.values():
-        build(part.head(16), side, speed)
+        side(part.head(16), speed)
     for number in range(rounds):
         for name in order[number % len(order) :] + order[: number % len(order)]:
-            block = build(part, sides[name], speed)
+            block = sides[name](part, speed)
             blocks[name].append(block)
             print(f"round {number + 1} of {rounds}, {name}: {block.seconds:.2f} s, CPU {block.cpu_s:.2f} s", flush=True)
-    if len({block.checksums for each in blocks.values() for block in each}) > 1:
+    if len({block.checksums for each in blocks.values() for block in each if block.checksums}) > 1:
         raise SystemExit("the stores differ")
     return blocks
 
@@ -100,9 +111,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[count_cores()], help="numbers of threads to try")
     args = parser.parse_args()
     part = read_part(args.source, args.clips)
-    n_torch_threads = torch.get_num_threads()
-    threads = {f"{n} threads": Side(n, n_torch_threads) for n in args.threads}
-    others = {"one after the other": Side(1, n_torch_threads), "one torch thread": Side(1, 1)}
+    threads: dict[str, Side] = {f"{n} threads": functools.partial(build, n_threads=n) for n in args.threads}
+    others: dict[str, Side] = {"1 thread": functools.partial(build, n_threads=1), "loop": loop}
     blocks = measure(part, threads | others, args.rounds, args.speed)
     result = {
         "machine": {"what": describe_machine(torch.device("cpu")), "cores": count_cores(), "load": os.getloadavg()[0]},

@@ -32,7 +32,6 @@ FEATURE_VERSION = "3"
 Dtype = Literal["fp32", "fp16"]
 DTYPES: dict[Dtype, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 _FILES: dict[Dtype, str] = {"fp32": "frames.f32", "fp16": "frames.f16"}
-_MIN_CLIPS_PER_THREAD = 4  # starting a thread takes about as long as a tenth of a clip
 
 
 class FeatureStore:
@@ -47,6 +46,10 @@ class FeatureStore:
     ----------
     key : str
         Digest of the store's content.
+    dtype : {"fp32", "fp16"}
+        Number format of the frames.
+    n_bytes : int
+        Size of the frames.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,22 +59,31 @@ class FeatureStore:
         self._starts = np.concatenate([[0], np.cumsum(index["n_frames"])])
         self._pads: list[float] = index["pad_values"]
         shape = (int(self._starts[-1]), N_MELS)
-        dtype: Dtype = index["dtype"]
-        self._frames = np.memmap(folder / _FILES[dtype], dtype=DTYPES[dtype], mode="r", shape=shape)
+        self.dtype: Dtype = index["dtype"]
+        self._frames = np.memmap(folder / _FILES[self.dtype], dtype=DTYPES[self.dtype], mode="r", shape=shape)
+        self.n_bytes = self._frames.nbytes
 
     def n_frames(self, utterance_id: str) -> int:
         """Return a clip's number of frames of 10 ms."""
         row = self._rows[utterance_id]
         return int(self._starts[row + 1] - self._starts[row])
 
+    def frames(self, utterance_id: str) -> np.ndarray:
+        """Return a clip's frames as they are on disk, shape (n_frames, 80)."""
+        row = self._rows[utterance_id]
+        return self._frames[self._starts[row] : self._starts[row + 1]]
+
+    def pad_value(self, utterance_id: str) -> float:
+        """Return the value of the silence after a clip."""
+        return self._pads[self._rows[utterance_id]]
+
     def window(self, utterance_ids: Sequence[str], n_frames: int) -> torch.Tensor:
         """Return clips padded with their own silence, fp32, shape (batch, 80, n_frames)."""
         batch = np.empty((len(utterance_ids), n_frames, N_MELS), dtype=np.float32)
         for i, name in enumerate(utterance_ids):
-            row = self._rows[name]
-            frames = self._frames[self._starts[row] : self._starts[row + 1]][:n_frames]
+            frames = self.frames(name)[:n_frames]
             batch[i, : len(frames)] = frames
-            batch[i, len(frames) :] = self._pads[row]
+            batch[i, len(frames) :] = self.pad_value(name)
         return torch.from_numpy(batch).transpose(1, 2)
 
 
@@ -102,8 +114,7 @@ def build_features(
     progress : callable
         Called with (clips done, clips in all).
     n_threads : int, optional
-        Number of clips that are computed at a time; the store is the same to the bit. None: one for each core, and
-        one after the other if there are only a few clips.
+        Number of clips that are computed at a time; the store is the same to the bit. None: one for each core.
 
     Raises
     ------
@@ -111,14 +122,12 @@ def build_features(
         When a clip can't be read or would last longer than 30 s at the speed, or the budget or the disk is used up.
     """
     _check_lengths(part, speed)
-    if n_threads is None:
-        n_threads = min(count_cores(), len(part) // _MIN_CLIPS_PER_THREAD)
     # A frame centered on either end, and one to make them even, are less than the second added to each clip.
     seconds = float(part["duration_s"].sum()) / speed + len(part)
     folder = get_or_create(
         cache,
         f"frames-{_key(part, dtype, speed)}",
-        lambda aside: _write_store(part, aside, dtype, speed, n_threads, progress),
+        lambda aside: _write_store(part, aside, dtype, speed, n_threads or count_cores(), progress),
         what=f"The features of {len(part)} clips",
         needed_bytes=int(seconds * SAMPLE_RATE / HOP_LENGTH * N_MELS * DTYPES[dtype].itemsize),
         budget_bytes=budget_bytes,

@@ -20,23 +20,19 @@ def count_cores() -> int:
 
 
 def map_in_order(function: Callable[[T], R], items: Iterable[T], n_threads: int) -> Generator[R]:
-    """Yield ``function(item)`` for each item in order, computed by threads of one torch thread each.
+    """Yield ``function(item)`` for each item in order, computed by threads that have one of torch's threads each.
 
-    An item's exception is raised in its turn, after the results of the items before it. At most two items for each
-    thread are ahead of the one that is yielded. Closing the generator drops the waiting items, waits for the running
-    ones and leaves torch's number of threads as it was.
+    So the results don't depend on the number of cores: with another number of threads, torch's convolutions and
+    products round differently. An item's exception is raised in its turn, after the results of the items before it.
+    At most two items for each thread are ahead of the one that is yielded. Closing the generator drops the waiting
+    items, waits for the running ones and leaves torch's number of threads as it was.
 
     Parameters
     ----------
     function : callable
         Safe to call from several threads. Threads pay where most of its time is spent in libraries that release the
         global interpreter lock.
-    n_threads : int
-        1: computed in the caller's thread, by all of torch's threads.
     """
-    if n_threads < 2:
-        yield from map(function, items)
-        return
     n_torch_threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(n_threads, "clips", _take_one_torch_thread)
     try:
