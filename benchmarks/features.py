@@ -47,20 +47,15 @@ class Block(NamedTuple):
 Side = Callable[[pd.DataFrame, float], Block]
 
 
-def read_part(source: Path | None, n_clips: int) -> pd.DataFrame:
+def read_part(source: Path | None, folder: Path, n_clips: int) -> pd.DataFrame:
     """Return rows of a manifest, repeated under other ids up to the number of clips."""
-    with tempfile.TemporaryDirectory() as folder:
-        ingest([source or make_demo(n_clips)], Path(folder), DataConfig())
-        rows = read_manifest(Path(folder, "manifest.parquet"))
+    if source is None:
+        source = folder / "corpus"
+        make_demo_corpus(source, speakers=12, sentences=max(n_clips // 4, 12), seed=1, layout="zips")
+    ingest([source], folder, DataConfig())
+    rows = read_manifest(folder / "manifest.parquet")
     part = pd.concat([rows] * -(-n_clips // len(rows)), ignore_index=True).head(n_clips)
     return part.assign(utterance_id=[f"clip-{i}" for i in range(len(part))])
-
-
-def make_demo(n_clips: int) -> Path:
-    """Return a demo corpus in a folder that stays until the system removes it."""
-    folder = Path(tempfile.mkdtemp(prefix="kmed-features-")) / "corpus"
-    make_demo_corpus(folder, speakers=12, sentences=max(n_clips // 4, 12), seed=1, layout="zips")
-    return folder
 
 
 def build(part: pd.DataFrame, speed: float, n_threads: int) -> Block:
@@ -110,10 +105,11 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=1.0, help="factor by which the clips play faster")
     parser.add_argument("--threads", type=int, nargs="+", default=[count_cores()], help="numbers of threads to try")
     args = parser.parse_args()
-    part = read_part(args.source, args.clips)
     threads: dict[str, Side] = {f"{n} threads": functools.partial(build, n_threads=n) for n in args.threads}
     others: dict[str, Side] = {"1 thread": functools.partial(build, n_threads=1), "loop": loop}
-    blocks = measure(part, threads | others, args.rounds, args.speed)
+    with tempfile.TemporaryDirectory() as folder:
+        part = read_part(args.source, Path(folder), args.clips)
+        blocks = measure(part, threads | others, args.rounds, args.speed)
     result = {
         "machine": {"what": describe_machine(torch.device("cpu")), "cores": count_cores(), "load": os.getloadavg()[0]},
         "settings": {"n_clips": len(part), "audio_s": float(part["duration_s"].sum()), "speed": args.speed},
