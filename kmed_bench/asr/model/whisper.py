@@ -77,6 +77,9 @@ class Execution:
         third more time, the same gradients.
     project : callable
         ``project(attention, x, *names)``, as the function of that name.
+    project_audio : callable, optional
+        ``project_audio(blocks, features)`` returns the keys and values of the encoder's output for all decoder blocks
+        at once; None: each block computes its own.
     compiled : callable, optional
         Returns a faster version of a block's function.
     """
@@ -87,6 +90,7 @@ class Execution:
     layer_norm: Callable[[LayerNorm, torch.Tensor], torch.Tensor] = torch_layer_norm
     recompute: bool = False
     project: Callable[..., list[torch.Tensor]] = project
+    project_audio: Callable[..., list[list[torch.Tensor]]] | None = None
     compiled: Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]] | None = None
 
     def run(self, block: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
@@ -153,8 +157,10 @@ class Whisper(whisper.model.Whisper):
             Embeddings of all tokens, each of which sees those before it; shape (batch, n_tokens, n_state).
         """
         x = (embedded + self.decoder.positional_embedding[: embedded.shape[1]]).to(audio.features.dtype)
-        for block in self.decoder.blocks:
-            x = execution.run(_decoder_block, block, x, audio.features, audio.log_counts, execution)
+        blocks, project_all = self.decoder.blocks, execution.project_audio
+        sources = [audio.features] * len(blocks) if project_all is None else project_all(blocks, audio.features)
+        for block, source in zip(blocks, sources, strict=True):
+            x = execution.run(_decoder_block, block, x, source, audio.log_counts, execution)
         return x
 
     def start_cache(self, audio: EncoderOutput, n_tokens: int) -> KVCache:
@@ -241,7 +247,7 @@ class Whisper(whisper.model.Whisper):
         decoder = self.decoder
         x = decoder.token_embedding(tokens) + embedding
         for block, layer in zip(decoder.blocks, cache.layers, strict=True):
-            x = _decoder_block(block, x, None, cache.log_counts, STANDARD, layer, span, mask)
+            x = _decoder_block(block, x, layer.audio, cache.log_counts, STANDARD, layer, span, mask)
         return _output_logits(decoder.ln(x[:, -1]), decoder.token_embedding.weight, cache.narrow_output)
 
     def _narrow_output(self, dtype: torch.dtype) -> torch.Tensor | None:
@@ -260,7 +266,7 @@ def _encoder_block(
 def _decoder_block(
     block: ResidualAttentionBlock,
     x: torch.Tensor,
-    features: torch.Tensor | None,
+    audio: torch.Tensor | list[torch.Tensor],
     log_counts: torch.Tensor | None,
     execution: Execution,
     layer: LayerCache | None = None,
@@ -269,7 +275,8 @@ def _decoder_block(
 ) -> torch.Tensor:
     """Return a block's output for tokens of the ``span`` (`LayerCache.append`), which ``mask`` keeps from later ones.
 
-    ``layer`` has the keys and values of those before, and of the audio; without it both are computed here.
+    ``audio`` is the encoder's output, or cross-attention's keys and values of it. ``layer`` has self-attention's of the
+    tokens before.
     """
     normed = execution.layer_norm(block.attn_ln, x)
     queries, keys, values = execution.project(block.attn, normed, "query", "key", "value")
@@ -278,13 +285,10 @@ def _decoder_block(
     # Several tokens at once are a whole text or a prompt, so they start at position 0.
     x = x + _attend(block.attn, queries, keys, values, execution, mask, causal=x.shape[1] > 1)
     normed = execution.layer_norm(block.cross_attn_ln, x)
-    if layer is None:
-        (queries,) = execution.project(block.cross_attn, normed, "query")
-        keys, values = execution.project(block.cross_attn, features, "key", "value")
-    else:
-        keys, values = layer.audio
-        # A clip's hypotheses attend to the same keys, as if they were one longer text.
-        (queries,) = execution.project(block.cross_attn, normed.reshape(len(keys), -1, normed.shape[-1]), "query")
+    pair = execution.project(block.cross_attn, audio, "key", "value") if isinstance(audio, torch.Tensor) else audio
+    keys, values = pair
+    # A clip's hypotheses attend to the same keys, as if they were one longer text.
+    (queries,) = execution.project(block.cross_attn, normed.reshape(len(keys), -1, normed.shape[-1]), "query")
     x = x + _attend(block.cross_attn, queries, keys, values, execution, log_counts).reshape(x.shape)
     return x + block.mlp(execution.layer_norm(block.mlp_ln, x))
 

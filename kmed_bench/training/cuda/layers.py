@@ -1,13 +1,15 @@
 """Projections, attention and output layer for training in 16 bits on a GPU."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from whisper.model import MultiHeadAttention
+from whisper.model import MultiHeadAttention, ResidualAttentionBlock
 
 from kmed_bench.asr.model.whisper import project, split_heads, torch_attention
 from kmed_bench.asr.model.windows import N_POSITIONS
-from kmed_bench.core.batching import round_up
+from kmed_bench.core.batching import chunks, round_up
 from kmed_bench.training.batches import IGNORED
 
 # Rows of 16-bit matrices that the matrix unit's kernels read must be whole multiples of 16 bytes; Whisper's vocabulary
@@ -18,12 +20,28 @@ _ALIGNED = 64
 def fused_projections(attention: MultiHeadAttention, x: torch.Tensor, *names: str) -> list[torch.Tensor]:
     """Return the named projections of x as one matrix product, heads apart."""
     layers = [getattr(attention, name) for name in names]
-    if len(layers) == 1 or any(hasattr(layer, "base_layer") for layer in layers):  # peft's adapted layers
+    if len(layers) == 1 or any(map(_is_adapted, layers)):
         return project(attention, x, *names)
+    return [split_heads(part, attention.n_head) for part in _product(layers, x)]
+
+
+def project_audio(blocks: Sequence[ResidualAttentionBlock], features: torch.Tensor) -> list[list[torch.Tensor]]:
+    """Return cross-attention's keys and values for each decoder block, from one matrix product for all of them."""
+    attentions = [block.cross_attn for block in blocks]
+    layers = [layer for attention in attentions for layer in (attention.key, attention.value)]
+    if any(map(_is_adapted, layers)):
+        return [project(attention, features, "key", "value") for attention in attentions]
+    return list(chunks([split_heads(part, attentions[0].n_head) for part in _product(layers, features)], 2))
+
+
+def _is_adapted(layer: torch.nn.Module) -> bool:
+    return hasattr(layer, "base_layer")  # peft's: its weight is not all that it computes
+
+
+def _product(layers: Sequence[torch.nn.Linear], x: torch.Tensor) -> Sequence[torch.Tensor]:
     weight = torch.cat([layer.weight for layer in layers])
     biases = [torch.zeros_like(layer.weight[:, 0]) if layer.bias is None else layer.bias for layer in layers]
-    projected = F.linear(x, weight.to(x.dtype), torch.cat(biases).to(x.dtype))
-    return [split_heads(part, attention.n_head) for part in projected.chunk(len(layers), dim=-1)]
+    return F.linear(x, weight.to(x.dtype), torch.cat(biases).to(x.dtype)).chunk(len(layers), dim=-1)
 
 
 def attention(
