@@ -34,7 +34,7 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], n_threads: int)
         global interpreter lock.
     """
     n_torch_threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(n_threads, "clips", _take_one_torch_thread)
+    pool = ThreadPoolExecutor(n_threads, "clips", torch.set_num_threads, (1,))
     try:
         remaining = iter(items)
         ahead: collections.deque[Future[R]] = collections.deque()
@@ -47,10 +47,4 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], n_threads: int)
             yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        # A worker's call also sets the number that threads started later take.
-        torch.set_num_threads(n_torch_threads)
-
-
-def _take_one_torch_thread() -> None:
-    torch.get_num_threads()  # a thread's first question for the number would undo what was set before it
-    torch.set_num_threads(1)
+        torch.set_num_threads(n_torch_threads)  # a worker's call has set what threads started later take, too
