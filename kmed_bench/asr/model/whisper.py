@@ -56,6 +56,11 @@ def torch_layer_norm(norm: LayerNorm, x: torch.Tensor) -> torch.Tensor:
     return norm(x)
 
 
+def project(attention: MultiHeadAttention, x: torch.Tensor, *names: str) -> list[torch.Tensor]:
+    """Return the named projections of x, heads apart: each of shape (batch, n_head, length, n_state / n_head)."""
+    return [split_heads(getattr(attention, name)(x), attention.n_head) for name in names]
+
+
 @dataclasses.dataclass(frozen=True)
 class Execution:
     """How blocks are computed: every choice gives the same values up to rounding.
@@ -70,6 +75,10 @@ class Execution:
     recompute : bool
         Keep only each block's input for backward and compute the rest again (Chen et al. 2016): less memory, about a
         third more time, the same gradients.
+    project : callable
+        ``project(attention, x, *names)``, as the function of that name.
+    compiled : callable, optional
+        Returns a faster version of a block's function.
     """
 
     attention: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, bool], torch.Tensor] = (
@@ -77,9 +86,13 @@ class Execution:
     )
     layer_norm: Callable[[LayerNorm, torch.Tensor], torch.Tensor] = torch_layer_norm
     recompute: bool = False
+    project: Callable[..., list[torch.Tensor]] = project
+    compiled: Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]] | None = None
 
     def run(self, block: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
         """Return ``block(*args)``, its activations kept for backward or not."""
+        if self.compiled is not None:
+            block = self.compiled(block)
         if not (self.recompute and torch.is_grad_enabled()):
             return block(*args)
         # No block draws random numbers, so their state need not be kept and restored.
@@ -184,7 +197,7 @@ class Whisper(whisper.model.Whisper):
         """Yield each layer's cross-attention keys and values, shape (batch, n_head, n_positions, n_state / n_head)."""
         for block in self.decoder.blocks:
             # Each head's positions adjacent, as every step reads them.
-            yield [x.contiguous() for x in _project(block.cross_attn, features, "key", "value")]
+            yield [x.contiguous() for x in project(block.cross_attn, features, "key", "value")]
 
     def next_logits(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """Return the logits of the tokens after new ones, shape (n_rows, n_vocab), fp32.
@@ -240,7 +253,7 @@ def _encoder_block(
     block: ResidualAttentionBlock, x: torch.Tensor, log_counts: torch.Tensor | None, execution: Execution
 ) -> torch.Tensor:
     normed = execution.layer_norm(block.attn_ln, x)
-    queries, keys, values = _project(block.attn, normed, "query", "key", "value")
+    queries, keys, values = execution.project(block.attn, normed, "query", "key", "value")
     x = x + _attend(block.attn, queries, keys, values, execution, log_counts)
     return x + block.mlp(execution.layer_norm(block.mlp_ln, x))
 
@@ -260,26 +273,21 @@ def _decoder_block(
     ``layer`` has the keys and values of those before, and of the audio; without it both are computed here.
     """
     normed = execution.layer_norm(block.attn_ln, x)
-    queries, keys, values = _project(block.attn, normed, "query", "key", "value")
+    queries, keys, values = execution.project(block.attn, normed, "query", "key", "value")
     if layer is not None:
         keys, values = layer.append([keys, values], *span)
     # Several tokens at once are a whole text or a prompt, so they start at position 0.
     x = x + _attend(block.attn, queries, keys, values, execution, mask, causal=x.shape[1] > 1)
     normed = execution.layer_norm(block.cross_attn_ln, x)
     if layer is None:
-        (queries,) = _project(block.cross_attn, normed, "query")
-        keys, values = _project(block.cross_attn, features, "key", "value")
+        (queries,) = execution.project(block.cross_attn, normed, "query")
+        keys, values = execution.project(block.cross_attn, features, "key", "value")
     else:
         keys, values = layer.audio
         # A clip's hypotheses attend to the same keys, as if they were one longer text.
-        (queries,) = _project(block.cross_attn, normed.reshape(len(keys), -1, normed.shape[-1]), "query")
+        (queries,) = execution.project(block.cross_attn, normed.reshape(len(keys), -1, normed.shape[-1]), "query")
     x = x + _attend(block.cross_attn, queries, keys, values, execution, log_counts).reshape(x.shape)
     return x + block.mlp(execution.layer_norm(block.mlp_ln, x))
-
-
-def _project(attention: MultiHeadAttention, x: torch.Tensor, *names: str) -> list[torch.Tensor]:
-    """Return the named projections of x, heads apart."""
-    return [split_heads(getattr(attention, name)(x), attention.n_head) for name in names]
 
 
 def _attend(
