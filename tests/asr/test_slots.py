@@ -179,6 +179,20 @@ def test_no_clips_are_no_texts(models):
     assert list(decode_in_slots(models["ending"], Noise(), [], DecodingOptions(), 4)) == []
 
 
+def test_the_caller_runs_outside_of_decodings_contexts(models):
+    for _ in decode_in_slots(models["ending"], Noise(), NAMES, DecodingOptions(max_new_tokens=12), 2):
+        assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_memory_of_a_slot_is_that_of_its_keys_values_and_logits(models, precision):
+    model, options = models["ending"], DecodingOptions(precision=precision, max_new_tokens=30)
+    with torch.inference_mode():
+        cache = Slots(model, options, 3, torch.bfloat16 if precision == "bf16" else torch.float32)._cache
+    kept = sum(tensor.nbytes for layer in cache.layers for tensor in (*layer.audio, *layer.text))
+    assert continuous.slot_bytes(model, options) == kept // 3 + 16 * 51865
+
+
 def out_of_memory_above(most_slots):
     """Return Slots on a device that holds no more, and finds out when the third batch of clips starts."""
 
