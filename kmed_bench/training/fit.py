@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kmed_bench.asr.features.store import FeatureSource
-from kmed_bench.asr.model.device import Precision, resolve_precision, without_cudnn_attention
+from kmed_bench.asr.model.device import Precision, resolve_precision, send, without_cudnn_attention
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import TrainConfig
@@ -270,7 +270,7 @@ def mean_loss(
             window = batch_window(chosen, config.audio_context)
             mel = features.window([e.utterance_id for e in chosen], window.n_frames)
             batch = make_batch(chosen, mel, window)
-            losses.append(network(*(x.to(model.device, non_blocking=True) for x in batch.tensors()), window)[0])
+            losses.append(network(*(send(x, model.device) for x in batch.tensors()), window)[0])
             n_tokens += sum(n_learned(e, tokenizer) for e in chosen)
     # Read once: a GPU would wait at every batch.
     total, n = parallel.total(sum(torch.stack(losses).tolist()), n_tokens)

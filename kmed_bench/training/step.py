@@ -182,9 +182,6 @@ class Stepper:
         tensors = [tensor for batch in batches for tensor in batch.tensors()]
         window, encoded = batches[0].window, isinstance(batches[0].audio, EncoderOutput)
         key = (window, encoded, tuple(tensor.shape for tensor in tensors))
-        if self.model.device.type != "cpu":
-            # From pinned memory a copy does not make the host wait for the steps before.
-            tensors = [tensor if tensor.is_cuda else tensor.pin_memory() for tensor in tensors]
         return self.graphs.run(key, functools.partial(self._compute, window, encoded), *tensors)
 
     def _compute(self, window: Window, encoded: bool, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -63,5 +63,7 @@ def without_cudnn_attention(device: torch.device) -> contextlib.AbstractContextM
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a CPU tensor on a device; a GPU copies it when its turn comes, which the host does not wait for."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    """Return a tensor on a device; a GPU copies it when its turn comes, which the host does not wait for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
