@@ -19,12 +19,12 @@ from kmed_bench.core.errors import KmedError
 
 log = logging.getLogger(__name__)
 
-# Steps between two looks at which texts have ended. The host's look, and what it launches next, leave a GPU idle for
-# about a tenth of a step; a slot whose text has ended idles for half of these steps, of some 30 that a sentence takes.
+# Steps between two looks at which texts have ended. A GPU idles from each look until the next launch; a slot whose text
+# has ended idles for half of these steps on average, of some 30 that a sentence takes.
 STEPS_PER_LOOK = 4
 
-# Clips the encoder takes at a time: 48,000 positions are enough for a GPU's matrix units, and more would leave more
-# slots empty until as many are free.
+# Clips the encoder takes at a time: 48,000 positions, plenty for a GPU's matrix units. More would leave more slots empty
+# until as many are free.
 ENCODER_BATCH = 32
 
 # At 256 slots cross-attention's keys take most of a step's time, and that grows with the slots: more gain nothing.
