@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 # has ended idles for half of these steps on average, of some 30 that a sentence takes.
 STEPS_PER_LOOK = 4
 
-# Clips the encoder takes at a time: 48,000 positions, plenty for a GPU's matrix units. More would leave more slots empty
-# until as many are free.
+# Clips the encoder takes at a time: 48,000 positions, plenty for a GPU's matrix units. More would leave more slots
+# empty until as many are free.
 ENCODER_BATCH = 32
 
 # At 256 slots cross-attention's keys take most of a step's time, and that grows with the slots: more gain nothing.
