@@ -101,18 +101,18 @@ def expected(models):
 
 
 def test_the_models_end_as_their_names_say(expected):
-    options = DecodingOptions(max_new_tokens=20)
+    options = DecodingOptions(max_new_tokens=12)
     ending = [len(clip.tokens) for clip in expected("ending", options).values()]
     assert min(ending) < 5 < max(ending)
     assert len(set(ending)) > 2
-    assert {len(clip.tokens) for clip in expected("endless", options).values()} == {20}
+    assert {len(clip.tokens) for clip in expected("endless", options).values()} == {12}
     assert len({tuple(clip.tokens) for clip in expected("short", options).values()}) > 3
 
 
 @pytest.mark.parametrize("n_slots", [1, 2, 3, 5, 50])
 @pytest.mark.parametrize("kind", ["ending", "endless", "short"])
 def test_texts_are_those_of_greedy_decoding(models, expected, kind, n_slots):
-    options = DecodingOptions(max_new_tokens=20)
+    options = DecodingOptions(max_new_tokens=12)
     assert in_slots(models[kind], Noise(), NAMES, options, n_slots) == expected(kind, options)
 
 
@@ -121,8 +121,8 @@ def test_texts_are_those_of_greedy_decoding(models, expected, kind, n_slots):
     [
         {"max_new_tokens": 1},
         {"max_new_tokens": 2},
-        {"max_new_tokens": 24, "no_repeat_ngram_size": 2},
-        {"max_new_tokens": 24, "no_repeat_ngram_size": 3},
+        {"max_new_tokens": 16, "no_repeat_ngram_size": 2},
+        {"max_new_tokens": 16, "no_repeat_ngram_size": 3},
         {"max_new_tokens": 10, "no_repeat_ngram_size": 100},
         {"max_new_tokens": 12, "precision": "bf16"},
     ],
@@ -143,29 +143,33 @@ def test_attention_reaches_beyond_the_first_graph(models, expected):
 
 def test_the_guard_rules_tokens_out(expected):
     """Otherwise the comparison above would prove nothing about it."""
-    guarded = expected("endless", DecodingOptions(max_new_tokens=24, no_repeat_ngram_size=3)).values()
-    assert 0 < sum(clip.ngram_blocked for clip in guarded) < len(guarded)
+    options = DecodingOptions(max_new_tokens=16, no_repeat_ngram_size=3)
+    guarded = {
+        kind: [clip.ngram_blocked for clip in expected(kind, options).values()] for kind in ("ending", "endless")
+    }
+    assert any(guarded["endless"])
+    assert not all(guarded["ending"])
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(NAMES[:4]))[::5], ids="".join)
 def test_the_order_of_clips_does_not_matter(models, expected, order):
-    options = DecodingOptions(max_new_tokens=20)
+    options = DecodingOptions(max_new_tokens=12)
     found = in_slots(models["ending"], Noise(), order, options, 2)
     assert sorted(found) == sorted(order)
     assert found == {name: expected("ending", options)[name] for name in order}
 
 
-@pytest.mark.parametrize("steps", [1, 3, 100])
+@pytest.mark.parametrize("steps", [1, 3, 40])
 def test_when_the_host_looks_does_not_matter(models, expected, monkeypatch, steps):
     monkeypatch.setattr(continuous, "STEPS_PER_LOOK", steps)
-    options = DecodingOptions(max_new_tokens=20)
+    options = DecodingOptions(max_new_tokens=12)
     assert in_slots(models["ending"], Noise(), NAMES, options, 3) == expected("ending", options)
 
 
 def test_every_clip_comes_once_and_the_shares_are_the_whole_time(models, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr(continuous.time, "perf_counter", lambda: float(next(clock)))
-    found = list(decode_in_slots(models["ending"], Noise(), NAMES, DecodingOptions(max_new_tokens=20), 2))
+    found = list(decode_in_slots(models["ending"], Noise(), NAMES, DecodingOptions(max_new_tokens=12), 2))
     assert sorted(name for name, _, _ in found) == NAMES
     assert sum(share for _, _, share in found) == pytest.approx(next(clock) - 1)
     assert all(share > 0 for _, _, share in found)
@@ -173,6 +177,20 @@ def test_every_clip_comes_once_and_the_shares_are_the_whole_time(models, monkeyp
 
 def test_no_clips_are_no_texts(models):
     assert list(decode_in_slots(models["ending"], Noise(), [], DecodingOptions(), 4)) == []
+
+
+def test_the_caller_runs_outside_of_decodings_contexts(models):
+    for _ in decode_in_slots(models["ending"], Noise(), NAMES, DecodingOptions(max_new_tokens=12), 2):
+        assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_memory_of_a_slot_is_that_of_its_keys_values_and_logits(models, precision):
+    model, options = models["ending"], DecodingOptions(precision=precision, max_new_tokens=30)
+    with torch.inference_mode():
+        cache = Slots(model, options, 3, torch.bfloat16 if precision == "bf16" else torch.float32)._cache
+    kept = sum(tensor.nbytes for layer in cache.layers for tensor in (*layer.audio, *layer.text))
+    assert continuous.slot_bytes(model, options) == kept // 3 + 16 * 51865
 
 
 def out_of_memory_above(most_slots):
@@ -191,7 +209,7 @@ def out_of_memory_above(most_slots):
 
 
 def test_lack_of_memory_halves_the_slots_and_no_clip_is_lost(models, expected, monkeypatch, caplog):
-    options = DecodingOptions(max_new_tokens=20)
+    options = DecodingOptions(max_new_tokens=12)
     monkeypatch.setattr(continuous, "Slots", out_of_memory_above(2))
     found = [name for name, _, _ in decode_in_slots(models["ending"], Noise(), NAMES, options, 6)]
     assert sorted(found) == NAMES
@@ -202,7 +220,7 @@ def test_lack_of_memory_halves_the_slots_and_no_clip_is_lost(models, expected, m
 def test_a_clip_that_does_not_fit_stops_with_a_remedy(models, monkeypatch):
     monkeypatch.setattr(continuous, "Slots", out_of_memory_above(0))
     with pytest.raises(KmedError, match=r"eval\.precision=bf16"):
-        list(decode_in_slots(models["ending"], Noise(), NAMES, DecodingOptions(max_new_tokens=20), 4))
+        list(decode_in_slots(models["ending"], Noise(), NAMES, DecodingOptions(max_new_tokens=12), 4))
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
@@ -276,11 +294,11 @@ def test_a_step_is_what_a_cuda_graph_can_record(models, precision):
 
 @pytest.fixture(scope="module")
 def real(real_speech, tmp_path_factory):
-    """Twenty real clips and the real base model."""
+    """Eight real clips and the real base model."""
     folder = tmp_path_factory.mktemp("manifest")
     ingest([real_speech], folder, DataConfig())
     usable = read_manifest(folder / "manifest.parquet")
-    part = usable.iloc[[i * len(usable) // 20 for i in range(20)]].reset_index(drop=True)
+    part = usable.iloc[[i * len(usable) // 8 for i in range(8)]].reset_index(drop=True)
     store = build_features(part, tmp_path_factory.mktemp("frames"))
     return load_weights(find_weights("base").path), store, part["utterance_id"].tolist()
 
@@ -292,8 +310,8 @@ def test_real_clips_read_as_greedy_decoding_reads_them(real, precision):
     model, store, names = real
     options = DecodingOptions(precision=precision)
     expected = clip_by_clip(model, store, names, options)
-    found = in_slots(model, store, names, options, 6)
+    found = in_slots(model, store, names, options, 3)
     same = sum(found[name] == expected[name] for name in names)
     print(f"{precision}: {same} of {len(names)} equal")
     # In bf16 the encoder's batches round otherwise than single clips.
-    assert same == len(names) if precision == "fp32" else same >= 0.8 * len(names)
+    assert same == len(names) if precision == "fp32" else same >= len(names) - 2

@@ -19,12 +19,12 @@ from kmed_bench.core.errors import KmedError
 
 log = logging.getLogger(__name__)
 
-# Steps between two looks at which texts have ended. The host's look, and what it launches next, leave a GPU idle for
-# about a tenth of a step; a slot whose text has ended idles for half of these steps, of some 30 that a sentence takes.
+# Steps between two looks at which texts have ended. A GPU idles from each look until the next launch; a slot whose text
+# has ended idles for half of these steps on average, of some 30 that a sentence takes.
 STEPS_PER_LOOK = 4
 
-# Clips the encoder takes at a time: 48,000 positions are enough for a GPU's matrix units, and more would leave more
-# slots empty until as many are free.
+# Clips the encoder takes at a time: 48,000 positions, plenty for a GPU's matrix units. More would leave more slots
+# empty until as many are free.
 ENCODER_BATCH = 32
 
 # At 256 slots cross-attention's keys take most of a step's time, and that grows with the slots: more gain nothing.
@@ -136,22 +136,26 @@ def _contexts(device: torch.device) -> Iterator[None]:
 def slots_for(model: Whisper, options: DecodingOptions, n_clips: int) -> int:
     """Return how many slots to decode clips in on a GPU: as many as clips, as memory holds, or `MAX_SLOTS`.
 
-    With L decoder layers of width d, T text positions, a vocabulary of V and b bytes a value of the encoder's output, a
-    slot takes::
-
-        2 L d (1500 b + 4 T) + 16 V bytes
-
-    for the keys and values of audio and text, and for a step's logits with their copies in 16 bits and for the search
-    of the likeliest ones. The encoder takes about 24 values a position and state of its batch: 4 of the MLP's hidden
-    layer before and after the activation, those of projections and residuals, the decoder's keys and values, and
-    fp32 copies in normalization. A tenth of the memory is left for libraries and fragments.
+    Slots take ``slot_bytes`` each, and the encoder about 24 values a position and state of its batch: 4 each of the
+    MLP's hidden layer before and after the activation, those of projections and residuals, the decoder's keys and
+    values, and fp32 copies in normalization. A tenth of the memory is left for libraries and fragments.
     """
     dims, device = model.dims, model.device
-    value_bytes = _DTYPES[options.precision].itemsize
-    positions = dims.n_audio_ctx * value_bytes + text_capacity(model, options) * torch.float32.itemsize
-    slot_bytes = 2 * dims.n_text_layer * dims.n_text_state * positions + 16 * dims.n_vocab
-    encoder_bytes = 24 * ENCODER_BATCH * dims.n_audio_ctx * dims.n_audio_state * value_bytes
+    per_value = _DTYPES[options.precision].itemsize
+    encoder_bytes = 24 * min(ENCODER_BATCH, n_clips) * dims.n_audio_ctx * dims.n_audio_state * per_value
     # What torch holds without using it is free for us too.
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free = 0.9 * (torch.cuda.mem_get_info(device)[0] + unused)
-    return max(1, min(int((free - encoder_bytes) / slot_bytes), MAX_SLOTS, n_clips))
+    return max(1, min(int((free - encoder_bytes) / slot_bytes(model, options)), MAX_SLOTS, n_clips))
+
+
+def slot_bytes(model: Whisper, options: DecodingOptions) -> int:
+    """Return the memory that a slot takes: 2 L d (A b + 4 T) + 16 V bytes.
+
+    The keys and values of L decoder layers of width d, for A positions of audio in b bytes a value and T of text in
+    fp32; and a step's logits of V tokens in fp32, their copy in 16 bits, and the search of the likeliest ones.
+    """
+    dims = model.dims
+    audio_bytes = dims.n_audio_ctx * _DTYPES[options.precision].itemsize
+    text_bytes = text_capacity(model, options) * torch.float32.itemsize
+    return 2 * dims.n_text_layer * dims.n_text_state * (audio_bytes + text_bytes) + 16 * dims.n_vocab

@@ -1,9 +1,9 @@
 """Greedy decoding of clips that come and go in the slots of a static key-value cache, as suits a GPU.
 
 A step is a function of tensors of fixed shape at fixed addresses, and the host reads none of them, so a GPU runs it as
-one CUDA graph instead of waiting for some 150 launches. Each slot has its own position: a clip may start in one while
-others go on ("continuous batching", Yu et al., Orca, OSDI 2022). Slots whose text has ended, and empty ones, compute on
-and change nothing. The texts are `decode_greedy`'s.
+one CUDA graph instead of waiting for 160 launches (base). Each slot has its own position, so a clip may start in one
+while others go on: continuous batching, the iteration-level scheduling of Yu et al., Orca (OSDI 2022). Slots whose text
+has ended, and empty ones, compute on and change nothing. The texts are `decode_greedy`'s.
 """
 
 from collections.abc import Sequence

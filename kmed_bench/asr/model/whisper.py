@@ -195,7 +195,8 @@ class Whisper(whisper.model.Whisper):
         for _ in self.decoder.blocks:
             # Zeros, since what attention masks is multiplied by 0, and whatever lies in new memory may be no number.
             audio = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(2)]
-            layers.append(LayerCache(audio, [x.new_zeros(*shape[:2], n_tokens, shape[3]).float() for x in audio]))
+            text_shape = (*shape[:2], n_tokens, shape[3])
+            layers.append(LayerCache(audio, [x.new_zeros(text_shape, dtype=torch.float32) for x in audio]))
         return KVCache(layers, None, self._narrow_output(dtype))
 
     def audio_keys_values(self, features: torch.Tensor) -> Iterator[list[torch.Tensor]]:
