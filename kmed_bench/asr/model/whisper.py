@@ -176,7 +176,8 @@ class Whisper(whisper.model.Whisper):
         """
         n_tokens = min(n_tokens, self.dims.n_text_ctx)
         layers = []
-        for pair in self.audio_keys_values(audio.features):
+        for projected in self.audio_keys_values(audio.features):
+            pair = [x.contiguous() for x in projected]  # each head's positions adjacent, as every step reads them
             shape = (*pair[0].shape[:2], n_tokens, pair[0].shape[-1])
             layers.append(LayerCache(pair, [x.new_empty(shape, dtype=torch.float32) for x in pair]))
         return KVCache(layers, audio.log_counts, self._narrow_output(audio.features.dtype))
@@ -202,8 +203,7 @@ class Whisper(whisper.model.Whisper):
     def audio_keys_values(self, features: torch.Tensor) -> Iterator[list[torch.Tensor]]:
         """Yield each layer's cross-attention keys and values, shape (batch, n_head, n_positions, n_state / n_head)."""
         for block in self.decoder.blocks:
-            # Each head's positions adjacent, as every step reads them.
-            yield [x.contiguous() for x in project(block.cross_attn, features, "key", "value")]
+            yield project(block.cross_attn, features, "key", "value")
 
     def next_logits(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """Return the logits of the tokens after new ones, shape (n_rows, n_vocab), fp32.
@@ -217,7 +217,12 @@ class Whisper(whisper.model.Whisper):
         )
 
     def slot_logits(
-        self, tokens: torch.Tensor, positions: torch.Tensor, cache: KVCache, n_visible: int
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        cache: KVCache,
+        n_visible: int,
+        execution: Execution = STANDARD,
     ) -> torch.Tensor:
         """Return the logits of the tokens after each slot's new one, shape (n_slots, n_vocab), fp32.
 
@@ -235,7 +240,7 @@ class Whisper(whisper.model.Whisper):
         later = torch.arange(n_visible, device=positions.device) > positions[:, None]
         mask = torch.zeros(later.shape, device=later.device).masked_fill_(later, -torch.inf)[:, None, None]
         embedding = F.embedding(positions, self.decoder.positional_embedding)[:, None]
-        return self._logits(tokens[:, None], embedding, cache, (positions, n_visible), mask)
+        return self._logits(tokens[:, None], embedding, cache, (positions, n_visible), mask, execution)
 
     def _logits(
         self,
@@ -244,15 +249,18 @@ class Whisper(whisper.model.Whisper):
         cache: KVCache,
         span: tuple[int | torch.Tensor, int],
         mask: torch.Tensor | None = None,
+        execution: Execution = STANDARD,
     ) -> torch.Tensor:
         decoder = self.decoder
         x = decoder.token_embedding(tokens) + embedding
         for block, layer in zip(decoder.blocks, cache.layers, strict=True):
-            x = _decoder_block(block, x, layer.audio, cache.log_counts, STANDARD, layer, span, mask)
+            x = _decoder_block(block, x, layer.audio, cache.log_counts, execution, layer, span, mask)
         return _output_logits(decoder.ln(x[:, -1]), decoder.token_embedding.weight, cache.narrow_output)
 
     def _narrow_output(self, dtype: torch.dtype) -> torch.Tensor | None:
-        return None if dtype == torch.float32 else self.decoder.token_embedding.weight.to(dtype)
+        # A GPU computes all logits in fp32 in the time that it takes to find the likeliest ones.
+        on_cpu = self.device.type == "cpu"
+        return self.decoder.token_embedding.weight.to(dtype) if on_cpu and dtype != torch.float32 else None
 
 
 def _encoder_block(

@@ -4,12 +4,15 @@
 ``training.loss.output_loss`` there.
 """
 
+import dataclasses
+
 import torch
 
 from kmed_bench.asr.model.device import Precision
+from kmed_bench.asr.model.gpu_layers import GPU
 from kmed_bench.asr.model.whisper import Execution
 from kmed_bench.training.cuda.compiled import can_compile, compile_block
-from kmed_bench.training.cuda.layers import attention, fused_projections, output_loss, project_audio
+from kmed_bench.training.cuda.output_loss import output_loss
 
 __all__ = ["applies", "execution", "output_loss", "pays"]
 
@@ -24,12 +27,7 @@ def applies(precision: Precision, device: torch.device) -> bool:
 
 def execution(*, compiled: bool) -> Execution:
     """Return how blocks are computed on a GPU, compiled or launched kernel by kernel."""
-    return Execution(
-        attention,
-        project=fused_projections,
-        project_audio=project_audio,
-        compiled=compile_block if compiled else None,
-    )
+    return dataclasses.replace(GPU, compiled=compile_block) if compiled else GPU
 
 
 def pays(n_steps: int) -> bool:
