@@ -61,16 +61,15 @@ def run_section(name: str, options: list[str], limit_s: float, found: dict[str, 
     timer = threading.Timer(limit_s, stop)
     timer.start()
     ok = True
-    assert worker.stdout is not None
-    for line in worker.stdout:
-        if not line.startswith('{"report": '):
-            print(line, end="", flush=True)
-            continue
-        key, value = json.loads(line)["report"]
-        found[key] = value
-        ok = ok and "error" not in value
-        print(f"{key}: {json.dumps(value, ensure_ascii=False)}", flush=True)
-    worker.wait()
+    with worker, worker.stdout as lines:
+        for line in lines:
+            if not line.startswith('{"report": '):
+                print(line, end="", flush=True)
+                continue
+            key, value = json.loads(line)["report"]
+            found[key] = value
+            ok = ok and "error" not in value
+            print(f"{key}: {json.dumps(value, ensure_ascii=False)}", flush=True)
     timer.cancel()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)  # competitors that a dead section left

@@ -53,18 +53,18 @@ def compare_losses(bench: Bench, clips: Clips) -> dict[str, Any]:
 
 
 def compare_texts(bench: Bench, clips: Clips, expected: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Return how many of base's transcripts equal each system's, in both precisions and two batch sizes."""
-    model, found = bench.model("base"), dict[str, Any]()
-    known = set.intersection(*map(set, expected.values()))
-    names = [name for name in clips.part["utterance_id"].tolist() if name in known]
-    found["clips"], found["not_here"] = len(names), len(known) - len(names)
+    """Return how many of base's transcripts equal each system's, of how many, in both precisions and two batch sizes."""
+    model, here = bench.model("base"), set(clips.part["utterance_id"])
+    known = {system: sorted(here.intersection(texts)) for system, texts in expected.items()}
+    names = sorted(set[str]().union(*known.values()))
+    found: dict[str, Any] = {"clips": {system: len(of) for system, of in known.items()}}
     for precision in TOLERANCES:
         for batch_size in (8, 32):
             options = DecodingOptions(batch_size=batch_size, precision=precision)
             texts = {r.utterance_id: r.text for r in decode_clips(model, clips.store, names, options)}
             found[f"{precision}, batch {batch_size}"] = {
-                system: sum(texts[name] == by_name[name].strip() for name in names)
-                for system, by_name in expected.items()
+                system: sum(texts[name] == expected[system][name].strip() for name in of)
+                for system, of in known.items()
             }
     return found
 
