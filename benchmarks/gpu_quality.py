@@ -53,7 +53,7 @@ def compare_losses(bench: Bench, clips: Clips) -> dict[str, Any]:
 
 
 def compare_texts(bench: Bench, clips: Clips, expected: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Return how many of base's transcripts equal each system's, of how many, in both precisions and two batch sizes."""
+    """Return how many of base's transcripts equal each system's, and of how many, by precision and batch size."""
     model, here = bench.model("base"), set(clips.part["utterance_id"])
     known = {system: sorted(here.intersection(texts)) for system, texts in expected.items()}
     names = sorted(set[str]().union(*known.values()))
