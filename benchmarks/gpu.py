@@ -11,13 +11,13 @@ it fails or runs out of time. The exit status is 1 if anything failed.
 - machine: the card, its bf16 product of 8,192² matrices and its copy bandwidth, counting bytes read and written
 - training: `fit` in bf16, batch 4: clips a second (median of blocks), share of the product's rate (operations:
   train.py), kernel and graph launches a step, peak memory
-- seeds: three trainings of base at once on one card, each a thread with its own stream, beside one alone
-- peers: transformers' trainer in bf16, plain and with ``torch_compile``, and the original's recipe in fp32, each in
-  turns with `fit` (turns.py)
 - decoding: clips a second in fp32 and bf16, batch 32; transformers' ``generate`` in bf16, plain and with its static
   cache; faster-whisper in fp16 where it is installed
 - quality: tiny's first training losses beside the CPU's, and with ``--texts`` (names to texts, or such for several
   systems) how many of base's transcripts are equal
+- seeds: three trainings of base at once on one card, each a thread with its own stream, beside one alone
+- peers: transformers' trainer in bf16, plain and with ``torch_compile``, and the original's recipe in fp32, each in
+  turns with `fit` (turns.py)
 - prediction: the published experiment's hours from these rates: 3 sizes, 3 seeds, 20 epochs of 10,000 clips, each
   validated and decoded on 5,000
 """
@@ -39,8 +39,8 @@ from typing import Any
 
 Report = Callable[[str, Callable[[], Any]], None]
 
-SECTIONS = ("machine", "training", "seeds", "peers", "decoding", "quality", "prediction")
-SHARES = {"machine": 0.1, "training": 0.25, "seeds": 0.15, "peers": 0.45, "decoding": 0.4, "quality": 0.2}
+SECTIONS = ("machine", "training", "decoding", "quality", "seeds", "peers", "prediction")
+SHARES = {"machine": 0.1, "training": 0.25, "decoding": 0.35, "quality": 0.2, "seeds": 0.15, "peers": 0.5}
 """Most of the budget that a section may take; together more than all of it, since most take less."""
 EPOCHS, SEEDS, N_TRAIN, N_VALID = 20, 3, 10_000, 5_000
 SIZES = ("tiny", "base", "small")
