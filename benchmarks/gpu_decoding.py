@@ -71,7 +71,7 @@ def ours(
 
 
 def by_transformers(bench: Bench, clips: Clips, names: list[str], cache: str | None, limit_s: float) -> dict[str, Any]:
-    """Return the rate of `generate` in bf16 (fp32 on a CPU) on features made before; its attention is torch's fused one by default."""
+    """Return the rate of `generate` in bf16 (fp32 on a CPU) on features made before, attention fused by default."""
     dtype = torch.bfloat16 if bench.device.type == "cuda" else torch.float32
     network = _hf_network(bench.model("base"))
     network.to(bench.device, dtype).eval()
