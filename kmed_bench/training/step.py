@@ -123,6 +123,11 @@ class Stepper:
         """Number of steps whose results were not collected yet."""
         return len(self._waiting)
 
+    @property
+    def pad_to(self) -> int | None:
+        """Number of clips that a micro-batch is padded to where steps are CUDA graphs, so that there are few shapes."""
+        return math.ceil(self.config.batch_size / self.micro_batches) if self.graphs.enabled else None
+
     def load_optimizer(self, state: dict[str, object]) -> None:
         """Load the optimizer's state, which may come from another device."""
         self.optimizer.load_state_dict(state)
@@ -177,9 +182,6 @@ class Stepper:
         tensors = [tensor for batch in batches for tensor in batch.tensors()]
         window, encoded = batches[0].window, isinstance(batches[0].audio, EncoderOutput)
         key = (window, encoded, tuple(tensor.shape for tensor in tensors))
-        if self.model.device.type != "cpu":
-            # From pinned memory a copy does not make the host wait for the steps before.
-            tensors = [tensor if tensor.is_cuda else tensor.pin_memory() for tensor in tensors]
         return self.graphs.run(key, functools.partial(self._compute, window, encoded), *tensors)
 
     def _compute(self, window: Window, encoded: bool, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:

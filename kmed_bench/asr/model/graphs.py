@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from kmed_bench.asr.model.device import send
+
 log = logging.getLogger(__name__)
 
 Tensors = tuple[torch.Tensor, ...]
@@ -56,7 +58,7 @@ class GraphRunner:
         function : callable
             Computes on the device without reading from it. It returns tensors.
         inputs : torch.Tensor
-            On any device; in pinned memory, the copy does not wait for the GPU.
+            On any device.
 
         Returns
         -------
@@ -69,6 +71,9 @@ class GraphRunner:
         if key not in self._graphs:
             try:
                 self._graphs[key] = self._record(function, inputs)
+            except torch.OutOfMemoryError:
+                self.forget()
+                raise
             except RuntimeError as error:
                 self.forget()
                 self.enabled = False
@@ -78,7 +83,7 @@ class GraphRunner:
                 return function(*self._moved(inputs))
         graph, kept, outputs = self._graphs[key]
         for target, source in zip(kept, inputs, strict=True):
-            target.copy_(source, non_blocking=True)
+            target.copy_(send(source, self.device))
         graph.replay()
         return outputs
 
@@ -89,7 +94,7 @@ class GraphRunner:
         self._pool = None
 
     def _moved(self, inputs: Tensors) -> Tensors:
-        return tuple(tensor.to(self.device, non_blocking=True) for tensor in inputs)
+        return tuple(send(tensor, self.device) for tensor in inputs)
 
     def _record(self, function: Callable[..., Tensors], inputs: Tensors) -> tuple[Any, Tensors, Tensors]:
         kept = tuple(tensor.to(self.device, copy=True) for tensor in inputs)
