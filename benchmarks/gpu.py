@@ -11,8 +11,8 @@ it fails or runs out of time. The exit status is 1 if anything failed.
 - machine: the card, its bf16 product of 8,192² matrices and its copy bandwidth, counting bytes read and written
 - training: `fit` in bf16, batch 4: clips a second (median of blocks), share of the product's rate (operations:
   train.py), kernel and graph launches a step, peak memory
-- decoding: clips a second in fp32 and bf16, batch 32; transformers' ``generate`` in bf16, plain and with its static
-  cache; faster-whisper in fp16 where it is installed
+- decoding: clips a second in fp32 and bf16, of a second call; transformers' ``generate`` in bf16, batch 32, plain and
+  with its static cache; CTranslate2, faster-whisper's engine, in fp16, batch 32, where it is installed
 - quality: tiny's first training losses beside the CPU's, and with ``--texts`` (names to texts, or such for several
   systems) how many of base's transcripts are equal
 - seeds: three trainings of base at once on one card, each a thread with its own stream, beside one alone

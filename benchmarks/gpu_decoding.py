@@ -53,21 +53,25 @@ def rate(bench: Bench, names: list[str], decode: DecodeBatch, limit_s: float) ->
 def ours(
     bench: Bench, clips: Clips, names: list[str], size: str, precision: Precision, limit_s: float
 ) -> dict[str, Any]:
-    """Return our decoder's rate; all clips are one call, as in an evaluation, and the longest come first."""
-    model, features = bench.model(size), Repeated(clips.store)
+    """Return our decoder's rate: all clips in one call, as an experiment decodes them after each epoch.
+
+    The first call, which chooses and records kernels, is told beside the second, which is the rate.
+    """
+    model, features = bench.model(size), clips.features(bench.device)
     options = DecodingOptions(batch_size=BATCH_SIZE, precision=precision, max_new_tokens=longest(bench, size))
-    warm_up_s = time.perf_counter()
-    for _ in range(2):  # each shape twice: the second call records its graph
-        list(decode_clips(model, features, names[: 2 * BATCH_SIZE], options))
-    bench.synchronize()
-    started, n_done = time.perf_counter(), 0
-    for _ in decode_clips(model, features, names, options):
-        n_done += 1
-        if n_done % BATCH_SIZE == 0 and time.perf_counter() - started > limit_s:
-            break
-    bench.synchronize()
-    found = {"clips_per_s": n_done / (time.perf_counter() - started), "clips": n_done}
-    return {**found, "warm_up_s": started - warm_up_s, "batch_size": BATCH_SIZE}
+
+    def call() -> dict[str, Any]:
+        started, n_done, n_characters = time.perf_counter(), 0, 0
+        for clip in decode_clips(model, features, names, options):
+            n_done, n_characters = n_done + 1, n_characters + len(clip.text)
+            if n_done % BATCH_SIZE == 0 and time.perf_counter() - started > limit_s / 2:
+                break
+        bench.synchronize()
+        taken_s = time.perf_counter() - started
+        return {"clips_per_s": n_done / taken_s, "clips": n_done, "characters_a_clip": n_characters / n_done}
+
+    first = call()
+    return {**call(), "first_call_clips_per_s": first["clips_per_s"]}
 
 
 def by_transformers(bench: Bench, clips: Clips, names: list[str], cache: str | None, limit_s: float) -> dict[str, Any]:
@@ -79,7 +83,7 @@ def by_transformers(bench: Bench, clips: Clips, names: list[str], cache: str | N
     options |= {"max_new_tokens": longest(bench, "base"), "max_length": None}
     if cache:
         options["cache_implementation"] = cache
-    features, tokenizer = Repeated(clips.store), korean_tokenizer()
+    features, tokenizer = clips.features(bench.device), korean_tokenizer()
 
     def decode(batch: list[str]) -> list[str]:
         mel = features.window(batch, N_FRAMES).to(bench.device, dtype)
@@ -109,11 +113,11 @@ def by_ctranslate2(bench: Bench, clips: Clips, names: list[str], limit_s: float)
         ctranslate2.converters.TransformersConverter(str(source)).convert(str(target))
         kind = "float16" if bench.device.type == "cuda" else "float32"
         network = ctranslate2.models.Whisper(str(target), device=bench.device.type, compute_type=kind)
-    features, tokenizer = Repeated(clips.store), korean_tokenizer()
+    features, tokenizer = clips.features(bench.device), korean_tokenizer()
     prompt = list(tokenizer.sot_sequence_including_notimestamps)
 
     def decode(batch: list[str]) -> list[str]:
-        mel = ctranslate2.StorageView.from_array(np.ascontiguousarray(features.window(batch, N_FRAMES).numpy()))
+        mel = ctranslate2.StorageView.from_array(np.ascontiguousarray(features.window(batch, N_FRAMES).cpu().numpy()))
         limit = len(prompt) + longest(bench, "base")
         results = network.generate(mel, [prompt] * len(batch), beam_size=1, max_length=limit)
         return [tokenizer.decode(result.sequences_ids[0]) for result in results]
@@ -126,7 +130,8 @@ def run(bench: Bench, report: Callable[[str, Callable[[], Any]], None]) -> None:
     clips = load_clips(bench)
     names = [e.utterance_id for e in clips.repeated(BATCH_SIZE if bench.tiny else N_CLIPS)]
     # The peers are given the same batches in the same order as ours makes them.
-    names.sort(key=lambda name: (-Repeated(clips.store).n_frames(name), name))
+    by_name = Repeated(clips.store)
+    names.sort(key=lambda name: (-by_name.n_frames(name), name))
     works: dict[str, Callable[[float], dict[str, Any]]] = {}
     precisions: tuple[Precision, ...] = ("bf16", "fp32")
     order = [size for size in ("base", "tiny", "small") if size in bench.sizes]

@@ -14,6 +14,7 @@ import torch
 from train import speech_folder
 from whisper.model import ModelDimensions
 
+from kmed_bench.asr.features.device_store import DeviceFeatures, fits
 from kmed_bench.asr.features.store import FeatureSource, FeatureStore, build_features
 from kmed_bench.asr.model.device import describe_machine
 from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, N_VOCAB, korean_tokenizer
@@ -99,6 +100,12 @@ class Clips:
     store: FeatureStore
     examples: list[Example]
     source: str
+
+    def features(self, device: torch.device) -> Repeated:
+        """Return the frames as an experiment keeps them, on a GPU that has room for them; for repeated examples."""
+        if not fits(self.store.n_bytes, device):
+            return Repeated(self.store)
+        return Repeated(DeviceFeatures(self.store, self.part["utterance_id"].tolist(), device))
 
     def repeated(self, n: int) -> list[Example]:
         """Return n examples, read from `Repeated` features; of fewer than all, lengths as in the whole."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu_models import Bench, Clips, Repeated, load_clips
+from gpu_models import Bench, Clips, load_clips
 from gpu_training import Steps, config_of
 from train import CONFIG, SEED
 from turns import Pace, Turns
@@ -21,7 +21,7 @@ def compete(bench: Bench, steps: Steps, name: str, pace: Pace) -> None:
     """Be a competitor, in a process of its own; all train base on the same batches."""
     clips, config = load_clips(bench), config_of(bench)
     examples = clips.repeated(steps.measured * config.batch_size)
-    features, model = Repeated(clips.store), bench.model("base")
+    features, model = clips.features(bench.device), bench.model("base")
     source = LogMelSource(features)
     if name == "ours":
 

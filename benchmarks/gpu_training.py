@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpu_models import Bench, Clips, Repeated, load_clips, matmul_rate
+from gpu_models import Bench, Clips, load_clips, matmul_rate
 from train import CONFIG, SEED, operations
 from turns import Enough
 
@@ -92,7 +92,7 @@ def train(
     model: Whisper, clips: Clips, examples: list[Example], config: TrainConfig, tick: Callable[..., None], seed: int
 ) -> None:
     """Train with `fit` until the tick raises `Enough`."""
-    features = Repeated(clips.store)
+    features = clips.features(model.device)
     try:
         for _ in fit(model, examples, LogMelSource(features), examples[:1], features, config, seed=seed, progress=tick):
             pass
@@ -134,10 +134,11 @@ def measure(bench: Bench, clips: Clips, size: str, context: Context, steps: Step
 def validation_rate(bench: Bench, clips: Clips, model: Whisper, config: TrainConfig) -> float:
     """Return the clips a second of the loss on a validation part."""
     examples, precision = clips.repeated(8 if bench.tiny else 400), "bf16" if bench.device.type == "cuda" else "fp32"
-    mean_loss(model, examples[:8], Repeated(clips.store), config, precision)
+    features = clips.features(bench.device)
+    mean_loss(model, examples[:8], features, config, precision)
     bench.synchronize()
     started = time.perf_counter()
-    mean_loss(model, examples, Repeated(clips.store), config, precision)
+    mean_loss(model, examples, features, config, precision)
     return len(examples) / (time.perf_counter() - started)
 
 
