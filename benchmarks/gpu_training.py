@@ -43,7 +43,7 @@ class Clock:
 
     def __init__(self, bench: Bench, steps: Steps, ends_s: float) -> None:
         self.seconds: list[float] = []
-        self.launches: dict[str, float] | None = None
+        self.launches: dict[str, Any] | None = None
         self._bench, self._steps, self._ends_s = bench, steps, ends_s
         self._done, self._started, self._profiler = 0, 0.0, None
 
@@ -69,17 +69,24 @@ class Clock:
             raise Enough
         activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
         self._profiler = torch.profiler.profile(activities=activities)
-        self._profiler.start()
         self._done = 0
+        self._watching(self._profiler.start)
 
     def _watch(self) -> None:
         if self._done < self._steps.profiled:
             return
         self._bench.synchronize()
-        self._profiler.stop()
+        self._watching(self._profiler.stop)
         events = {event.key: event.count for event in self._profiler.key_averages()}
         self.launches = {name: events[name] / self._done for name in LAUNCHES if name in events}
         raise Enough
+
+    def _watching(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # the rates are measured all the same
+            self.launches = {"error": f"{type(error).__name__}: {error}"[:300]}
+            raise Enough from error
 
 
 def config_of(bench: Bench, context: Context = "full") -> TrainConfig:
