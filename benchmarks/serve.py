@@ -5,8 +5,8 @@
 
 starts `kmed-bench serve` (`--plain`: `mlflow models serve`) in a process of its own, on the store that
 MLFLOW_TRACKING_URI names, and fails if an answer has another status than it should, if a cancelled request was
-answered, or if memory grows: the least resident memory of each half minute after the first minute, fitted by a line,
-may rise by 2 MiB a minute. The audio is noise and silence: figures are of the server, not of the model.
+answered, or if memory grows. The clients rest for a moment after each half minute, and the resident memory then, from
+the first minute on, fitted by a line, may rise by 2 MiB a minute. The audio is noise and silence: figures are of the server, not of the model.
 """
 
 import argparse
@@ -34,8 +34,10 @@ import requests
 import soundfile
 
 MAX_SLOPE_MIB = 2.0
-BLOCK_S = 30.0
-WARM_UP_S = 60.0
+ROUND_S = 28.0
+REST_S = 2.0
+MAX_CLIENTS = 64
+N_WARM_UP = 2  # rounds
 LEFT = 0  # the status of a request whose client left
 
 
@@ -96,22 +98,23 @@ class Clients:
     def __init__(self, address: str) -> None:
         self._address = address
         self._stop = threading.Event()
+        self._draws = [np.random.default_rng(seed) for seed in range(MAX_CLIENTS)]
         self._lock = threading.Lock()
         self.seconds: dict[tuple[str, int], list[float]] = collections.defaultdict(list)
 
-    def run(self, n_clients: int, minutes: float) -> None:
-        """Send requests from as many threads for some minutes, and /ping from one more."""
-        threads = [threading.Thread(target=self._client, args=(seed,)) for seed in range(n_clients)]
+    def run(self, n_clients: int) -> None:
+        """Send requests for a round from as many threads, and /ping from one more; all are answered at its end."""
+        self._stop.clear()
+        threads = [threading.Thread(target=self._client, args=(draw,)) for draw in self._draws[:n_clients]]
         threads.append(threading.Thread(target=self._ping))
         for thread in threads:
             thread.start()
-        time.sleep(60 * minutes)
+        time.sleep(ROUND_S)
         self._stop.set()
         for thread in threads:
             thread.join()
 
-    def _client(self, seed: int) -> None:
-        draw = np.random.default_rng(seed)
+    def _client(self, draw: np.random.Generator) -> None:
         shares = [kind.share for kind in KINDS.values()]
         while not self._stop.is_set():
             name = str(draw.choice(list(KINDS), p=shares))
@@ -144,35 +147,31 @@ class Clients:
 
 
 class Memory(threading.Thread):
-    """Samples the resident memory of a process and its children once a second, in MiB."""
+    """Samples the resident memory of a process and its children ten times a second, in MiB."""
 
     def __init__(self, process_id: int) -> None:
         super().__init__(daemon=True)
         self._process = psutil.Process(process_id)
-        self.samples: list[tuple[float, float]] = []
+        self.most = 0.0
+        self.at_rest = [self.now()]
+
+    def now(self) -> float:
+        """Return the memory of the process or child that has most, which is the one with the model."""
+        family = [self._process, *self._process.children(recursive=True)]
+        return max(member.memory_info().rss for member in family) / 2**20
 
     def run(self) -> None:
         """Sample until the process ends."""
-        start = time.monotonic()
         with contextlib.suppress(psutil.Error):
             while True:
-                family = [self._process, *self._process.children(recursive=True)]
-                mib = max(member.memory_info().rss for member in family) / 2**20
-                self.samples.append((time.monotonic() - start, mib))
-                time.sleep(1)
-
-    def least(self) -> list[tuple[float, float]]:
-        """Return the least of each whole block after the warm-up, with the block's middle in minutes."""
-        blocks: dict[int, list[float]] = collections.defaultdict(list)
-        for second, mib in self.samples:
-            if second >= WARM_UP_S:
-                blocks[int((second - WARM_UP_S) / BLOCK_S)].append(mib)
-        return [((WARM_UP_S + BLOCK_S * (n + 0.5)) / 60, min(values)) for n, values in sorted(blocks.items())]
+                self.most = max(self.most, self.now())
+                time.sleep(0.1)
 
     def slope(self) -> float | None:
-        """Return the growth in MiB a minute; None for less than three blocks."""
-        least = self.least()
-        return float(np.polyfit(*zip(*least, strict=True), 1)[0]) if len(least) >= 3 else None
+        """Return the growth at rest in MiB a minute, without the warm-up; None for less than three rounds."""
+        kept = self.at_rest[N_WARM_UP:]
+        minutes = np.arange(len(kept)) * (ROUND_S + REST_S) / 60
+        return float(np.polyfit(minutes, kept, 1)[0]) if len(kept) >= 3 else None
 
 
 @contextlib.contextmanager
@@ -216,17 +215,15 @@ def report(clients: Clients, memory: Memory, minutes: float) -> dict[str, Any]:
     slope = memory.slope()
     if slope is not None and slope > MAX_SLOPE_MIB:
         wrong.append(f"memory grows by {slope:.2f} MiB a minute, over the bound of {MAX_SLOPE_MIB:g}")
-    mib = [value for _, value in memory.samples]
-    after = [value for second, value in memory.samples if second >= WARM_UP_S]
     return {
         "requests_per_s": round(sum(map(len, clients.seconds.values())) / (60 * minutes), 2),
         "requests": requests_by_kind,
         "memory_mib": {
-            "start": round(mib[0]),
-            "after_a_minute": round(after[0]) if after else None,
-            "end": round(mib[-1]),
-            "most": round(max(mib)),
-            "least_by_half_minute": [round(value) for _, value in memory.least()],
+            "start": round(memory.at_rest[0]),
+            "after_a_minute": round(memory.at_rest[N_WARM_UP]) if len(memory.at_rest) > N_WARM_UP else None,
+            "end": round(memory.at_rest[-1]),
+            "most": round(memory.most),
+            "at_rest_by_half_minute": [round(value) for value in memory.at_rest],
             "slope_mib_per_minute": slope if slope is None else round(slope, 2),
         },
         "wrong": wrong,
@@ -244,8 +241,12 @@ def main() -> int:
     with server(args.model, plain=args.plain) as (address, process_id):
         memory, clients = Memory(process_id), Clients(address)
         memory.start()
-        clients.run(args.clients, args.minutes)
-        found = report(clients, memory, args.minutes)
+        rounds = max(1, round(60 * args.minutes / (ROUND_S + REST_S)))
+        for _ in range(rounds):
+            clients.run(args.clients)
+            time.sleep(REST_S)
+            memory.at_rest.append(memory.now())
+        found = report(clients, memory, rounds * ROUND_S / 60)
     print(json.dumps(found, indent=1))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

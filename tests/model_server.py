@@ -53,6 +53,11 @@ class Server:
         family = [self._of(), *self._of().children(recursive=True)]
         return max(member.memory_info().rss for member in family)
 
+    def peak_memory(self) -> int:
+        """Return the largest resident bytes so far of the process itself."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
     def cpu_s(self) -> float:
         """Return the CPU seconds of the process and its children."""
         family = [self._of(), *self._of().children(recursive=True)]

@@ -46,7 +46,7 @@ MAX_FILE_LEVEL, MAX_SAMPLE_LEVEL = 2.0, 1.0001
 KEPT_SAMPLES = 10 * 60 * SAMPLE_RATE
 # How often a request that waits looks whether it is still wanted, and the share of the server's time limit that it
 # may take, so that its own error reaches the client before the server's.
-LOOK_EVERY_S, SHARE_OF_TIMEOUT = 0.2, 0.95
+LOOK_EVERY_S, SHARE_OF_TIMEOUT = 0.2, 0.9
 # Channels cancel each other where the peak of their mean is below this share of the channels' own peak.
 CANCELLING = 0.1
 

@@ -45,7 +45,7 @@ def _too_deep() -> str:
 
 def _fault_of_shape(content: Any) -> str | None:
     names: set[str] = set()
-    left = [(content, 1)]
+    left: list[tuple[Any, int]] = [([content], 0)]
     while left:
         value, depth = left.pop()
         if depth > MAX_DEPTH:

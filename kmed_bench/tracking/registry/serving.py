@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,7 +36,10 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 _SHUTDOWN_WITHIN_S = 5
+_MLFLOW_LATER_S = 60
 _MAX_CONNECTIONS = 512
+_CLIENT_IS_GONE = 499  # what MLflow makes of the model's error code CANCELLED
+_TRIM_EVERY_S = 5.0
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 # Set while a request runs, and copied to the thread that runs it.
 _gone: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("gone", default=None)
@@ -75,6 +79,7 @@ class BoundedApp:
     def __init__(self, app: App, limits: ServerLimits) -> None:
         self._app, self._limits = app, limits
         self._n_requests = 0
+        self._trimmed = time.monotonic()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, as ASGI asks for it."""
@@ -96,6 +101,9 @@ class BoundedApp:
             await _answer(send, refused)
         finally:
             self._n_requests -= counted
+            if time.monotonic() - self._trimmed > _TRIM_EVERY_S:
+                self._trimmed = time.monotonic()
+                await asyncio.to_thread(_trim_memory)
 
     async def _read_body(self, receive: Receive, *, keep: bool) -> bytes | None:
         """Return the body, or None if the client left; one that is over the limit is read, not kept, and refused.
@@ -147,10 +155,15 @@ class BoundedApp:
             gone.set()
             left.set()
 
+        async def pass_on(message: Message) -> None:
+            if message.get("status") == _CLIENT_IS_GONE:
+                _log.info("A client left before its answer; its request was stopped.")
+            await send(message)
+
         watcher = asyncio.create_task(watch())
         token = _gone.set(gone)
         try:
-            await self._app(scope, replay, send)
+            await self._app(scope, replay, pass_on)
         finally:
             _gone.reset(token)
             gone.set()
@@ -197,34 +210,41 @@ def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLi
     KmedError
         When the address can't be used, or the store has no such model.
     """
-    with contextlib.closing(_bind(host, port)) as listening:
+    with contextlib.closing(_bind(host, port)) as bound:
         _limit_arenas()
-        os.environ[MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.name] = str(limits.timeout_s)
         model = _load(uri, tracking_uri)
         model.unwrap_python_model().is_abandoned = is_abandoned  # type: ignore[no-untyped-call]
+        # The model ends a request in time and says why; MLflow's own answer, which does not, comes later.
+        os.environ[MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.name] = str(limits.timeout_s + _MLFLOW_LATER_S)
         app = BoundedApp(scoring_server.init(model), limits)
+        os.environ[MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.name] = str(limits.timeout_s)
         config = uvicorn.Config(
             app,
             log_config=None,
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=_SHUTDOWN_WITHIN_S,
         )
-        _log.info("Serving %s at http://%s:%d; /health answers 200.", uri, host, listening.getsockname()[1])
-        asyncio.run(_run_server(uvicorn.Server(config), listening, limits))
+        _log.info("Serving %s at http://%s:%d; /health answers 200.", uri, host, bound.getsockname()[1])
+        asyncio.run(_run_server(uvicorn.Server(config), bound, limits))
 
 
-async def _run_server(server: uvicorn.Server, listening: socket.socket, limits: ServerLimits) -> None:
+async def _run_server(server: uvicorn.Server, bound: socket.socket, limits: ServerLimits) -> None:
     # MLflow's app runs each request in asyncio's own threads, of which there would be six on two cores: a request that
     # waits there can't be stopped.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limits.max_requests + 4, "request"))
-    await server.serve(sockets=[listening])
+    await server.serve(sockets=[bound])
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket with the address, which connections are refused at until the model is loaded."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        return socket.create_server((host, port), backlog=128)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
     except (OSError, OverflowError) as error:
+        bound.close()
         raise KmedError(f"{host}:{port} can't be listened on ({error}); choose another --host or --port.") from None
+    return bound
 
 
 def _load(uri: str, tracking_uri: str) -> PyFuncModel:
@@ -245,3 +265,9 @@ def _limit_arenas() -> None:
     """Keep glibc's malloc to two arenas: one for each thread would keep what its largest request took."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+def _trim_memory() -> None:
+    """Give back what glibc's malloc keeps of past requests."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
