@@ -6,7 +6,8 @@
 starts `kmed-bench serve` (`--plain`: `mlflow models serve`) in a process of its own, on the store that
 MLFLOW_TRACKING_URI names, and fails if an answer has another status than it should, if a cancelled request was
 answered, or if memory grows. The clients rest for a moment after each half minute, and the resident memory then, from
-the first minute on, fitted by a line, may rise by 2 MiB a minute. The audio is noise and silence: figures are of the server, not of the model.
+the first minute on, fitted by a line, may rise by 2 MiB a minute. The audio is noise and silence: figures are of the
+server, not of the model.
 """
 
 import argparse
@@ -34,8 +35,8 @@ import requests
 import soundfile
 
 MAX_SLOPE_MIB = 2.0
-ROUND_S = 28.0
-REST_S = 2.0
+ROUND_S = 27.0
+REST_S = 3.0
 MAX_CLIENTS = 64
 N_WARM_UP = 2  # rounds
 LEFT = 0  # the status of a request whose client left

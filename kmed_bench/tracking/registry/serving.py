@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import ctypes
 import dataclasses
+import gc
 import json
 import logging
 import os
@@ -39,7 +40,8 @@ _SHUTDOWN_WITHIN_S = 5
 _MLFLOW_LATER_S = 60
 _MAX_CONNECTIONS = 512
 _CLIENT_IS_GONE = 499  # what MLflow makes of the model's error code CANCELLED
-_TRIM_EVERY_S = 5.0
+# At least this long between two times that memory is given back: with requests running, and without.
+_TRIM_BUSY_S, _TRIM_IDLE_S = 5.0, 1.0
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 # Set while a request runs, and copied to the thread that runs it.
 _gone: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("gone", default=None)
@@ -101,7 +103,7 @@ class BoundedApp:
             await _answer(send, refused)
         finally:
             self._n_requests -= counted
-            if time.monotonic() - self._trimmed > _TRIM_EVERY_S:
+            if time.monotonic() - self._trimmed > (_TRIM_BUSY_S if self._n_requests else _TRIM_IDLE_S):
                 self._trimmed = time.monotonic()
                 await asyncio.to_thread(_trim_memory)
 
@@ -224,6 +226,8 @@ def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLi
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=_SHUTDOWN_WITHIN_S,
         )
+        gc.collect()
+        gc.freeze()  # what is there now stays, and need not be looked at again
         _log.info("Serving %s at http://%s:%d; /health answers 200.", uri, host, bound.getsockname()[1])
         asyncio.run(_run_server(uvicorn.Server(config), bound, limits))
 
@@ -268,6 +272,7 @@ def _limit_arenas() -> None:
 
 
 def _trim_memory() -> None:
-    """Give back what glibc's malloc keeps of past requests."""
+    """Give back what past requests have left: errors that refer to their own tables, and what glibc's malloc keeps."""
+    gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
