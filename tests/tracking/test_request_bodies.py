@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fault_table import fault
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kmed_bench.tracking.registry.request_bodies import MAX_CONTAINERS, MAX_DEPTH, MAX_NAMES, fault_of
@@ -118,17 +118,22 @@ def test_limits_hold_to_the_unit(excess: int, is_refused: bool) -> None:
     assert (fault_of(records(*rows)) is not None) == is_refused
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    )
+LEAVES = st.none() | st.booleans() | st.floats() | st.text(max_size=5)
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
 )
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(JSON)
 def test_any_json_gets_a_sentence_or_passes(content: Any) -> None:
     message = fault_of(json.dumps(content).encode())
     assert message is None or message.endswith(".")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_get_a_sentence(body: bytes) -> None:
     message = fault_of(body)
