@@ -327,7 +327,7 @@ GREEDY: dict[str, tuple[Callable[[], Any], int]] = {
     "2 hours of Opus": (lambda: rows(audio(7_200, 8_000, kind="OGG", subtype="OPUS")), 400),
     "10 minutes of MP3": (lambda: rows(audio(600, 8_000, kind="MP3")), 200),
     "floats of 64 bits": (lambda: rows(audio(2, 8_000, 8, 0.1, "WAV", "DOUBLE")), 200),
-    "16,000 channels": (lambda: rows(audio(0.001, 48_000, 1_000, kind="WAV")), 400),
+    "1,000 channels": (lambda: rows(audio(0.001, 48_000, 1_000, kind="WAV")), 400),
     "512 clips of 10 ms": (lambda: rows(*[audio(0.01, level=0.1)] * 512), 200),
     "5,000 rows of nothing": (lambda: {"dataframe_records": [{"audio_base64": ""}] * 4_000}, 400),
     "numbers": (lambda: numbers(300_000, 8_000), 200),
