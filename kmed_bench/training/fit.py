@@ -140,7 +140,7 @@ class _Loop:
             model,
             self.precision,
             recompute=config.gradient_checkpointing,
-            compiled=cuda.pays(self.n_steps * config.epochs) and config.lora_rank is None,
+            compiled=cuda.compiling_pays(config, self.n_steps * config.epochs),
         )
         folder = states.folder if states else None
         self.stepper = Stepper(

@@ -136,17 +136,14 @@ def test_a_deterministic_training_resumes_to_the_bit(train, tiny_checkpoint, exa
     config = dataclasses.replace(CONFIG, **options)
     model, steps = load_weights(tiny_checkpoint, "cuda"), []
 
-    class Stopped(Exception):
-        pass
-
     def stop(done, _total):
         steps.append(done)
         if done == 2:
-            raise Stopped
+            raise RuntimeError("stopped")
 
     kept = StateKeeper(tmp_path, "same", resume=False)
     source = LogMelSource(store)
-    with pytest.raises(Stopped):
+    with pytest.raises(RuntimeError, match="stopped"):
         list(fit(model, examples[:9], source, examples[9:], store, config, seed=0, states=kept, progress=stop))
     resumed = train(**options, states=StateKeeper(tmp_path, "same", resume=True))
     whole = train(**options)

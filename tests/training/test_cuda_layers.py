@@ -10,7 +10,7 @@ from kmed_bench.asr.model.whisper import project
 from kmed_bench.config import TrainConfig
 from kmed_bench.training import adapt, cuda
 from kmed_bench.training.batches import IGNORED
-from kmed_bench.training.cuda.compiled import compile_block
+from kmed_bench.training.cuda.compiled import compile_function
 from kmed_bench.training.loss import LossNetwork, output_loss
 
 
@@ -91,7 +91,7 @@ def test_what_does_not_compile_runs_as_written(caplog):
     class Failing(torch._dynamo.exc.TorchDynamoException):
         pass
 
-    run = compile_block(block)
+    run = compile_function(block)
 
     def fail(*_given):
         raise Failing("no compiler")
