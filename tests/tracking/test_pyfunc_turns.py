@@ -113,6 +113,7 @@ def test_a_request_ends_with_the_servers_timeout(model: WhisperModel, monkeypatc
     assert len(model.predict(table(noise(1.0)))) == 1
 
 
+@pytest.mark.slow
 def test_a_short_request_is_answered_between_the_windows_of_a_long_one(model: WhisperModel) -> None:
     waits = threading.Event()
     order: list[str] = []
@@ -133,6 +134,7 @@ def test_a_short_request_is_answered_between_the_windows_of_a_long_one(model: Wh
     assert order == ["short", "long"]
 
 
+@pytest.mark.slow
 def test_requests_at_the_same_time_get_their_own_texts(model: WhisperModel) -> None:
     tables = [table(noise(100.0, 1)), table(noise(2.0, 2), noise(3.0, 3)), table(noise(65.0, 4)), table(noise(1.0, 5))]
     alone = [model.predict(each, {"detail": True}) for each in tables]
@@ -143,6 +145,7 @@ def test_requests_at_the_same_time_get_their_own_texts(model: WhisperModel) -> N
     assert model._turns._queue == []
 
 
+@pytest.mark.slow
 def test_audio_beyond_what_is_kept_is_read_again(model: WhisperModel, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = [noise(1.0 + 0.5 * n, n) for n in range(5)] + [noise(40.0)]
     kept = model.predict(table(*contents), {"detail": True})
