@@ -43,7 +43,7 @@ class GraphRunner:
         self._pool: Any = None
         # Backward accumulates each gradient on the stream where its parameter was first used, so a rehearsal and the
         # recording must share one.
-        self._stream = torch.cuda.Stream(device) if self.enabled else None
+        self._stream: Any = torch.cuda.Stream(device) if self.enabled else None
 
     @property
     def n_graphs(self) -> int:
