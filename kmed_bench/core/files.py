@@ -44,6 +44,13 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
+def cache_folder() -> Path:
+    """Return ``KMED_CACHE``, else ``$XDG_CACHE_HOME/kmed-bench``, else ``~/.cache/kmed-bench``."""
+    if named := os.environ.get("KMED_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kmed-bench"
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there replaces `path` when the block ends.

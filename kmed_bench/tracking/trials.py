@@ -10,7 +10,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, flatten, to_yaml
-from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, own_run_id, sigterm_interrupts
+from kmed_bench.tracking.own_run import own_run_id
+from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, sigterm_interrupts
 from kmed_bench.tracking.run import TrackedRun, ending, start_run
 from kmed_bench.tracking.runs import shareable
 from kmed_bench.tracking.store import experiment_id, search_runs
@@ -93,7 +94,7 @@ def study_process(study: TrackedRun) -> Iterator[None]:
 
     That run can't be the study's parent: MLflow ends it with this process, while others may still be at work.
     """
-    with sigterm_interrupts(), own_run_id() as own_id:
+    with sigterm_interrupts(), own_run_id(study.client) as own_id:
         if own_id is None:
             yield
             return
