@@ -172,7 +172,7 @@ def read_package(folder: Path) -> Package:
     # needs.
     if differing := sorted({*head["columns"], SENTENCE, _PERFECT, _UNREAD} ^ {*COLUMNS}):
         raise KmedError(
-            f"{folder} and this program differ in the counts {', '.join(differing)}; install the release that made the "
+            f"{folder} and this program differ in the counts {', '.join(differing)[:300]}; install the release that made the "
             f"package, or {PACKAGE.remedy}."
         )
     return Package(head=head, systems={name: _read_counts(folder, name, sha) for name, sha in _files(head).items()})
@@ -217,8 +217,8 @@ def _parse_counts(raw: bytes, path: Path) -> pd.DataFrame:
         if len(wrong := counts[name][~values.between(0, _MAX_COUNT)]):
             line = 2 + list(counts.index).index(wrong.index[0])
             raise KmedError(
-                f"{path}, line {line} has {name} {wrong.tolist()[0]!r:.80}, which is no number from 0 to {_MAX_COUNT:g}; "
-                f"{PACKAGE.remedy}."
+                f"{path}, line {line} has {name} {wrong.tolist()[0]!r:.80}, which is no number from 0 to "
+                f"{_MAX_COUNT:g}; {PACKAGE.remedy}."
             )
     if counts["utterance_id"].duplicated().any():
         raise KmedError(f"{path} has an utterance twice; {PACKAGE.remedy}.")

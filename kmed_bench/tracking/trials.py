@@ -1,6 +1,8 @@
 """A study and its trials in MLflow: one parent run however many processes join, and no trial left RUNNING."""
 
 import contextlib
+import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +20,7 @@ from kmed_bench.tracking.store import experiment_id, search_runs
 
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 _FAILED = RunStatus.to_string(RunStatus.FAILED)
+log = logging.getLogger(__name__)
 
 
 def open_study_run(
@@ -40,6 +43,13 @@ def open_study_run(
                 if info.status != _RUNNING:
                     client.update_run(run_id, status=_RUNNING)
                 return TrackedRun(client, run_id), False
+    named = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
+    if named not in ("", config.tune.experiment):
+        log.warning(
+            "MLFLOW_EXPERIMENT_NAME=%s is for benchmarks; the study goes to %s (tune.experiment).",
+            named,
+            config.tune.experiment,
+        )
     experiment = experiment_id(client, uri, config.tune.experiment)
     run = start_run(client, experiment, f"hpo-{name}", {"kmed.kind": "study", "kmed.study": name})
     shown = shareable(config)

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from kmed_bench.cli import main
 from kmed_bench.config import Config, load_config
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking import ends, own_run, processes, runs, store, waiting
+from kmed_bench.tracking import ends, own_run, processes, runs, store, trials, waiting
 
 # Holds a lock of the asked kind until its standard input is closed.
 HOLDER = """
@@ -289,6 +289,7 @@ def test_an_empty_run_id_is_none(config: Config, folder: Path, monkeypatch: pyte
         assert run_id is None
 
 
+@fault("MLFLOW_EXPERIMENT_NAME", sees="nothing: it names the experiment unless the setting does", survives="all")
 @pytest.mark.parametrize(
     ("setting", "named", "expected"),
     [(None, None, "kmed-bench"), (None, "my-ward", "my-ward"), ("own", "my-ward", "own"), (None, "", "kmed-bench")],
@@ -303,6 +304,18 @@ def test_the_experiment_is_the_settings_else_the_environments(
     assert found.name == expected
 
 
+@fault("MLFLOW_EXPERIMENT_NAME in a search", sees="warning: the study goes to tune.experiment", survives="all")
+def test_a_study_says_that_it_goes_elsewhere(
+    config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "my-ward")
+    study, _ = trials.open_study_run(config, store.open_store(config.tracking), name="s", run_id=None, tags={})
+    assert "MLFLOW_EXPERIMENT_NAME=my-ward is for benchmarks; the study goes to kmed-hpo" in caplog.text
+    found = client_in(folder).get_experiment(client_in(folder).get_run(study.run_id).info.experiment_id)
+    assert found.name == "kmed-hpo"
+
+
+@fault("the clock is set while a run is alive", sees="nothing", survives="the run: it stays RUNNING")
 def test_a_step_of_the_clock_ends_no_living_run(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """psutil derives a start from the present clock and the time since boot; a step moves it by as much."""
     with runs.standalone_run(config, kind="train", name="t", code_version="x") as run:
