@@ -55,6 +55,7 @@ from kmed_bench.core.batching import round_up
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.ingest.manifest import ingest
 from kmed_bench.training.batches import (
+    LEARNED_STEP,
     Example,
     batch_window,
     build_examples,
@@ -63,7 +64,7 @@ from kmed_bench.training.batches import (
     n_learned,
 )
 from kmed_bench.training.fit import fit
-from kmed_bench.training.loss import LEARNED_STEP, LossNetwork
+from kmed_bench.training.loss import LossNetwork
 from kmed_bench.training.sources import LogMelSource
 
 CONFIG = TrainConfig(epochs=1, batch_size=4, lr=2e-5, max_len=80)

@@ -27,7 +27,7 @@ from kmed_bench.training.step import Stepper
 
 # What a training is made of: each call of these, and each return, is a moment at which it can be killed.
 CALLS: dict[str, tuple[Callable[..., Any], ...]] = {
-    "step": (Stepper.take, Stepper._backward, Stepper._clip, Stepper._check),
+    "step": (Stepper.take, Stepper._compute, Stepper._clip, Stepper._update, Stepper.collect),
     "write": (StateKeeper.save, save_weights, os.fsync, Path.replace, write_json, write_history),
     "validate": (mean_loss, decode_part, predict_part),
     "track": (

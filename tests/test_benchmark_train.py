@@ -9,14 +9,16 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 import turn_works
+from learned_positions import learned_positions
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.core.batching import round_up
-from kmed_bench.training.batches import IGNORED
-from kmed_bench.training.loss import LEARNED_STEP, LossNetwork
+from kmed_bench.training.batches import IGNORED, LEARNED_STEP
+from kmed_bench.training.loss import LossNetwork
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -42,9 +44,11 @@ def test_the_formula_is_what_a_step_computes(load, tiny_checkpoint):
     tokens = torch.randint(0, 50_000, (n_clips, n_tokens))
     targets = tokens.clone()
     targets[:, :3], targets[1, 20:] = IGNORED, IGNORED
+    learned = learned_positions(targets)
+    learned = F.pad(learned, (0, -len(learned) % LEARNED_STEP))
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):  # the counter does not know the CPU's fused attention
-        loss, _ = LossNetwork(model, "fp32")(mel, tokens, targets)
+        loss, _ = LossNetwork(model, "fp32")(mel, tokens, targets, learned)
         loss.backward()
     d = model.dims.n_text_state
     # Unfused, the causal half is computed as well, which the formula leaves out.

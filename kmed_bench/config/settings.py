@@ -159,9 +159,11 @@ class EvalConfig:
     """Decoding and scoring."""
 
     batch_size: Annotated[Count, Decides.DECODING] = 8
-    """Clips decoded at a time."""
+    """Clips decoded at a time. On a GPU this holds for beams and for the dynamic window; greedy decoding in the full
+    window takes as many clips as memory holds, at most 256."""
     precision: Annotated[Literal["fp32", "bf16"], Decides.DECODING] = "fp32"
-    """Arithmetic of the encoder, and on GPUs of the decoder as well. fp32: texts equal to openai-whisper's."""
+    """Arithmetic of the encoder and of the decoder's attention to its output; the rest of the decoder computes in fp32,
+    on GPUs too. fp32: texts equal to openai-whisper's."""
     audio_context: Annotated[Context, Decides.DECODING] = "full"
     """Window of decoding. full: 30 s, as in every Whisper runtime; dynamic: the length of the batch, and positions that
     represent the window's silence, which is faster and close, but not equal."""

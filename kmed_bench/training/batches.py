@@ -21,6 +21,9 @@ IGNORED = -100  # cross_entropy's mark for positions without a loss
 # The decoder's tokens are padded to a multiple of this, since each shape is compiled (`asr.model.windows`).
 _TOKENS_STEP = 8
 
+LEARNED_STEP = 32
+"""The learned positions of a batch are padded to a multiple of this, as lengths are (`asr.model.windows`)."""
+
 # Clips are sorted by length within pools of this many batches: dynamic batches then hold little padding, and the order
 # is still nearly random.
 _BATCHES_PER_POOL = 16
@@ -60,6 +63,9 @@ class Batch:
     inputs, targets : torch.Tensor
         Shape (batch, n_tokens), n_tokens a multiple of 8. Targets are the inputs one step on, ``IGNORED`` on the prompt
         and after the end-of-text token, which itself is learned.
+    learned : torch.Tensor
+        Positions in the flattened targets that are learned, row by row, padded with 0, which is a position of the
+        prompt; shape (n_rows,), n_rows a multiple of ``LEARNED_STEP``.
     """
 
     examples: tuple[Example, ...]
@@ -67,11 +73,12 @@ class Batch:
     window: Window
     inputs: torch.Tensor
     targets: torch.Tensor
+    learned: torch.Tensor
 
-    def to(self, device: torch.device) -> "Batch":
-        """Return the batch with its tensors on a device."""
-        moved = (tensor.to(device) for tensor in (self.inputs, self.targets))
-        return Batch(self.examples, self.audio.to(device), self.window, *moved)
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """Return what changes from batch to batch of a shape: the audio, inputs, targets and learned."""
+        audio = self.audio.features if isinstance(self.audio, EncoderOutput) else self.audio
+        return audio, self.inputs, self.targets, self.learned
 
 
 def build_examples(
@@ -110,22 +117,51 @@ def batch_window(examples: Sequence[Example], context: Context) -> Window:
     return Window.for_clips(context, max(e.n_frames for e in examples), TRAINING)
 
 
-def make_batch(examples: Sequence[Example], audio: torch.Tensor | EncoderOutput, window: Window) -> Batch:
-    """Return examples with their audio for a window as a batch, or as part of one."""
-    return Batch(tuple(examples), audio, window, *label_tensors(examples, korean_tokenizer()))
+def make_batch(
+    examples: Sequence[Example], audio: torch.Tensor | EncoderOutput, window: Window, *, pad_to: int | None = None
+) -> Batch:
+    """Return examples with their audio for a window as a batch, or as part of one; ``pad_to`` as in `label_tensors`."""
+    n_missing = (pad_to or 0) - len(examples)
+    if n_missing > 0:
+        audio = _with_copies(audio, n_missing)
+    return Batch(tuple(examples), audio, window, *label_tensors(examples, korean_tokenizer(), pad_to=pad_to))
 
 
-def label_tensors(examples: Sequence[Example], tokenizer: Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the decoder's inputs and targets, shape (batch, n_tokens), as `Batch` describes them."""
+def _with_copies(audio: torch.Tensor | EncoderOutput, n: int) -> torch.Tensor | EncoderOutput:
+    """Return the audio with n copies of its last clip, which is finite; nothing is learned from them."""
+    if isinstance(audio, EncoderOutput):
+        features = _with_copies(audio.features, n)
+        return dataclasses.replace(audio, features=features)
+    return torch.cat([audio, audio[-1:].expand(n, *audio.shape[1:])])
+
+
+def label_tensors(
+    examples: Sequence[Example], tokenizer: Tokenizer, *, pad_to: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the decoder's inputs, its targets and the learned positions, as `Batch` describes them.
+
+    Parameters
+    ----------
+    pad_to : int, optional
+        Number of clips that the tensors have room for; those beyond the examples are not learned. n_tokens alone then
+        determines all shapes, as CUDA graphs want: there is room for every position that could be learned.
+    """
     n_tokens = round_up(max(len(e.tokens) for e in examples) - 1, _TOKENS_STEP)
     n_prompt = len(tokenizer.sot_sequence_including_notimestamps)
-    inputs = torch.full((len(examples), n_tokens), tokenizer.eot)
-    targets = torch.full((len(examples), n_tokens), IGNORED)
-    for i, example in enumerate(examples):
-        tokens = torch.tensor(example.tokens)
-        inputs[i, : len(tokens) - 1] = tokens[:-1]
-        targets[i, n_prompt - 1 : len(tokens) - 1] = tokens[n_prompt:]
-    return inputs, targets
+    inputs, targets, learned = [], [], list[int]()
+    for row, example in enumerate(examples):
+        tokens, start = list(example.tokens), row * n_tokens
+        padding = n_tokens - len(tokens) + 1
+        inputs.append(tokens[:-1] + [tokenizer.eot] * padding)
+        targets.append([IGNORED] * (n_prompt - 1) + tokens[n_prompt:] + [IGNORED] * padding)
+        learned += range(start + n_prompt - 1, start + len(tokens) - 1)
+    n_rows = len(learned)
+    if pad_to is not None:
+        n_missing, n_rows = pad_to - len(examples), pad_to * (n_tokens - n_prompt + 1)
+        inputs += [[tokenizer.eot] * n_tokens] * n_missing
+        targets += [[IGNORED] * n_tokens] * n_missing
+    learned += [0] * (round_up(n_rows, LEARNED_STEP) - len(learned))
+    return torch.tensor(inputs), torch.tensor(targets), torch.tensor(learned)
 
 
 def n_learned(example: Example, tokenizer: Tokenizer) -> int:

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from kmed_bench.asr.features.store import FeatureSource
-from kmed_bench.asr.model.device import Precision, resolve_precision, without_cudnn_attention
+from kmed_bench.asr.model.device import Precision, resolve_precision, send, without_cudnn_attention
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import TrainConfig
 from kmed_bench.core.console import Tick
 from kmed_bench.core.errors import KmedError
-from kmed_bench.training import adapt
+from kmed_bench.training import adapt, cuda
 from kmed_bench.training.batches import Batch, Example, batch_window, by_length, make_batch, n_learned
 from kmed_bench.training.cpu_bf16.malloc import retain_freed_memory
 from kmed_bench.training.loss import LossNetwork
@@ -31,6 +31,8 @@ from kmed_bench.training.state import (
     restore_random_states,
 )
 from kmed_bench.training.step import Stepper, Sums
+
+_GPU_VALID_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,12 +128,17 @@ class _Loop:
         self.precision = resolve_precision(config.precision, model.device)
         trained = adapt.prepare(model, config)
         optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        network = LossNetwork(model, self.precision, recompute=config.gradient_checkpointing)
+        self.n_steps = len(self.order(1))
+        network = LossNetwork(
+            model,
+            self.precision,
+            recompute=config.gradient_checkpointing,
+            compiled=cuda.pays(self.n_steps * config.epochs) and config.lora_rank is None,
+        )
         folder = states.folder if states else None
         self.stepper = Stepper(
             model, parallel.wrap(network), optimizer, config, self.precision, parallel, folder=folder
         )
-        self.n_steps = len(self.order(1))
         self.rate = rate_factor(config, self.n_steps * config.epochs)
         self.forget_epoch()
 
@@ -151,6 +158,8 @@ class _Loop:
             for number in range(done + 1, len(order) + 1):
                 started = time.perf_counter()
                 self._take_step(Step(order[number - 1], self.config, self.seed, epoch, number))
+                if number % self.stepper.read_every == 0 or number == len(order):
+                    self._collect()
                 self.elapsed_s += time.perf_counter() - started
                 if progress:
                     progress((epoch - 1) * self.n_steps + number, self.n_steps * self.config.epochs)
@@ -165,10 +174,16 @@ class _Loop:
         window = batch_window(step.batch, self.config.audio_context)
 
         def make(examples: Sequence[Example]) -> Batch:
-            return make_batch(examples, self.source.audio(examples, window, step), window)
+            audio = self.source.audio(examples, window, step)
+            return make_batch(examples, audio, window, pad_to=self.stepper.pad_to)
 
-        where = f"epoch {step.epoch}, step {step.number}"
-        sums = self.stepper.take(step.batch, make, lr=lr, where=where)
+        self.stepper.take(step.batch, make, lr=lr, where=f"epoch {step.epoch}, step {step.number}")
+
+    def _collect(self) -> None:
+        """Add the sums of the steps since the last call to the epoch's."""
+        if not self.stepper.n_waiting:
+            return
+        sums = self.stepper.collect()
         # Summed over the processes at once, so the state, which one of them saves, holds the total.
         loss, *counts = self.parallel.total(sums.loss, sums.tokens, sums.errors, sums.characters)
         self.sums.add(Sums(loss, *map(int, counts)))
@@ -186,6 +201,7 @@ class _Loop:
 
     def save(self, position: Position) -> None:
         """Save the state, if there is a keeper and this is the process that writes."""
+        self._collect()
         if self.states is None or not self.parallel.is_main:
             return
         self.states.save(
@@ -214,7 +230,7 @@ class _Loop:
             )
         self.sums, self.elapsed_s = Sums(**state["sums"]), state["elapsed_s"]
         self.model.load_state_dict(state["model"])
-        self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.load_optimizer(state["optimizer"])
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.stepper.micro_batches = max(self.config.micro_batches, state["micro_batches"])
         restore_random_states(state["random"])
@@ -248,14 +264,21 @@ def mean_loss(
     model.eval()
     network, tokenizer = LossNetwork(model, precision), korean_tokenizer()
     parallel = parallel or Parallel()
-    total, n_tokens = 0.0, 0
+    losses, n_tokens = [torch.zeros((), device=model.device)], 0
     with without_cudnn_attention(model.device):
-        for chosen in parallel.share(by_length(examples, config.batch_size)):
+        for chosen in parallel.share(by_length(examples, _valid_batch_size(config, model.device))):
             window = batch_window(chosen, config.audio_context)
             mel = features.window([e.utterance_id for e in chosen], window.n_frames)
-            batch = make_batch(chosen, mel, window).to(model.device)
-            loss, _ = network(batch.audio, batch.inputs, batch.targets, window)
-            total += loss.item()
+            batch = make_batch(chosen, mel, window)
+            losses.append(network(*(send(x, model.device) for x in batch.tensors()), window)[0])
             n_tokens += sum(n_learned(e, tokenizer) for e in chosen)
-    total, n = parallel.total(total, n_tokens)
+    # Read once: a GPU would wait at every batch.
+    total, n = parallel.total(sum(torch.stack(losses).tolist()), n_tokens)
     return total / n
+
+
+def _valid_batch_size(config: TrainConfig, device: torch.device) -> int:
+    # In the 30 s window a clip's loss does not depend on the batch, and a batch of 4 is too little for a GPU.
+    if device.type == "cpu" or config.audio_context != "full":
+        return config.batch_size
+    return max(config.batch_size, _GPU_VALID_BATCH)

@@ -9,12 +9,8 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from kmed_bench.asr.model.device import Precision, autocast
 from kmed_bench.asr.model.whisper import STANDARD, EncoderOutput, Whisper
 from kmed_bench.asr.model.windows import FULL_WINDOW, Window
-from kmed_bench.core.batching import round_up
-from kmed_bench.training import cpu_bf16
+from kmed_bench.training import cpu_bf16, cuda
 from kmed_bench.training.batches import IGNORED
-
-LEARNED_STEP = 32
-"""The learned tokens of a batch are padded to a multiple of this, as lengths are (`asr.model.windows`)."""
 
 
 class LossNetwork(torch.nn.Module):
@@ -24,41 +20,46 @@ class LossNetwork(torch.nn.Module):
     ----------
     recompute : bool
         Whether activations are computed again in backward instead of kept (``Execution.recompute``).
+    compiled : bool
+        Whether a GPU's blocks are compiled, which takes some 20 s.
     """
 
-    def __init__(self, model: Whisper, precision: Precision, *, recompute: bool = False) -> None:
+    def __init__(
+        self, model: Whisper, precision: Precision, *, recompute: bool = False, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.model, self.precision = model, precision
-        fast = cpu_bf16.applies(precision, model.device)
-        self._execution = dataclasses.replace(cpu_bf16.EXECUTION if fast else STANDARD, recompute=recompute)
-        self._output_loss = cpu_bf16.output_loss if fast else output_loss
+        execution, self._output_loss = STANDARD, output_loss
+        if cpu_bf16.applies(precision, model.device):
+            execution, self._output_loss = cpu_bf16.EXECUTION, cpu_bf16.output_loss
+        elif cuda.applies(precision, model.device):
+            execution, self._output_loss = cuda.execution(compiled=compiled), cuda.output_loss
+        self._execution = dataclasses.replace(execution, recompute=recompute)
 
     def forward(
         self,
         audio: torch.Tensor | EncoderOutput,
         inputs: torch.Tensor,
         targets: torch.Tensor,
+        learned: torch.Tensor,
         window: Window = FULL_WINDOW,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the cross-entropy summed over the learned tokens (nats), and the most likely token for each of them.
 
-        The most likely tokens have shape (n_learned,), row by row. The parameters are those of `Batch`.
+        The most likely tokens have shape (n_rows,), in the order of ``learned``; those of its padding mean nothing. The
+        parameters are those of `Batch`. Nothing is read from the device.
         """
         model, execution = self.model, self._execution
-        # The prompt and the padding have no loss, so the mean is over words and end-of-text.
-        learned = targets != IGNORED
         with autocast(self.precision, model.device):
             if not isinstance(audio, EncoderOutput):
                 audio = model.encode(audio, window, execution)
             embedded, weight = TiedEmbedding.apply(model.decoder.token_embedding.weight, inputs)
             states = model.decoder_states(embedded, audio, execution)
-            # Whisper's output layer has 51,865 rows; it is computed for learned tokens only.
-            rows, labels = states[learned], targets[learned]
-            n_learned = len(rows)
-            n_padding = round_up(n_learned, LEARNED_STEP) - n_learned
-            rows = execution.layer_norm(model.decoder.ln, F.pad(rows, (0, 0, 0, n_padding)))
-            loss, best = self._output_loss(rows, weight, F.pad(labels, (0, n_padding), value=IGNORED))
-        return loss, best[:n_learned]
+            # Whisper's output layer has 51,865 rows; it is computed for learned tokens only. The prompt and the padding
+            # have no loss, so the mean is over words and end-of-text.
+            rows = execution.layer_norm(model.decoder.ln, states.flatten(0, 1).index_select(0, learned))
+            loss, best = self._output_loss(rows, weight, targets.flatten().index_select(0, learned))
+        return loss, best
 
 
 def output_loss(rows: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

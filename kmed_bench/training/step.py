@@ -1,6 +1,7 @@
-"""One optimizer step: a batch in micro-batches, its loss summed, faults caught before they reach the weights."""
+"""Optimizer steps: a batch in micro-batches, its loss summed, faults kept from the weights."""
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -10,13 +11,15 @@ import torch
 from whisper.tokenizer import Tokenizer
 
 from kmed_bench.asr.model.device import Precision
+from kmed_bench.asr.model.graphs import GraphRunner
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import EncoderOutput, Whisper
+from kmed_bench.asr.model.windows import Window
 from kmed_bench.config import TrainConfig
 from kmed_bench.core.batching import chunks
 from kmed_bench.core.errors import KmedError
 from kmed_bench.scoring.edits import token_text_cer
-from kmed_bench.training.batches import IGNORED, Batch, Example, n_learned
+from kmed_bench.training.batches import Batch, Example, n_learned
 from kmed_bench.training.parallel import Parallel
 
 log = logging.getLogger(__name__)
@@ -24,6 +27,10 @@ log = logging.getLogger(__name__)
 FAULTY_BATCH_NAME = "faulty-batch.pt"
 # fp16's loss scale falls below this only if every step overflows: then the model is at fault, not the scale.
 _SMALLEST_SCALE = 1.0
+
+# A GPU works on steps that were launched before; reading a result makes it wait until the next launch. A faulty step
+# never reaches the weights, so that it may be named some steps later.
+_GPU_READ_EVERY = 50
 
 MakeBatch = Callable[[Sequence[Example]], Batch]
 
@@ -45,8 +52,30 @@ class Sums:
         self.characters += other.characters
 
 
+@dataclasses.dataclass(frozen=True)
+class _Taken:
+    """A step whose results are on the device.
+
+    Attributes
+    ----------
+    parts : list
+        The examples of each micro-batch; empty if they counted nothing (see `Stepper.take`).
+    values : torch.Tensor
+        The loss of each micro-batch, and the gradient's norm.
+    best : list of torch.Tensor
+        The most likely tokens of each micro-batch.
+    """
+
+    examples: Sequence[Example]
+    make: MakeBatch
+    where: str
+    parts: list[list[Example]]
+    values: torch.Tensor
+    best: list[torch.Tensor]
+
+
 class Stepper:
-    """The optimizer steps of a training.
+    """The optimizer steps of a training; on one GPU, each is a CUDA graph (`asr.model.graphs`).
 
     Parameters
     ----------
@@ -54,6 +83,8 @@ class Stepper:
         A `LossNetwork`, wrapped by ``parallel`` where several processes train.
     folder : Path, optional
         Where a faulty batch is saved for inspection; it is speech, so it is never logged.
+    read_every : int, optional
+        Steps between two calls of ``collect`` by the caller; None: 1 on a CPU, 50 on a GPU.
 
     Attributes
     ----------
@@ -71,16 +102,47 @@ class Stepper:
         parallel: Parallel,
         *,
         folder: Path | None = None,
+        read_every: int | None = None,
     ) -> None:
         self.model, self.network, self.optimizer, self.config = model, network, optimizer, config
         self.parallel, self.folder = parallel, folder
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=precision == "fp16")
         self.micro_batches = config.micro_batches
+        # Processes exchange gradients while they compute them, which NCCL's own stream does; it is not recorded.
+        self.graphs = GraphRunner(model.device, enabled=None if parallel.world == 1 else False)
+        self.read_every = read_every or (1 if model.device.type == "cpu" else _GPU_READ_EVERY)
         self._tokenizer = korean_tokenizer()
         self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._waiting: list[_Taken] = []
+        self._weight = torch.zeros((), device=model.device)
+        self._rate = torch.zeros((), device=model.device)
+        self._set_groups()
 
-    def take(self, examples: Sequence[Example], make: MakeBatch, *, lr: float, where: str) -> Sums:
-        """Take one step on a batch and return this process's sums.
+    @property
+    def n_waiting(self) -> int:
+        """Number of steps whose results were not collected yet."""
+        return len(self._waiting)
+
+    @property
+    def pad_to(self) -> int | None:
+        """Number of clips that a micro-batch is padded to where steps are CUDA graphs, so that there are few shapes."""
+        return math.ceil(self.config.batch_size / self.micro_batches) if self.graphs.enabled else None
+
+    def load_optimizer(self, state: dict[str, object]) -> None:
+        """Load the optimizer's state, which may come from another device."""
+        self.optimizer.load_state_dict(state)
+        self._set_groups()
+        self.graphs.forget()  # its tensors are new ones
+
+    def _set_groups(self) -> None:
+        on_gpu = self.model.device.type != "cpu"
+        for group in self.optimizer.param_groups:
+            group["capturable"] = on_gpu
+            if on_gpu:
+                group["lr"] = self._rate
+
+    def take(self, examples: Sequence[Example], make: MakeBatch, *, lr: float, where: str) -> None:
+        """Take one step on a batch; its results stay on the device until ``collect``.
 
         Parameters
         ----------
@@ -92,69 +154,128 @@ class Stepper:
         Raises
         ------
         KmedError
-            When the loss or its gradient is not finite, or memory runs out.
+            When memory runs out.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        while True:
-            try:
-                sums = self._backward(examples, make)
-                break
-            except (RuntimeError, MemoryError) as error:
-                self._make_room(error, examples, where)
-        self.scaler.unscale_(self.optimizer)
-        norm = self._clip()
-        self._check(sums, norm, examples, make, where)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return sums
-
-    def _backward(self, examples: Sequence[Example], make: MakeBatch) -> Sums:
-        """Leave the gradient of the batch's mean loss on the parameters; return this process's sums."""
-        self.optimizer.zero_grad(set_to_none=True)
-        n_tokens = sum(n_learned(e, self._tokenizer) for e in examples)
+        if self.model.device.type == "cpu":
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+        self._rate.fill_(lr)
         # A process that has no clip of a last, short batch computes another's, without weight: the others wait for its
         # gradient.
         share = self.parallel.share(examples)
-        weight = float(self.parallel.world) / n_tokens if share else 0.0
-        sums = Sums()
-        parts = list(chunks(share or list(examples[:1]), math.ceil(max(len(share), 1) / self.micro_batches)))
-        for i, part in enumerate(parts):
-            batch = make(part)
-            with self.parallel.synchronized(self.network, i + 1 == len(parts)):
-                moved = batch.to(self.model.device)
-                loss, best = self.network(moved.audio, moved.inputs, moved.targets, moved.window)
-                # Gradients are averaged over processes; the weight makes that the mean over all tokens.
-                self.scaler.scale(loss * weight).backward()
-            if share:
-                errors, characters = _teacher_forced_errors(batch, best, self._tokenizer)
-                sums.add(Sums(loss.item(), int((batch.targets != IGNORED).sum()), errors, characters))
-        return sums
+        # Gradients are averaged over processes; the weight makes that the mean over all tokens.
+        n_tokens = sum(n_learned(e, self._tokenizer) for e in examples)
+        self._weight.fill_(float(self.parallel.world) / n_tokens if share else 0.0)
+        while True:
+            parts = list(chunks(share or list(examples[:1]), math.ceil(max(len(share), 1) / self.micro_batches)))
+            try:
+                values, *best = self._launch([make(part) for part in parts])
+                break
+            except (RuntimeError, MemoryError) as error:
+                self._make_room(error, examples, where)
+        # A graph writes its next results to the same place.
+        kept = [tokens.clone() for tokens in best]
+        self._waiting.append(_Taken(examples, make, where, parts if share else [], values.clone(), kept))
 
-    def _clip(self) -> float:
+    def _launch(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, ...]:
+        """Compute a step on the device; return the losses of all micro-batches and the norm, and each one's tokens."""
+        tensors = [tensor for batch in batches for tensor in batch.tensors()]
+        window, encoded = batches[0].window, isinstance(batches[0].audio, EncoderOutput)
+        key = (window, encoded, tuple(tensor.shape for tensor in tensors))
+        compute = functools.partial(self._compute, window, encoded)
+        return self.graphs.run(key, compute, *tensors, rehearse=functools.partial(compute, update=False))
+
+    def _compute(
+        self, window: Window, encoded: bool, *tensors: torch.Tensor, update: bool = True
+    ) -> tuple[torch.Tensor, ...]:
+        """Take a step on tensors of the device, without reading from it; or only compute it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = list(chunks(tensors, 4))
+        losses, best = [], []
+        for i, (features, *labels) in enumerate(parts):
+            audio = EncoderOutput(features, window.log_counts(features.device)) if encoded else features
+            with self.parallel.synchronized(self.network, i + 1 == len(parts)):
+                loss, likely = self.network(audio, *labels, window)
+                self.scaler.scale(loss * self._weight).backward()
+            losses.append(loss.detach())
+            best.append(likely)
+        self.scaler.unscale_(self.optimizer)
+        norm = self._clip()
+        values = torch.stack([*losses, norm])
+        if update:
+            self._update(values)
+        else:
+            self._hold()
+        return values, *best
+
+    def _clip(self) -> torch.Tensor:
         """Limit the gradient's norm if the settings ask for it; return the norm from before."""
         norm = total_norm([p.grad for p in self._trained if p.grad is not None])
         if self.config.grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self._trained, self.config.grad_clip, norm)
-        return float(norm)
+        return norm
 
-    def _check(self, sums: Sums, norm: float, examples: Sequence[Example], make: MakeBatch, where: str) -> None:
+    def _update(self, values: torch.Tensor) -> None:
+        """Update the weights, unless a value is not finite; with fp16, unless a scaled gradient is not."""
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self._step_unless((~values.isfinite().all()).float())
+
+    def _hold(self) -> None:
+        """Do what `_update` does, and leave weights and state as they are."""
+        self._step_unless(torch.ones((), device=self.model.device))
+        if self.scaler.is_enabled():
+            self.scaler.update(self.scaler.get_scale())  # forgets this gradient, keeps the scale
+
+    def _step_unless(self, faulty: torch.Tensor) -> None:
+        """Take the optimizer's step; where ``faulty`` is 1, which the device decides, a fused one changes nothing."""
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, faulty
+        self.optimizer.step()
+        del self.optimizer.grad_scale, self.optimizer.found_inf
+
+    def collect(self) -> Sums:
+        """Return this process's sums of the steps since the last call.
+
+        Raises
+        ------
+        KmedError
+            When the loss or its gradient was not finite in one of them.
+        """
+        taken, self._waiting = self._waiting, []
+        sums = Sums()
+        if not taken:
+            return sums
+        values = torch.cat([step.values for step in taken]).tolist()
+        best = torch.cat([tokens for step in taken for tokens in step.best]).cpu()
+        n_values, n_best = 0, 0
+        for step in taken:
+            *losses, norm = values[n_values:][: len(step.values)]
+            n_values += len(step.values)
+            self._check(step, sum(losses), norm)
+            for part, loss, tokens in zip(step.parts, losses, step.best, strict=bool(step.parts)):
+                errors, characters = _teacher_forced_errors(part, best[n_best:][: len(tokens)], self._tokenizer)
+                sums.add(Sums(loss, sum(n_learned(e, self._tokenizer) for e in part), errors, characters))
+                n_best += len(tokens)
+        return sums
+
+    def _check(self, step: _Taken, loss: float, norm: float) -> None:
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= _SMALLEST_SCALE
         # With fp16, a step whose scaled gradient overflows is skipped and the scale lowered: that is no fault.
-        if math.isfinite(sums.loss) and (math.isfinite(norm) or overflow):
+        if math.isfinite(loss) and (math.isfinite(norm) or overflow):
             return
-        share = self.parallel.share(examples) or list(examples[:1])
+        share = self.parallel.share(step.examples) or list(step.examples[:1])
         kept = ""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / FAULTY_BATCH_NAME
-            batch = make(share)
-            audio = batch.audio.features if isinstance(batch.audio, EncoderOutput) else batch.audio
+            audio, inputs, *_ = step.make(share).tensors()
             names = [e.utterance_id for e in share]
-            torch.save({"utterance_ids": names, "audio": audio, "inputs": batch.inputs, "where": where}, path)
+            torch.save({"utterance_ids": names, "audio": audio, "inputs": inputs, "where": step.where}, path)
             kept = f" The batch is kept in {path}, only on this machine."
         raise KmedError(
-            f"The loss is {sums.loss} and its gradient's norm {norm} at {where} (utterances "
+            f"The loss is {loss} and its gradient's norm {norm} at {step.where} (utterances "
             f"{', '.join(e.utterance_id for e in share)}). Lower train.lr (now {self.config.lr}), set "
             f"train.grad_clip=1.0 or train.precision=fp32, and check these recordings.{kept}"
         )
@@ -168,6 +289,7 @@ class Stepper:
         if single and self.config.out_of_memory == "halve" and self.micro_batches < share:
             self.micro_batches *= 2
             self.optimizer.zero_grad(set_to_none=True)
+            self.graphs.forget()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             log.warning(
@@ -198,10 +320,10 @@ def _is_out_of_memory(error: Exception) -> bool:
     return any(words in str(error) for words in ("can't allocate memory", "could not create a primitive"))
 
 
-def _teacher_forced_errors(batch: Batch, best: torch.Tensor, tokenizer: Tokenizer) -> tuple[int, int]:
-    counts = [n_learned(example, tokenizer) for example in batch.examples]
+def _teacher_forced_errors(part: Sequence[Example], best: torch.Tensor, tokenizer: Tokenizer) -> tuple[int, int]:
+    counts = [n_learned(example, tokenizer) for example in part]
     texts = [
         tokenizer.decode([token for token in tokens.tolist() if token < tokenizer.eot])
-        for tokens in best.cpu().split(counts)
+        for tokens in best[: sum(counts)].split(counts)
     ]
-    return token_text_cer([example.text for example in batch.examples], texts)
+    return token_text_cer([example.text for example in part], texts)

@@ -4,12 +4,17 @@ import dataclasses
 
 import pytest
 import torch
+from whisper.audio import N_FRAMES
 
+from kmed_bench.asr.decoding.continuous import MAX_SLOTS, decode_in_slots, slots_for
 from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.greedy import decode_greedy
 from kmed_bench.asr.decoding.options import DecodingOptions
+from kmed_bench.asr.decoding.slots import Slots
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.device import pick_device, resolve_precision
 from kmed_bench.asr.model.weights import find_weights, load_weights
+from kmed_bench.asr.model.whisper import EncoderOutput
 from kmed_bench.config import DataConfig, TrainConfig
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.ingest.manifest import ingest
@@ -133,6 +138,42 @@ def test_lack_of_memory_makes_smaller_pieces_of_the_same_batch(train, examples, 
 def test_the_originals_losses_are_the_cpus(tiny_checkpoint, examples, store):
     found = [original_losses(load_weights(tiny_checkpoint, d), examples, store, CONFIG) for d in ("cuda", "cpu")]
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-3)
+
+
+@pytest.mark.parametrize("n_slots", [1, 3, 12])
+@pytest.mark.parametrize("n", [None, 3])
+def test_texts_in_slots_are_the_cpus(tiny_checkpoint, tone_part, store, n_slots, n):
+    """Each in CUDA graphs, two of them where texts grow beyond what attention reads at first."""
+    names = tone_part["utterance_id"].tolist()
+    options = DecodingOptions(max_new_tokens=70, no_repeat_ngram_size=n)
+    on_gpu = {
+        name: decoded
+        for name, decoded, _ in decode_in_slots(load_weights(tiny_checkpoint, "cuda"), store, names, options, n_slots)
+    }
+    model = load_weights(tiny_checkpoint)
+    with torch.inference_mode():
+        on_cpu = decode_greedy(model, model.encode(store.window(names, N_FRAMES)), options)
+    assert [on_gpu[name] for name in names] == on_cpu
+
+
+def test_slots_are_as_many_as_memory_holds(tiny_checkpoint):
+    model = load_weights(tiny_checkpoint, "cuda")
+    assert slots_for(model, DecodingOptions(), 5) == 5
+    assert slots_for(model, DecodingOptions(precision="bf16"), 10_000) == MAX_SLOTS
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_in_slots_is_recorded(tiny_checkpoint, precision, caplog):
+    """Not run kernel by kernel, as where recording fails."""
+    model = load_weights(tiny_checkpoint, "cuda")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    with torch.inference_mode():
+        slots = Slots(model, DecodingOptions(precision=precision, no_repeat_ngram_size=3), 4, dtype)
+        slots.fill(["a", "b"], EncoderOutput(torch.randn(2, 1500, 64, device="cuda", dtype=dtype)))
+        slots.advance(4)
+    assert slots._graphs.n_graphs == 1
+    assert slots.positions.tolist()[2:] == [0, 0]
+    assert not caplog.messages
 
 
 @pytest.mark.slow

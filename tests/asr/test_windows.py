@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from learned_positions import learned_positions
 
 from kmed_bench.asr.decoding.decode import decode_clips
 from kmed_bench.asr.decoding.options import DecodingOptions
@@ -111,7 +112,8 @@ def test_what_it_teaches_is_the_full_windows(tiny, precision):
 
     def gradient(frames, window=FULL_WINDOW):
         model.zero_grad()
-        LossNetwork(model, precision)(frames, inputs, inputs.roll(-1, dims=1), window)[0].backward()
+        targets = inputs.roll(-1, dims=1)
+        LossNetwork(model, precision)(frames, inputs, targets, learned_positions(targets), window)[0].backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     full, pooled, cut = gradient(mel), gradient(mel, pooled_window(240, TRAINING)), gradient(mel[:, :, :240])

@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from learned_positions import learned_positions
 
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.device import without_cudnn_attention
@@ -20,7 +21,7 @@ from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.asr.model.whisper import STANDARD, torch_attention
 from kmed_bench.config import TrainConfig
 from kmed_bench.training import cpu_bf16
-from kmed_bench.training.batches import IGNORED, build_examples
+from kmed_bench.training.batches import IGNORED, LEARNED_STEP, build_examples
 from kmed_bench.training.cpu_bf16.layers import Attention, Normalization, attention
 from kmed_bench.training.fit import fit
 from kmed_bench.training.loss import LossNetwork
@@ -34,7 +35,7 @@ def batch(n_frames=500):
     inputs = torch.randint(0, 50_000, (3, 12), generator=generator)
     targets = inputs.roll(-1, dims=1)
     targets[:, :3], targets[1, 8:] = IGNORED, IGNORED
-    return torch.randn(3, 80, n_frames, generator=generator), inputs, targets
+    return torch.randn(3, 80, n_frames, generator=generator), inputs, targets, learned_positions(targets)
 
 
 def gradients(model, precision, given, execution=None, **options):
@@ -110,14 +111,15 @@ def test_layer_norm_sums_its_weights_gradients_in_fp32():
 
 @pytest.mark.parametrize("n_learned", [1, 32, 33])
 def test_padded_learned_tokens_count_for_nothing(tiny_checkpoint, n_learned):
-    model, (mel, inputs, targets) = load_weights(tiny_checkpoint), batch(128)
+    model, (mel, inputs, *_) = load_weights(tiny_checkpoint), batch(128)
     inputs, targets = inputs.repeat(1, 2), torch.full((3, 24), IGNORED)
     targets.view(-1)[-n_learned:] = torch.arange(100, 100 + n_learned)
     logits = model.decoder(inputs, model.encode(mel).features).flatten(0, 1)[-n_learned:]
     expected = F.cross_entropy(logits, targets.view(-1)[-n_learned:], reduction="sum")
-    loss, likeliest = LossNetwork(model, "fp32")(mel, inputs, targets)
+    learned = F.pad(learned_positions(targets), (0, -n_learned % LEARNED_STEP))
+    loss, likeliest = LossNetwork(model, "fp32")(mel, inputs, targets, learned)
     torch.testing.assert_close(loss, expected)
-    assert torch.equal(likeliest, logits.argmax(dim=-1))
+    assert torch.equal(likeliest[:n_learned], logits.argmax(dim=-1))
     found, true = (torch.autograd.grad(each, model.decoder.ln.bias)[0] for each in (loss, expected))
     torch.testing.assert_close(found, true)
 
@@ -160,9 +162,9 @@ def test_recomputed_activations_give_the_same_gradients(tiny_checkpoint, precisi
 
 def test_learned_tokens_alone_give_whispers_own_loss_and_gradients(tiny_checkpoint):
     """The output layer on learned tokens, and one gradient of the embedding's two uses, change nothing."""
-    model, (mel, inputs, targets) = load_weights(tiny_checkpoint), batch()
-    ours, loss = gradients(model, "fp32", (mel, inputs, targets))
-    _, best = LossNetwork(model, "fp32")(mel, inputs, targets)
+    model, (mel, inputs, targets, learned) = load_weights(tiny_checkpoint), batch()
+    ours, loss = gradients(model, "fp32", (mel, inputs, targets, learned))
+    _, best = LossNetwork(model, "fp32")(mel, inputs, targets, learned)
     model.zero_grad()
     logits = model.decoder(inputs, model.encode(mel).features)
     expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
@@ -174,7 +176,7 @@ def test_learned_tokens_alone_give_whispers_own_loss_and_gradients(tiny_checkpoi
 
 
 def test_decoder_states_are_the_decoders(tiny_checkpoint):
-    model, (mel, inputs, _) = load_weights(tiny_checkpoint), batch()
+    model, (mel, inputs, *_) = load_weights(tiny_checkpoint), batch()
     with torch.inference_mode():
         audio = model.encode(mel)
         states = model.decoder_states(model.decoder.token_embedding(inputs), audio)

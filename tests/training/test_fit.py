@@ -89,6 +89,6 @@ def test_batches_pad_without_effect_on_the_loss(tiny_checkpoint, examples, store
         def loss(chosen):
             mel = store.window([e.utterance_id for e in chosen], FULL_WINDOW.n_frames)
             batch = make_batch(chosen, mel, FULL_WINDOW)
-            return network(batch.audio, batch.inputs, batch.targets)[0].item()
+            return network(*batch.tensors())[0].item()
 
     assert loss(examples[:4]) == pytest.approx(sum(loss([e]) for e in examples[:4]), abs=1e-3)

@@ -52,7 +52,7 @@ class OutputLoss(torch.autograd.Function):
         picked = torch.where(learned, labels, 0), torch.arange(len(rows))
         label_logits = logits[picked]
         sums = logits.sub_(largest).exp_().sum(0)
-        loss = (sums.log() + largest - label_logits)[learned].sum()
+        loss = torch.where(learned, sums.log() + largest - label_logits, 0.0).sum()
         # Divided by the sums this is the gradient: each token's probability, minus one for the label.
         logits[picked] -= sums
         ctx.save_for_backward(rows, copied, logits[: len(weight)], learned / sums)
