@@ -217,7 +217,7 @@ def _wav(_folder: Path) -> Target:
             read_samples(data)
         decode_audio(data, "u0")
 
-    return Target(call, [wav(0.02), wav(0.01, rate=16000), wav(0.005)[:-3]], kind="bytes")
+    return Target(call, [wav(0.02), wav(0.01, rate=16000), wav(0.005)[:-3]], weight=3)
 
 
 def _label(_folder: Path) -> Target:
@@ -227,7 +227,7 @@ def _label(_folder: Path) -> Target:
 
     name = "PA_0001-0001-01-03-F-08-A"
     seeds = [label()]
-    return Target(lambda data, _: parse_label(name, data), seeds, (), "json", 6)
+    return Target(lambda data, _: parse_label(name, data), seeds, (), "json", 12)
 
 
 def _archives(_folder: Path) -> Target:
@@ -261,7 +261,7 @@ def _archives(_folder: Path) -> Target:
                     check_member(source, member)
                     read_member(source, member)
 
-    return Target(call, [zipped, tarred])
+    return Target(call, [zipped, tarred], weight=3)
 
 
 def _text(_folder: Path) -> Target:
@@ -290,7 +290,7 @@ def _text(_folder: Path) -> Target:
             count_distances([normalise(first)], [normalise(second)])
             align_characters([normalise(first)], [normalise(second)])
 
-    return Target(call, seeds, (), "text", 2)
+    return Target(call, seeds, (), "text", 3)
 
 
 def _predictions(folder: Path) -> Target:
@@ -308,7 +308,9 @@ def _predictions(folder: Path) -> Target:
             read_hypotheses(path)
         read_predictions(path)
 
-    return Target(call, [seed, b'{"utterance_id": "u1", "hypothesis": "\xeb\x84\xa4", "decode_s": 0.5}\n'], kind="json")
+    return Target(
+        call, [seed, b'{"utterance_id": "u1", "hypothesis": "\xeb\x84\xa4", "decode_s": 0.5}\n'], kind="json", weight=4
+    )
 
 
 def _yaml(_folder: Path) -> Target:
@@ -387,7 +389,7 @@ def _import_log(folder: Path) -> Target:
     )
     write_log(folder / "seed.json", log)
     seeds = [(folder / "seed.json").read_bytes()]
-    return Target(lambda data, place: read_log(_write(place, "log.json", data)), seeds, kind="json", weight=2)
+    return Target(lambda data, place: read_log(_write(place, "log.json", data)), seeds, kind="json", weight=6)
 
 
 def manifest_table() -> Any:
@@ -540,7 +542,7 @@ def _training_record(folder: Path) -> Target:
     def call(data: bytes, place: Path) -> None:
         read_training_record(_write(place, "training.json", data).parent)
 
-    return Target(call, seeds, kind="json", weight=2)
+    return Target(call, seeds, kind="json", weight=6)
 
 
 def _request(_folder: Path) -> Target:
@@ -567,7 +569,7 @@ def _request(_folder: Path) -> Target:
             reader.read(0, row)
 
     seeds = [json.dumps(row).encode() for row in rows] + [wav(0.02)]
-    return Target(call, seeds, (MlflowException,), "json")
+    return Target(call, seeds, (MlflowException,), "json", 8)
 
 
 MAKERS: dict[str, Callable[[Path], Target]] = {

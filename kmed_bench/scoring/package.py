@@ -172,8 +172,8 @@ def read_package(folder: Path) -> Package:
     # needs.
     if differing := sorted({*head["columns"], SENTENCE, _PERFECT, _UNREAD} ^ {*COLUMNS}):
         raise KmedError(
-            f"{folder} and this program differ in the counts {', '.join(differing)[:300]}; install the release that made the "
-            f"package, or {PACKAGE.remedy}."
+            f"{folder} and this program differ in the counts {', '.join(differing)[:300]}; install the release that "
+            f"made the package, or {PACKAGE.remedy}."
         )
     return Package(head=head, systems={name: _read_counts(folder, name, sha) for name, sha in _files(head).items()})
 
