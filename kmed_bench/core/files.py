@@ -17,6 +17,7 @@ from kmed_bench.core.errors import KmedError
 
 _MAX_VALUES = 10_000_000
 _MAX_LINE = 1 << 22
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
@@ -167,7 +168,12 @@ def parse_json(text: str, where: object) -> Any:
     if n_values > _MAX_VALUES:
         raise KmedError(f"{where} holds more than {_MAX_VALUES:,} JSON values; that is no file of this program.")
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=_unique)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise KmedError(f"{where} has half of a character (a lone surrogate); correct it.") from None
     except (ValueError, RecursionError) as error:
         fault = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise KmedError(f"{where} is not valid JSON ({fault}); write it again with the stage that makes it.") from None

@@ -45,6 +45,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a key twice": (twice, "the key 'a' twice"),
     "a number of 5,000 digits": (lambda data: b"9" * 5000, "is not valid JSON"),
     "half of a character": (lambda data: b'"\xed\xa0\x80"', "is not UTF-8"),
+    "half of a character, escaped": (lambda data: b'{"a": "\\udcff"}', "half of a character"),
 }
 
 
