@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from kmed_bench.config.settings import Config
-from kmed_bench.config.yaml_text import parse_yaml
+from kmed_bench.config.yaml_text import MAX_BYTES, parse_yaml
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.fields import show_steps
 
@@ -129,6 +129,10 @@ def _read_profile(profile: str) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _read_utf8(path: Path) -> str:
+    if (n_bytes := path.stat().st_size) > MAX_BYTES:
+        raise KmedError(
+            f"Profile {path} has {n_bytes:,} bytes, and settings have at most {MAX_BYTES:,}; check the path."
+        )
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

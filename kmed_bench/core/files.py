@@ -17,6 +17,7 @@ from kmed_bench.core.errors import KmedError
 
 _MAX_VALUES = 10_000_000
 _MAX_LINE = 1 << 22
+_MAX_JSON_BYTES = 1 << 28
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 
@@ -154,6 +155,8 @@ def read_json(path: Path) -> Any:
 def read_json_text(path: Path) -> str:
     """Return a JSON file's text, which may begin with a byte order mark; raises like `read_json`."""
     try:
+        if (n_bytes := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise KmedError(f"{path} has {n_bytes:,} bytes; JSON of up to {_MAX_JSON_BYTES:,} is read. Check the path.")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise KmedError(f"{path} does not exist; check the path, or run the stage that writes it.") from None
