@@ -183,8 +183,16 @@ def guard(target: Target, data: bytes, folder: Path) -> Failure | None:
     return None
 
 
-def quiet() -> None:
-    logging.getLogger("kmed_bench").setLevel(logging.CRITICAL)
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide what the package says of each damaged file while the block runs."""
+    package = logging.getLogger("kmed_bench")
+    before = package.level
+    package.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        package.setLevel(before)
 
 
 def make_targets(folder: Path, names: tuple[str, ...] = ()) -> dict[str, Target]:

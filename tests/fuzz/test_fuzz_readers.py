@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fuzz_targets
@@ -20,13 +20,13 @@ _made: dict[str, Target] = {}
 
 
 @pytest.fixture
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Target:
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A target, with seeds that are made once."""
     name = request.param
     if name not in _made:
         _made[name] = make_targets(tmp_path_factory.mktemp("seeds"), (name,))[name]
-    quiet()
-    return _made[name]
+    with quiet():
+        yield _made[name]
 
 
 @pytest.mark.parametrize("made", [name for name in MAKERS if name not in HEAVY], indirect=True)
