@@ -9,7 +9,14 @@ import numpy as np
 import torch
 
 from kmed_bench.asr.features.store import FeatureSource
-from kmed_bench.asr.model.device import Precision, resolve_precision, send, without_cudnn_attention
+from kmed_bench.asr.model.device import (
+    Precision,
+    deterministic,
+    resolve_precision,
+    send,
+    whole_fp32,
+    without_cudnn_attention,
+)
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import TrainConfig
@@ -133,7 +140,7 @@ class _Loop:
             model,
             self.precision,
             recompute=config.gradient_checkpointing,
-            compiled=cuda.pays(self.n_steps * config.epochs) and config.lora_rank is None,
+            compiled=cuda.compiling_pays(config, self.n_steps * config.epochs),
         )
         folder = states.folder if states else None
         self.stepper = Stepper(
@@ -154,7 +161,13 @@ class _Loop:
         """Take the steps of an epoch after the first ``done`` ones."""
         self.model.train()
         order = self.order(epoch)
-        with deferred_interrupts() as interrupted, without_cudnn_attention(self.model.device):
+        on_gpu = self.model.device.type != "cpu"
+        with (
+            deferred_interrupts() as interrupted,
+            without_cudnn_attention(self.model.device),
+            whole_fp32(),
+            deterministic(on_gpu and self.config.deterministic),
+        ):
             for number in range(done + 1, len(order) + 1):
                 started = time.perf_counter()
                 self._take_step(Step(order[number - 1], self.config, self.seed, epoch, number))
@@ -265,7 +278,7 @@ def mean_loss(
     network, tokenizer = LossNetwork(model, precision), korean_tokenizer()
     parallel = parallel or Parallel()
     losses, n_tokens = [torch.zeros((), device=model.device)], 0
-    with without_cudnn_attention(model.device):
+    with without_cudnn_attention(model.device), whole_fp32():
         for chosen in parallel.share(by_length(examples, _valid_batch_size(config, model.device))):
             window = batch_window(chosen, config.audio_context)
             mel = features.window([e.utterance_id for e in chosen], window.n_frames)

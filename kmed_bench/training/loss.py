@@ -21,7 +21,7 @@ class LossNetwork(torch.nn.Module):
     recompute : bool
         Whether activations are computed again in backward instead of kept (``Execution.recompute``).
     compiled : bool
-        Whether a GPU's blocks are compiled, which takes some 20 s.
+        Whether a GPU's layers are compiled, which takes half a minute; only for the full window.
     """
 
     def __init__(
@@ -33,7 +33,8 @@ class LossNetwork(torch.nn.Module):
         if cpu_bf16.applies(precision, model.device):
             execution, self._output_loss = cpu_bf16.EXECUTION, cpu_bf16.output_loss
         elif cuda.applies(precision, model.device):
-            execution, self._output_loss = cuda.execution(compiled=compiled), cuda.output_loss
+            execution = cuda.execution(compiled=compiled)
+            self._output_loss = execution.compile(cuda.output_loss)
         self._execution = dataclasses.replace(execution, recompute=recompute)
 
     def forward(

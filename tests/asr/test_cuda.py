@@ -12,17 +12,28 @@ from kmed_bench.asr.decoding.greedy import decode_greedy
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.decoding.slots import Slots
 from kmed_bench.asr.features.store import build_features
-from kmed_bench.asr.model.device import pick_device, resolve_precision
+from kmed_bench.asr.model.device import (
+    deterministic,
+    pick_device,
+    resolve_precision,
+    whole_fp32,
+    without_cudnn_attention,
+)
 from kmed_bench.asr.model.weights import find_weights, load_weights
 from kmed_bench.asr.model.whisper import EncoderOutput
+from kmed_bench.asr.model.windows import FULL_WINDOW
 from kmed_bench.config import DataConfig, TrainConfig
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.ingest.manifest import ingest
+from kmed_bench.training.batches import make_batch
 from kmed_bench.training.encoder_outputs import build_encoder_outputs
 from kmed_bench.training.fit import fit
+from kmed_bench.training.loss import LossNetwork
 from kmed_bench.training.original_recipe import original_losses
+from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.sources import EncoderOutputSource, LogMelSource
 from kmed_bench.training.state import StateKeeper
+from kmed_bench.training.step import Stepper
 
 pytestmark = [
     pytest.mark.gpu,
@@ -119,12 +130,65 @@ def test_a_resumed_training_goes_on_where_it_stopped(train, tiny_checkpoint, exa
     assert worst < 1e-4
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_deterministic_training_resumes_to_the_bit(train, tiny_checkpoint, examples, store, tmp_path, precision):
+    options = {"precision": precision, "deterministic": True, "checkpoint_steps": 1}
+    config = dataclasses.replace(CONFIG, **options)
+    model, steps = load_weights(tiny_checkpoint, "cuda"), []
+
+    def stop(done, _total):
+        steps.append(done)
+        if done == 2:
+            raise RuntimeError("stopped")
+
+    kept = StateKeeper(tmp_path, "same", resume=False)
+    source = LogMelSource(store)
+    with pytest.raises(RuntimeError, match="stopped"):
+        list(fit(model, examples[:9], source, examples[9:], store, config, seed=0, states=kept, progress=stop))
+    resumed = train(**options, states=StateKeeper(tmp_path, "same", resume=True))
+    whole = train(**options)
+    assert losses(resumed) == losses(whole)
+    for name, value in whole[0].state_dict().items():
+        assert torch.equal(resumed[0].state_dict()[name].to_dense(), value.to_dense()), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("options", [{}, {"micro_batches": 2, "grad_clip": 0.5}, {"gradient_checkpointing": True}])
+def test_graphs_compute_what_launched_kernels_do(tiny_checkpoint, examples, store, precision, options):
+    """Every step is a graph, and trains as the same step launched kernel by kernel, to the last bits."""
+    found = []
+    for recorded in (True, False):
+        config = dataclasses.replace(CONFIG, precision=precision, **options)
+        model = load_weights(tiny_checkpoint, "cuda")
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+        network = LossNetwork(model, precision, recompute=config.gradient_checkpointing)
+        stepper = Stepper(model, network, optimizer, config, precision, Parallel())
+        pad_to = stepper.pad_to
+        stepper.graphs.enabled = recorded
+
+        def make(chosen, pad_to=pad_to):
+            mel = store.window([e.utterance_id for e in chosen], 3000)
+            return make_batch(chosen, mel, FULL_WINDOW, pad_to=pad_to)
+
+        with deterministic(True), without_cudnn_attention(model.device), whole_fp32():
+            for batch in [examples[:4], examples[4:8], examples[8:10]] * 2:
+                stepper.take(batch, make, lr=1e-3, where="")
+        sums = stepper.collect()
+        assert bool(stepper.graphs.n_graphs) == recorded
+        found.append((sums.loss, sums.errors, [p.detach().clone() for p in model.parameters()]))
+    (loss, errors, weights), (expected, n_errors, launched) = found
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert errors == n_errors
+    assert max((a - b).abs().max().item() for a, b in zip(weights, launched, strict=True)) < 1e-5
+
+
 def test_lack_of_memory_makes_smaller_pieces_of_the_same_batch(train, examples, store, caplog):
     options = {"batch_size": 9, "audio_context": "full"}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     whole = train(**options)
-    most, all_of_it = torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(0).total_memory
+    # What is held at a time, which a CUDA graph's own memory does not add to.
+    most, all_of_it = torch.cuda.max_memory_allocated(), torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.8 * most / all_of_it)
     try:

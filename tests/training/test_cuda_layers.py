@@ -4,13 +4,13 @@ import pytest
 import torch
 from learned_positions import learned_positions
 
+from kmed_bench.asr.model.gpu_layers import fused_projections, project_audio
 from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.asr.model.whisper import project
 from kmed_bench.config import TrainConfig
 from kmed_bench.training import adapt, cuda
 from kmed_bench.training.batches import IGNORED
-from kmed_bench.training.cuda.compiled import compile_block
-from kmed_bench.training.cuda.layers import fused_projections
+from kmed_bench.training.cuda.compiled import compile_function
 from kmed_bench.training.loss import LossNetwork, output_loss
 
 
@@ -26,6 +26,14 @@ def test_one_product_gives_every_projection_and_its_gradients(tiny_checkpoint, n
         found.append((parts, x.grad, [p.grad for p in attention.parameters() if p.grad is not None]))
     assert [part.shape for part in found[0][0]] == [(2, 2, 5, 32)] * len(names)
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_the_audio_of_all_blocks_is_each_ones(tiny_checkpoint):
+    model = load_weights(tiny_checkpoint)
+    features = torch.randn(2, 7, 64, generator=torch.Generator().manual_seed(1))
+    found = project_audio(model.decoder.blocks, features)
+    wanted = [project(block.cross_attn, features, "key", "value") for block in model.decoder.blocks]
+    torch.testing.assert_close(found, wanted)
 
 
 def test_adapted_projections_are_their_own(tiny_checkpoint):
@@ -83,7 +91,7 @@ def test_what_does_not_compile_runs_as_written(caplog):
     class Failing(torch._dynamo.exc.TorchDynamoException):
         pass
 
-    run = compile_block(block)
+    run = compile_function(block)
 
     def fail(*_given):
         raise Failing("no compiler")

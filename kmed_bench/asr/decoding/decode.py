@@ -13,7 +13,7 @@ from kmed_bench.asr.decoding.greedy import decode_greedy
 from kmed_bench.asr.decoding.logit_filters import DecodedTokens
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import FeatureSource
-from kmed_bench.asr.model.device import autocast, without_cudnn_attention
+from kmed_bench.asr.model.device import autocast, whole_fp32, without_cudnn_attention
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.model.windows import DECODING, Window
@@ -66,7 +66,7 @@ def _decode_in_batches(
         started = time.perf_counter()
         window = Window.for_clips(options.context, features.n_frames(names[0]), DECODING)
         mel = features.window(names, window.n_frames).to(device)
-        with torch.inference_mode(), without_cudnn_attention(device):
+        with torch.inference_mode(), without_cudnn_attention(device), whole_fp32():
             with autocast(options.precision, device):
                 audio = model.encode(mel, window)
             decoded = search(model, audio, options)

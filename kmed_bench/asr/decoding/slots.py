@@ -13,6 +13,7 @@ import torch
 from kmed_bench.asr.decoding.logit_filters import DecodedTokens, SlotFilters
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.model.device import send
+from kmed_bench.asr.model.gpu_layers import GPU
 from kmed_bench.asr.model.graphs import GraphRunner
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import EncoderOutput, Whisper
@@ -103,7 +104,7 @@ class Slots:
             Leading positions of the texts that attention reads: at least as many as a text that goes on has tokens.
         """
         tokens = self.texts.gather(1, self.positions[:, None])[:, 0]
-        logits = self._model.slot_logits(tokens, self.positions, self._cache, n_visible)
+        logits = self._model.slot_logits(tokens, self.positions, self._cache, n_visible, GPU)
         best, blocked = self._filters.choose(logits, self.texts, self.positions)
         following = self.positions + 1
         # Where the prompt goes on, its token is there already.

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 import whisper.model
 from torch.utils.checkpoint import checkpoint
-from whisper.model import LayerNorm, MultiHeadAttention, ResidualAttentionBlock
+from whisper.model import AudioEncoder, LayerNorm, MultiHeadAttention, ResidualAttentionBlock
 
 from kmed_bench.asr.model.kv_cache import KVCache, LayerCache
 from kmed_bench.asr.model.windows import FULL_WINDOW, Window
@@ -81,7 +81,7 @@ class Execution:
         ``project_audio(blocks, features)`` returns the keys and values of the encoder's output for all decoder blocks
         at once; None: each block computes its own.
     compiled : callable, optional
-        Returns a faster version of a block's function.
+        Returns a faster version of a function of fixed shapes; only for the full window.
     """
 
     attention: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, bool], torch.Tensor] = (
@@ -91,12 +91,15 @@ class Execution:
     recompute: bool = False
     project: Callable[..., list[torch.Tensor]] = project
     project_audio: Callable[..., list[list[torch.Tensor]]] | None = None
-    compiled: Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]] | None = None
+    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function compiled, or as it is."""
+        return function if self.compiled is None else self.compiled(function)
 
     def run(self, block: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
         """Return ``block(*args)``, its activations kept for backward or not."""
-        if self.compiled is not None:
-            block = self.compiled(block)
+        block = self.compile(block)
         if not (self.recompute and torch.is_grad_enabled()):
             return block(*args)
         # No block draws random numbers, so their state need not be kept and restored.
@@ -127,18 +130,7 @@ class Whisper(whisper.model.Whisper):
             fewer frames give the output of a window cut to them.
         """
         encoder = self.encoder
-        x = F.gelu(encoder.conv1(mel[:, :, : window.n_frames]))
-        x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-        if window.is_full:
-            x = x.contiguous()  # otherwise every later layer would copy it
-            embedding = encoder.positional_embedding[: x.shape[1]]
-        else:
-            # Silence gives the same at every position, so the convolutions need not compute all of it.
-            n_read = window.n_read
-            silence = x[:, n_read : n_read + 1].expand(-1, len(window.counts) - n_read, -1)
-            x = torch.cat([x[:, :n_read], silence], dim=1)
-            embedding = encoder.positional_embedding[window.positions(x.device)]
-        x = (x + embedding).to(x.dtype)
+        x = execution.compile(_encoder_input)(encoder, mel, window)
         log_counts = window.log_counts(x.device)
         for block in encoder.blocks:
             x = execution.run(_encoder_block, block, x, log_counts, execution)
@@ -158,7 +150,9 @@ class Whisper(whisper.model.Whisper):
         """
         x = (embedded + self.decoder.positional_embedding[: embedded.shape[1]]).to(audio.features.dtype)
         blocks, project_all = self.decoder.blocks, execution.project_audio
-        sources = [audio.features] * len(blocks) if project_all is None else project_all(blocks, audio.features)
+        sources = [audio.features] * len(blocks)
+        if project_all is not None:
+            sources = execution.compile(project_all)(blocks, audio.features)
         for block, source in zip(blocks, sources, strict=True):
             x = execution.run(_decoder_block, block, x, source, audio.log_counts, execution)
         return x
@@ -176,7 +170,8 @@ class Whisper(whisper.model.Whisper):
         """
         n_tokens = min(n_tokens, self.dims.n_text_ctx)
         layers = []
-        for pair in self.audio_keys_values(audio.features):
+        for projected in self.audio_keys_values(audio.features):
+            pair = [x.contiguous() for x in projected]  # each head's positions adjacent, as every step reads them
             shape = (*pair[0].shape[:2], n_tokens, pair[0].shape[-1])
             layers.append(LayerCache(pair, [x.new_empty(shape, dtype=torch.float32) for x in pair]))
         return KVCache(layers, audio.log_counts, self._narrow_output(audio.features.dtype))
@@ -202,8 +197,7 @@ class Whisper(whisper.model.Whisper):
     def audio_keys_values(self, features: torch.Tensor) -> Iterator[list[torch.Tensor]]:
         """Yield each layer's cross-attention keys and values, shape (batch, n_head, n_positions, n_state / n_head)."""
         for block in self.decoder.blocks:
-            # Each head's positions adjacent, as every step reads them.
-            yield [x.contiguous() for x in project(block.cross_attn, features, "key", "value")]
+            yield project(block.cross_attn, features, "key", "value")
 
     def next_logits(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """Return the logits of the tokens after new ones, shape (n_rows, n_vocab), fp32.
@@ -217,7 +211,12 @@ class Whisper(whisper.model.Whisper):
         )
 
     def slot_logits(
-        self, tokens: torch.Tensor, positions: torch.Tensor, cache: KVCache, n_visible: int
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        cache: KVCache,
+        n_visible: int,
+        execution: Execution = STANDARD,
     ) -> torch.Tensor:
         """Return the logits of the tokens after each slot's new one, shape (n_slots, n_vocab), fp32.
 
@@ -235,7 +234,7 @@ class Whisper(whisper.model.Whisper):
         later = torch.arange(n_visible, device=positions.device) > positions[:, None]
         mask = torch.zeros(later.shape, device=later.device).masked_fill_(later, -torch.inf)[:, None, None]
         embedding = F.embedding(positions, self.decoder.positional_embedding)[:, None]
-        return self._logits(tokens[:, None], embedding, cache, (positions, n_visible), mask)
+        return self._logits(tokens[:, None], embedding, cache, (positions, n_visible), mask, execution)
 
     def _logits(
         self,
@@ -244,15 +243,34 @@ class Whisper(whisper.model.Whisper):
         cache: KVCache,
         span: tuple[int | torch.Tensor, int],
         mask: torch.Tensor | None = None,
+        execution: Execution = STANDARD,
     ) -> torch.Tensor:
         decoder = self.decoder
         x = decoder.token_embedding(tokens) + embedding
         for block, layer in zip(decoder.blocks, cache.layers, strict=True):
-            x = _decoder_block(block, x, layer.audio, cache.log_counts, STANDARD, layer, span, mask)
+            x = _decoder_block(block, x, layer.audio, cache.log_counts, execution, layer, span, mask)
         return _output_logits(decoder.ln(x[:, -1]), decoder.token_embedding.weight, cache.narrow_output)
 
     def _narrow_output(self, dtype: torch.dtype) -> torch.Tensor | None:
-        return None if dtype == torch.float32 else self.decoder.token_embedding.weight.to(dtype)
+        # A GPU computes all logits in fp32 in the time that it takes to find the likeliest ones.
+        on_cpu = self.device.type == "cpu"
+        return self.decoder.token_embedding.weight.to(dtype) if on_cpu and dtype != torch.float32 else None
+
+
+def _encoder_input(encoder: AudioEncoder, mel: torch.Tensor, window: Window) -> torch.Tensor:
+    """Return what the encoder's first block reads, shape (batch, n_positions, n_state)."""
+    x = F.gelu(encoder.conv1(mel[:, :, : window.n_frames]))
+    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
+    if window.is_full:
+        x = x.contiguous()  # otherwise every later layer would copy it
+        embedding = encoder.positional_embedding[: x.shape[1]]
+    else:
+        # Silence gives the same at every position, so the convolutions need not compute all of it.
+        n_read = window.n_read
+        silence = x[:, n_read : n_read + 1].expand(-1, len(window.counts) - n_read, -1)
+        x = torch.cat([x[:, :n_read], silence], dim=1)
+        embedding = encoder.positional_embedding[window.positions(x.device)]
+    return (x + embedding).to(x.dtype)
 
 
 def _encoder_block(

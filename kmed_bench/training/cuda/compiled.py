@@ -1,4 +1,4 @@
-"""Whisper's blocks compiled by torch.compile, which fuses what lies between matrix products and attention."""
+"""Whisper's layers compiled by torch.compile, which fuses what lies between matrix products and attention."""
 
 import functools
 import logging
@@ -10,8 +10,6 @@ import torch
 
 log = logging.getLogger(__name__)
 
-Block = Callable[..., torch.Tensor]
-
 
 def can_compile() -> bool:
     """Return whether torch.compile finds what it needs for a GPU: Triton and a C compiler."""
@@ -20,20 +18,24 @@ def can_compile() -> bool:
 
 
 @functools.cache
-def compile_block(block: Block) -> Block:
-    """Return a block's function compiled; it runs as written from the first failure to compile on."""
-    # The number of tokens varies; the audio's positions and all widths don't within a training.
-    compiled, failed = torch.compile(block, dynamic=None), False
+def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function compiled; it runs as written from the first failure to compile on.
 
-    @functools.wraps(block)
-    def run(*args: Any) -> torch.Tensor:
+    The first shape is compiled as such, a second one for any number of tokens.
+    """
+    compiled, failed = torch.compile(function), False
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
         nonlocal failed
         if not failed:
             try:
                 return compiled(*args)
             except torch._dynamo.exc.TorchDynamoException as error:
                 failed = True
-                log.warning(f"torch.compile failed ({type(error).__name__}); blocks run as written, some 10 % slower.")
-        return block(*args)
+                log.warning(
+                    f"torch.compile failed ({type(error).__name__}); training goes on without it."
+                )
+        return function(*args)
 
     return run

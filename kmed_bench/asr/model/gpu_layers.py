@@ -1,4 +1,4 @@
-"""Projections, attention and output layer for training in 16 bits on a GPU."""
+"""Layers for a GPU: fewer and larger kernels than torch's own layers launch."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,9 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from whisper.model import MultiHeadAttention, ResidualAttentionBlock
 
-from kmed_bench.asr.model.whisper import project, split_heads, torch_attention
+from kmed_bench.asr.model.whisper import Execution, project, split_heads, torch_attention
 from kmed_bench.asr.model.windows import N_POSITIONS
-from kmed_bench.core.batching import chunks, round_up
-from kmed_bench.training.batches import IGNORED
-
-# Rows of 16-bit matrices that the matrix unit's kernels read must be whole multiples of 16 bytes; Whisper's vocabulary
-# is odd, and torch then takes kernels of an older generation.
-_ALIGNED = 64
+from kmed_bench.core.batching import chunks
 
 
 def fused_projections(attention: MultiHeadAttention, x: torch.Tensor, *names: str) -> list[torch.Tensor]:
@@ -47,7 +42,7 @@ def _product(layers: Sequence[torch.nn.Linear], x: torch.Tensor) -> Sequence[tor
 def attention(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor | None, causal: bool
 ) -> torch.Tensor:
-    """Return what ``torch_attention`` does; in the encoder's 30 s window by cuDNN.
+    """Return what ``torch_attention`` does; in the encoder's 30 s window by cuDNN, for 16 bits.
 
     cuDNN's kernels are the fastest there, but it plans each new shape anew, for longer than a step takes. The 30 s
     window has one shape.
@@ -58,10 +53,4 @@ def attention(
     return torch_attention(queries, keys, values, bias, causal)
 
 
-def output_loss(rows: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what ``training.loss.output_loss`` does."""
-    n_vocab = len(weight)
-    padded = F.pad(weight.to(rows.dtype), (0, 0, 0, round_up(n_vocab, _ALIGNED) - n_vocab))
-    logits = F.linear(rows, padded)[:, :n_vocab].float()
-    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-    return loss, logits.detach().argmax(dim=-1)
+GPU = Execution(attention, project=fused_projections, project_audio=project_audio)
