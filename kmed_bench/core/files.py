@@ -1,6 +1,7 @@
 """Files written whole or not at all, JSON, and digests of files."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -14,6 +15,10 @@ from typing import Any
 
 from kmed_bench.core.errors import KmedError
 
+_MAX_VALUES = 10_000_000
+_MAX_LINE = 1 << 22
+_MAX_JSON_BYTES = 1 << 28
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
@@ -42,6 +47,13 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(".*"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink()
+
+
+def cache_folder() -> Path:
+    """Return ``KMED_CACHE``, else ``$XDG_CACHE_HOME/kmed-bench``, else ``~/.cache/kmed-bench``."""
+    if named := os.environ.get("KMED_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kmed-bench"
 
 
 @contextlib.contextmanager
@@ -135,14 +147,49 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     KmedError
-        When the file is missing or is not JSON.
+        When the file is missing, is not JSON, has a key twice in one object, or holds more than memory is for.
     """
+    return parse_json(read_json_text(path), path)
+
+
+def read_json_text(path: Path) -> str:
+    """Return a JSON file's text, which may begin with a byte order mark; raises like `read_json`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if (n_bytes := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise KmedError(f"{path} has {n_bytes:,} bytes; JSON of up to {_MAX_JSON_BYTES:,} is read. Check the path.")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise KmedError(f"{path} does not exist; check the path, or run the stage that writes it.") from None
+    except UnicodeDecodeError as error:
+        raise KmedError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+
+
+def parse_json(text: str, where: object) -> Any:
+    """Return a JSON text's value; raises like `read_json`."""
+    # An object takes about 240 bytes of memory and any other value 60 or more: together these are less than 1 GiB.
+    n_values = text.count(",") + text.count("[") + 4 * text.count("{")
+    if n_values > _MAX_VALUES:
+        raise KmedError(f"{where} holds more than {_MAX_VALUES:,} JSON values; that is no file of this program.")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise KmedError(f"{where} has half of a character (a lone surrogate); correct it.") from None
     except (ValueError, RecursionError) as error:
-        raise KmedError(f"{path} is not valid JSON ({error}); write it again with the stage that makes it.") from None
+        fault = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise KmedError(f"{where} is not valid JSON ({fault}); write it again with the stage that makes it.") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's content; JSON would let the last of two equal keys win."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1) if len(names) < 10_000 else "…"
+        raise ValueError(f"one object has the key {twice!r:.80} twice")
+    return found
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -151,13 +198,15 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises
     ------
     KmedError
-        When the file is not UTF-8 (the cp949 of Korean Windows, say), or a line is not a JSON object.
+        When the file is not UTF-8 (the cp949 of Korean Windows, say), or a line is not a JSON object or is too long.
     """
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(iter(functools.partial(stream.readline, _MAX_LINE + 1), ""), start=1):
+                place = f"{path}, line {number}"
+                if len(line) > _MAX_LINE:
+                    raise KmedError(f"{place} has more than {_MAX_LINE:,} characters; write one object a line.")
                 if line.strip():
-                    place = f"{path}, line {number}"
                     yield place, _parse_line(line, place)
     except UnicodeDecodeError as error:
         raise KmedError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
@@ -165,7 +214,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parse_line(line: str, place: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise KmedError(f"{place} is not JSON: {error}; write one JSON object per line.") from None
     if not isinstance(row, dict):

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from kmed_bench.asr.model.weights import Weights, cache_folder
+from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, Decides, benchmark_digest
 from kmed_bench.core.console import log_file
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import cache_folder
 from kmed_bench.core.predictions import Prediction, read_predictions
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split

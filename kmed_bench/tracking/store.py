@@ -5,11 +5,8 @@ import json
 import logging
 import os
 import re
-import socket
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,18 +19,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from kmed_bench.config import TrackingConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.core.formats import Content, FileFormat
+from kmed_bench.tracking.copies import adopt_copy
+from kmed_bench.tracking.reach import check_reach
 from kmed_bench.tracking.run_notes import describe_experiment
+from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
 
 _SQLITE = "sqlite:///"
-_ANSWER_WITHIN_S = 10.0
 _PAGE = 1_000
-_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def open_store(config: TrackingConfig) -> str:
@@ -50,17 +47,19 @@ def open_store(config: TrackingConfig) -> str:
     """
     uri = resolve_uri(config.uri)
     database = sqlite_file(uri)
+    wait_for_sqlite()
     if database is not None:
+        check_sqlite_path(uri)
         _make_database(database)
-    elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif uri.startswith(tuple(_DATABASE_PORTS)):
-        _check_database(uri)
+        check_sqlite(database)
     try:
+        check_reach(uri)
         with _quiet_migrations():
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+            if database is not None:
+                adopt_copy(database)
     except Exception as error:  # drivers, HTTP and MLflow each raise their own types here
-        raise KmedError(_explain(uri, error)) from error
+        raise store_error(error) or KmedError(_explain(uri, error)) from error
     return uri
 
 
@@ -71,11 +70,26 @@ def resolve_uri(uri: str | None = None) -> str:
     return named if database is None else f"{_SQLITE}{database}"
 
 
+def experiment_name(config: TrackingConfig) -> str:
+    """Return the experiment of benchmarks: the setting's, the environment's or the default."""
+    return config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "kmed-bench"
+
+
 def sqlite_file(uri: str) -> Path | None:
     """Return the absolute path of a SQLite store's file; None for any other store."""
     if not uri.startswith(_SQLITE) or uri == _SQLITE:
         return None
     return Path(uri.removeprefix(_SQLITE)).absolute()
+
+
+def check_sqlite_path(uri: str) -> None:
+    """Raise KmedError for a path that SQLAlchemy would change: in a URL, ``?`` ends it and ``%41`` is ``A``."""
+    meant = sqlite_file(uri)
+    if meant is not None and Path(make_url(uri).database or "").absolute() != meant:
+        raise KmedError(
+            f"The path {meant} can't name a SQLite store: a database address takes '?' for its end and '%' with two "
+            "digits for a sign; rename the folder, or choose another with tracking.uri or tune.storage."
+        )
 
 
 def without_password(uri: str) -> str:
@@ -123,8 +137,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str, note: str | None = 
     if experiment.lifecycle_stage == "deleted":
         raise KmedError(
             f"The experiment {name!r} was deleted in {without_password(uri)}; restore it with "
-            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or set tracking.experiment to "
-            "another name."
+            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or set tracking.experiment or "
+            "MLFLOW_EXPERIMENT_NAME to another name."
         )
     return str(experiment.experiment_id)
 
@@ -225,28 +239,6 @@ def _make_database(path: Path) -> None:
             f"The tracking database {path} can't be created ({error}); choose a writable folder with "
             "tracking.uri=sqlite:////absolute/path/mlflow.db, or set MLFLOW_TRACKING_URI."
         ) from error
-
-
-def _check_server(uri: str) -> None:
-    """Raise KmedError at once if the server does not answer; MLflow would retry for minutes."""
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN_S):
-            return
-    except urllib.error.HTTPError:
-        return  # it answers; whether the request is allowed is for MLflow to find out
-    except (OSError, ValueError) as error:
-        raise KmedError(_explain(uri, error)) from error
-
-
-def _check_database(uri: str) -> None:
-    """Raise KmedError at once if the database's port does not answer; MLflow would retry for a minute and a half."""
-    try:
-        address = make_url(uri)
-        port = address.port or _DATABASE_PORTS[address.get_backend_name()]
-        if address.host:  # without one it is a local socket, which answers at once
-            socket.create_connection((address.host, port), timeout=_ANSWER_WITHIN_S).close()
-    except (ArgumentError, KeyError, OSError) as error:
-        raise KmedError(_explain(uri, error)) from error
 
 
 def _explain(uri: str, error: Exception) -> str:
