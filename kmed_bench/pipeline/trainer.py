@@ -137,8 +137,14 @@ class Trainer:
         return record.outcome
 
     def check_fresh(self, seed: int) -> None:
-        """Raise KmedError if the seed's folder holds an unfinished training, which a new one would overwrite."""
+        """Raise KmedError if the seed's folder holds a training, finished or not, which a new one would overwrite."""
         folder = self.folder(seed)
+        record = read_training_record(folder)
+        if record.outcome is not None if record else (folder / "best.pt").exists():
+            raise KmedError(
+                f"{folder} holds a finished training with other settings, data, weights or arithmetic, and it is not "
+                "overwritten; choose another folder."
+            )
         if any((folder / name).exists() for name in (STATE_NAME, PREVIOUS_NAME)):
             raise KmedError(
                 f"{folder} holds an unfinished training; continue it with --resume, or choose another folder "
