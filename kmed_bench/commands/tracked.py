@@ -48,6 +48,7 @@ def _report(args: argparse.Namespace) -> int:
 
     uri = open_store(resolve(args).tracking)
     record = read_bench(uri, args.bench)
+    _refuse_another(args.out / "index.html", record.run_id)
     imported = read_imported(uri) if args.imported else []
     if args.imported and not imported:
         raise KmedError("The tracking store holds no imported log; bring one in with `kmed-bench import-log FILE`.")
@@ -57,6 +58,12 @@ def _report(args: argparse.Namespace) -> int:
     page = write_report(record, args.out, comparisons=record.comparisons, extra=extra)
     print(f"Report: {page.resolve()}")
     return 0
+
+
+def _refuse_another(page: Path, run_id: str) -> None:
+    """Raise KmedError if a page is of another benchmark; that of the same one is brought up to date with the store."""
+    if page.exists() and f'name="kmed-bench-run" content="{run_id}"' not in page.read_text(encoding="utf-8"):
+        raise KmedError(f"{page} is not of benchmark {run_id}, and is not overwritten; name another folder.")
 
 
 def _openings(args: argparse.Namespace) -> int:

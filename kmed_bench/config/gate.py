@@ -15,7 +15,7 @@ class GateConfig:
     """What a version needs to become the champion, and who is told when it does."""
 
     significance: Annotated[float, Field(gt=0, le=0.05), Decides.NOTHING] = 0.05
-    """p-value below which a difference counts; the 95 % interval must also exclude zero."""
+    """Level of the tests: p-value below which a difference counts; the 95 % interval must also exclude zero."""
     max_elderly_gap: Annotated[Share, Decides.NOTHING] = 0.05
     """How much higher the CER of speakers aged 60 and over may be than that of the rest, as a fraction."""
     max_latency_s: Annotated[Positive | None, NONE, Decides.NOTHING] = 5.0
@@ -27,7 +27,7 @@ class GateConfig:
     """Program with arguments that is started after a promotion or rollback, without a shell. It reads names, versions
     and metrics as JSON from its standard input."""
     webhook: Annotated[str | None, NONE, Decides.NOTHING] = None
-    """http:// or https:// address that the same JSON is posted to after a promotion or rollback. none: nothing is
+    """Address, http:// or https://, that the same JSON is posted to after a promotion or rollback. none: nothing is
     sent. Addresses often hold a secret, so a profile file is a better place than a command line."""
     notify_timeout_s: Annotated[Positive, Decides.NOTHING] = 10.0
     """Seconds after which the command is stopped, or the post is given up."""
