@@ -89,7 +89,7 @@ def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: 
     with runs.bench_run(config, code_version="x") as bench:
         runs.log_skipped(bench, {"small": "no weights"})
         with bench.child("split", "split") as split:
-            split.log_json({"sha256": SHA}, "split.json")
+            split.log_json({"sha256": SHA, "counts": {"train": 3, "valid": 2, "test": 1}}, "split.json")
         with bench.child("train", "train-tiny-seed0", tags={"kmed.size": "tiny", "kmed.seed": "0"}) as train:
             train.log_dataset(sha256=SHA, counts={"train": 3, "valid": 2, "test": 1}, context="training")
             for epoch in range(3):
