@@ -53,13 +53,21 @@ def check_source(config: Config) -> None:
 
 
 def demo_corpus(config: Config, out: Path) -> Path:
-    """Return the folder of the generated corpus, made once for its settings."""
+    """Return the folder of the generated corpus, made once for its settings.
+
+    Of several processes that make it at the same time the first one to finish wins; their corpora are equal.
+    """
     data = config.data
     made_of = {"speakers": data.demo_speakers, "sentences": data.demo_sentences, "seed": data.demo_seed}
     folder = out / f"demo-corpus-{digest({**made_of, 'version': __version__})[:8]}"
     if not folder.is_dir():
         log.info("Generating the demo corpus in %s", folder)
-        make_demo_corpus(folder, **made_of, layout="zips")  # it appears whole or not at all
+        try:
+            make_demo_corpus(folder, **made_of, layout="zips")  # it appears whole or not at all
+        except KmedError:
+            if not folder.is_dir():
+                raise
+            log.info("Another process was faster: its demo corpus is used.")
     return folder
 
 
