@@ -81,6 +81,7 @@ def score_test(
     run.log_json(summarise_speakers(counts, split_sha256=sha256, scores=scores), EVIDENCE_NAME)
     if config.tracking.log_predictions:
         run.log_file(folder / "predictions.jsonl")
+        run.log_file(folder / "predictions_untouched.jsonl")  # so that another machine can compare
     leak: dict[str, float] = {}
     if LEFT_OUT in speech.stores:
         left_out = decode_part(model, speech, LEFT_OUT, config.eval)
