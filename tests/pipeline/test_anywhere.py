@@ -13,6 +13,8 @@ from kmed_bench.tracking import read as readback
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")]
 
+PARTS = ("--train", "8", "--valid", "2", "--test", "2")
+
 
 def report_of(place: Place, *more: str) -> tuple[str, str]:
     out = place.folder / "page"
@@ -87,7 +89,7 @@ def test_trainings_without_a_benchmark_are_reported(tmp_path: Path) -> None:
     for words in (
         ["demo-corpus", "corpus", "--speakers", "4", "--sentences", "16"],
         ["ingest", "corpus", "manifest", "--data.roles", "patient,nurse,doctor"],
-        "split manifest/manifest.parquet split --disjoint none --by gender --train 8 --valid 2 --test 2".split(),
+        ["split", "manifest/manifest.parquet", "split", "--disjoint", "none", "--by", "gender", *PARTS],
     ):
         subprocess.run(
             [sys.executable, "-m", "kmed_bench", *words], cwd=tmp_path, env=place.env, check=True, timeout=99
