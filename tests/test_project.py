@@ -93,12 +93,14 @@ def test_a_flag_that_is_a_setting_has_one_spelling_everywhere():
 
 
 def test_mains_parameters_are_the_headline_settings():
-    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {*ALIASES, "profile", "resume"}
+    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {*ALIASES, "profile", "out", "only", "resume"}
 
 
 def test_mains_defaults_are_written_once():
     """MLproject names no value of its own: what a profile says must not stand in two places."""
-    defaults = {spec.get("default") for spec in PROJECT["entry_points"]["main"]["parameters"].values()}
+    parameters = PROJECT["entry_points"]["main"]["parameters"]
+    assert parse(["run"]).out == Path(parameters["out"]["default"])  # no setting, so no profile says it
+    defaults = {spec.get("default") for name, spec in parameters.items() if name != "out"}
     assert defaults <= {AS_PROFILE, "none", "auto", "false"}  # resume is no setting: false, unless asked for
 
 
