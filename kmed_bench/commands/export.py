@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
@@ -35,14 +36,21 @@ def register(commands: Commands) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
+    from kmed_bench.core.files import read_json
     from kmed_bench.pipeline.export import check_request, export_model
-    from kmed_bench.pipeline.models import load_model
+    from kmed_bench.pipeline.models import load_located, located
 
     config = resolve(args)
-    check_request(args.out, args.format, args.quantization, args.max_drift)
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
-    model = load_model(config, args.model)
+    with located(config, args.model) as path:
+        made_of = _identify(args, config, path)
+        if is_finished(args.out / "export.json", made_of):
+            print(_describe_drift(read_json(args.out / "export.json")["drift"]))
+            print(f"Export: {args.out} ({args.format}, {args.quantization}), made before")
+            return 0
+        check_request(args.out, args.format, args.quantization, args.max_drift)
+        model = load_located(args.model, path)
     check = None if args.split is None else _drift_check(args, model, config)
     record = export_model(
         model,
@@ -53,11 +61,28 @@ def _export(args: argparse.Namespace) -> int:
         check=check,
         max_drift=args.max_drift,
         # A path may name a user or a patient; its last part is enough to recognise the model.
-        about={"model": Path(args.model).name if Path(args.model).exists() else args.model},
+        about={"model": Path(args.model).name if Path(args.model).exists() else args.model, MADE_OF: made_of},
     )
     print(_describe_drift(record["drift"]))
     print(f"Export: {args.out} ({args.format}, {args.quantization})")
     return 0
+
+
+def _identify(args: argparse.Namespace, config: "Config", path: Path) -> str:
+    """Return the digest of what decides an export: the model, the format, and the clips and bound of its drift."""
+    from kmed_bench.config import digest
+    from kmed_bench.core.corpus_contracts import SPLIT
+
+    split = None if args.split is None else SPLIT.read(args.split / "split.json")
+    return digest(
+        {
+            "model": content_sha256(path),
+            "format": [args.format, args.quantization],
+            "split": split and [split["sha256"], split.get("content_sha256"), args.part, args.limit_clips],
+            "max_drift": args.max_drift,
+            "settings": [config.eval.batch_size, config.eval.max_new_tokens, config.data.transcript_side],
+        }
+    )
 
 
 def _drift_check(args: argparse.Namespace, model: "Whisper", config: "Config") -> "DriftCheck":

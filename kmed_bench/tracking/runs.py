@@ -149,6 +149,7 @@ def shareable(config: Config) -> Config:
         data=dataclasses.replace(data, source=data.source and PurePath(data.source).name),
         model=dataclasses.replace(model, weights=model.weights and PurePath(model.weights).name),
         tracking=dataclasses.replace(tracking, uri=tracking.uri and _shareable_uri(tracking.uri)),
+        gate=dataclasses.replace(config.gate, webhook=None, command=None),  # may hold secrets; no run depends on them
         tune=dataclasses.replace(config.tune, storage=_shareable_uri(config.tune.storage)),
     )
 
