@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from kmed_bench import __version__
 from kmed_bench.commands import data, export, history, models, power, run, scores, serve, settings, tracked, tune
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
+from kmed_bench.core.callers_folder import enter_callers_folder
 from kmed_bench.core.console import abandon_stdout, configure_logging, prepare_streams
 from kmed_bench.core.errors import KmedError
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The commands print what matters; a library's advice to developers is no message for users.
     warnings.filterwarnings("ignore", category=FutureWarning)
     prepare_streams()
+    enter_callers_folder()
     try:
         args = parse(_readable(sys.argv[1:] if arguments is None else arguments))
         configure_logging(args.log_level)

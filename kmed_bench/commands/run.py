@@ -20,12 +20,19 @@ def register(commands: Commands) -> None:
         default="auto",
     )
     run.add_argument("--out", type=Path, default=Path("kmed-output"), help="folder for results (kmed-output)")
+    run.add_argument(
+        "--only",
+        default="none",
+        metavar="SIZE:SEED",
+        help="run only these trainings of the benchmark, such as base:0,base:1; other processes run the rest",
+    )
     add_switch(run, "--resume", "continue the latest unfinished benchmark of the same settings")
     commands.add("doctor", _doctor, "What is there, what is missing, and the remedy.", reads=["tracking.uri"])
 
 
 def _run(args: argparse.Namespace) -> int:
     from kmed_bench.pipeline.benchmark import run_benchmark
+    from kmed_bench.pipeline.continuation import parse_only
     from kmed_bench.tracking.store import ui_command
 
     source = args.overrides.get("data.source", "none").strip().lower()
@@ -35,8 +42,9 @@ def _run(args: argparse.Namespace) -> int:
         # A size named by the user is not skipped silently.
         args.overrides.setdefault("model.skip_unavailable", "false")
     config = resolve(args)
+    only = parse_only("" if args.only == "none" else args.only, config)
     try:
-        outcome = run_benchmark(config, Path(args.out), resume=args.resume == "true")
+        outcome = run_benchmark(config, Path(args.out), resume=args.resume == "true", only=only)
     except KeyboardInterrupt as interrupt:
         print(f"kmed-bench: interrupted{f' ({interrupt})' if str(interrupt) else ''}.", file=sys.stderr)
         print(f"Continue with: {_continuing(sys.argv)}", file=sys.stderr)

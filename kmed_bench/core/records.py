@@ -103,6 +103,10 @@ class BenchRecord:
         Run id of a train run to its leak.json, where left-out utterances were decoded too.
     openings : tuple of Opening
         All openings of this test part that the store knows, by any benchmark, the first one first.
+    absent : mapping
+        Planned training that no run in the store is of, to the remedy.
+    not_compared : mapping
+        Training that has no part in the comparisons, to the reason.
     """
 
     run_id: str
@@ -121,6 +125,8 @@ class BenchRecord:
     seeds: tuple[SeedsMean, ...] = ()
     leaks: Mapping[str, Leak] = dataclasses.field(default_factory=dict)
     openings: tuple[Opening, ...] = ()
+    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    not_compared: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def synthetic(self) -> bool:

@@ -1,6 +1,7 @@
 """The whole benchmark: weights, corpus, split, training of each size and seed, report."""
 
 import dataclasses
+import itertools
 import logging
 import time
 from collections.abc import Mapping
@@ -11,12 +12,12 @@ from kmed_bench.config import Config, Decides, benchmark_digest
 from kmed_bench.core.console import log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
-from kmed_bench.core.predictions import Prediction, read_predictions
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
-from kmed_bench.pipeline.continuation import find_earlier, find_training, results_folder
+from kmed_bench.pipeline.comparing import compare_trainings
+from kmed_bench.pipeline.continuation import Only, describe_only, find_earlier, find_training, results_folder
 from kmed_bench.pipeline.leak_cells import with_left_out
-from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan
+from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import (
     check_source,
     collect_weights,
@@ -28,14 +29,13 @@ from kmed_bench.pipeline.preparation import (
 from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome
 from kmed_bench.report.page import write_report
-from kmed_bench.scoring import ScoringOptions
-from kmed_bench.scoring.significance import compare_benchmark
 from kmed_bench.tracking.original.log_export import export_logs
 from kmed_bench.tracking.read import read_bench
-from kmed_bench.tracking.resume import FINISHED, HASH_TAG, EarlierBench
+from kmed_bench.tracking.resume import FINISHED, HASH_TAG, ONLY_TAG, EarlierBench
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.runs import bench_run, log_skipped
 from kmed_bench.tracking.seal import Seal, seal_plan
+from kmed_bench.tracking.series import SERIES_TAG
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 
@@ -60,14 +60,18 @@ class BenchOutcome:
     failed: dict[str, str]
 
 
-def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOutcome:
+def run_benchmark(config: Config, out: Path, *, resume: bool = False, only: Only = ()) -> BenchOutcome:
     """Run a benchmark, with all its files in one folder under ``out``, and return its outcome.
+
+    Trainings that ran elsewhere against the same store, and belong to it by its plan, are compared and reported too.
 
     Parameters
     ----------
     resume : bool
         Continue the latest unfinished benchmark of the same settings, in its run and its folder: finished trainings
         are not run again. If the store has none, a new one starts.
+    only : tuple of (str, int)
+        Size and seed of the trainings to run here; the plan, and so the benchmark, is that of all. Empty: all.
 
     Raises
     ------
@@ -75,23 +79,28 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False) -> BenchOu
         Before any work when no size has weights, the source is missing, the store can't be used, or the benchmark to
         continue is running or has lost its folder; later when the corpus can't be split as asked.
     """
-    weights, skipped = collect_weights(config)
+    weights, skipped = collect_weights(config, needed=[size for size, _ in only])
     check_source(config)
     uri = open_store(config.tracking)
-    earlier = find_earlier(config, uri, out, resume=resume)
-    tags, run_id = {HASH_TAG: benchmark_digest(config)}, earlier.run_id if earlier else None
+    earlier = find_earlier(config, uri, out, resume=resume, only=only)
+    tags, run_id = (
+        {HASH_TAG: benchmark_digest(config), ONLY_TAG: describe_only(only)},
+        earlier.run_id if earlier else None,
+    )
     with (
         bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench,
         log_file(folder := results_folder(out, config.profile, bench.run_id)),
     ):
         log_skipped(bench, skipped)
         split = with_left_out(_make_split(config, folder, out, bench, earlier), folder / "split", config)
+        bench.set_tags({SERIES_TAG: series_of(config, split)})
         plan = make_plan(config, Decides.DATA | TRAINED, identify_split(split), weights)
         seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
         speech = featurize_split(split, cache_folder() / "features", config)
-        trained, failed = _train_all(config, weights, speech, folder, bench, earlier, seal)
+        chosen = {key: weights[key[0]] for key in only or itertools.product(weights, config.train.seeds)}
+        trained, failed = _train_all(config, chosen, speech, folder, bench, earlier, seal)
         if trained:
-            _compare(trained, config, bench)
+            compare_trainings(trained, config, out, bench)
         if failed:
             bench.ends_as = "FAILED"
             bench.set_tags({"kmed.failed": ", ".join(sorted(failed))})
@@ -129,20 +138,21 @@ def _make_split(config: Config, folder: Path, out: Path, bench: TrackedRun, earl
 
 def _train_all(
     config: Config,
-    weights: Mapping[str, Weights],
+    chosen: Mapping[tuple[str, int], Weights],
     speech: FeaturizedSplit,
     folder: Path,
     bench: TrackedRun,
     earlier: EarlierBench | None,
     seal: Seal,
 ) -> tuple[list[TrainOutcome], dict[str, str]]:
-    """Return the outcomes of all sizes and seeds, and for each train run that failed the error."""
+    """Return the outcomes of these sizes and seeds, and for each train run that failed the error."""
     trained: list[TrainOutcome] = []
     failed: dict[str, str] = {}
-    for size in weights:
-        trainer = Trainer(config, weights[size], speech, folder / size)
+    for size, group in itertools.groupby(chosen, key=lambda key: key[0]):
+        members = list(group)
+        trainer = Trainer(config, chosen[members[0]], speech, folder / size)
         trainer.seal = seal
-        for seed in config.train.seeds:
+        for _, seed in members:
             name = f"train-{size}-seed{seed}"
             try:
                 trained.append(_train(trainer, seed, name, bench, earlier))
@@ -158,29 +168,13 @@ def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: E
     before = find_training(trainer, seed, name, earlier)
     if before.outcome is not None:
         return before.outcome
-    tags = {**trainer.describe(seed), HASH_TAG: before.identity}
+    series = series_of(trainer.config, trainer.speech.split)
+    tags = {**trainer.describe(seed), HASH_TAG: before.identity, SERIES_TAG: series}
     with bench.child("train", name, tags=tags, run_id=before.run.run_id if before.run else None) as run:
         log_split(run, trainer.speech.split, "training")
         outcome = trainer.train(seed, run, resume=earlier is not None)
     assert outcome is not None  # only further processes of one training have none
     return outcome
-
-
-def _compare(trained: list[TrainOutcome], config: Config, bench: TrackedRun) -> None:
-    """Log comparisons on the test part: of each size untouched and fine-tuned, of sizes, of groups, and over seeds."""
-    best: dict[str, TrainOutcome] = {}
-    for outcome in trained:
-        if outcome.size not in best or outcome.best_valid_cer < best[outcome.size].best_valid_cer:
-            best[outcome.size] = outcome
-    seeds: dict[str, dict[int, list[Prediction]]] = {size: {} for size in best}
-    for outcome in trained:
-        seeds[outcome.size][outcome.seed] = read_predictions(outcome.checkpoint.parent / "predictions.jsonl")
-    predictions = {
-        size: (read_predictions(chosen.checkpoint.parent / "predictions_untouched.jsonl"), seeds[size][chosen.seed])
-        for size, chosen in best.items()
-    }
-    content = compare_benchmark(predictions, seeds, ScoringOptions.from_config(config))
-    bench.log_json(content, "comparisons.json")
 
 
 def _make_report(uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBench | None) -> Path:

@@ -12,6 +12,30 @@ from kmed_bench.pipeline.training_record import TRAINING_FILE, TrainOutcome, rea
 from kmed_bench.tracking.resume import FINISHED, EarlierBench, EarlierRun, check_ended, find_bench
 
 log = logging.getLogger(__name__)
+Only = tuple[tuple[str, int], ...]
+"""Size and seed of the trainings that a `run` is limited to; empty: all."""
+
+
+def parse_only(text: str, config: Config) -> Only:
+    """Return (size, seed) of each training that ``--only`` names, as in ``base:0,base:1``; none for no text.
+
+    Raises
+    ------
+    KmedError
+        When the plan has no such training.
+    """
+    planned = [(size, seed) for size in config.model.sizes for seed in config.train.seeds]
+    named = {f"{size}:{seed}": (size, seed) for size, seed in planned}
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if word not in named:
+            raise KmedError(f"--only names {word!r}, which is not in the plan; its trainings are: {', '.join(named)}.")
+    return tuple(key for key in planned if f"{key[0]}:{key[1]}" in words)
+
+
+def describe_only(only: Only) -> str:
+    """Return the text that `parse_only` reads, in the plan's order."""
+    return ",".join(f"{size}:{seed}" for size, seed in only)
 
 
 def results_folder(out: Path, profile: str, run_id: str) -> Path:
@@ -19,7 +43,7 @@ def results_folder(out: Path, profile: str, run_id: str) -> Path:
     return out / f"bench-{profile}-{run_id[:8]}"
 
 
-def find_earlier(config: Config, uri: str, out: Path, *, resume: bool) -> EarlierBench | None:
+def find_earlier(config: Config, uri: str, out: Path, *, resume: bool, only: Only = ()) -> EarlierBench | None:
     """Return the benchmark to continue; without ``resume`` None, after a message about one that could be continued.
 
     Raises
@@ -27,12 +51,12 @@ def find_earlier(config: Config, uri: str, out: Path, *, resume: bool) -> Earlie
     KmedError
         When the benchmark to continue may still be running, or its folder is gone.
     """
-    earlier = find_bench(config, uri)
+    earlier = find_bench(config, uri, describe_only(only))
     if earlier is None:
         if resume:
             log.warning("The store holds no benchmark of these settings to continue: a new one starts.")
         return None
-    n_trainings = len(config.model.sizes) * len(config.train.seeds)
+    n_trainings = len(only) or len(config.model.sizes) * len(config.train.seeds)
     described = f"{earlier.name} ({earlier.n_finished} of {n_trainings} trainings done)"
     if not resume:
         if earlier.status not in (FINISHED, "RUNNING"):

@@ -84,6 +84,7 @@ def score_test(
         run.log_json(summarise_speakers(table, split_sha256=sha256, scores=value), name)
     if config.tracking.log_predictions:
         run.log_file(folder / "predictions.jsonl")
+        run.log_file(folder / "predictions_untouched.jsonl")  # so that another machine can compare
     leak: dict[str, float] = {}
     if LEFT_OUT in speech.stores:
         left_out = decode_part(model, speech, LEFT_OUT, config.eval)

@@ -42,6 +42,11 @@ def decisive_settings(config: Config, kinds: Decides, split: Mapping[str, str]) 
     return settings | {**split, "metric": HEADLINE, **{k: str(v) for k, v in versions().items()}}
 
 
+def series_of(config: Config, split: Split) -> str:
+    """Return the digest that the trainings of one benchmark share wherever they run; `tracking.series` reads it."""
+    return hash_settings(decisive_settings(config, Decides.TRAINING | SCORED, identify_split(split)))
+
+
 def make_plan(config: Config, kinds: Decides, split: Mapping[str, str], weights: Mapping[str, Weights]) -> Plan:
     """Return the plan of a benchmark, or of a single training, as of now.
 

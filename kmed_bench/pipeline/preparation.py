@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 from kmed_bench import __version__
@@ -19,8 +20,13 @@ from kmed_bench.tracking.run import TrackedRun
 log = logging.getLogger(__name__)
 
 
-def collect_weights(config: Config) -> tuple[dict[str, Weights], dict[str, str]]:
+def collect_weights(config: Config, needed: Collection[str] = ()) -> tuple[dict[str, Weights], dict[str, str]]:
     """Return each size's weights, and for each size left out the reason and the remedy.
+
+    Parameters
+    ----------
+    needed : collection of str
+        The sizes that will be trained here, if not all: only they must have weights.
 
     Raises
     ------
@@ -34,7 +40,7 @@ def collect_weights(config: Config) -> tuple[dict[str, Weights], dict[str, str]]
             weights = available[size] = find_weights(size, config.model.weights)
             log.info("Whisper %s: %s (%s)", size, weights.path, weights.origin)
         except WeightsError as error:
-            if not config.model.skip_unavailable:
+            if size in needed or not (needed or config.model.skip_unavailable):
                 raise
             skipped[size] = str(error)
             log.warning("Skipped: %s", error)
@@ -53,13 +59,21 @@ def check_source(config: Config) -> None:
 
 
 def demo_corpus(config: Config, out: Path) -> Path:
-    """Return the folder of the generated corpus, made once for its settings."""
+    """Return the folder of the generated corpus, made once for its settings.
+
+    Of several processes that make it at the same time the first one to finish wins; their corpora are equal.
+    """
     data = config.data
     made_of = {"speakers": data.demo_speakers, "sentences": data.demo_sentences, "seed": data.demo_seed}
     folder = out / f"demo-corpus-{digest({**made_of, 'version': __version__})[:8]}"
     if not folder.is_dir():
         log.info("Generating the demo corpus in %s", folder)
-        make_demo_corpus(folder, **made_of, layout="zips")  # it appears whole or not at all
+        try:
+            make_demo_corpus(folder, **made_of, layout="zips")  # it appears whole or not at all
+        except KmedError:
+            if not folder.is_dir():
+                raise
+            log.info("Another process was faster: its demo corpus is used.")
     return folder
 
 

@@ -16,12 +16,13 @@ from kmed_bench.core.locks import name_holder
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.leak_cells import with_left_out
-from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan
+from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import collect_weights, log_split
 from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome, read_training_record
 from kmed_bench.tracking.runs import standalone_run
 from kmed_bench.tracking.seal import seal_plan
+from kmed_bench.tracking.series import SERIES_TAG
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import featurize_split
 from kmed_bench.training.parallel import Parallel
@@ -86,7 +87,8 @@ def train_from(
             trainer.check_fresh(seed)
         uri = open_store(config.tracking)
         run_id = _run_to_continue(trainer, seed) if resume else None
-        name, tags = f"train-{weights.size}-seed{seed}", trainer.describe(seed)
+        name = f"train-{weights.size}-seed{seed}"
+        tags = {**trainer.describe(seed), SERIES_TAG: series_of(config, split)}
         with standalone_run(
             config, kind="train", name=name, code_version=code_version(), tags=tags, run_id=run_id
         ) as run:

@@ -117,6 +117,8 @@ def find_notices(record: BenchRecord) -> list[str]:
     failed = [run for run in record.trains if run.status != tables.FINISHED]
     if failed:
         notices.append(f"{len(failed)} of {len(record.trains)} train runs did not finish; see “Left out”.")
+    if record.absent:
+        notices.append(f"{len(record.absent)} planned trainings are not in the store; see “Left out”.")
     for key in ("transcript_policy", "normaliser_version", "split_sha256"):
         values = tables.scored_with(record, key)
         if len(values) > 1:

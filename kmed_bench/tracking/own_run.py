@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT, MLFLOW_SOURCE_NAME
 
+from kmed_bench.core.callers_folder import project_folder
 from kmed_bench.tracking.processes import PROCESS_TAG
 from kmed_bench.tracking.waiting import store_error
 
@@ -59,12 +60,12 @@ def _refuse(client: MlflowClient, run_id: str) -> str | None:
 
 
 def _is_ours(run: Run) -> bool:
-    """Return whether no MLproject file says otherwise: that of the run's local source, or of the working folder.
+    """Return whether no MLproject file says otherwise: that of the run's local source, or of the project's folder.
 
     ``mlflow run`` starts its command in the project's folder, also for a source that is a repository's address.
     """
     source = run.data.tags.get(MLFLOW_SOURCE_NAME, "").removeprefix("file://").partition("#")[0]
-    for folder in (Path(source), Path.cwd()) if source.startswith("/") else (Path.cwd(),):
+    for folder in (Path(source), project_folder()) if source.startswith("/") else (project_folder(),):
         with contextlib.suppress(OSError, ValueError):
             return _PROJECT.search((folder / "MLproject").read_text(encoding="utf-8")) is not None
     return True

@@ -18,8 +18,10 @@ from kmed_bench.core.formats import FileFormat
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.run_contracts import LEAK
 from kmed_bench.tracking.openings import read_openings
+from kmed_bench.tracking.series import SERIES_TAG, absent_trainings, gather_trains
 from kmed_bench.tracking.store import artifact_folder, read_artifact, search_runs, without_password
 
+NOT_COMPARED_TAG = "kmed.not_compared"
 _BULK_RUNS = 500  # under the 999 variables that older SQLite allows in one query
 _BULK_POINTS = 10_000_000
 _HISTORY_COLUMNS = ("metric", "step", "value")
@@ -28,14 +30,15 @@ _EPOCH_METRICS = ("train/", "valid/", "time/", "original/")
 
 
 def read_bench(uri: str, run_id: str | None = None) -> BenchRecord:
-    """Return a benchmark with its children.
+    """Return a benchmark with its children, and with the trainings of its series that ran elsewhere.
 
     Parameters
     ----------
     uri : str
         The tracking URI that `open_store` returned.
     run_id : str, optional
-        A bench run; None: the one that started last.
+        A bench run, or a training without one, which stands for its series; None: the bench that started last, or
+        the last training where the store has no bench.
 
     Raises
     ------
@@ -45,11 +48,14 @@ def read_bench(uri: str, run_id: str | None = None) -> BenchRecord:
     client = MlflowClient(tracking_uri=uri)
     bench = _latest_bench(client, uri) if run_id is None else _named_bench(client, uri, run_id)
     children = search_runs(client, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{bench.info.run_id}'")
+    if bench.data.tags.get("kmed.kind") == "train":
+        children.append(bench)
     return _bench_record(client, bench, children[::-1])  # in the order of their start
 
 
 def _latest_bench(client: MlflowClient, uri: str) -> Run:
     benches = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=1)
+    benches = benches or search_runs(client, f"tags.`kmed.kind` = 'train' and tags.`{SERIES_TAG}` != ''", limit=1)
     if not benches:
         raise KmedError(
             f"The tracking store {without_password(uri)} has no benchmark; make one with `kmed-bench run`, or name "
@@ -69,8 +75,8 @@ def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
             f"{listed or 'none'}."
         ) from None
     kind = run.data.tags.get("kmed.kind")
-    if kind != "bench":
-        parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+    parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+    if kind != "bench" and (kind != "train" or parent or SERIES_TAG not in run.data.tags):
         remedy = f"its parent is {parent}" if parent else "leave the id out for the latest one"
         raise KmedError(f"Run {run_id} is {f'a {kind} run' if kind else 'of another program'}, not a bench; {remedy}.")
     return run
@@ -81,21 +87,28 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
     by_kind: dict[str, list[Run]] = defaultdict(list)
     for child in children:
         by_kind[child.data.tags.get("kmed.kind", "")].append(child)
-    histories = _histories(client, by_kind["train"])
-    scores = {run.info.run_id: read_artifact(client, run, "scores.json", SCORES) for run in by_kind["train"]}
-    leaks = {run.info.run_id: read_artifact(client, run, "leak.json", LEAK) for run in by_kind["train"]}
+    trains = gather_trains(client, bench, by_kind["train"])
+    histories = _histories(client, trains)
+    scores = {run.info.run_id: read_artifact(client, run, "scores.json", SCORES) for run in trains}
+    leaks = {run.info.run_id: read_artifact(client, run, "leak.json", LEAK) for run in trains}
     compared = read_artifact(client, bench, "comparisons.json", COMPARISONS)
     params, profile = dict(bench.data.params), bench.data.tags.get("kmed.profile")
     if profile is not None:
         params["profile"] = profile  # `mlflow run` logs the value that it was given, such as auto
+    present = {run.data.tags.get("kmed.size", "") for run in trains}
+    skipped = json.loads(bench.data.tags.get("kmed.skipped", "{}"))
+    skipped = {size: reason for size, reason in skipped.items() if size not in present}
+    not_compared = json.loads(bench.data.tags.get(NOT_COMPARED_TAG, "{}"))
     return BenchRecord(
         run_id=bench.info.run_id,
         name=bench.info.run_name,
         status=bench.info.status,
         params=params,
         tags=dict(bench.data.tags),
-        trains=tuple(_train_record(run, histories[run.info.run_id]) for run in by_kind["train"]),
-        skipped=json.loads(bench.data.tags.get("kmed.skipped", "{}")),
+        trains=tuple(_train_record(run, histories[run.info.run_id]) for run in trains),
+        skipped=skipped,
+        absent=absent_trainings(bench, trains, skipped),
+        not_compared=not_compared,
         split=_latest_artifact(client, by_kind["split"], "split.json", SPLIT),
         quality=_latest_artifact(client, by_kind["split"], "quality.json", QUALITY),
         scores={run_id: content for run_id, content in scores.items() if content is not None},

@@ -12,6 +12,8 @@ from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
 from kmed_bench.tracking.store import search_runs
 
 HASH_TAG = "kmed.config_hash"
+ONLY_TAG = "kmed.only"
+"""The trainings of its plan that a `run` was limited to, as ``base:0,base:1``."""
 FINISHED = "FINISHED"
 
 
@@ -52,10 +54,17 @@ class EarlierBench:
         return sum(run.status == FINISHED for run in self.trains.values())
 
 
-def find_bench(config: Config, uri: str) -> EarlierBench | None:
-    """Return the latest unfinished benchmark of the same settings, else the latest finished one, else None."""
+def find_bench(config: Config, uri: str, only: str = "") -> EarlierBench | None:
+    """Return the latest unfinished benchmark of the same settings, else the latest finished one, else None.
+
+    Parameters
+    ----------
+    only : str
+        Its `ONLY_TAG`: parts of one benchmark do not continue each other. Empty: a whole benchmark.
+    """
     client = MlflowClient(tracking_uri=uri)
     benches = search_runs(client, f"tags.`kmed.kind` = 'bench' and tags.`{HASH_TAG}` = '{benchmark_digest(config)}'")
+    benches = [run for run in benches if run.data.tags.get(ONLY_TAG, "") == only]
     chosen = next((run for run in benches if run.info.status != FINISHED), benches[0] if benches else None)
     return None if chosen is None else _describe(client, chosen)
 

@@ -51,6 +51,8 @@ def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
         lines = ["No training has finished in this benchmark yet."]
     for size, reason in bench.skipped.items():
         lines += ["", f"Skipped **{size}**: {reason}"]
+    if bench.absent:
+        lines += ["", f"Not in the store yet: {'; '.join(bench.absent)}."]
     lines += ["", _describe_split(bench.split)]
     if any("test/cer" in run.metrics for run in bench.trains):
         charts = charts_link(experiment_id, bench.run_id)

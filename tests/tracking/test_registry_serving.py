@@ -1,5 +1,6 @@
 """A registered model behind `mlflow models serve`, asked over HTTP."""
 
+import base64
 import concurrent.futures
 import io
 import json
@@ -67,6 +68,18 @@ def test_the_server_writes_what_the_model_writes(endpoint: str, local: Any) -> N
     detailed = ask(endpoint, rows(contents[1]) | {"params": {"detail": True}}).json()["predictions"]
     segment = {"start_s": 0.0, "end_s": 0.5, "text": expected[1]["text"]}
     assert detailed == [{**expected[1], "language": "ko", "duration_s": 0.5, "segments": [segment]}]
+
+
+def test_csv_instances_and_inputs_give_the_same_text(endpoint: str, local: Any) -> None:
+    contents = [clip(1.0, 0), clip(0.5, 1)]
+    expected = {"predictions": [{"text": text} for text in local.predict(pd.DataFrame({"audio": contents}))["text"]]}
+    texts = [base64.b64encode(content).decode() for content in contents]
+    for column in ("audio_base64", "audio"):
+        table = pd.DataFrame({column: texts}).to_csv(index=False)
+        answer = requests.post(endpoint, data=table, headers={"Content-Type": "text/csv"}, timeout=60)
+        assert (answer.status_code, answer.json()) == (200, expected)
+    assert ask(endpoint, {"instances": [{"audio_base64": text} for text in texts]}).json() == expected
+    assert ask(endpoint, {"inputs": {"audio_base64": texts}}).json() == expected
 
 
 def test_requests_at_the_same_time_do_not_mix(endpoint: str, local: Any) -> None:

@@ -4,6 +4,7 @@ Sentences and speakers are invented for this package, and eSpeak NG speaks them.
 chain works where no recordings are; its scores say nothing about patients.
 """
 
+import errno
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,10 +98,15 @@ def make_demo_corpus(out: Path, *, speakers: int, sentences: int, seed: int, lay
     clips = [make_clip(*reading, samples, rate_hz) for reading, samples in zip(readings, speech, strict=True)]
     plant_defects(clips, draw)
     summary = summarise(clips)
-    with replacing_folder(out) as folder:
-        write = write_zips if layout == "zips" else write_tree
-        write(folder, archive_members(clips))
-        (folder / "README.txt").write_text(readme(summary, seed), encoding="utf-8")
+    try:
+        with replacing_folder(out) as folder:
+            write = write_zips if layout == "zips" else write_tree
+            write(folder, archive_members(clips))
+            (folder / "README.txt").write_text(readme(summary, seed), encoding="utf-8")
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process has filled the folder meanwhile
+            raise _is_taken(out) from None
+        raise
     return summary
 
 
@@ -115,7 +121,11 @@ def _check(out: Path, speakers: int, sentences: int, layout: str) -> None:
     if layout not in ("zips", "tree"):
         raise KmedError(f"layout is {layout!r}; choose zips or tree.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise KmedError(f"{out} exists and is not an empty folder; name a new folder, or remove this one.")
+        raise _is_taken(out)
+
+
+def _is_taken(out: Path) -> KmedError:
+    return KmedError(f"{out} exists and is not an empty folder; name a new folder, or remove this one.")
 
 
 def _assign(n_speakers: int, n_sentences: int, draw: random.Random) -> Iterator[tuple[Speaker, Sentence]]:

@@ -46,10 +46,11 @@ def export_logs(bench: BenchRecord, out: Path) -> tuple[dict[str, Path], dict[st
     Returns
     -------
     tuple of dict
-        Size to the file, and name of a train run to the reason why it, or its last epochs, are left out.
+        Size to the file, and name of a train run to the reason why it, or its last epochs, are left out; also the
+        planned trainings that are not in the store.
     """
     files: dict[str, Path] = {}
-    left_out: dict[str, str] = {}
+    left_out = dict(bench.absent)
     for size in dict.fromkeys(train.size for train in bench.trains):
         trains = sorted((t for t in bench.trains if t.size == size), key=lambda t: (t.seed, t.name))
         log = _log_of(bench, size, trains, left_out)

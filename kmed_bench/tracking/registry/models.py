@@ -19,12 +19,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
+from kmed_bench.tracking.registry.challenger import BENCH_TAG, persistently, set_challenger
 from kmed_bench.tracking.registry.model_card import write_card
 from kmed_bench.tracking.run import TrackedRun, datasets_of
 from kmed_bench.tracking.store import global_store, read_artifact
@@ -32,7 +32,6 @@ from kmed_bench.tracking.store import global_store, read_artifact
 PREFIX = "kmed-whisper-"
 LANGUAGE = "ko"
 """What the registered model transcribes unless a request names another language."""
-_CHOSEN_BY = "best/valid_cer"
 _REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "scipy", "numpy", "pandas")
 # The operator of a server can change these with MLFLOW_PYFUNC_INFERENCE_CONFIG, as JSON.
 LIMITS = {"max_rows": 512, "max_audio_mib": 128.0, "max_audio_minutes": 10.0, "max_request_minutes": 60.0}
@@ -70,8 +69,8 @@ def log_model(
 ) -> ModelVersionInfo:
     """Log a checkpoint as a pyfunc model of the run, register it, and return the version.
 
-    The version gets the alias ``challenger`` unless the current challenger is another seed of the same benchmark with
-    a valid CER that is no higher.
+    The alias ``challenger`` goes to the version with the lowest valid CER of those that can be compared with this one,
+    whichever is registered last; see `set_challenger`.
 
     Parameters
     ----------
@@ -98,17 +97,22 @@ def log_model(
     described = {"kmed.size": size, "kmed.language": LANGUAGE, "kmed.split_sha256": split_sha256, **(tags or {})}
     described |= {f"kmed.{key}".replace("/", "."): repr(float(value)) for key, value in (metrics or {}).items()}
     described["kmed.checkpoint_sha256"] = sha256
+    if bench := source.data.tags.get(MLFLOW_PARENT_RUN_ID):
+        described[BENCH_TAG] = bench
     card = _card(client, source, name, size, described, metrics or {})
     with _active(run), _quiet():
         model_id = _logged_before(client, source, name, sha256) or _log_model(checkpoint, name, step, described, card)
-        version = _registered_before(client, name, run.run_id, model_id)
-        version = version or mlflow.register_model(f"models:/{model_id}", name)
+        version = persistently(
+            lambda: (
+                _registered_before(client, name, run.run_id, model_id)
+                or mlflow.register_model(f"models:/{model_id}", name)
+            )
+        )
     run.link_model(model_id, metrics or {}, step=0)
     for key, value in described.items():
         client.set_model_version_tag(name, version.version, key, value)
     client.update_model_version(name, version.version, card)
-    if not _beaten_by_sibling(client, name, source, metrics or {}):
-        client.set_registered_model_alias(name, "challenger", version.version)
+    set_challenger(client, name, str(version.version))
     return ModelVersionInfo(
         name=name,
         version=str(version.version),
@@ -128,7 +132,7 @@ def _log_model(checkpoint: Path, name: str, step: int, tags: dict[str, str], car
             python_model=str(_CODE),
             artifacts={"checkpoint": str(checkpoint), "card": str(card_file)},
             model_config={"language": LANGUAGE, **LIMITS},
-            signature=_signature(),
+            signature=signature(),
             input_example=_example(),
             pip_requirements=pinned_requirements(),
             step=step,
@@ -150,22 +154,6 @@ def _registered_before(client: MlflowClient, name: str, run_id: str, model_id: s
     """Return the version that an interrupted attempt registered for a logged model, or None."""
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     return next((version for version in versions if version.source == f"models:/{model_id}"), None)
-
-
-def _beaten_by_sibling(client: MlflowClient, name: str, run: Run, metrics: Mapping[str, float]) -> bool:
-    """Return whether the challenger is another seed of the same benchmark with a lower or equal valid CER.
-
-    In a benchmark that was continued, other processes may have trained the other seeds.
-    """
-    bench, cer = run.data.tags.get(MLFLOW_PARENT_RUN_ID), metrics.get(_CHOSEN_BY)
-    aliases = client.get_registered_model(name).aliases
-    if bench is None or cer is None or "challenger" not in aliases:
-        return False
-    sibling = client.get_model_version(name, str(aliases["challenger"]))
-    theirs = sibling.tags.get(f"kmed.{_CHOSEN_BY}".replace("/", "."))
-    if theirs is None or sibling.run_id in (None, run.info.run_id):
-        return False
-    return client.get_run(sibling.run_id).data.tags.get(MLFLOW_PARENT_RUN_ID) == bench and float(theirs) <= cer
 
 
 def _card(
@@ -219,13 +207,16 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _signature() -> ModelSignature:
+def signature() -> ModelSignature:
+    """Return the signature of every registered model; MLflow's CSV, split, records, instances and inputs fit it."""
     inputs = Schema(
         [
             ColSpec(DataType.binary, "audio", required=False),
             ColSpec(DataType.string, "audio_base64", required=False),
             ColSpec(DataType.string, "path", required=False),
-            ColSpec(Array(DataType.double), "samples", required=False),
+            # Lists of numbers. MLflow reads no CSV for a signature with an array column, and makes one row of all rows
+            # of an `instances` body; a column of text takes lists unchanged.
+            ColSpec(DataType.string, "samples", required=False),
             ColSpec(DataType.long, "rate_hz", required=False),
         ]
     )

@@ -11,6 +11,7 @@ same time take turns, a window at a time, and one that nobody waits for any more
 import base64
 import dataclasses
 import io
+import json
 import math
 import os
 import threading
@@ -131,7 +132,8 @@ class WhisperModel(PythonModel):
         ----------
         model_input : pandas.DataFrame
             Exactly one of these in each row: ``audio`` (bytes of any file that soundfile reads), ``audio_base64``
-            (the same as text), ``path``, or ``samples`` (floats, mono) with ``rate_hz``.
+            (the same as text), ``path``, or ``samples`` (floats, mono; in a CSV body as the text of a JSON list) with
+            ``rate_hz``.
         params : dict, optional
             ``language`` (a code, or ``auto``); ``detail``: true adds the columns ``language``, ``duration_s``
             and ``segments``, a list of ``{"start_s", "end_s", "text"}``.
@@ -345,7 +347,7 @@ class AudioReader:
 
     def _from_bytes(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
         content = row["audio"]
-        if isinstance(content, str):  # CSV bodies and `mlflow models predict` pass bytes as base64
+        if isinstance(content, str):  # MLflow decodes base64 in the two dataframe bodies, and leaves that of a CSV
             return self._from_base64({"audio_base64": content})
         if not isinstance(content, (bytes, bytearray)):
             raise _BadAudioError(f"it is a {type(content).__name__}; give a file's bytes.")
@@ -374,8 +376,9 @@ class AudioReader:
     def _from_samples(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
         if _is_missing(row.get("rate_hz")):
             raise _BadAudioError("their rate is missing; give rate_hz, in samples per second, as well.")
+        given = row["samples"]
         try:
-            samples = np.asarray(row["samples"], dtype=np.float32)
+            samples = np.asarray(json.loads(given) if isinstance(given, str) else given, dtype=np.float32)
         except (TypeError, ValueError, OverflowError, RecursionError):
             raise _BadAudioError("they are not numbers; give one list of floats, mono.") from None
         if samples.ndim != 1:
