@@ -15,9 +15,10 @@ import torch
 from kmed_bench import __version__
 from kmed_bench.asr.features.resampling import import_torchaudio
 from kmed_bench.asr.model.device import pick_device, resolve_precision
-from kmed_bench.asr.model.weights import WeightsError, cache_folder, find_weights
+from kmed_bench.asr.model.weights import WeightsError, find_weights
 from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import cache_folder
 from kmed_bench.core.schema import SIZES
 from kmed_bench.report.fonts import find_korean_font
 from kmed_bench.tracking.store import open_store

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kmed_bench.asr.model.weights import Weights, cache_folder
+from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config
 from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import cache_folder
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.leak_cells import with_left_out

@@ -5,31 +5,18 @@ that the writer is gone, and end the runs that a killed process left RUNNING.
 """
 
 import contextlib
-import functools
-import hashlib
 import os
-import platform
-import signal
-import threading
 from collections.abc import Iterator
-from pathlib import Path
-from types import FrameType
 
 import psutil
 from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.core.surroundings import machine
+
 PROCESS_TAG = "kmed.process"
 _OWN_RUN = "MLFLOW_RUN_ID"
-_NAMESPACE = Path("/proc/self/ns/pid")
 _SAME_START_S = 2.0
-
-
-@functools.cache
-def machine() -> str:
-    """Return 12 hexadecimal digits for this machine and its PID namespace, which containers have for themselves."""
-    namespace = _NAMESPACE.stat().st_ino if _NAMESPACE.exists() else 0
-    return hashlib.sha256(f"{platform.node()}/{namespace}".encode()).hexdigest()[:12]
 
 
 def this_process() -> str:
@@ -76,27 +63,3 @@ def own_run_id() -> Iterator[str | None]:
     finally:
         if run_id is not None:
             os.environ[_OWN_RUN] = run_id
-
-
-@contextlib.contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM, which by default would end the process and leave its runs RUNNING.
-
-    ``training.state.deferred_interrupts`` replaces this handler while a model trains and restores it afterwards:
-    during training the first SIGTERM waits for the end of the optimizer step, and the state is saved before the
-    interrupt is raised. At all other times this handler acts, at once. Either way the interrupt then passes through
-    `run.ending`, which ends the runs. Python runs signal handlers in the main thread only; in other threads nothing
-    is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

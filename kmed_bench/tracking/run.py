@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils import mlflow_tags
@@ -273,6 +274,11 @@ def ending(run: TrackedRun) -> Iterator[None]:
         status = RunStatus.FINISHED
     except KeyboardInterrupt:
         status = RunStatus.KILLED
+        raise
+    except OSError as error:
+        if error.filename is None:  # MLflow's copy of an artifact; our own writers name their files
+            with contextlib.suppress(MlflowException):
+                error.filename = run.client.get_run(run.run_id).info.artifact_uri
         raise
     finally:
         run.client.set_terminated(run.run_id, run.ends_as or RunStatus.to_string(status))

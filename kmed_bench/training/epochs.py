@@ -9,10 +9,10 @@ from kmed_bench.asr.decoding.decode import predict_part
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import FeatureStore, build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
-from kmed_bench.asr.model.weights import cache_folder
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, EvalConfig
 from kmed_bench.core.console import Tick, track
+from kmed_bench.core.files import cache_folder
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.scoring.measures import count_utterances, rates

@@ -11,10 +11,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 from kmed_bench.asr.model.device import describe_machine, pick_device
-from kmed_bench.asr.model.weights import Weights, cache_folder, load_weights
+from kmed_bench.asr.model.weights import Weights, load_weights
 from kmed_bench.config import Config, Range, adjust, digest, study_setup
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import cache_folder
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic
 from kmed_bench.corpus.splitting.split import read_split

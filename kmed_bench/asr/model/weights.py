@@ -18,7 +18,7 @@ from kmed_bench.asr.model.tensor_checks import check_finite, check_names, check_
 from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, N_VOCAB
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import replacing, sha256_of, write_text_atomically
+from kmed_bench.core.files import cache_folder, replacing, sha256_of, write_text_atomically
 from kmed_bench.core.schema import SIZE_SHAPES, SIZES
 
 Origin = Literal["path", "cache", "download", "wheel"]
@@ -52,13 +52,6 @@ def dimensions(size: str) -> ModelDimensions:
     """Return the dimensions of a multilingual Whisper size."""
     n_state, n_head, n_layer = SIZE_SHAPES[size]
     return ModelDimensions(80, 1500, n_state, n_head, n_layer, N_VOCAB, N_TEXT_CTX, n_state, n_head, n_layer)
-
-
-def cache_folder() -> Path:
-    """Return ``KMED_CACHE``, else ``$XDG_CACHE_HOME/kmed-bench``, else ``~/.cache/kmed-bench``."""
-    if named := os.environ.get("KMED_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kmed-bench"
 
 
 def find_weights(size: str, given: str | None = None, *, download: bool = True) -> Weights:

@@ -11,12 +11,12 @@ from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.log_mel import N_MELS
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.tokenizer import N_VOCAB
-from kmed_bench.asr.model.weights import cache_folder
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.config import EvalConfig, FeaturesConfig
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import cache_folder
 from kmed_bench.core.predictions import Prediction
 
 log = logging.getLogger(__name__)
