@@ -210,12 +210,13 @@ def _package(args: argparse.Namespace) -> int:
     given = _read(args)
     # Without a split only the utterances and their references identify what the package is of.
     report = given.split.report if given.split else {"sha256": None, "counts": {args.part: len(given.predictions)}}
-    head = write_package(args.out, report, args.part, {args.name: given.predictions}, _options(args))
     if given.split is not None:
         from kmed_bench.corpus.splitting.frozen import freeze_split
 
         freeze_split(given.split, args.out / "frozen-split.json", hashes=False)
         print(f"Split: {args.out / 'frozen-split.json'}; `kmed-bench split MANIFEST OUT --frozen FILE` applies it")
+    # Last: a folder with a package.json is whole, and refused next time.
+    head = write_package(args.out, report, args.part, {args.name: given.predictions}, _options(args))
     print(f"Package (no text, no audio): {head}")
     print(f"Compare another system with it: kmed-bench score PREDICTIONS OUT --against {args.out}")
     return 0
