@@ -1,15 +1,17 @@
 """The peers of `train.py`: the original benchmark's recipe, and transformers' trainer as its guide sets it up.
 
 Both take openai-whisper's weights of the same checkpoint and the same clips in the same order as ours. Needs
-``pip install librosa transformers accelerate``, for this benchmark alone.
+``pip install librosa transformers accelerate``, for this benchmark alone. Without librosa, which the original reads
+audio with, torchaudio resamples; ``LOADED_WITH`` says which of them it is.
 """
 
+import importlib.util
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import librosa
+import numpy as np
 import pandas as pd
 import soundfile
 import torch
@@ -29,7 +31,19 @@ from kmed_bench.training.original_recipe import original_batch, original_optimiz
 DOWNLOAD_RATE_HZ = 48_000
 """Rate of 208's recordings, from which the original resamples in each step."""
 
+LOADED_WITH = "librosa" if importlib.util.find_spec("librosa") else "soundfile and torchaudio"
+
 Pace = Callable[[], None]
+
+
+def load_audio(path: Path) -> np.ndarray:
+    """Return a recording's samples at 16 kHz."""
+    if LOADED_WITH == "librosa":
+        import librosa
+
+        return librosa.load(path, sr=SAMPLE_RATE)[0]
+    samples, rate_hz = soundfile.read(path, dtype="float32")
+    return torchaudio.functional.resample(torch.from_numpy(samples), rate_hz, SAMPLE_RATE).numpy()
 
 
 def write_recordings(part: pd.DataFrame, folder: Path) -> dict[str, Path]:
@@ -64,7 +78,7 @@ def train_original(
     for examples in batches:
         clips = []
         for example in examples:
-            samples, _ = librosa.load(paths[example.utterance_id], sr=SAMPLE_RATE)
+            samples = load_audio(paths[example.utterance_id])
             clips.append(extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features[0])
         original_step(model, optimizer, original_batch(examples, torch.stack(clips), max_len, tokenizer))
         pace()
@@ -78,7 +92,7 @@ def prepare_transformers(examples: Sequence[Example], paths: dict[str, Path]) ->
     extractor = WhisperFeatureExtractor()
     rows = {}
     for example in examples:
-        samples, _ = librosa.load(paths[example.utterance_id], sr=SAMPLE_RATE)
+        samples = load_audio(paths[example.utterance_id])
         features = extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features[0]
         rows[example.utterance_id] = {"input_features": features, "labels": list(example.tokens)}
     return rows
@@ -107,11 +121,13 @@ def train_transformers(
     lr: float,
     bf16: bool,
     pace: Pace,
+    compiled: bool = False,
 ) -> None:
     """Train with Seq2SeqTrainer; the given model has the trained weights afterwards.
 
     As the guide to fine-tuning Whisper has it, but for what keeps the comparison even: ours learning rate and batch
-    size, no warm-up, our order; no evaluation; and no gradient checkpointing, which would make it slower.
+    size, no warm-up, our order; no evaluation; and no gradient checkpointing, which would make it slower. ``compiled``
+    sets the trainer's ``torch_compile``.
     """
     names = tensor_names(model.dims)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,6 +141,7 @@ def train_transformers(
             lr_scheduler_type="constant",
             num_train_epochs=1,
             bf16=bf16,
+            torch_compile=compiled,
             use_cpu=model.device.type == "cpu",
             train_sampling_strategy="sequential",
             remove_unused_columns=False,

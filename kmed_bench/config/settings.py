@@ -143,6 +143,9 @@ class TrainConfig:
     """Whether activations are recomputed instead of stored: less memory, about a third more time."""
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], Decides.TRAINING] = "auto"
     """Arithmetic of forward and backward passes; weights and optimizer stay fp32. auto: bf16 where it is native."""
+    deterministic: Annotated[bool, Decides.NOTHING] = False
+    """Whether a GPU gives the same bits in every run, as a CPU does, in about a quarter more time. Otherwise a resumed
+    or repeated training differs by rounding."""
     checkpoint_steps: Annotated[Count, Decides.NOTHING] = 500
     """Optimizer steps between saves of the training state, which is also saved at the end of each epoch."""
     keep_checkpoints: Annotated[Whole, Decides.NOTHING] = 0
@@ -159,9 +162,11 @@ class EvalConfig:
     """Decoding and scoring."""
 
     batch_size: Annotated[Count, Decides.DECODING] = 8
-    """Clips decoded at a time."""
+    """Clips decoded at a time. On a GPU this holds for beams and for the dynamic window; greedy decoding in the full
+    window takes as many clips as memory holds, at most 256."""
     precision: Annotated[Literal["fp32", "bf16"], Decides.DECODING] = "fp32"
-    """Arithmetic of the encoder, and on GPUs of the decoder as well. fp32: texts equal to openai-whisper's."""
+    """Arithmetic of the encoder and of the decoder's attention to its output; the rest of the decoder computes in fp32,
+    on GPUs too. fp32: texts equal to openai-whisper's."""
     audio_context: Annotated[Context, Decides.DECODING] = "full"
     """Window of decoding. full: 30 s, as in every Whisper runtime; dynamic: the length of the batch, and positions that
     represent the window's silence, which is faster and close, but not equal."""

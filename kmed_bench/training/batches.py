@@ -118,21 +118,33 @@ def batch_window(examples: Sequence[Example], context: Context) -> Window:
 
 
 def make_batch(
-    examples: Sequence[Example], audio: torch.Tensor | EncoderOutput, window: Window, *, few_shapes: bool = False
+    examples: Sequence[Example], audio: torch.Tensor | EncoderOutput, window: Window, *, pad_to: int | None = None
 ) -> Batch:
-    """Return examples with their audio for a window as a batch, or as part of one; see `label_tensors`."""
-    return Batch(tuple(examples), audio, window, *label_tensors(examples, korean_tokenizer(), few_shapes=few_shapes))
+    """Return examples with their audio for a window as a batch, or as part of one; ``pad_to`` as in `label_tensors`."""
+    n_missing = (pad_to or 0) - len(examples)
+    if n_missing > 0:
+        audio = _with_copies(audio, n_missing)
+    return Batch(tuple(examples), audio, window, *label_tensors(examples, korean_tokenizer(), pad_to=pad_to))
+
+
+def _with_copies(audio: torch.Tensor | EncoderOutput, n: int) -> torch.Tensor | EncoderOutput:
+    """Return the audio with n copies of its last clip, which is finite; nothing is learned from them."""
+    if isinstance(audio, EncoderOutput):
+        features = _with_copies(audio.features, n)
+        return dataclasses.replace(audio, features=features)
+    return torch.cat([audio, audio[-1:].expand(n, *audio.shape[1:])])
 
 
 def label_tensors(
-    examples: Sequence[Example], tokenizer: Tokenizer, *, few_shapes: bool = False
+    examples: Sequence[Example], tokenizer: Tokenizer, *, pad_to: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the decoder's inputs, its targets and the learned positions, as `Batch` describes them.
 
     Parameters
     ----------
-    few_shapes : bool
-        Pad the learned positions to the number of all that could be, so that n_tokens determines it.
+    pad_to : int, optional
+        Number of clips that the tensors have room for; those beyond the examples are not learned. n_tokens alone then
+        determines all shapes, as CUDA graphs want: there is room for every position that could be learned.
     """
     n_tokens = round_up(max(len(e.tokens) for e in examples) - 1, _TOKENS_STEP)
     n_prompt = len(tokenizer.sot_sequence_including_notimestamps)
@@ -143,7 +155,11 @@ def label_tensors(
         inputs.append(tokens[:-1] + [tokenizer.eot] * padding)
         targets.append([IGNORED] * (n_prompt - 1) + tokens[n_prompt:] + [IGNORED] * padding)
         learned += range(start + n_prompt - 1, start + len(tokens) - 1)
-    n_rows = len(examples) * (n_tokens - n_prompt + 1) if few_shapes else len(learned)
+    n_rows = len(learned)
+    if pad_to is not None:
+        n_missing, n_rows = pad_to - len(examples), pad_to * (n_tokens - n_prompt + 1)
+        inputs += [[tokenizer.eot] * n_tokens] * n_missing
+        targets += [[IGNORED] * n_tokens] * n_missing
     learned += [0] * (round_up(n_rows, LEARNED_STEP) - len(learned))
     return torch.tensor(inputs), torch.tensor(targets), torch.tensor(learned)
 

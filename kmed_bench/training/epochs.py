@@ -5,9 +5,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from kmed_bench.asr.decoding.decode import predict_part
 from kmed_bench.asr.decoding.options import DecodingOptions
-from kmed_bench.asr.features.store import FeatureStore, build_features
+from kmed_bench.asr.features.device_store import DeviceFeatures, fits
+from kmed_bench.asr.features.store import FeatureSource, FeatureStore, build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, EvalConfig
@@ -136,12 +139,13 @@ def train_epochs(
     parallel = parallel or Parallel()
     done = earlier_epochs(states)
     train, valid = (training_examples(speech, part, config)[0] for part in ("train", "valid"))
+    kept = _on_device(speech, model.device)
     results = fit(
         model,
         train,
-        _training_source(model, speech, train, config, parallel),
+        _training_source(model, speech, kept["train"], train, config, parallel),
         valid,
-        speech.stores["valid"],
+        kept["valid"],
         config.train,
         seed=seed,
         progress=progress,
@@ -156,7 +160,7 @@ def train_epochs(
         return
     for result in results:
         started = time.perf_counter()
-        predictions = decode_part(model, speech, "valid", config.eval, parallel)
+        predictions = decode_part(model, speech, "valid", config.eval, parallel, features=kept["valid"])
         decode_s = (time.perf_counter() - started) / len(predictions)
         scores = part_rates(predictions, config.data.transcript_side)
         scored = ScoredEpoch(
@@ -176,13 +180,29 @@ def earlier_epochs(states: StateKeeper | None) -> list[ScoredEpoch]:
     return [ScoredEpoch(**epoch) for epoch in states.account.get("epochs", [])] if states else []
 
 
+def _on_device(speech: FeaturizedSplit, device: torch.device) -> dict[str, FeatureSource]:
+    """Return the features of the training and the valid part, in a GPU's memory if there is room."""
+    stores = {part: speech.stores[part] for part in ("train", "valid")}
+    if not fits(sum(store.n_bytes for store in stores.values()), device):
+        return dict(stores)
+    rows = speech.split.parts
+    return {part: DeviceFeatures(store, rows[part]["utterance_id"].tolist(), device) for part, store in stores.items()}
+
+
 def _training_source(
-    model: Whisper, speech: FeaturizedSplit, train: Sequence[Example], config: Config, parallel: Parallel
+    model: Whisper,
+    speech: FeaturizedSplit,
+    kept: FeatureSource,
+    train: Sequence[Example],
+    config: Config,
+    parallel: Parallel,
 ) -> TrainingSource:
     if speech.speeds:
         return SpeedPerturbedSource(speech.speeds)
-    if not config.train.freeze_encoder or config.train.spec_augment or config.train.lora_rank:
+    if config.train.spec_augment:  # drawn and masked on the CPU, where random numbers are the same on every machine
         return LogMelSource(speech.stores["train"])
+    if not config.train.freeze_encoder or config.train.lora_rank:
+        return LogMelSource(kept)
     # A frozen encoder that reads the same in each epoch is computed once.
     with parallel.main_first():
         store = build_encoder_outputs(
@@ -209,12 +229,24 @@ def best_of(epochs: Sequence[ScoredEpoch]) -> ScoredEpoch:
 
 
 def decode_part(
-    model: Whisper, speech: FeaturizedSplit, part: str, config: EvalConfig, parallel: Parallel | None = None
+    model: Whisper,
+    speech: FeaturizedSplit,
+    part: str,
+    config: EvalConfig,
+    parallel: Parallel | None = None,
+    *,
+    features: FeatureSource | None = None,
 ) -> list[Prediction]:
-    """Return a part's decoded transcripts in its order; the clips are dealt to the processes."""
+    """Return a part's decoded transcripts in its order; the clips are dealt to the processes.
+
+    Parameters
+    ----------
+    features : FeatureSource, optional
+        The part's features where they are not read from the split's store.
+    """
     parallel, rows = parallel or Parallel(), speech.split.parts[part]
     share = rows.iloc[parallel.rank :: parallel.world]
-    predictions = predict_part(model, share, speech.stores[part], DecodingOptions.from_config(config))
+    predictions = predict_part(model, share, features or speech.stores[part], DecodingOptions.from_config(config))
     decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(predictions)}
     return [decoded[name] for name in rows["utterance_id"]]
 

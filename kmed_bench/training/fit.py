@@ -9,13 +9,20 @@ import numpy as np
 import torch
 
 from kmed_bench.asr.features.store import FeatureSource
-from kmed_bench.asr.model.device import Precision, resolve_precision, without_cudnn_attention
+from kmed_bench.asr.model.device import (
+    Precision,
+    deterministic,
+    resolve_precision,
+    send,
+    whole_fp32,
+    without_cudnn_attention,
+)
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import TrainConfig
 from kmed_bench.core.console import Tick
 from kmed_bench.core.errors import KmedError
-from kmed_bench.training import adapt
+from kmed_bench.training import adapt, cuda
 from kmed_bench.training.batches import Batch, Example, batch_window, by_length, make_batch, n_learned
 from kmed_bench.training.cpu_bf16.malloc import retain_freed_memory
 from kmed_bench.training.loss import LossNetwork
@@ -128,12 +135,17 @@ class _Loop:
         self.precision = resolve_precision(config.precision, model.device)
         trained = adapt.prepare(model, config)
         optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        network = LossNetwork(model, self.precision, recompute=config.gradient_checkpointing)
+        self.n_steps = len(self.order(1))
+        network = LossNetwork(
+            model,
+            self.precision,
+            recompute=config.gradient_checkpointing,
+            compiled=cuda.compiling_pays(config, self.n_steps * config.epochs),
+        )
         folder = states.folder if states else None
         self.stepper = Stepper(
             model, parallel.wrap(network), optimizer, config, self.precision, parallel, folder=folder
         )
-        self.n_steps = len(self.order(1))
         self.rate = rate_factor(config, self.n_steps * config.epochs)
         self.forget_epoch()
 
@@ -149,7 +161,13 @@ class _Loop:
         """Take the steps of an epoch after the first ``done`` ones."""
         self.model.train()
         order = self.order(epoch)
-        with deferred_interrupts() as interrupted, without_cudnn_attention(self.model.device):
+        on_gpu = self.model.device.type != "cpu"
+        with (
+            deferred_interrupts() as interrupted,
+            without_cudnn_attention(self.model.device),
+            whole_fp32(),
+            deterministic(on_gpu and self.config.deterministic),
+        ):
             for number in range(done + 1, len(order) + 1):
                 started = time.perf_counter()
                 self._take_step(Step(order[number - 1], self.config, self.seed, epoch, number))
@@ -170,7 +188,7 @@ class _Loop:
 
         def make(examples: Sequence[Example]) -> Batch:
             audio = self.source.audio(examples, window, step)
-            return make_batch(examples, audio, window, few_shapes=self.stepper.graphs.enabled)
+            return make_batch(examples, audio, window, pad_to=self.stepper.pad_to)
 
         self.stepper.take(step.batch, make, lr=lr, where=f"epoch {step.epoch}, step {step.number}")
 
@@ -260,12 +278,12 @@ def mean_loss(
     network, tokenizer = LossNetwork(model, precision), korean_tokenizer()
     parallel = parallel or Parallel()
     losses, n_tokens = [torch.zeros((), device=model.device)], 0
-    with without_cudnn_attention(model.device):
+    with without_cudnn_attention(model.device), whole_fp32():
         for chosen in parallel.share(by_length(examples, _valid_batch_size(config, model.device))):
             window = batch_window(chosen, config.audio_context)
             mel = features.window([e.utterance_id for e in chosen], window.n_frames)
             batch = make_batch(chosen, mel, window)
-            losses.append(network(*(x.to(model.device, non_blocking=True) for x in batch.tensors()), window)[0])
+            losses.append(network(*(send(x, model.device) for x in batch.tensors()), window)[0])
             n_tokens += sum(n_learned(e, tokenizer) for e in chosen)
     # Read once: a GPU would wait at every batch.
     total, n = parallel.total(sum(torch.stack(losses).tolist()), n_tokens)

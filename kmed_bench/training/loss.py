@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from kmed_bench.asr.model.device import Precision, autocast
 from kmed_bench.asr.model.whisper import STANDARD, EncoderOutput, Whisper
 from kmed_bench.asr.model.windows import FULL_WINDOW, Window
-from kmed_bench.training import cpu_bf16
+from kmed_bench.training import cpu_bf16, cuda
 from kmed_bench.training.batches import IGNORED
 
 
@@ -20,14 +20,22 @@ class LossNetwork(torch.nn.Module):
     ----------
     recompute : bool
         Whether activations are computed again in backward instead of kept (``Execution.recompute``).
+    compiled : bool
+        Whether a GPU's layers are compiled, which takes half a minute; only for the full window.
     """
 
-    def __init__(self, model: Whisper, precision: Precision, *, recompute: bool = False) -> None:
+    def __init__(
+        self, model: Whisper, precision: Precision, *, recompute: bool = False, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.model, self.precision = model, precision
-        fast = cpu_bf16.applies(precision, model.device)
-        self._execution = dataclasses.replace(cpu_bf16.EXECUTION if fast else STANDARD, recompute=recompute)
-        self._output_loss = cpu_bf16.output_loss if fast else output_loss
+        execution, self._output_loss = STANDARD, output_loss
+        if cpu_bf16.applies(precision, model.device):
+            execution, self._output_loss = cpu_bf16.EXECUTION, cpu_bf16.output_loss
+        elif cuda.applies(precision, model.device):
+            execution = cuda.execution(compiled=compiled)
+            self._output_loss = execution.compile(cuda.output_loss)
+        self._execution = dataclasses.replace(execution, recompute=recompute)
 
     def forward(
         self,

@@ -123,6 +123,11 @@ class Stepper:
         """Number of steps whose results were not collected yet."""
         return len(self._waiting)
 
+    @property
+    def pad_to(self) -> int | None:
+        """Number of clips that a micro-batch is padded to where steps are CUDA graphs, so that there are few shapes."""
+        return math.ceil(self.config.batch_size / self.micro_batches) if self.graphs.enabled else None
+
     def load_optimizer(self, state: dict[str, object]) -> None:
         """Load the optimizer's state, which may come from another device."""
         self.optimizer.load_state_dict(state)
@@ -177,13 +182,13 @@ class Stepper:
         tensors = [tensor for batch in batches for tensor in batch.tensors()]
         window, encoded = batches[0].window, isinstance(batches[0].audio, EncoderOutput)
         key = (window, encoded, tuple(tensor.shape for tensor in tensors))
-        if self.model.device.type != "cpu":
-            # From pinned memory a copy does not make the host wait for the steps before.
-            tensors = [tensor if tensor.is_cuda else tensor.pin_memory() for tensor in tensors]
-        return self.graphs.run(key, functools.partial(self._compute, window, encoded), *tensors)
+        compute = functools.partial(self._compute, window, encoded)
+        return self.graphs.run(key, compute, *tensors, rehearse=functools.partial(compute, update=False))
 
-    def _compute(self, window: Window, encoded: bool, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Take a step on tensors of the device, without reading from it."""
+    def _compute(
+        self, window: Window, encoded: bool, *tensors: torch.Tensor, update: bool = True
+    ) -> tuple[torch.Tensor, ...]:
+        """Take a step on tensors of the device, without reading from it; or only compute it."""
         self.optimizer.zero_grad(set_to_none=True)
         parts = list(chunks(tensors, 4))
         losses, best = [], []
@@ -197,7 +202,10 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
         values = torch.stack([*losses, norm])
-        self._update(values)
+        if update:
+            self._update(values)
+        else:
+            self._hold()
         return values, *best
 
     def _clip(self) -> torch.Tensor:
@@ -209,11 +217,23 @@ class Stepper:
 
     def _update(self, values: torch.Tensor) -> None:
         """Update the weights, unless a value is not finite; with fp16, unless a scaled gradient is not."""
-        if not self.scaler.is_enabled():
-            # What a GradScaler tells a fused optimizer: it then leaves weights and state alone, decided on the device.
-            self.optimizer.grad_scale, self.optimizer.found_inf = None, (~values.isfinite().all()).float()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self._step_unless((~values.isfinite().all()).float())
+
+    def _hold(self) -> None:
+        """Do what `_update` does, and leave weights and state as they are."""
+        self._step_unless(torch.ones((), device=self.model.device))
+        if self.scaler.is_enabled():
+            self.scaler.update(self.scaler.get_scale())  # forgets this gradient, keeps the scale
+
+    def _step_unless(self, faulty: torch.Tensor) -> None:
+        """Take the optimizer's step; where ``faulty`` is 1, which the device decides, a fused one changes nothing."""
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, faulty
+        self.optimizer.step()
+        del self.optimizer.grad_scale, self.optimizer.found_inf
 
     def collect(self) -> Sums:
         """Return this process's sums of the steps since the last call.

@@ -8,10 +8,12 @@ import pandas as pd
 import torch
 
 from kmed_bench.asr.decoding.beam import decode_beam
+from kmed_bench.asr.decoding.continuous import decode_in_slots, slots_for
 from kmed_bench.asr.decoding.greedy import decode_greedy
+from kmed_bench.asr.decoding.logit_filters import DecodedTokens
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import FeatureSource
-from kmed_bench.asr.model.device import autocast, without_cudnn_attention
+from kmed_bench.asr.model.device import autocast, whole_fp32, without_cudnn_attention
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.model.windows import DECODING, Window
@@ -26,7 +28,7 @@ class DecodingResult:
     Attributes
     ----------
     decode_s : float
-        Its share of the batch's time, encoder included.
+        Its share of the time of the clips decoded with it, encoder included.
     ngram_blocked : bool
         As in `DecodedTokens`.
     """
@@ -40,22 +42,36 @@ class DecodingResult:
 def decode_clips(
     model: Whisper, features: FeatureSource, utterance_ids: Sequence[str], options: DecodingOptions
 ) -> Iterator[DecodingResult]:
-    """Yield each clip's transcript; clips of similar length are decoded together, the longest first."""
-    tokenizer, device = korean_tokenizer(), model.device
-    search = decode_greedy if options.beam_size == 1 else decode_beam
+    """Yield each clip's transcript; clips of similar length are decoded together, the longest first.
+
+    On a GPU, greedy decoding in the full window replaces clips that have ended by waiting ones; `decode_in_slots` says
+    what ``decode_s`` is then. Otherwise batches of ``options.batch_size`` follow one another.
+    """
+    tokenizer = korean_tokenizer()
     ordered = sorted(utterance_ids, key=lambda name: (-features.n_frames(name), name))
+    if model.device.type == "cuda" and options.beam_size == 1 and options.context == "full":
+        decoded = decode_in_slots(model, features, ordered, options, slots_for(model, options, len(ordered)))
+    else:
+        decoded = _decode_in_batches(model, features, ordered, options)
+    for name, clip, decode_s in decoded:
+        yield DecodingResult(name, tokenizer.decode(clip.tokens).strip(), decode_s, clip.ngram_blocked)
+
+
+def _decode_in_batches(
+    model: Whisper, features: FeatureSource, ordered: Sequence[str], options: DecodingOptions
+) -> Iterator[tuple[str, DecodedTokens, float]]:
+    device = model.device
+    search = decode_greedy if options.beam_size == 1 else decode_beam
     for names in chunks(ordered, options.batch_size):
         started = time.perf_counter()
         window = Window.for_clips(options.context, features.n_frames(names[0]), DECODING)
         mel = features.window(names, window.n_frames).to(device)
-        with torch.inference_mode(), without_cudnn_attention(device):
+        with torch.inference_mode(), without_cudnn_attention(device), whole_fp32():
             with autocast(options.precision, device):
                 audio = model.encode(mel, window)
-            with autocast("fp32" if device.type == "cpu" else options.precision, device):  # see Whisper.start_cache
-                decoded = search(model, audio, options)
+            decoded = search(model, audio, options)
         decode_s = (time.perf_counter() - started) / len(names)
-        for name, clip in zip(names, decoded, strict=True):
-            yield DecodingResult(name, tokenizer.decode(clip.tokens).strip(), decode_s, clip.ngram_blocked)
+        yield from ((name, clip, decode_s) for name, clip in zip(names, decoded, strict=True))
 
 
 def predict_part(

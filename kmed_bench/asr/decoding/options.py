@@ -13,11 +13,11 @@ class DecodingOptions:
     Attributes
     ----------
     batch_size : int
-        Clips that are decoded together.
+        Clips that are decoded together. On a GPU, greedy decoding in the full window takes as many as fit instead.
     context : {"full", "dynamic"}
         Audio window: the whole 30 s, or the batch's longest clip and pooled silence (`Window.for_clips`).
     precision : {"fp32", "bf16", "fp16"}
-        Arithmetic of the encoder, and on GPUs of the decoder; a CPU decodes in fp32.
+        Arithmetic of the encoder and of the attention to its output; the rest of the decoder computes in fp32.
     max_new_tokens : int
         Maximum length of a transcript in tokens; openai-whisper's limit of 224, half of the text positions, also holds.
     beam_size : int

@@ -1,5 +1,6 @@
 """Resampling whose cost stays bounded for rates that share few factors with 16,000 Hz."""
 
+import functools
 import importlib.metadata
 import math
 from typing import Any
@@ -32,8 +33,17 @@ def resample(samples: np.ndarray, rate_hz: int, new_hz: int) -> np.ndarray:
 
         polyphase: np.ndarray = resample_poly(samples, new_hz // divisor, rate_hz // divisor)
         return polyphase.astype(np.float32, copy=False)
-    changed: np.ndarray = import_torchaudio().functional.resample(torch.from_numpy(samples), rate_hz, new_hz).numpy()
+    changed: np.ndarray = _windowed_sinc(rate_hz, new_hz)(torch.from_numpy(samples)).numpy()
     return changed
+
+
+@functools.lru_cache(maxsize=8)
+def _windowed_sinc(rate_hz: int, new_hz: int) -> Any:
+    """Return torchaudio's resampling with its filter, which takes as long to compute as a clip of a few seconds.
+
+    Given the samples' type, the filter is that of ``torchaudio.functional.resample``.
+    """
+    return import_torchaudio().transforms.Resample(rate_hz, new_hz, dtype=torch.float32)
 
 
 def import_torchaudio() -> Any:

@@ -4,6 +4,7 @@ A feature store is a folder with ``frames.f32`` or ``frames.f16`` (all clips' fr
 ``index.json``; ``core.array_cache`` makes sure that it is complete.
 """
 
+import contextlib
 import glob
 import json
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from whisper.audio import HOP_LENGTH, N_SAMPLES, SAMPLE_RATE
 
 from kmed_bench.asr.features.audio import change_speed, decode_audio
 from kmed_bench.asr.features.log_mel import N_MELS, log_mel, pad_value
+from kmed_bench.asr.features.threads import count_cores, map_in_order
 from kmed_bench.config import digest
 from kmed_bench.core.array_cache import INDEX, get_or_create
 from kmed_bench.core.errors import KmedError
@@ -44,6 +46,10 @@ class FeatureStore:
     ----------
     key : str
         Digest of the store's content.
+    dtype : {"fp32", "fp16"}
+        Number format of the frames.
+    n_bytes : int
+        Size of the frames.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,22 +59,31 @@ class FeatureStore:
         self._starts = np.concatenate([[0], np.cumsum(index["n_frames"])])
         self._pads: list[float] = index["pad_values"]
         shape = (int(self._starts[-1]), N_MELS)
-        dtype: Dtype = index["dtype"]
-        self._frames = np.memmap(folder / _FILES[dtype], dtype=DTYPES[dtype], mode="r", shape=shape)
+        self.dtype: Dtype = index["dtype"]
+        self._frames = np.memmap(folder / _FILES[self.dtype], dtype=DTYPES[self.dtype], mode="r", shape=shape)
+        self.n_bytes = self._frames.nbytes
 
     def n_frames(self, utterance_id: str) -> int:
         """Return a clip's number of frames of 10 ms."""
         row = self._rows[utterance_id]
         return int(self._starts[row + 1] - self._starts[row])
 
+    def frames(self, utterance_id: str) -> np.ndarray:
+        """Return a clip's frames as they are on disk, shape (n_frames, 80)."""
+        row = self._rows[utterance_id]
+        return self._frames[self._starts[row] : self._starts[row + 1]]
+
+    def pad_value(self, utterance_id: str) -> float:
+        """Return the value of the silence after a clip."""
+        return self._pads[self._rows[utterance_id]]
+
     def window(self, utterance_ids: Sequence[str], n_frames: int) -> torch.Tensor:
         """Return clips padded with their own silence, fp32, shape (batch, 80, n_frames)."""
         batch = np.empty((len(utterance_ids), n_frames, N_MELS), dtype=np.float32)
         for i, name in enumerate(utterance_ids):
-            row = self._rows[name]
-            frames = self._frames[self._starts[row] : self._starts[row + 1]][:n_frames]
+            frames = self.frames(name)[:n_frames]
             batch[i, : len(frames)] = frames
-            batch[i, len(frames) :] = self._pads[row]
+            batch[i, len(frames) :] = self.pad_value(name)
         return torch.from_numpy(batch).transpose(1, 2)
 
 
@@ -80,6 +95,7 @@ def build_features(
     speed: float = 1.0,
     budget_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    n_threads: int | None = None,
 ) -> FeatureStore:
     """Return a part's features, computed unless the cache already has them.
 
@@ -97,6 +113,8 @@ def build_features(
         Maximum size of all stores in the cache; None: the free disk space.
     progress : callable
         Called with (clips done, clips in all).
+    n_threads : int, optional
+        Number of clips that are computed at a time; the store is the same to the bit. None: one for each core.
 
     Raises
     ------
@@ -109,7 +127,7 @@ def build_features(
     folder = get_or_create(
         cache,
         f"frames-{_key(part, dtype, speed)}",
-        lambda aside: _write_store(part, aside, dtype, speed, progress),
+        lambda aside: _write_store(part, aside, dtype, speed, n_threads or count_cores(), progress),
         what=f"The features of {len(part)} clips",
         needed_bytes=int(seconds * SAMPLE_RATE / HOP_LENGTH * N_MELS * DTYPES[dtype].itemsize),
         budget_bytes=budget_bytes,
@@ -130,19 +148,33 @@ def _check_lengths(part: pd.DataFrame, speed: float) -> None:
 
 
 def _write_store(
-    part: pd.DataFrame, folder: Path, dtype: Dtype, speed: float, progress: Callable[[int, int], None] | None
+    part: pd.DataFrame,
+    folder: Path,
+    dtype: Dtype,
+    speed: float,
+    n_threads: int,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     n_frames, pads = [], []
-    names, locations = part["utterance_id"].tolist(), part["audio"].tolist()
-    with AudioReader() as reader, (folder / _FILES[dtype]).open("wb") as stream:
-        for done, (name, location) in enumerate(zip(names, locations, strict=True), start=1):
-            samples = decode_audio(reader.read(location), name)
-            frames = log_mel(samples if speed == 1 else change_speed(samples, speed))
-            kept = frames.astype(DTYPES[dtype])
-            stream.write(kept.tobytes())
-            n_frames.append(len(kept))
-            # Rounded as the frames are, so the padding equals the silence within the clip.
-            pads.append(float(DTYPES[dtype].type(pad_value(frames))))
+    names = part["utterance_id"].tolist()
+    clips = zip(names, part["audio"].tolist(), strict=True)
+
+    def compute(clip: tuple[str, str]) -> tuple[np.ndarray, float]:
+        name, location = clip
+        samples = decode_audio(reader.read(location), name)
+        frames = log_mel(samples if speed == 1 else change_speed(samples, speed))
+        # Rounded as the frames are, so the padding equals the silence within the clip.
+        return frames.astype(DTYPES[dtype]), float(DTYPES[dtype].type(pad_value(frames)))
+
+    with (
+        AudioReader() as reader,
+        (folder / _FILES[dtype]).open("wb") as stream,
+        contextlib.closing(map_in_order(compute, clips, n_threads)) as computed,
+    ):
+        for done, (frames, pad) in enumerate(computed, start=1):
+            stream.write(frames.tobytes())
+            n_frames.append(len(frames))
+            pads.append(pad)
             if progress:
                 progress(done, len(names))
     index = {"dtype": dtype, "speed": speed, "utterance_ids": names, "n_frames": n_frames, "pad_values": pads}

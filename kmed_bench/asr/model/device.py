@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from typing import Literal, cast, get_args
 
 import torch
@@ -11,6 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 # oneDNN, which multiplies bf16 on CPUs, reads this when it compiles its first product, and keeps 1,024 by default. An
 # epoch of clips of all lengths needs more, and would recompile the same ones at nearly every step.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+# cuBLAS reads this when it starts; torch computes deterministically only with a workspace of fixed size.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -60,3 +64,41 @@ def without_cudnn_attention(device: torch.device) -> contextlib.AbstractContextM
     """
     others = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     return sdpa_kernel(others) if device.type == "cuda" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def whole_fp32() -> Iterator[None]:
+    """Compute fp32 convolutions on a GPU in fp32; by default cuDNN rounds their factors to TF32's 10 bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Use only kernels that give the same bits in every run, where that is wanted; a CPU's all do.
+
+    Raises
+    ------
+    RuntimeError
+        By torch, when an operation has no such kernel.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    if wanted:
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what was never written
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor on a device; a GPU copies it when its turn comes, which the host does not wait for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -5,20 +5,27 @@ does nothing in between. A graph records the launches once and repeats them in o
 """
 
 import logging
+import threading
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
+
+from kmed_bench.asr.model.device import send
 
 log = logging.getLogger(__name__)
 
 Tensors = tuple[torch.Tensor, ...]
 
 
-class GraphRunner:
-    """Runs functions of tensors; on a GPU, each one as a CUDA graph from its second call with a key on.
+# While one thread records, another must not wait for the whole device, as recording itself does at its start.
+_recording = threading.Lock()
 
-    The first call runs as written, so libraries choose their kernels and allocate before the recording. The second
+
+class GraphRunner:
+    """Runs functions of tensors; on a GPU, as CUDA graphs.
+
+    Before a recording, the function has to run as written, so libraries choose their kernels and allocate. The next
     call records the launches, which computes nothing, and repeats them; so do all later ones. On other devices, and
     with ``enabled=False``, every call runs as written: the results are the same.
 
@@ -26,11 +33,6 @@ class GraphRunner:
     ----------
     enabled : bool, optional
         None: on a GPU only.
-
-    Attributes
-    ----------
-    n_graphs : int
-        Number of recorded graphs.
     """
 
     def __init__(self, device: torch.device, *, enabled: bool | None = None) -> None:
@@ -45,7 +47,13 @@ class GraphRunner:
         """Number of recorded graphs."""
         return len(self._graphs)
 
-    def run(self, key: Hashable, function: Callable[..., Tensors], *inputs: torch.Tensor) -> Tensors:
+    def run(
+        self,
+        key: Hashable,
+        function: Callable[..., Tensors],
+        *inputs: torch.Tensor,
+        rehearse: Callable[..., Any] | None = None,
+    ) -> Tensors:
         """Return ``function(*inputs)``, the inputs moved to the device.
 
         Parameters
@@ -56,29 +64,31 @@ class GraphRunner:
         function : callable
             Computes on the device without reading from it. It returns tensors.
         inputs : torch.Tensor
-            On any device; in pinned memory, the copy does not wait for the GPU.
+            On any device.
+        rehearse : callable, optional
+            Does what the function does and changes nothing. Called before the recording, so that the first call of a
+            key is a graph too; then it does not matter to the last bit at which call a program was started again.
+            None: the first call is the function itself, as written.
 
         Returns
         -------
         tuple of torch.Tensor
             Valid until the next call: graphs share their memory.
         """
-        if not self.enabled or key not in self._seen:
-            self._seen.add(key)
+        if not self.enabled:
             return function(*self._moved(inputs))
         if key not in self._graphs:
-            try:
-                self._graphs[key] = self._record(function, inputs)
-            except RuntimeError as error:
-                self.forget()
-                self.enabled = False
-                log.warning(
-                    f"A CUDA graph can't be recorded ({error}); steps are launched kernel by kernel from here on."
-                )
+            if key not in self._seen:
+                self._seen.add(key)
+                with _recording:
+                    first = (rehearse or function)(*self._moved(inputs))
+                if rehearse is None:
+                    return first
+            if not self._record(key, function, inputs):
                 return function(*self._moved(inputs))
         graph, kept, outputs = self._graphs[key]
         for target, source in zip(kept, inputs, strict=True):
-            target.copy_(source, non_blocking=True)
+            target.copy_(send(source, self.device))
         graph.replay()
         return outputs
 
@@ -89,14 +99,25 @@ class GraphRunner:
         self._pool = None
 
     def _moved(self, inputs: Tensors) -> Tensors:
-        return tuple(tensor.to(self.device, non_blocking=True) for tensor in inputs)
+        return tuple(send(tensor, self.device) for tensor in inputs)
 
-    def _record(self, function: Callable[..., Tensors], inputs: Tensors) -> tuple[Any, Tensors, Tensors]:
+    def _record(self, key: Hashable, function: Callable[..., Tensors], inputs: Tensors) -> bool:
+        """Record a graph; return False and record no more if that is impossible here."""
         kept = tuple(tensor.to(self.device, copy=True) for tensor in inputs)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # Other threads, such as a monitor's, may use the GPU meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            outputs = function(*kept)
-        return graph, kept, outputs
+        try:
+            # Other threads, such as a monitor's, may use the GPU meanwhile.
+            with _recording, torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                outputs = function(*kept)
+        except torch.OutOfMemoryError:
+            self.forget()
+            raise
+        except RuntimeError as error:
+            self.forget()
+            self.enabled = False
+            log.warning(f"A CUDA graph can't be recorded ({error}); each kernel is launched by itself from here on.")
+            return False
+        self._graphs[key] = (graph, kept, outputs)
+        return True

@@ -26,22 +26,26 @@ class LayerCache:
     audio: list[torch.Tensor]
     text: list[torch.Tensor]
 
-    def append(self, new: Sequence[torch.Tensor], start: int) -> list[torch.Tensor]:
-        """Write the keys and values of tokens at ``start``; return views of all keys and values up to them."""
-        end = start + new[0].shape[2]
+    def append(self, new: Sequence[torch.Tensor], start: int | torch.Tensor, end: int) -> list[torch.Tensor]:
+        """Write the keys and values of new tokens; return views of all keys and values before ``end``.
+
+        The tokens stand from ``start`` to ``end`` in every row; where ``start`` is a tensor, shape (n_rows,), each row
+        has one, at its own position.
+        """
         for kept, added in zip(self.text, new, strict=True):
-            kept[:, :, start:end] = added
+            if isinstance(start, torch.Tensor):
+                kept.scatter_(2, start[:, None, None, None].expand_as(added), added)
+            else:
+                kept[:, :, start:end] = added
         return [kept[:, :, :end] for kept in self.text]
 
 
 @dataclasses.dataclass
 class KVCache:
-    """Keys and values of a batch; ``Whisper.start_cache`` makes it.
+    """Keys and values of a batch; ``Whisper.start_cache`` or ``start_slots`` makes it.
 
     Attributes
     ----------
-    dtype : torch.dtype
-        Type of a step's arithmetic.
     log_counts : torch.Tensor or None
         As in `EncoderOutput`.
     narrow_output : torch.Tensor or None
@@ -49,11 +53,10 @@ class KVCache:
     width : int
         Hypotheses of a clip, which share its audio. Row ``clip * width + hypothesis`` is a hypothesis's.
     length : int
-        Tokens of each text so far, prompt included.
+        Tokens of each text so far, prompt included; 0 for slots, whose texts differ in length.
     """
 
     layers: list[LayerCache]
-    dtype: torch.dtype
     log_counts: torch.Tensor | None
     narrow_output: torch.Tensor | None
     width: int = 1

@@ -6,14 +6,14 @@ methods below.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 import whisper.model
 from torch.utils.checkpoint import checkpoint
-from whisper.model import LayerNorm, MultiHeadAttention, ResidualAttentionBlock
+from whisper.model import AudioEncoder, LayerNorm, MultiHeadAttention, ResidualAttentionBlock
 
 from kmed_bench.asr.model.kv_cache import KVCache, LayerCache
 from kmed_bench.asr.model.windows import FULL_WINDOW, Window
@@ -56,6 +56,11 @@ def torch_layer_norm(norm: LayerNorm, x: torch.Tensor) -> torch.Tensor:
     return norm(x)
 
 
+def project(attention: MultiHeadAttention, x: torch.Tensor, *names: str) -> list[torch.Tensor]:
+    """Return the named projections of x, heads apart: each of shape (batch, n_head, length, n_state / n_head)."""
+    return [split_heads(getattr(attention, name)(x), attention.n_head) for name in names]
+
+
 @dataclasses.dataclass(frozen=True)
 class Execution:
     """How blocks are computed: every choice gives the same values up to rounding.
@@ -70,6 +75,13 @@ class Execution:
     recompute : bool
         Keep only each block's input for backward and compute the rest again (Chen et al. 2016): less memory, about a
         third more time, the same gradients.
+    project : callable
+        ``project(attention, x, *names)``, as the function of that name.
+    project_audio : callable, optional
+        ``project_audio(blocks, features)`` returns the keys and values of the encoder's output for all decoder blocks
+        at once; None: each block computes its own.
+    compiled : callable, optional
+        Returns a faster version of a function of fixed shapes; only for the full window.
     """
 
     attention: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, bool], torch.Tensor] = (
@@ -77,9 +89,17 @@ class Execution:
     )
     layer_norm: Callable[[LayerNorm, torch.Tensor], torch.Tensor] = torch_layer_norm
     recompute: bool = False
+    project: Callable[..., list[torch.Tensor]] = project
+    project_audio: Callable[..., list[list[torch.Tensor]]] | None = None
+    compiled: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function compiled, or as it is."""
+        return function if self.compiled is None else self.compiled(function)
 
     def run(self, block: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
         """Return ``block(*args)``, its activations kept for backward or not."""
+        block = self.compile(block)
         if not (self.recompute and torch.is_grad_enabled()):
             return block(*args)
         # No block draws random numbers, so their state need not be kept and restored.
@@ -110,18 +130,7 @@ class Whisper(whisper.model.Whisper):
             fewer frames give the output of a window cut to them.
         """
         encoder = self.encoder
-        x = F.gelu(encoder.conv1(mel[:, :, : window.n_frames]))
-        x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
-        if window.is_full:
-            x = x.contiguous()  # otherwise every later layer would copy it
-            embedding = encoder.positional_embedding[: x.shape[1]]
-        else:
-            # Silence gives the same at every position, so the convolutions need not compute all of it.
-            n_read = window.n_read
-            silence = x[:, n_read : n_read + 1].expand(-1, len(window.counts) - n_read, -1)
-            x = torch.cat([x[:, :n_read], silence], dim=1)
-            embedding = encoder.positional_embedding[window.positions(x.device)]
-        x = (x + embedding).to(x.dtype)
+        x = execution.compile(_encoder_input)(encoder, mel, window)
         log_counts = window.log_counts(x.device)
         for block in encoder.blocks:
             x = execution.run(_encoder_block, block, x, log_counts, execution)
@@ -140,8 +149,12 @@ class Whisper(whisper.model.Whisper):
             Embeddings of all tokens, each of which sees those before it; shape (batch, n_tokens, n_state).
         """
         x = (embedded + self.decoder.positional_embedding[: embedded.shape[1]]).to(audio.features.dtype)
-        for block in self.decoder.blocks:
-            x = execution.run(_decoder_block, block, x, audio.features, audio.log_counts, execution)
+        blocks, project_all = self.decoder.blocks, execution.project_audio
+        sources = [audio.features] * len(blocks)
+        if project_all is not None:
+            sources = execution.compile(project_all)(blocks, audio.features)
+        for block, source in zip(blocks, sources, strict=True):
+            x = execution.run(_decoder_block, block, x, source, audio.log_counts, execution)
         return x
 
     def start_cache(self, audio: EncoderOutput, n_tokens: int) -> KVCache:
@@ -151,40 +164,120 @@ class Whisper(whisper.model.Whisper):
         ----------
         audio : EncoderOutput
             Its type becomes that of cross-attention's keys and values, by far the largest tensors that a step reads.
+            A step computes in fp32 otherwise: its few rows take little time, and rounding would decide near ties.
         n_tokens : int
             Maximum length of a text, prompt included.
         """
-        features = audio.features
-        # A CPU computes a step's few rows faster in fp32: it waits for the weights, and these are fp32.
-        dtype = torch.float32 if features.device.type == "cpu" else features.dtype
+        n_tokens = min(n_tokens, self.dims.n_text_ctx)
         layers = []
+        for projected in self.audio_keys_values(audio.features):
+            pair = [x.contiguous() for x in projected]  # each head's positions adjacent, as every step reads them
+            shape = (*pair[0].shape[:2], n_tokens, pair[0].shape[-1])
+            layers.append(LayerCache(pair, [x.new_empty(shape, dtype=torch.float32) for x in pair]))
+        return KVCache(layers, audio.log_counts, self._narrow_output(audio.features.dtype))
+
+    def start_slots(self, n_slots: int, n_tokens: int, dtype: torch.dtype) -> KVCache:
+        """Return an empty cache of clips that come and go in slots, whose audio is in the full window.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            Type of the encoder's output, as in `start_cache`.
+        """
+        dims = self.dims
+        shape = (n_slots, dims.n_text_head, dims.n_audio_ctx, dims.n_text_state // dims.n_text_head)
+        layers = []
+        for _ in self.decoder.blocks:
+            # Zeros, since what attention masks is multiplied by 0, and whatever lies in new memory may be no number.
+            audio = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(2)]
+            text_shape = (*shape[:2], n_tokens, shape[3])
+            layers.append(LayerCache(audio, [x.new_zeros(text_shape, dtype=torch.float32) for x in audio]))
+        return KVCache(layers, None, self._narrow_output(dtype))
+
+    def audio_keys_values(self, features: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+        """Yield each layer's cross-attention keys and values, shape (batch, n_head, n_positions, n_state / n_head)."""
         for block in self.decoder.blocks:
-            # Each head's positions adjacent, as every step reads them.
-            pair = [x.contiguous() for x in _project(block.cross_attn, features, "key", "value")]
-            shape = (*pair[0].shape[:2], min(n_tokens, self.dims.n_text_ctx), pair[0].shape[-1])
-            layers.append(LayerCache(pair, [x.new_empty(shape, dtype=dtype) for x in pair]))
-        narrow = self.decoder.token_embedding.weight.to(features.dtype) if features.dtype != dtype else None
-        return KVCache(layers, dtype, audio.log_counts, narrow)
+            yield project(block.cross_attn, features, "key", "value")
 
     def next_logits(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """Return the logits of the tokens after new ones, shape (n_rows, n_vocab), fp32.
 
         The new tokens, shape (n_rows, n_new), are added to the cache.
         """
-        decoder, start = self.decoder, cache.length
+        start = cache.length
         cache.length = start + tokens.shape[1]
-        x = decoder.token_embedding(tokens) + decoder.positional_embedding[start : cache.length]
-        x = x.to(cache.dtype)
+        return self._logits(
+            tokens, self.decoder.positional_embedding[start : cache.length], cache, (start, cache.length)
+        )
+
+    def slot_logits(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        cache: KVCache,
+        n_visible: int,
+        execution: Execution = STANDARD,
+    ) -> torch.Tensor:
+        """Return the logits of the tokens after each slot's new one, shape (n_slots, n_vocab), fp32.
+
+        Shapes do not depend on values, which the host does not read, so a CUDA graph can record it.
+
+        Parameters
+        ----------
+        tokens, positions : torch.Tensor
+            Each slot's new token and where it stands in the slot's text, shape (n_slots,).
+        n_visible : int
+            Leading positions of the texts that attention reads; it masks those after a slot's own.
+        """
+        # On a GPU the mask leaves torch its memory-efficient attention, which takes fp32. Cross-attention has none, so
+        # 16-bit keys go to flash attention, and those in fp32 to the memory-efficient one.
+        later = torch.arange(n_visible, device=positions.device) > positions[:, None]
+        mask = torch.zeros(later.shape, device=later.device).masked_fill_(later, -torch.inf)[:, None, None]
+        embedding = F.embedding(positions, self.decoder.positional_embedding)[:, None]
+        return self._logits(tokens[:, None], embedding, cache, (positions, n_visible), mask, execution)
+
+    def _logits(
+        self,
+        tokens: torch.Tensor,
+        embedding: torch.Tensor,
+        cache: KVCache,
+        span: tuple[int | torch.Tensor, int],
+        mask: torch.Tensor | None = None,
+        execution: Execution = STANDARD,
+    ) -> torch.Tensor:
+        decoder = self.decoder
+        x = decoder.token_embedding(tokens) + embedding
         for block, layer in zip(decoder.blocks, cache.layers, strict=True):
-            x = _decoder_block(block, x, None, cache.log_counts, STANDARD, layer, start)
+            x = _decoder_block(block, x, layer.audio, cache.log_counts, execution, layer, span, mask)
         return _output_logits(decoder.ln(x[:, -1]), decoder.token_embedding.weight, cache.narrow_output)
+
+    def _narrow_output(self, dtype: torch.dtype) -> torch.Tensor | None:
+        # A GPU computes all logits in fp32 in the time that it takes to find the likeliest ones.
+        on_cpu = self.device.type == "cpu"
+        return self.decoder.token_embedding.weight.to(dtype) if on_cpu and dtype != torch.float32 else None
+
+
+def _encoder_input(encoder: AudioEncoder, mel: torch.Tensor, window: Window) -> torch.Tensor:
+    """Return what the encoder's first block reads, shape (batch, n_positions, n_state)."""
+    x = F.gelu(encoder.conv1(mel[:, :, : window.n_frames]))
+    x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
+    if window.is_full:
+        x = x.contiguous()  # otherwise every later layer would copy it
+        embedding = encoder.positional_embedding[: x.shape[1]]
+    else:
+        # Silence gives the same at every position, so the convolutions need not compute all of it.
+        n_read = window.n_read
+        silence = x[:, n_read : n_read + 1].expand(-1, len(window.counts) - n_read, -1)
+        x = torch.cat([x[:, :n_read], silence], dim=1)
+        embedding = encoder.positional_embedding[window.positions(x.device)]
+    return (x + embedding).to(x.dtype)
 
 
 def _encoder_block(
     block: ResidualAttentionBlock, x: torch.Tensor, log_counts: torch.Tensor | None, execution: Execution
 ) -> torch.Tensor:
     normed = execution.layer_norm(block.attn_ln, x)
-    queries, keys, values = _project(block.attn, normed, "query", "key", "value")
+    queries, keys, values = execution.project(block.attn, normed, "query", "key", "value")
     x = x + _attend(block.attn, queries, keys, values, execution, log_counts)
     return x + block.mlp(execution.layer_norm(block.mlp_ln, x))
 
@@ -192,37 +285,31 @@ def _encoder_block(
 def _decoder_block(
     block: ResidualAttentionBlock,
     x: torch.Tensor,
-    features: torch.Tensor | None,
+    audio: torch.Tensor | list[torch.Tensor],
     log_counts: torch.Tensor | None,
     execution: Execution,
     layer: LayerCache | None = None,
-    start: int = 0,
+    span: tuple[int | torch.Tensor, int] = (0, 0),
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return a block's output for tokens from position ``start`` on.
+    """Return a block's output for tokens of the ``span`` (`LayerCache.append`), which ``mask`` keeps from later ones.
 
-    ``layer`` has the keys and values of those before, and of the audio; without it both are computed here.
+    ``audio`` is the encoder's output, or cross-attention's keys and values of it. ``layer`` has self-attention's of the
+    tokens before.
     """
     normed = execution.layer_norm(block.attn_ln, x)
-    queries, keys, values = _project(block.attn, normed, "query", "key", "value")
+    queries, keys, values = execution.project(block.attn, normed, "query", "key", "value")
     if layer is not None:
-        keys, values = layer.append([keys, values], start)
+        keys, values = layer.append([keys, values], *span)
     # Several tokens at once are a whole text or a prompt, so they start at position 0.
-    x = x + _attend(block.attn, queries, keys, values, execution, causal=x.shape[1] > 1)
+    x = x + _attend(block.attn, queries, keys, values, execution, mask, causal=x.shape[1] > 1)
     normed = execution.layer_norm(block.cross_attn_ln, x)
-    if layer is None:
-        (queries,) = _project(block.cross_attn, normed, "query")
-        keys, values = _project(block.cross_attn, features, "key", "value")
-    else:
-        keys, values = layer.audio
-        # A clip's hypotheses attend to the same keys, as if they were one longer text.
-        (queries,) = _project(block.cross_attn, normed.reshape(len(keys), -1, normed.shape[-1]), "query")
+    pair = execution.project(block.cross_attn, audio, "key", "value") if isinstance(audio, torch.Tensor) else audio
+    keys, values = pair
+    # A clip's hypotheses attend to the same keys, as if they were one longer text.
+    (queries,) = execution.project(block.cross_attn, normed.reshape(len(keys), -1, normed.shape[-1]), "query")
     x = x + _attend(block.cross_attn, queries, keys, values, execution, log_counts).reshape(x.shape)
     return x + block.mlp(execution.layer_norm(block.mlp_ln, x))
-
-
-def _project(attention: MultiHeadAttention, x: torch.Tensor, *names: str) -> list[torch.Tensor]:
-    """Return the named projections of x, heads apart."""
-    return [split_heads(getattr(attention, name)(x), attention.n_head) for name in names]
 
 
 def _attend(
@@ -231,12 +318,15 @@ def _attend(
     keys: torch.Tensor,
     values: torch.Tensor,
     execution: Execution,
-    log_counts: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
     *,
     causal: bool = False,
 ) -> torch.Tensor:
-    """Return what the queries' positions gather from the values, shape (batch, n_queries, n_state)."""
-    bias = None if log_counts is None else log_counts[None].to(keys.dtype)
+    """Return what the queries' positions gather from the values, shape (batch, n_queries, n_state).
+
+    ``bias``, added to the logits of the keys, is (n_keys,) for all queries alike or (batch, 1, 1, n_keys).
+    """
+    bias = None if bias is None else torch.atleast_2d(bias).to(keys.dtype)
     mixed = execution.attention(queries.to(keys.dtype), keys, values, bias, causal)
     return attention.out(mixed.transpose(1, 2).flatten(start_dim=2).to(queries.dtype))
 
