@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
 export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
-.PHONY: run test test-fast coverage lint format docs-settings docs-faults ui lock clean help
+.PHONY: run test test-fast fuzz coverage lint format docs-settings docs-faults ui lock clean help
 
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
@@ -23,6 +23,10 @@ coverage: $(VENV)/.installed-test ## the test suite with the share of lines that
 
 test-fast: $(VENV)/.installed-test ## unit tests: no weights, no servers, no training
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not real_speech" $(PYTEST_ARGS)
+
+HOURS ?= 0.5
+fuzz: $(VENV)/.installed-test ## damages valid files for HOURS=0.5 and keeps what a reader can't take in tests/fuzz/corpus
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py --seconds $$(awk 'BEGIN { print 3600 * $(HOURS) }')
 
 lint: $(VENV)/.installed-dev ## formatting, lint, docstrings, types
 	$(BIN)/ruff format --check .

@@ -52,6 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"kmed-bench: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (own := _own_cause(error)) is None:
+            raise
+        return _fail(str(own))
+
+
+def _own_cause(error: BaseException) -> KmedError | None:
+    """Return the KmedError from which a library's exception was raised; None if there is none."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, KmedError):
+        cause = cause.__cause__
+    return cause
 
 
 def _fail(message: str) -> int:

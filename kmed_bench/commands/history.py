@@ -30,21 +30,19 @@ def register(commands: Commands) -> None:
 
 def _import_log(args: argparse.Namespace) -> int:
     from kmed_bench.tracking.original.log_import import import_log
-    from kmed_bench.tracking.store import open_store
+    from kmed_bench.tracking.store import experiment_name, open_store
 
     config = resolve(args).tracking
-    uri = open_store(config)
+    uri, experiment = open_store(config), experiment_name(config)
     failed = 0
     for path in args.file:
         try:
-            outcome = import_log(uri, path, config.experiment)
+            outcome = import_log(uri, path, experiment)
         except KmedError as error:
             failed += 1
             print(f"Not imported: {error}", file=sys.stderr)
             continue
-        print(
-            f"{path}: {len(outcome.created)} runs created, {len(outcome.present)} present before ({config.experiment})"
-        )
+        print(f"{path}: {len(outcome.created)} runs created, {len(outcome.present)} present before ({experiment})")
         for version, reason in outcome.left_out.items():
             print(f"Left out version {version}: {reason}")
     if failed:

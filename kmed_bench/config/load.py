@@ -13,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from kmed_bench.config.settings import Config
+from kmed_bench.config.yaml_text import parse_yaml
 from kmed_bench.core.errors import KmedError
 
 PROFILES = ("demo", "original", "sound")
@@ -47,7 +48,9 @@ def load_config(profile: str = "sound", overrides: Mapping[str, Any] | None = No
     KmedError
         For an unknown profile, an unknown key or a value outside its limits.
     """
-    return _build({**_read_profile(profile), "profile": Path(profile).stem}, overrides or {})
+    tree, lines = _read_profile(profile)
+    named = {key: f"{profile}, line {line}: " for key, line in lines.items()}
+    return _build({**tree, "profile": Path(profile).stem}, overrides or {}, named)
 
 
 def adjust(config: Config, overrides: Mapping[str, Any]) -> Config:
@@ -66,7 +69,7 @@ def adjust(config: Config, overrides: Mapping[str, Any]) -> Config:
     return _build(dataclasses.asdict(config), overrides)
 
 
-def _build(tree: dict[str, Any], overrides: Mapping[str, Any]) -> Config:
+def _build(tree: dict[str, Any], overrides: Mapping[str, Any], places: Mapping[str, str] | None = None) -> Config:
     for key, value in overrides.items():
         group, dot, name = key.partition(".")
         node = tree.setdefault(group, {})
@@ -76,14 +79,20 @@ def _build(tree: dict[str, Any], overrides: Mapping[str, Any]) -> Config:
     try:
         return adapter().validate_python(tree)
     except ValidationError as error:
-        raise KmedError(" ".join(map(_explain, error.errors()))) from None
+        given = {key: place for key, place in (places or {}).items() if key not in overrides}
+        raise KmedError(" ".join(_place(fault, given) + _explain(fault) for fault in error.errors())) from None
+
+
+def _place(fault: Mapping[str, Any], places: Mapping[str, str]) -> str:
+    """Return the file and line of a setting, as the beginning of a sentence; empty for one of the command line."""
+    return places.get(".".join(map(str, fault["loc"][:2])), "")
 
 
 def _explain(fault: Mapping[str, Any]) -> str:
     key = ".".join(str(step) for step in fault["loc"])
     if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return explain_unknown(key)
-    return f"{key} is {fault['input']!r}: {fault['msg']}."
+    return f"{key} is {fault['input']!r:.200}: {fault['msg']}."
 
 
 def explain_unknown(key: str) -> str:
@@ -95,7 +104,8 @@ def explain_unknown(key: str) -> str:
     return f"{key!r} is not a setting; {meant}`kmed-bench settings` lists all of them."
 
 
-def _read_profile(profile: str) -> dict[str, Any]:
+def _read_profile(profile: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return a profile's settings, and the line of each."""
     if profile in PROFILES:
         text = (resources.files("kmed_bench") / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
     elif Path(profile).is_file():
@@ -103,16 +113,16 @@ def _read_profile(profile: str) -> dict[str, Any]:
     else:
         raise KmedError(f"Profile {profile!r} is unknown; choose {', '.join(PROFILES)}, or give a YAML file's path.")
     try:
-        tree = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number or a date out of range
-        raise KmedError(f"Profile {profile} is not valid YAML: {' '.join(str(error).split())}.") from None
-    except RecursionError:
-        raise KmedError(
-            f"Profile {profile} is not valid YAML: it is nested too deeply; settings have two levels."
-        ) from None
+        tree, lines = parse_yaml(text)
+        tree = {} if tree is None else tree
+    except ValueError as error:
+        raise KmedError(f"Profile {profile} is not valid YAML: {error}.") from None
     if not isinstance(tree, dict):
         raise KmedError(f"Profile {profile} must be a YAML mapping of settings; it is a {type(tree).__name__}.")
-    return {key: {} if node is None else node for key, node in tree.items()}  # a group whose lines are all comments
+    if odd := [key for key in tree if not isinstance(key, str)]:
+        raise KmedError(f"Profile {profile} has the key {odd[0]!r:.80}; write groups of settings, such as train.")
+    # None: a group whose lines are all comments.
+    return {key: {} if node is None else node for key, node in tree.items()}, lines
 
 
 def _read_utf8(path: Path) -> str:

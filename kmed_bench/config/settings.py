@@ -198,8 +198,8 @@ class TrackingConfig:
 
     uri: Annotated[str | None, NONE, Decides.NOTHING] = None
     """Address of the tracking store. none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in the working folder."""
-    experiment: Annotated[str, Decides.NOTHING] = "kmed-bench"
-    """MLflow experiment of benchmarks and single trainings."""
+    experiment: Annotated[str | None, NONE, Decides.NOTHING] = None
+    """MLflow experiment of benchmarks and single trainings. none: MLFLOW_EXPERIMENT_NAME, else kmed-bench."""
     register: Annotated[bool, Decides.NOTHING] = True
     """Whether the best checkpoint of each training is registered as kmed-whisper-SIZE, with the alias challenger for
     the best of its seeds."""

@@ -5,10 +5,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from kmed_bench.config.fields import FORBID, LIST, Count, Decides, Whole, group
+from kmed_bench.config.yaml_text import parse_yaml
 
 
 def _number_word(value: Any) -> Any:
@@ -23,9 +23,9 @@ def _read_space(value: Any) -> Any:
     """Return the search space that a YAML text of the command line holds; ``none`` is the empty one."""
     if isinstance(value, str):
         try:
-            value = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ValueError(f"it must be a YAML mapping ({' '.join(str(error).split())})") from None
+            value = parse_yaml(value)[0]
+        except ValueError as error:
+            raise ValueError(f"it must be a YAML mapping ({error})") from None
     if isinstance(value, str) and value.strip().lower() == "none":
         return {}
     if isinstance(value, Mapping):

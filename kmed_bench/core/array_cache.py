@@ -15,13 +15,12 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-
-from filelock import FileLock
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sync, temporary_beside
+from kmed_bench.core.locks import locked
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +30,7 @@ _BLOCK_BYTES = 1 << 22
 _RESERVED = "reserved"  # a sparse file of the size that a writer has been granted
 _ASIDE = re.compile(r"\.(?P<name>[a-z]+-[0-9a-f]{16})\.\w+")
 _LEFTOVER_AGE_S = 24 * 3600
+_ACCOUNTS_WAIT_S = 600.0
 
 
 def get_or_create(
@@ -69,8 +69,7 @@ def get_or_create(
     """
     folder = cache / name
     if not _is_whole(folder):
-        (cache / ".locks").mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / ".locks" / f"{name}.lock"):
+        with locked(cache / ".locks" / f"{name}.lock", f"the cache entry {name}"):
             if not _is_whole(folder):
                 _remove_damaged(folder, what)
                 _write_aside(cache, name, write, what, needed_bytes, budget_bytes)
@@ -113,11 +112,15 @@ def _remove_damaged(folder: Path, what: str) -> None:
         ) from None
 
 
+def _accounts(cache: Path) -> AbstractContextManager[None]:
+    """Return the lock on what the cache holds and reserves: held for moments, unlike a store's own."""
+    return locked(cache / ".locks" / "accounts.lock", "the index of the cache", wait_s=_ACCOUNTS_WAIT_S)
+
+
 def _write_aside(
     cache: Path, name: str, write: Callable[[Path], None], what: str, needed: int, budget: int | None
 ) -> None:
-    accounts = FileLock(cache / ".locks" / "accounts.lock")  # held for moments, unlike the store's own
-    with accounts:
+    with _accounts(cache):
         _remove_leftovers(cache, name)
         _check_budget(cache, what, needed, budget)
         _check_disk(cache, what, needed)
@@ -132,7 +135,7 @@ def _write_aside(
         (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
         for path in aside.iterdir():
             sync(path)
-        with accounts:
+        with _accounts(cache):
             (aside / _RESERVED).unlink()
             aside.rename(cache / name)
         sync(cache)

@@ -3,7 +3,7 @@
 A rate is a fraction, and None where its denominator is zero.
 """
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from kmed_bench.core.formats import FileFormat, Head
 
@@ -292,7 +292,20 @@ COMPARISONS = FileFormat[Comparisons](
     "kmed-comparisons", version=2, oldest=0, remedy="write it again with `kmed-bench score --against`"
 )
 PACKAGE = FileFormat[PackageHead](
-    "kmed-package", version=5, oldest=3, remedy="make the package again with `kmed-bench package`"
+    "kmed-package",
+    version=5,
+    oldest=3,
+    remedy="make the package again with `kmed-bench package`",
+    fields={
+        "part": Literal["train", "valid", "test"],
+        "n_utterances": int,
+        "references_sha256": str,
+        "transcript_policy": Literal["pronunciation", "spelling"],
+        "split": dict[str, Any],
+        "columns": list[str],
+        "files_sha256": dict[str, str],
+        "scores": dict[str, dict[str, Any]],
+    },
 )
 ERROR_SUMMARY = FileFormat[ErrorSummary](
     "kmed-error-summary", version=1, oldest=1, remedy="write it again with `kmed-bench errors`"

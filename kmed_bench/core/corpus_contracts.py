@@ -88,8 +88,16 @@ QUALITY = FileFormat[QualityReport](
     "kmed-quality", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
 )
 SPLIT = FileFormat[SplitReport](
-    "kmed-split", version=2, oldest=0, remedy="make the split again with `kmed-bench split`"
+    "kmed-split",
+    version=2,
+    oldest=0,
+    remedy="make the split again with `kmed-bench split`",
+    fields={"sha256": str, "counts": dict[str, int]},
 )
 FROZEN_SPLIT = FileFormat[FrozenSplit](
-    "kmed-frozen-split", version=1, oldest=1, remedy="export one with `kmed-bench split --freeze FILE`"
+    "kmed-frozen-split",
+    version=1,
+    oldest=1,
+    remedy="export one with `kmed-bench split --freeze FILE`",
+    fields={"sha256": str, "config": dict[str, Any], "parts": dict[str, dict[str, str]]},
 )

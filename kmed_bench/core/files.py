@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ _TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{6})_(?P<pid>\d{1,10})_[0-9a
 _OLD_S = 24 * 3600
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+_MAX_VALUES = 10_000_000
+_MAX_LINE = 1 << 22
 
 
 def sha256_of(path: Path) -> str:
@@ -207,14 +210,42 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     KmedError
-        When the file is missing or is not JSON.
+        When the file is missing, is not JSON, has a key twice in one object, or holds more than memory is for.
     """
+    return parse_json(read_json_text(path), path)
+
+
+def read_json_text(path: Path) -> str:
+    """Return a JSON file's text, which may begin with a byte order mark; raises like `read_json`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise KmedError(f"{path} does not exist; check the path, or run the stage that writes it.") from None
+    except UnicodeDecodeError as error:
+        raise KmedError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
+
+
+def parse_json(text: str, where: object) -> Any:
+    """Return a JSON text's value; raises like `read_json`."""
+    # An object takes about 240 bytes of memory and any other value 60 or more: together these are less than 1 GiB.
+    n_values = text.count(",") + text.count("[") + 4 * text.count("{")
+    if n_values > _MAX_VALUES:
+        raise KmedError(f"{where} holds more than {_MAX_VALUES:,} JSON values; that is no file of this program.")
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise KmedError(f"{path} is not valid JSON ({error}); write it again with the stage that makes it.") from None
+        fault = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise KmedError(f"{where} is not valid JSON ({fault}); write it again with the stage that makes it.") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's content; JSON would let the last of two equal keys win."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1) if len(names) < 10_000 else "…"
+        raise ValueError(f"one object has the key {twice!r:.80} twice")
+    return found
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -223,13 +254,15 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises
     ------
     KmedError
-        When the file is not UTF-8 (the cp949 of Korean Windows, say), or a line is not a JSON object.
+        When the file is not UTF-8 (the cp949 of Korean Windows, say), or a line is not a JSON object or is too long.
     """
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(iter(functools.partial(stream.readline, _MAX_LINE + 1), ""), start=1):
+                place = f"{path}, line {number}"
+                if len(line) > _MAX_LINE:
+                    raise KmedError(f"{place} has more than {_MAX_LINE:,} characters; write one object a line.")
                 if line.strip():
-                    place = f"{path}, line {number}"
                     yield place, _parse_line(line, place)
     except UnicodeDecodeError as error:
         raise KmedError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
@@ -237,7 +270,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _parse_line(line: str, place: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise KmedError(f"{place} is not JSON: {error}; write one JSON object per line.") from None
     if not isinstance(row, dict):

@@ -92,7 +92,7 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
         prediction = Prediction(**_values(row, place))
         refuse_markers(prediction.hypothesis, place)
         if prediction.utterance_id in seen:
-            raise KmedError(f"{place} repeats utterance {prediction.utterance_id!r}; keep one.")
+            raise KmedError(f"{place} repeats utterance {prediction.utterance_id!r:.80}; keep one.")
         seen.add(prediction.utterance_id)
         yield prediction
 

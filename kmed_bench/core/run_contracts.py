@@ -89,10 +89,20 @@ class StudyFile(Head):
 
 
 LEAK = FileFormat[Leak]("kmed-leak", version=1, oldest=1, remedy="decode again with eval.leak_clips")
-PLAN = FileFormat[Plan]("kmed-plan", version=1, oldest=1, remedy="start the benchmark again in another folder")
+PLAN = FileFormat[Plan](
+    "kmed-plan",
+    version=1,
+    oldest=1,
+    remedy="start the benchmark again in another folder",
+    fields={"sha256": str, "sealed_at": str, "code_version": str, "settings": dict[str, str]},
+)
 SPEAKER_ERRORS = FileFormat[SpeakerErrors](
     "kmed-speaker-errors", version=2, oldest=0, remedy="train the version again with this release"
 )
 STUDY = FileFormat[StudyFile](
-    "kmed-study", version=1, oldest=1, remedy="run the same `kmed-bench tune` again, which rewrites it"
+    "kmed-study",
+    version=1,
+    oldest=1,
+    remedy="run the same `kmed-bench tune` again, which rewrites it",
+    fields={"study": dict[str, Any], "figures": list[dict[str, str]]},
 )

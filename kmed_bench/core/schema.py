@@ -1,5 +1,6 @@
 """What the stages hand to one another: names of columns, reasons and parts, and manifests."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,6 +81,7 @@ GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")
 """Fields by which scores are grouped: those of the manifest, and how the reference writes foreign words."""
 
+_NUMBERS = {"duration_s": 1e9, "rate_hz": 1e9}
 _HEAD_KEYS = (b"format", b"version")
 
 MANIFEST = FileFormat[dict[str, Any]](
@@ -114,15 +116,51 @@ def read_manifest(path: Path) -> "pd.DataFrame":
     if not path.is_file():
         raise KmedError(f"{path} does not exist; `kmed-bench ingest` writes manifests, `kmed-bench split` splits.")
     try:
-        metadata = pq.read_metadata(path).metadata or {}
+        about = pq.read_metadata(path)
+        metadata = about.metadata or {}
+        # Every row has an id of its own, so a file of more rows than bytes would only fill the memory.
+        n_rows, n_bytes = about.num_rows, path.stat().st_size
+        if n_rows > n_bytes:
+            raise ValueError(f"it states {n_rows} rows in {n_bytes} bytes")
         table = pd.read_parquet(path)
     except Exception as error:  # pyarrow raises several unrelated types here
-        raise KmedError(f"{path} is not a readable parquet file ({error}); {MANIFEST.remedy}.") from None
-    head: dict[str, Any] = {key.decode(): value.decode() for key, value in metadata.items() if key in _HEAD_KEYS}
-    if head.get("version", "").isdecimal():
+        fault = " ".join(str(error).split())[:200]
+        raise KmedError(f"{path} is not a readable parquet file ({fault}); {MANIFEST.remedy}.") from None
+    head: dict[str, Any] = {
+        key.decode(): value.decode(errors="backslashreplace") for key, value in metadata.items() if key in _HEAD_KEYS
+    }
+    if re.fullmatch("[0-9]{1,9}", head.get("version", "")):
         head["version"] = int(head["version"])
     MANIFEST.check(head, path)
     missing = [name for name in MANIFEST_COLUMNS if name not in table.columns]
     if missing:
         raise KmedError(f"{path} lacks the columns {', '.join(missing)}; {MANIFEST.remedy}.")
+    _check_cells(table, path)
     return table
+
+
+def _check_cells(table: "pd.DataFrame", path: Path) -> None:
+    """Raise KmedError for the first cell that is not of its column's kind."""
+    import pandas as pd
+
+    for name in MANIFEST_COLUMNS:
+        column = table[name]
+        if name in _NUMBERS:
+            numbers = pd.to_numeric(column, errors="coerce") if column.dtype == object else column
+            right = numbers.between(0, _NUMBERS[name]) if pd.api.types.is_numeric_dtype(numbers) else numbers.isin(())
+            kind = f"a number from 0 to {_NUMBERS[name]:g}"
+        else:
+            try:
+                right, kind = column.map(_is_text).astype(bool), "text"
+            except Exception:  # pyarrow's own type; pandas reads a text from its bytes when it is needed
+                raise KmedError(f"{path} has a {name} that is not UTF-8; {MANIFEST.remedy}.") from None
+        if len(wrong := column[~right.to_numpy()]):
+            row, value = 1 + list(right).index(False), wrong.tolist()[0]
+            raise KmedError(f"{path}, row {row} has {name} {value!r:.80}, which is not {kind}; {MANIFEST.remedy}.")
+    if (twice := table["utterance_id"].duplicated()).any():
+        name = table["utterance_id"][twice].iloc[0]
+        raise KmedError(f"{path} has the utterance {name!r:.80} twice; {MANIFEST.remedy}.")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

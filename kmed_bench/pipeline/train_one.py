@@ -12,6 +12,7 @@ from kmed_bench.config import Config
 from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
+from kmed_bench.core.locks import name_holder
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.leak_cells import with_left_out
@@ -104,7 +105,10 @@ def _only_process_in(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise KmedError(f"Another process is training in {folder}; wait for it, or stop it, and try again.") from None
+        holder = name_holder(Path(lock.lock_file))
+        raise KmedError(
+            f"{holder[0].upper()}{holder[1:]} is training in {folder}; wait for it, or stop it, and try again."
+        ) from None
     try:
         yield
     finally:

@@ -4,7 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from kmed_bench.core.files import read_json, write_json
+from pydantic import TypeAdapter, ValidationError
+
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.fields import describe_fault
+from kmed_bench.core.files import parse_json, read_json_text, write_json
 
 TRAINING_FILE = "training.json"
 
@@ -58,11 +62,18 @@ def read_training_record(folder: Path) -> TrainingRecord | None:
     path = folder / TRAINING_FILE
     if not path.is_file():
         return None
-    value = read_json(path)
-    outcome = value.pop("outcome")
-    if outcome is not None:
-        outcome = TrainOutcome(**{**outcome, "checkpoint": folder / outcome["checkpoint"]})
-    return TrainingRecord(**value, outcome=outcome)
+    text = read_json_text(path)
+    parse_json(text, path)
+    try:
+        record = TypeAdapter(TrainingRecord).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise KmedError(
+            f"{path}{describe_fault(error, text=text)}; restore it, or start over in another folder without --resume."
+        ) from None
+    if record.outcome is None:
+        return record
+    outcome = dataclasses.replace(record.outcome, checkpoint=folder / record.outcome.checkpoint.name)
+    return dataclasses.replace(record, outcome=outcome)
 
 
 def describe_outcome(outcome: TrainOutcome) -> str:

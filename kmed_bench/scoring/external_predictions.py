@@ -77,13 +77,13 @@ def read_hypotheses(path: Path) -> dict[str, Hypothesis]:
             if field not in row:
                 raise KmedError(f"{where} lacks the field {field!r}; each line needs utterance_id and hypothesis.")
             if not isinstance(row[field], str):
-                raise KmedError(f"{where} has {field} {row[field]!r}; it must be text (a hypothesis may be empty).")
+                raise KmedError(f"{where} has {field} {row[field]!r:.80}; it must be text (a hypothesis may be empty).")
         refuse_markers(row["hypothesis"], where)
         decode_s = row.get("decode_s") or 0.0
         if type(decode_s) not in (int, float) or not 0 <= decode_s <= 1e9:
             raise KmedError(f"{where} has decode_s {decode_s!r:.80}; it must be a number of seconds, or left out.")
         if row["utterance_id"] in hypotheses:
-            raise KmedError(f"{where} repeats utterance {row['utterance_id']!r}; keep one.")
+            raise KmedError(f"{where} repeats utterance {row['utterance_id']!r:.80}; keep one.")
         hypotheses[row["utterance_id"]] = Hypothesis(text=row["hypothesis"], decode_s=decode_s)
     return hypotheses
 

@@ -42,6 +42,7 @@ _UNREAD = "numbers_unread"
 COLUMNS = (*ID_COLUMNS, *TIME_COLUMNS, "excluded", "code_switching", *COUNT_COLUMNS, SENTENCE)
 _SPLIT_KEYS = ("sha256", "counts", "shares", "max_share_deviation", "leakage", "discarded")
 """Keys of split.json that are published; others may hold paths."""
+_MAX_COUNT = 1e9
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -122,7 +123,9 @@ def _check_systems(
         raise KmedError("A benchmark package needs the predictions of at least one baseline; none was given.")
     for name in systems:
         if not _NAME.fullmatch(name):
-            raise KmedError(f"{name!r} cannot name a baseline; use up to 64 Latin letters, digits, '.', '_' and '-'.")
+            raise KmedError(
+                f"{name!r:.80} cannot name a baseline; use up to 64 Latin letters, digits, '.', '_' and '-'."
+            )
     hashes = {name: hash_references(predictions, policy) for name, predictions in systems.items()}
     first = next(iter(systems))
     for name, sha256 in hashes.items():
@@ -161,16 +164,16 @@ def read_package(folder: Path) -> Package:
     for key, version in versions().items():
         if head.get(key) != version:
             raise KmedError(
-                f"{folder} was made with {key} {head.get(key)!r}, this program has {version!r}; its counts cannot be "
-                "compared with new ones. Install the release that made it, or make the package again."
+                f"{folder} was made with {key} {head.get(key)!r:.80}, this program has {version!r}; its counts cannot "
+                "be compared with new ones. Install the release that made it, or make the package again."
             )
     # Packages of version 3 do not number their sentences; the system compared with them does. Those of 4 and before
     # do not count clips without an error, which follow from the rest, nor numbers that no rule reads, which no rate
     # needs.
     if differing := sorted({*head["columns"], SENTENCE, _PERFECT, _UNREAD} ^ {*COLUMNS}):
         raise KmedError(
-            f"{folder} and this program differ in the counts {', '.join(differing)}; install the release that made the "
-            f"package, or {PACKAGE.remedy}."
+            f"{folder} and this program differ in the counts {', '.join(differing)[:300]}; install the release that "
+            f"made the package, or {PACKAGE.remedy}."
         )
     return Package(head=head, systems={name: _read_counts(folder, name, sha) for name, sha in _files(head).items()})
 
@@ -179,7 +182,9 @@ def _files(head: PackageHead) -> dict[str, str]:
     files = head["files_sha256"]
     unfit = [name for name in files if not _NAME.fullmatch(name)]
     if unfit:
-        raise KmedError(f"package.json names a baseline {unfit[0]!r}, which is no file name; fetch the package again.")
+        raise KmedError(
+            f"package.json names a baseline {unfit[0]!r:.80}, which is no file name; fetch the package again."
+        )
     return files
 
 
@@ -191,9 +196,33 @@ def _read_counts(folder: Path, name: str, sha256: str) -> pd.DataFrame:
         raise KmedError(f"{path} is missing from the package; fetch the package again.") from None
     if hashlib.sha256(raw).hexdigest() != sha256:
         raise KmedError(f"{path} is not what package.json says (SHA-256 {sha256}); fetch the package again.")
-    texts = dict.fromkeys((*ID_COLUMNS, "excluded", "code_switching"), str)
-    counts = pd.read_csv(io.BytesIO(raw), dtype=texts, keep_default_na=False)
+    counts = _parse_counts(raw, path)
     return counts if _PERFECT in counts else counts.assign(**{_PERFECT: count_perfect(counts)})
+
+
+def _parse_counts(raw: bytes, path: Path) -> pd.DataFrame:
+    """Return a baseline's table; a right hash only says that whoever wrote package.json wrote this as well."""
+    texts = dict.fromkeys((*ID_COLUMNS, "excluded", "code_switching"), str)
+    optional = (SENTENCE, _PERFECT, _UNREAD)
+    numbers = [name for name in (*TIME_COLUMNS, *COUNT_COLUMNS) if name not in texts]
+    try:
+        counts = pd.read_csv(io.BytesIO(raw), dtype=texts, keep_default_na=False)
+    except (ValueError, OverflowError) as error:  # of pandas' parser and of UTF-8; no comma where one must be
+        raise KmedError(f"{path} is not a table in CSV ({' '.join(str(error).split())}); {PACKAGE.remedy}.") from None
+    for name in COLUMNS:
+        if name not in counts and name not in optional:
+            raise KmedError(f"{path} lacks the column {name!r:.80}; {PACKAGE.remedy}.")
+    for name in [name for name in numbers if name in counts]:
+        values = pd.to_numeric(counts[name], errors="coerce")
+        if len(wrong := counts[name][~values.between(0, _MAX_COUNT)]):
+            line = 2 + list(counts.index).index(wrong.index[0])
+            raise KmedError(
+                f"{path}, line {line} has {name} {wrong.tolist()[0]!r:.80}, which is no number from 0 to "
+                f"{_MAX_COUNT:g}; {PACKAGE.remedy}."
+            )
+    if counts["utterance_id"].duplicated().any():
+        raise KmedError(f"{path} has an utterance twice; {PACKAGE.remedy}.")
+    return counts
 
 
 def _csv(name: str) -> Path:

@@ -1,65 +1,79 @@
 """Which process a run belongs to, and how runs end when their process is terminated or killed.
 
-Each run is tagged with its machine (hashed), process id and process start time. From these another process can tell
-that the writer is gone, and end the runs that a killed process left RUNNING.
+Each run is tagged with its machine (hashed), process id and process start. From these another process can tell that the
+writer is gone, and end the runs that a killed process left RUNNING.
+
+A start is the boot's id and the clock ticks since boot (field 22 of ``/proc/PID/stat``, proc(5)): setting the wall
+clock moves neither. Systems without ``/proc`` store the wall clock of the start once, in seconds; those of Linux's
+earlier tags are derived from the present clock, so there only the process id counts.
 """
 
-import contextlib
+import hashlib
 import os
-from collections.abc import Iterator
+import re
+from pathlib import Path
 
 import psutil
 from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.surroundings import machine
+from kmed_bench.tracking.ends import forget_end, read_end
 
 PROCESS_TAG = "kmed.process"
-_OWN_RUN = "MLFLOW_RUN_ID"
+_PROCESS = re.compile(r"\d{1,10}:(?:\d+|[0-9a-f]{8}-\d+)", re.ASCII)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_START_FIELD = 22
 _SAME_START_S = 2.0
 
 
 def this_process() -> str:
     """Return the value of `PROCESS_TAG` for runs that this process writes."""
-    return f"{machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+    return f"{machine()}:{os.getpid()}:{_start(os.getpid())}"
+
+
+def _start(pid: int) -> str:
+    """Return what identifies the start of a living process."""
+    if not _BOOT_ID.exists():
+        return f"{psutil.Process(pid).create_time():.0f}"
+    boot = hashlib.sha256(_BOOT_ID.read_bytes()).hexdigest()[:8]
+    # The name, the second field, is in parentheses and may hold spaces and parentheses.
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return f"{boot}-{fields[_START_FIELD - 3]}"
 
 
 def is_gone(process: str) -> bool:
     """Return whether a tagged process has certainly ended; False for processes of other machines."""
     host, _, rest = process.partition(":")
-    pid, _, started_s = rest.partition(":")
-    if host != machine() or not pid.isdigit() or not started_s.isdigit():
+    pid, _, started = rest.partition(":")
+    if host != machine() or not _PROCESS.fullmatch(rest):
         return False
     try:
-        current = psutil.Process(int(pid))
-        if current.status() == psutil.STATUS_ZOMBIE:  # killed, and not yet reaped by its parent
+        if psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE:  # killed, and not yet reaped by its parent
             return True
-        return bool(abs(current.create_time() - float(started_s)) > _SAME_START_S)
-    except psutil.NoSuchProcess:
+        return _differs(started, _start(int(pid)))
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return True
-    except psutil.AccessDenied:
+    except (psutil.AccessDenied, PermissionError):
         return False
+
+
+def _differs(tagged: str, current: str) -> bool:
+    """Return whether two starts are certainly those of two processes."""
+    if tagged.isdigit() and current.isdigit():
+        return abs(int(tagged) - int(current)) > _SAME_START_S
+    return "-" in tagged and tagged != current
 
 
 def end_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
-    """Mark RUNNING runs of processes that are gone as KILLED and return their ids."""
+    """End RUNNING runs of processes that are gone and return their ids: as `ends` has them, else KILLED."""
     running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1_000)
     abandoned = [run.info.run_id for run in running if is_gone(run.data.tags.get(PROCESS_TAG, ""))]
     for run_id in abandoned:
-        client.set_tag(run_id, "kmed.ended", "its process was gone; a later run noticed")
-        client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
+        known = read_end(run_id)
+        status, ended_ms = known or (RunStatus.to_string(RunStatus.KILLED), None)
+        why = "its process was gone; a later run noticed" if known is None else "the store was away when it ended"
+        client.set_tag(run_id, "kmed.ended", why)
+        client.set_terminated(run_id, status, ended_ms)
+        forget_end(run_id)
     return abandoned
-
-
-@contextlib.contextmanager
-def own_run_id() -> Iterator[str | None]:
-    """Yield the id of the run that ``mlflow run`` made for this process, or None; MLFLOW_RUN_ID is unset meanwhile.
-
-    Otherwise programs that this process starts would take that run for theirs, and log into it and end it.
-    """
-    run_id = os.environ.pop(_OWN_RUN, None)
-    try:
-        yield run_id or None
-    finally:
-        if run_id is not None:
-            os.environ[_OWN_RUN] = run_id

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils import mlflow_tags
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.ends import keep_end
 from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 
 # MLflow's limits (mlflow.utils.validation). Longer values are cut: an error here would come after hours of work.
@@ -31,6 +33,7 @@ _TIMINGS = ("time/", "speed/")
 _ENDS = ("kmed.ended", "kmed.failed")
 # MLflow would log the full path of the program, which may contain a person's name.
 _SOURCE = {mlflow_tags.MLFLOW_SOURCE_NAME: "kmed-bench"}
+log = logging.getLogger(__name__)
 
 
 class TrackedRun:
@@ -281,4 +284,15 @@ def ending(run: TrackedRun) -> Iterator[None]:
                 error.filename = run.client.get_run(run.run_id).info.artifact_uri
         raise
     finally:
-        run.client.set_terminated(run.run_id, run.ends_as or RunStatus.to_string(status))
+        _end(run, run.ends_as or RunStatus.to_string(status))
+
+
+def _end(run: TrackedRun, status: str) -> None:
+    """End a run in the store; if that fails, keep the end for `processes.end_abandoned`."""
+    ended_ms = int(time.time() * 1000)
+    try:
+        run.client.set_terminated(run.run_id, status, ended_ms)
+    except MlflowException:
+        keep_end(run.run_id, status, ended_ms)
+        log.error("Run %s ended %s and is RUNNING in its store until a later run finds it.", run.run_id, status)
+        raise

@@ -14,11 +14,12 @@ from mlflow.utils import mlflow_tags
 
 from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.core.surroundings import sigterm_interrupts
-from kmed_bench.tracking.processes import PROCESS_TAG, end_abandoned, own_run_id, this_process
+from kmed_bench.tracking.own_run import own_run_id
+from kmed_bench.tracking.processes import PROCESS_TAG, end_abandoned, this_process
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.run import TrackedRun, ending, reopen_run, start_run
 from kmed_bench.tracking.run_notes import describe_bench, describe_train
-from kmed_bench.tracking.store import experiment_id, open_store, sqlite_file, without_password
+from kmed_bench.tracking.store import experiment_id, experiment_name, open_store, sqlite_file, without_password
 
 
 @contextlib.contextmanager
@@ -74,7 +75,7 @@ def standalone_run(
 ) -> Iterator[TrackedRun]:
     """Yield a run without a parent, its settings logged.
 
-    Under ``mlflow run`` it is the run that MLflow already started; otherwise a new one in ``tracking.experiment``.
+    Under ``mlflow run`` it is the run that MLflow already started; otherwise a new one in `experiment_name`.
     It ends FINISHED, FAILED on an error, or KILLED when interrupted or terminated.
 
     Parameters
@@ -94,7 +95,7 @@ def standalone_run(
     client = MlflowClient(tracking_uri=uri)
     version = "kmed.code_version" if run_id is None else "kmed.continued_by_code_version"
     own = {"kmed.kind": kind, PROCESS_TAG: this_process(), "kmed.profile": config.profile, version: code_version}
-    with sigterm_interrupts(), own_run_id() as own_id, contextlib.ExitStack() as outer:
+    with sigterm_interrupts(), own_run_id(client) as own_id, contextlib.ExitStack() as outer:
         if run_id is not None:
             if own_id is not None:
                 outer.enter_context(_continuation(client, own_id, run_id))
@@ -102,7 +103,7 @@ def standalone_run(
         elif own_id is not None:
             run = _adopt(client, own_id, name)
         else:
-            run = start_run(client, experiment_id(client, uri, config.tracking.experiment), name, own)
+            run = start_run(client, experiment_id(client, uri, experiment_name(config.tracking)), name, own)
         with ending(run):
             run.set_tags(own | dict(tags or {}))
             before = client.get_run(run.run_id)

@@ -28,7 +28,9 @@ from kmed_bench.config import TrackingConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.core.formats import Content, FileFormat
+from kmed_bench.tracking.copies import adopt_copy
 from kmed_bench.tracking.run_notes import describe_experiment
+from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
 
 _SQLITE = "sqlite:///"
 _ANSWER_WITHIN_S = 10.0
@@ -50,8 +52,11 @@ def open_store(config: TrackingConfig) -> str:
     """
     uri = resolve_uri(config.uri)
     database = sqlite_file(uri)
+    wait_for_sqlite()
     if database is not None:
+        check_sqlite_path(uri)
         _make_database(database)
+        check_sqlite(database)
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif uri.startswith(tuple(_DATABASE_PORTS)):
@@ -59,8 +64,10 @@ def open_store(config: TrackingConfig) -> str:
     try:
         with _quiet_migrations():
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+            if database is not None:
+                adopt_copy(database)
     except Exception as error:  # drivers, HTTP and MLflow each raise their own types here
-        raise KmedError(_explain(uri, error)) from error
+        raise store_error(error) or KmedError(_explain(uri, error)) from error
     return uri
 
 
@@ -71,11 +78,26 @@ def resolve_uri(uri: str | None = None) -> str:
     return named if database is None else f"{_SQLITE}{database}"
 
 
+def experiment_name(config: TrackingConfig) -> str:
+    """Return the experiment of benchmarks: the setting's, the environment's or the default."""
+    return config.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "kmed-bench"
+
+
 def sqlite_file(uri: str) -> Path | None:
     """Return the absolute path of a SQLite store's file; None for any other store."""
     if not uri.startswith(_SQLITE) or uri == _SQLITE:
         return None
     return Path(uri.removeprefix(_SQLITE)).absolute()
+
+
+def check_sqlite_path(uri: str) -> None:
+    """Raise KmedError for a path that SQLAlchemy would change: in a URL, ``?`` ends it and ``%41`` is ``A``."""
+    meant = sqlite_file(uri)
+    if meant is not None and Path(make_url(uri).database or "").absolute() != meant:
+        raise KmedError(
+            f"The path {meant} can't name a SQLite store: a database address takes '?' for its end and '%' with two "
+            "digits for a sign; rename the folder, or choose another with tracking.uri or tune.storage."
+        )
 
 
 def without_password(uri: str) -> str:
@@ -123,8 +145,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str, note: str | None = 
     if experiment.lifecycle_stage == "deleted":
         raise KmedError(
             f"The experiment {name!r} was deleted in {without_password(uri)}; restore it with "
-            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or set tracking.experiment to "
-            "another name."
+            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`, or set tracking.experiment or "
+            "MLFLOW_EXPERIMENT_NAME to another name."
         )
     return str(experiment.experiment_id)
 

@@ -1,6 +1,8 @@
 """A study and its trials in MLflow: one parent run however many processes join, and no trial left RUNNING."""
 
 import contextlib
+import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,13 +13,15 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.core.surroundings import sigterm_interrupts
-from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, own_run_id
+from kmed_bench.tracking.own_run import own_run_id
+from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
 from kmed_bench.tracking.run import TrackedRun, ending, start_run
 from kmed_bench.tracking.runs import shareable
 from kmed_bench.tracking.store import experiment_id, search_runs
 
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 _FAILED = RunStatus.to_string(RunStatus.FAILED)
+log = logging.getLogger(__name__)
 
 
 def open_study_run(
@@ -40,6 +44,13 @@ def open_study_run(
                 if info.status != _RUNNING:
                     client.update_run(run_id, status=_RUNNING)
                 return TrackedRun(client, run_id), False
+    named = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
+    if named not in ("", config.tune.experiment):
+        log.warning(
+            "MLFLOW_EXPERIMENT_NAME=%s is for benchmarks; the study goes to %s (tune.experiment).",
+            named,
+            config.tune.experiment,
+        )
     experiment = experiment_id(client, uri, config.tune.experiment)
     run = start_run(client, experiment, f"hpo-{name}", {"kmed.kind": "study", "kmed.study": name})
     shown = shareable(config)
@@ -94,7 +105,7 @@ def study_process(study: TrackedRun) -> Iterator[None]:
 
     That run can't be the study's parent: MLflow ends it with this process, while others may still be at work.
     """
-    with sigterm_interrupts(), own_run_id() as own_id:
+    with sigterm_interrupts(), own_run_id(study.client) as own_id:
         if own_id is None:
             yield
             return

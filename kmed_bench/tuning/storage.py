@@ -17,9 +17,11 @@ from sqlalchemy.pool import NullPool
 from kmed_bench.config import TuneConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
-from kmed_bench.tracking.store import sqlite_file, without_password
+from kmed_bench.core.locks import acquire
+from kmed_bench.tracking.store import check_sqlite_path, sqlite_file, without_password
 
 _BUSY_S = 60
+_LOCK_WAIT_S = 600.0  # it is held for moments, or for a migration
 
 
 class StudyLock:
@@ -43,7 +45,7 @@ class StudyLock:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock")
-        lock.acquire()
+        acquire(lock, Path(lock.lock_file), f"the study in {path}", _LOCK_WAIT_S)
         self._release = lock.release
 
     def release(self) -> None:
@@ -80,6 +82,7 @@ def check_storage(url: str, tracking_uri: str) -> None:
         As above: on one SQLite file, the two programs' locks and migrations would collide.
     """
     path = sqlite_file(url)
+    check_sqlite_path(url)
     if path is None and not url.startswith("postgresql"):
         raise KmedError(f"tune.storage is {without_password(url)!r}; it must be sqlite:///PATH or postgresql://…")
     if path is not None and path == sqlite_file(tracking_uri):

@@ -68,7 +68,8 @@ def test_the_run_of_mlflow_run_says_what_it_continues(place: Place) -> None:
     assert "Continue with: kmed-bench run --profile demo" in stopped.stderr
     bench = place.runs("bench")[-1]
     assert bench.info.status == "KILLED"
-    outer = place.client.create_run(bench.info.experiment_id, run_name="nervous-fox-12")
+    tags = {"mlflow.project.entryPoint": "main"}  # as `mlflow run` sets it
+    outer = place.client.create_run(bench.info.experiment_id, run_name="nervous-fox-12", tags=tags)
     done = place.run("--resume", MLFLOW_RUN_ID=outer.info.run_id)
     assert done.returncode == 0, done.stderr
     assert place.client.get_run(bench.info.run_id).info.status == "FINISHED"

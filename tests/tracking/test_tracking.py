@@ -221,7 +221,7 @@ def test_the_dataset_has_counts_and_the_hash_but_no_path(config: Config) -> None
 def test_the_run_of_mlflow_run_is_adopted(config: Config, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store.open_store(config.tracking)
     client = client_of(config)
-    made = client.create_run("0", run_name="nervous-fox-12")
+    made = client.create_run("0", run_name="nervous-fox-12", tags={"mlflow.project.entryPoint": "main"})
     client.log_param(made.info.run_id, "lr", "1e-5")
     client.log_param(made.info.run_id, "train.lr", "2e-05")
     monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
@@ -266,8 +266,11 @@ def test_a_moved_store_is_named(empty_database: Path, tmp_path: Path) -> None:
     with runs.bench_run(config, code_version="x"):
         pass
     (tmp_path / "a").rename(tmp_path / "b")
+    moved = f"sqlite:///{tmp_path}/b/mlflow.db"
     with pytest.raises(KmedError, match=rf"should be in {tmp_path}/a/mlruns/kmed-bench, which does not exist"):
-        readback.read_bench(f"sqlite:///{tmp_path}/b/mlflow.db")
+        readback.read_bench(moved)
+    store.open_store(dataclasses.replace(config.tracking, uri=moved))
+    assert readback.read_bench(moved).status == "FINISHED"
 
 
 def test_an_artifact_that_is_no_json_is_named(
@@ -326,8 +329,10 @@ def test_runs_of_a_killed_process_are_ended_by_the_next(config: Config, uri: str
 def test_processes_elsewhere_are_left_alone() -> None:
     own = processes.this_process()
     assert not processes.is_gone(own)
-    machine, pid, started_s = own.split(":")
-    assert processes.is_gone(f"{machine}:{pid}:{int(started_s) - 100}")
-    assert not processes.is_gone(f"{'0' * 12}:{pid}:{int(started_s) - 100}")
+    machine, pid, started = own.split(":")
+    boot, ticks = started.split("-")
+    assert processes.is_gone(f"{machine}:{pid}:{boot}-{int(ticks) - 100}")
+    assert processes.is_gone(f"{machine}:{pid}:{'0' * 8}-{ticks}")  # before the machine was started again
+    assert not processes.is_gone(f"{'0' * 12}:{pid}:{boot}-{int(ticks) - 100}")
     assert not processes.is_gone("")
     assert not processes.is_gone(f"{machine}:x:y")

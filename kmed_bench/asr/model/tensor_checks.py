@@ -61,6 +61,25 @@ def check_outline(dims: ModelDimensions, state: Mapping[str, torch.Tensor], wher
             )
 
 
+def check_storage(state: Mapping[str, torch.Tensor]) -> None:
+    """Check that a file holds each number of its tensors once: one number can be shown as a tensor of any shape.
+
+    Raises
+    ------
+    ValueError
+        When it has none of them, or fewer, or a tensor is not dense.
+    """
+    held = {}
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.device.type == "meta":
+            raise ValueError(f"its tensor {name!r:.80} has no numbers of its own ({tensor.layout}, {tensor.device})")
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+    shown = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if shown > sum(held.values()):
+        raise ValueError(f"its tensors have {shown:,} bytes, of which the file holds {sum(held.values()):,}")
+
+
 def check_names(found: Iterable[str], expected: Iterable[str], where: str | Path) -> None:
     """Raise KmedError when tensors are missing or not Whisper's."""
     found, expected = set(found), set(expected)

@@ -14,7 +14,7 @@ import whisper
 from whisper.model import ModelDimensions
 
 from kmed_bench.asr.model.offline_wheel import WHEEL_SHA256, joined_wheel_model, to_openai_state
-from kmed_bench.asr.model.tensor_checks import check_finite, check_names, check_outline, read_dimensions
+from kmed_bench.asr.model.tensor_checks import check_finite, check_names, check_outline, check_storage, read_dimensions
 from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, N_VOCAB
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.core.errors import KmedError
@@ -132,6 +132,7 @@ def _read_checkpoint(path: Path) -> tuple[ModelDimensions, dict[str, torch.Tenso
         # Integer tensors would be quantized weights, which `load_state_dict` would copy without scaling.
         if not all(isinstance(value, torch.Tensor) and value.is_floating_point() for value in state.values()):
             raise ValueError("its model_state_dict holds something other than floating-point tensors")
+        check_storage(state)
         return dims, state
     except Exception as error:  # torch raises a dozen types for a file that it did not write
         raise KmedError(

@@ -1,7 +1,9 @@
 """The formats of a model folder: recognised by their files, opened by the library they belong to."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.asr.runtimes.faster_whisper import FasterWhisperBackend
@@ -9,8 +11,23 @@ from kmed_bench.asr.runtimes.openai import OpenAIBackend
 from kmed_bench.asr.runtimes.transformers import TransformersBackend
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import read_json
+from kmed_bench.core.fields import check_fields
+from kmed_bench.core.files import parse_json, read_json_text
 
+# transformers takes memory for what the configuration says, before it looks at the weights.
+_HF_LIMITS = {
+    "d_model": 8192,
+    "encoder_layers": 256,
+    "decoder_layers": 256,
+    "encoder_attention_heads": 256,
+    "decoder_attention_heads": 256,
+    "encoder_ffn_dim": 32768,
+    "decoder_ffn_dim": 32768,
+    "vocab_size": 1 << 17,
+    "num_mel_bins": 1024,
+    "max_source_positions": 1 << 13,
+    "max_target_positions": 1 << 13,
+}
 Format = Literal["openai", "hf", "ct2"]
 
 
@@ -41,11 +58,21 @@ def detect_format(folder: Path) -> Format:
             "CTranslate2 model (model.bin), or one .pt file of openai-whisper."
         )
     if formats == ["hf"]:
-        content = read_json(folder / "config.json")
-        model_type = content.get("model_type") if isinstance(content, dict) else None
-        if model_type != "whisper":
-            raise KmedError(f"{folder} holds a model of type {model_type!r}; only Whisper's architecture is evaluated.")
+        _check_hf_config(folder / "config.json")
     return formats[0]
+
+
+def _check_hf_config(path: Path) -> None:
+    """Raise KmedError unless a Hugging Face configuration is Whisper's, of a size that its weights can have."""
+    text = read_json_text(path)
+    content = parse_json(text, path)
+    model_type = content.get("model_type") if isinstance(content, dict) else None
+    if model_type != "whisper":
+        raise KmedError(
+            f"{path.parent} holds a model of type {model_type!r:.80}; only Whisper's architecture is evaluated."
+        )
+    stated = {name: Annotated[int, Field(ge=1, le=limit)] for name, limit in _HF_LIMITS.items() if name in content}
+    check_fields(content, stated, path, "save the model there again", text=text)
 
 
 def open_folder(folder: Path, config: EvalConfig) -> Backend:

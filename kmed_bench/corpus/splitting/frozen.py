@@ -6,13 +6,15 @@ Others apply it to their own copy of the download and get the same three parts.
 import hashlib
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from kmed_bench.core.corpus_contracts import FROZEN_SPLIT, FrozenSplit
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import read_json, write_json
-from kmed_bench.core.schema import PARTS
+from kmed_bench.core.fields import check_fields
+from kmed_bench.core.files import parse_json, read_json_text, write_json
+from kmed_bench.core.schema import GROUP_FIELDS, PARTS
 from kmed_bench.corpus.splitting.split import Split, build_split, sort_manifest
 
 _OLDER_FORMAT = "kmed-bench frozen split 1"  # before `version` was a key of its own
@@ -77,11 +79,12 @@ def apply_frozen(path: Path, manifest: pd.DataFrame) -> Split:
     empty = [part for part in PARTS if not len(parts[part])]
     if empty:
         n = sum(len(frozen["parts"][part]) for part in PARTS)
-        lost = sum(len(ids) for ids in missing.values())
+        n_lost = sum(len(ids) for ids in missing.values())
+        lost = [name for part in empty for name in missing[part]] or ["none: the file has no ids for it"]
         raise KmedError(
-            f"This manifest of {len(table)} utterances lacks {lost} of the {n} in {path}, and none is left for "
+            f"This manifest of {len(table)} utterances lacks {n_lost} of the {n} in {path}, and none is left for "
             f"{', '.join(empty)}; ingest the same parts of the download that the split was made from (first missing: "
-            f"{missing[empty[0]][0]})."
+            f"{lost[0]})."
         )
     return build_split(
         table,
@@ -92,7 +95,12 @@ def apply_frozen(path: Path, manifest: pd.DataFrame) -> Split:
 
 
 def _read(path: Path) -> FrozenSplit:
-    frozen = read_json(path)
+    text = read_json_text(path)
+    frozen = parse_json(text, path)
     if isinstance(frozen, dict) and frozen.get("format") == _OLDER_FORMAT:
         frozen |= FROZEN_SPLIT.head
-    return FROZEN_SPLIT.check(frozen, path)
+    checked = FROZEN_SPLIT.check(frozen, path, text=text)
+    grouped = list[Literal[GROUP_FIELDS]]  # type: ignore[valid-type]
+    check_fields(checked["config"], {"by": grouped}, f"config of {path}", FROZEN_SPLIT.remedy)
+    check_fields(checked["parts"], dict.fromkeys(PARTS, dict[str, str]), f"parts of {path}", FROZEN_SPLIT.remedy)
+    return checked

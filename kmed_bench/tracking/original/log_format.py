@@ -5,19 +5,19 @@ Its epochs count from 0 and its CER is in per cent; in our records epochs count 
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.files import read_json, write_text_atomically
 
 FIGURES = ("train_loss", "train_cer", "valid_loss", "valid_cer")
 OWN_KEY = "kmed"
 """Key that a log written by kmed-bench has beside the original's two; it describes the figures."""
 
+_LARGEST = 1e300
 _COUNTS = ("batch_size", "epochs", "start_epoch", "ver_start", "max_len")
 _NAMES = ("model_name", "path", "save_model_name", "save_logging_file_name", "device")
 
@@ -90,7 +90,9 @@ def read_log(path: Path) -> OriginalLog:
     versions = {}
     for name, value in _object(tree["result_ver"], f"result_ver of {path}").items():
         if not re.fullmatch(r"\d+", name):
-            raise KmedError(f"result_ver of {path} has the version {name!r}; versions are counted 0, 1, 2: rename it.")
+            raise KmedError(
+                f"result_ver of {path} has the version {name!r:.80}; versions are counted 0, 1, 2: rename it."
+            )
         versions[name] = _version(value, metadata, f"version {name} of {path}")
     if not any(version.epochs for version in versions.values()):
         raise KmedError(f"{path} has no epoch in its {len(versions)} versions; give a log of a training that ran.")
@@ -113,19 +115,10 @@ def write_log(path: Path, log: OriginalLog) -> None:
 
 
 def _load(path: Path) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise KmedError(f"{path} has the key {twice[0]!r} twice in one object; JSON would drop one: keep one.")
-        return dict(pairs)
-
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+        return read_json(path)
     except OSError as error:
         raise KmedError(f"{path} can't be read ({error.strerror}); give the original's logging_*.json.") from None
-    except ValueError as error:  # JSON's and UTF-8's errors are kinds of it
-        raise KmedError(f"{path} is not valid JSON ({error}); give the file as the original wrote it.") from None
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -145,12 +138,12 @@ def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
     for name in _COUNTS:
         value = metadata[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise KmedError(f"{name} in mata_data of {path} is {value!r}; it must be a whole number, 0 or more.")
+            raise KmedError(f"{name} in mata_data of {path} is {value!r:.80}; it must be a whole number, 0 or more.")
     if not isinstance(metadata["lr"], (int, float)) or not 0 < metadata["lr"] < 1:
-        raise KmedError(f"lr in mata_data of {path} is {metadata['lr']!r}; it must be a number between 0 and 1.")
+        raise KmedError(f"lr in mata_data of {path} is {metadata['lr']!r:.80}; it must be a number between 0 and 1.")
     for name in _NAMES:
         if not isinstance(metadata[name], str):
-            raise KmedError(f"{name} in mata_data of {path} is {metadata[name]!r}; it must be text.")
+            raise KmedError(f"{name} in mata_data of {path} is {metadata[name]!r:.80}; it must be text.")
 
 
 def _version(value: Any, metadata: Mapping[str, Any], where: str) -> OriginalVersion:
@@ -158,10 +151,12 @@ def _version(value: Any, metadata: Mapping[str, Any], where: str) -> OriginalVer
     _need(version, ("time", "result"), where)
     unknown = sorted(set(version) - {"time", "result"})
     if unknown:
-        raise KmedError(f"{where} has the unknown key {unknown[0]!r}; the original's versions have time and result.")
+        raise KmedError(
+            f"{where} has the unknown key {unknown[0]!r:.80}; the original's versions have time and result."
+        )
     time, rows = version["time"], version["result"]
     if time is not None and not (isinstance(time, str) and re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", time)):
-        raise KmedError(f"The time of {where} is {time!r}; it must be HH:MM:SS or null.")
+        raise KmedError(f"The time of {where} is {time!r:.80}; it must be HH:MM:SS or null.")
     if not isinstance(rows, list):
         raise KmedError(f"The result of {where} is a {type(rows).__name__}; it must be a list of epochs.")
     epochs = tuple(_row(row, f"row {number} of {where}") for number, row in enumerate(rows))
@@ -181,8 +176,8 @@ def _row(row: Any, where: str) -> OriginalEpoch:
         raise KmedError(f"{where} has {content}; it must be the five of [epoch, {', '.join(FIGURES)}].")
     epoch, *figures = row
     if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
-        raise KmedError(f"{where} has the epoch {epoch!r}; it must be a whole number, 0 or more.")
+        raise KmedError(f"{where} has the epoch {epoch!r:.80}; it must be a whole number, 0 or more.")
     for name, value in zip(FIGURES, figures, strict=True):
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
-            raise KmedError(f"{where} has {name} = {value!r}; it must be a finite number, 0 or more.")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
+            raise KmedError(f"{where} has {name} = {value!r:.80}; it must be a finite number, 0 or more.")
     return OriginalEpoch(epoch=epoch, **dict(zip(FIGURES, map(float, figures), strict=True)))

@@ -33,9 +33,7 @@ def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
                 return compiled(*args)
             except torch._dynamo.exc.TorchDynamoException as error:
                 failed = True
-                log.warning(
-                    f"torch.compile failed ({type(error).__name__}); training goes on without it."
-                )
+                log.warning(f"torch.compile failed ({type(error).__name__}); training goes on without it.")
         return function(*args)
 
     return run
