@@ -50,7 +50,8 @@ def begun(*args, **kwargs):
     return original(*args, **kwargs)
 setattr(module, function, begun)
 status = cli.main(sys.argv[1:])
-open(os.environ["MARK"] + ".end", "w").close()
+if status == 0:
+    open(os.environ["MARK"] + ".end", "w").close()
 sys.exit(status)
 """
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
@@ -73,7 +74,7 @@ class Command:
     words: str
     begins: str
     resume: str = ""
-    smaller: bool = True
+    smaller: bool = False
 
 
 COMMANDS = {
@@ -89,17 +90,20 @@ COMMANDS = {
         f"train {{base}}/split out --size tiny --epochs 3 --lr 1e-3 --train.checkpoint_steps 2 {TRAIN}",
         "kmed_bench.pipeline.train_one:train_from",
         "--resume",
+        smaller=True,
     ),
     "run": Command(
         "run --profile demo --sizes tiny --seeds 0 --epochs 2 --lr 1e-3 --data.demo_speakers 4 "
         f"--data.demo_sentences 16 --data.roles patient,nurse,doctor --data.workers 1 --out out {SPLIT} {TRAIN}",
         "kmed_bench.pipeline.benchmark:run_benchmark",
         "--resume",
+        smaller=True,
     ),
     "tune": Command(
         f"tune {{base}}/split --out out --size tiny --epochs 2 --trials 2 --tune.storage sqlite:///optuna.db {TRAIN} "
         "--tune.space '{train.lr: {low: 0.001, high: 0.1}}'",
         "kmed_bench.tuning.tune:tune",
+        smaller=True,
     ),
     "evaluate": Command(
         f"evaluate {{base}}/tiny.pt {{base}}/split out {EVAL}", "kmed_bench.pipeline.evaluate:evaluate_model"
@@ -111,9 +115,7 @@ COMMANDS = {
         "package {base}/predictions.jsonl out --split {base}/split", "kmed_bench.scoring.package:write_package"
     ),
     "report": Command("report out", "kmed_bench.report.page:write_report"),
-    "export": Command(
-        "export {base}/tiny.pt out --format ct2", "kmed_bench.pipeline.export:export_model", smaller=False
-    ),
+    "export": Command("export {base}/tiny.pt out --format ct2", "kmed_bench.pipeline.export:export_model"),
 }
 
 
@@ -134,6 +136,7 @@ class Place:
         env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db", "BEGINS": self.command.begins}
         env |= {"MARK": str(self.mark), "SMALLER": str(self.base / "tiny.pt") if self.command.smaller else ""}
         self.mark.unlink(missing_ok=True)
+        self.end.unlink(missing_ok=True)
         with (self.folder / "said").open("wb") as said:
             program = [sys.executable, "-c", PROGRAM, *words, *more.split()]
             return subprocess.Popen(program, cwd=self.folder, env=env, stdout=said, stderr=said)
