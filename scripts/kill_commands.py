@@ -101,7 +101,7 @@ COMMANDS = {
     ),
     "tune": Command(
         f"tune {{base}}/split --out out --size tiny --epochs 2 --trials 2 --tune.storage sqlite:///optuna.db {TRAIN} "
-        "--tune.space '{train.lr: {low: 0.001, high: 0.1}}'",
+        "--tune.space '{train.lr: {low: 1.0e-6, high: 0.1, log: true}}'",
         "kmed_bench.tuning.tune:tune",
         smaller=True,
     ),
@@ -139,7 +139,9 @@ class Place:
         self.end.unlink(missing_ok=True)
         with (self.folder / "said").open("wb") as said:
             program = [sys.executable, "-c", PROGRAM, *words, *more.split()]
-            return subprocess.Popen(program, cwd=self.folder, env=env, stdout=said, stderr=said)
+            return subprocess.Popen(
+                program, cwd=self.folder, env=env, stdout=said, stderr=said, preexec_fn=_heed_interrupts
+            )
 
     def wait_until_begun(self, process: subprocess.Popen[bytes]) -> None:
         """Return when the work has begun."""
@@ -169,6 +171,11 @@ class Place:
     def leftovers(self) -> list[str]:
         """Return the temporary files and folders beside and below the results."""
         return [path.name for path in self.folder.rglob(".*") if TEMPORARY.fullmatch(path.name)]
+
+
+def _heed_interrupts() -> None:
+    """Undo what a shell sets for its background jobs: that they ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read(path: Path) -> Any:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 EVAL = ["--eval.audio_context", "dynamic", "--eval.max_new_tokens", "8", "--eval.bootstrap_draws", "20"]
 TRAIN = ["--size", "tiny", "--weights", "tiny.pt", "--epochs", "1", "--train.audio_context", "dynamic"]
 TRAIN += ["--train.precision", "fp32", "--batch_size", "4", *EVAL]
-SPACE = "{train.lr: {low: 0.001, high: 0.1}}"
+SPACE = "{train.lr: {low: 1.0e-6, high: 0.1, log: true}}"
 COMMANDS = {
     "train": ["train", "split", "out", *TRAIN],
     "tune": ["tune", "split", "--out", "out", *TRAIN, "--trials", "1", "--tune.space", SPACE],
@@ -249,7 +249,12 @@ def test_an_interrupted_command_ends_with_130(here: Path, place: Path, name: str
     if not environment:  # as it is installed
         start = [str(Path(sys.executable).with_name("kmed-bench")), *words]
     process = subprocess.Popen(
-        start, cwd=here, env=surroundings(here) | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        start,
+        cwd=here,
+        env=surroundings(here) | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,  # a background job ignores it
     )
     begun(here, process, sign)
     process.send_signal(getattr(signal, number))
