@@ -35,9 +35,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: the time")
     args = parser.parse_args()
     seed = int(time.time()) if args.seed is None else args.seed
-    quiet()
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         targets = make_targets(Path(folder) / "seeds", tuple(args.target))
         for name, target in targets.items():
             for data in target.seeds:

@@ -5,6 +5,7 @@ errors within `LIMIT_S` seconds of processor time and `LIMIT_BYTES` of memory.
 """
 
 import contextlib
+import copy
 import dataclasses
 import json
 import logging
@@ -131,7 +132,7 @@ def _replace(noise: random.Random, tree: Any) -> Any:
             nodes.append((node, key))
             stack.append(node[key])
     if not nodes or noise.random() < 0.02:
-        return noise.choice(ODD)
+        return copy.deepcopy(noise.choice(ODD))
     node, key = noise.choice(nodes)
     what = noise.randrange(4)
     if what == 0:
@@ -139,7 +140,7 @@ def _replace(noise: random.Random, tree: Any) -> Any:
     elif what == 1 and isinstance(node, dict):
         node[str(noise.choice(ODD))[:100]] = node.pop(key)
     else:
-        node[key] = noise.choice(ODD)
+        node[key] = copy.deepcopy(noise.choice(ODD))  # it may be changed further
     return tree
 
 
@@ -182,8 +183,16 @@ def guard(target: Target, data: bytes, folder: Path) -> Failure | None:
     return None
 
 
-def quiet() -> None:
-    logging.getLogger("kmed_bench").setLevel(logging.CRITICAL)
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide what the package says of each damaged file while the block runs."""
+    package = logging.getLogger("kmed_bench")
+    before = package.level
+    package.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        package.setLevel(before)
 
 
 def make_targets(folder: Path, names: tuple[str, ...] = ()) -> dict[str, Target]:

@@ -13,9 +13,11 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from kmed_bench.config.settings import Config
-from kmed_bench.config.yaml_text import parse_yaml
+from kmed_bench.config.yaml_text import MAX_BYTES, parse_yaml
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.fields import show_steps
 
+_KEY_CHARS = 120
 PROFILES = ("demo", "original", "sound")
 # Not aliases: the old name is an error that gives the new one.
 RENAMED = {
@@ -89,7 +91,7 @@ def _place(fault: Mapping[str, Any], places: Mapping[str, str]) -> str:
 
 
 def _explain(fault: Mapping[str, Any]) -> str:
-    key = ".".join(str(step) for step in fault["loc"])
+    key = show_steps(fault["loc"])
     if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return explain_unknown(key)
     return f"{key} is {fault['input']!r:.200}: {fault['msg']}."
@@ -99,6 +101,7 @@ def explain_unknown(key: str) -> str:
     """Return the message for a key that is not a setting: its new name, or similar ones."""
     if key in RENAMED:
         return f"{key!r} was renamed {RENAMED[key]!r}; use that name."
+    key = key[:_KEY_CHARS]
     similar = difflib.get_close_matches(key, flatten(Config()), n=3, cutoff=0.7)
     meant = f"did you mean {' or '.join(similar)}? " if similar else ""
     return f"{key!r} is not a setting; {meant}`kmed-bench settings` lists all of them."
@@ -126,6 +129,10 @@ def _read_profile(profile: str) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _read_utf8(path: Path) -> str:
+    if (n_bytes := path.stat().st_size) > MAX_BYTES:
+        raise KmedError(
+            f"Profile {path} has {n_bytes:,} bytes, and settings have at most {MAX_BYTES:,}; check the path."
+        )
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -4,7 +4,8 @@ from typing import Any
 
 import yaml
 
-_MAX_CHARS = 1 << 20
+MAX_BYTES = 1 << 20
+"""Size of the largest file or text of settings that is read."""
 _MAX_NODES = 10_000
 
 
@@ -16,8 +17,8 @@ def parse_yaml(text: str) -> tuple[Any, dict[str, int]]:
     ValueError
         When it is not YAML, has a key twice, or is larger or deeper than settings are.
     """
-    if len(text) > _MAX_CHARS:
-        raise ValueError(f"it has {len(text):,} characters, and settings have at most {_MAX_CHARS:,}")
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"it has {len(text):,} characters, and settings have at most {MAX_BYTES:,}")
     try:
         loader = yaml.SafeLoader(text)
         try:

@@ -23,6 +23,8 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 _MAX_VALUES = 10_000_000
 _MAX_LINE = 1 << 22
+_MAX_JSON_BYTES = 1 << 28
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def sha256_of(path: Path) -> str:
@@ -218,6 +220,8 @@ def read_json(path: Path) -> Any:
 def read_json_text(path: Path) -> str:
     """Return a JSON file's text, which may begin with a byte order mark; raises like `read_json`."""
     try:
+        if (n_bytes := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise KmedError(f"{path} has {n_bytes:,} bytes; JSON of up to {_MAX_JSON_BYTES:,} is read. Check the path.")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise KmedError(f"{path} does not exist; check the path, or run the stage that writes it.") from None
@@ -232,7 +236,12 @@ def parse_json(text: str, where: object) -> Any:
     if n_values > _MAX_VALUES:
         raise KmedError(f"{where} holds more than {_MAX_VALUES:,} JSON values; that is no file of this program.")
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=_unique)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise KmedError(f"{where} has half of a character (a lone surrogate); correct it.") from None
     except (ValueError, RecursionError) as error:
         fault = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise KmedError(f"{where} is not valid JSON ({fault}); write it again with the stage that makes it.") from None

@@ -150,10 +150,7 @@ def _check_cells(table: "pd.DataFrame", path: Path) -> None:
             right = numbers.between(0, _NUMBERS[name]) if pd.api.types.is_numeric_dtype(numbers) else numbers.isin(())
             kind = f"a number from 0 to {_NUMBERS[name]:g}"
         else:
-            try:
-                right, kind = column.map(_is_text).astype(bool), "text"
-            except Exception:  # pyarrow's own type; pandas reads a text from its bytes when it is needed
-                raise KmedError(f"{path} has a {name} that is not UTF-8; {MANIFEST.remedy}.") from None
+            right, kind = _are_texts(column, path), "text"
         if len(wrong := column[~right.to_numpy()]):
             row, value = 1 + list(right).index(False), wrong.tolist()[0]
             raise KmedError(f"{path}, row {row} has {name} {value!r:.80}, which is not {kind}; {MANIFEST.remedy}.")
@@ -162,5 +159,15 @@ def _check_cells(table: "pd.DataFrame", path: Path) -> None:
         raise KmedError(f"{path} has the utterance {name!r:.80} twice; {MANIFEST.remedy}.")
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _are_texts(column: "pd.Series[Any]", path: Path) -> "pd.Series[bool]":
+    """Return which cells are text; pandas leaves texts as bytes until they are needed, so these are checked here."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if not isinstance(column.dtype, pd.StringDtype):
+        return column.map(lambda value: isinstance(value, str)).astype(bool)
+    try:
+        pa.array(column).validate(full=True)
+    except pa.ArrowException:
+        raise KmedError(f"{path} has a {column.name} that is not UTF-8; {MANIFEST.remedy}.") from None
+    return column.notna()

@@ -5,11 +5,8 @@ import json
 import logging
 import os
 import re
-import socket
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,20 +19,18 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from kmed_bench.config import TrackingConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.copies import adopt_copy
+from kmed_bench.tracking.reach import check_reach
 from kmed_bench.tracking.run_notes import describe_experiment
 from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
 
 _SQLITE = "sqlite:///"
-_ANSWER_WITHIN_S = 10.0
 _PAGE = 1_000
-_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def open_store(config: TrackingConfig) -> str:
@@ -57,11 +52,8 @@ def open_store(config: TrackingConfig) -> str:
         check_sqlite_path(uri)
         _make_database(database)
         check_sqlite(database)
-    elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif uri.startswith(tuple(_DATABASE_PORTS)):
-        _check_database(uri)
     try:
+        check_reach(uri)
         with _quiet_migrations():
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
             if database is not None:
@@ -247,28 +239,6 @@ def _make_database(path: Path) -> None:
             f"The tracking database {path} can't be created ({error}); choose a writable folder with "
             "tracking.uri=sqlite:////absolute/path/mlflow.db, or set MLFLOW_TRACKING_URI."
         ) from error
-
-
-def _check_server(uri: str) -> None:
-    """Raise KmedError at once if the server does not answer; MLflow would retry for minutes."""
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN_S):
-            return
-    except urllib.error.HTTPError:
-        return  # it answers; whether the request is allowed is for MLflow to find out
-    except (OSError, ValueError) as error:
-        raise KmedError(_explain(uri, error)) from error
-
-
-def _check_database(uri: str) -> None:
-    """Raise KmedError at once if the database's port does not answer; MLflow would retry for a minute and a half."""
-    try:
-        address = make_url(uri)
-        port = address.port or _DATABASE_PORTS[address.get_backend_name()]
-        if address.host:  # without one it is a local socket, which answers at once
-            socket.create_connection((address.host, port), timeout=_ANSWER_WITHIN_S).close()
-    except (ArgumentError, KeyError, OSError) as error:
-        raise KmedError(_explain(uri, error)) from error
 
 
 def _explain(uri: str, error: Exception) -> str:

@@ -123,7 +123,6 @@ def test_an_output_folder_that_cannot_be_made(here: Path, name: str) -> None:
     [
         ("evaluate", "8k", ""),
         ("train", "600k", ""),
-        ("train", "1400k", "cp mlflow.db $mounted"),
         ("report", "2m", "cp mlflow.db $mounted; mount -o remount,ro $mounted"),
         ("evaluate", "2m", "cp mlflow.db $mounted; mount -o remount,ro $mounted"),
     ],

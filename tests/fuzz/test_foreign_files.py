@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.fields import find_line
-from kmed_bench.core.files import parse_json
+from kmed_bench.core.files import parse_json, read_json
 
 JSON_FILES = {
     "frozen": "a frozen split",
@@ -45,6 +45,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a key twice": (twice, "the key 'a' twice"),
     "a number of 5,000 digits": (lambda data: b"9" * 5000, "is not valid JSON"),
     "half of a character": (lambda data: b'"\xed\xa0\x80"', "is not UTF-8"),
+    "half of a character, escaped": (lambda data: b'{"a": "\\udcff"}', "half of a character"),
 }
 
 
@@ -136,7 +137,7 @@ YAML = [
     ("a number as key", b"1: {}\n", "has the key 1; write groups of settings"),
     ("no mapping but false", b"false\n", "must be a YAML mapping of settings; it is a bool"),
     ("control characters", b"train: \x1b[31m\n", "special characters are not allowed"),
-    ("2 MB", b"# " + b"x" * (2 << 20), "2,097,154 characters, and settings have at most"),
+    ("2 MB", b"# " + b"x" * (2 << 20), "has 2,097,154 bytes, and settings have at most"),
     ("an object of Python", b"train: !!python/object:os.system {}\n", "could not determine a constructor"),
 ]  # fmt: skip
 
@@ -170,6 +171,14 @@ def test_a_line_without_end_is_refused_early(tmp_path: Path, tmp_path_factory: p
     with pytest.raises(KmedError, match=r"line 4 has more than 4,194,304 characters"):
         reader.call(data, tmp_path)
     assert guard(reader, data, tmp_path) is None
+
+
+@fault("JSON of 300 MB", sees="error, status 2: its size and the limit", survives="all")
+def test_a_file_without_end_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.json").open("wb") as stream:
+        stream.truncate(300 << 20)
+    with pytest.raises(KmedError, match=r"a\.json has 314,572,800 bytes; JSON of up to 268,435,456 is read"):
+        read_json(tmp_path / "a.json")
 
 
 @pytest.mark.slow

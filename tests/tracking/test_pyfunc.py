@@ -252,7 +252,8 @@ def flac(minutes, rate_hz, channels):
 
 model = WhisperModel()
 model.load_context(SimpleNamespace(artifacts={"checkpoint": sys.argv[1]}, model_config={"language": "ko", **LIMITS}))
-model._transcribe = lambda clips, language: [{"text": ""} for _ in clips]  # its cost is whisper's, measured elsewhere
+# the cost of decoding is measured on a server
+model._transcribe = lambda clips, language: [{"text": str(clips.read(n)[0])} for n in range(len(clips.lengths))]
 rows = {
     "channels": [{"audio": flac(20, 48_000, 8)}], "longest": [{"audio": flac(10, 48_000, 8)}],
     "fast": [{"audio": flac(10, 384_000, 1)}], "slow": [{"samples": [0.1] * 14_000, "rate_hz": 1}],

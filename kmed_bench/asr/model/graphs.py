@@ -41,6 +41,9 @@ class GraphRunner:
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, tuple[Any, Tensors, Tensors]] = {}
         self._pool: Any = None
+        # Backward accumulates each gradient on the stream where its parameter was first used, so a rehearsal and the
+        # recording must share one.
+        self._stream: Any = torch.cuda.Stream(device) if self.enabled else None
 
     @property
     def n_graphs(self) -> int:
@@ -80,10 +83,9 @@ class GraphRunner:
         if key not in self._graphs:
             if key not in self._seen:
                 self._seen.add(key)
-                with _recording:
-                    first = (rehearse or function)(*self._moved(inputs))
                 if rehearse is None:
-                    return first
+                    return function(*self._moved(inputs))
+                self._rehearse(rehearse, inputs)
             if not self._record(key, function, inputs):
                 return function(*self._moved(inputs))
         graph, kept, outputs = self._graphs[key]
@@ -101,6 +103,13 @@ class GraphRunner:
     def _moved(self, inputs: Tensors) -> Tensors:
         return tuple(send(tensor, self.device) for tensor in inputs)
 
+    def _rehearse(self, rehearse: Callable[..., Any], inputs: Tensors) -> None:
+        moved, current = self._moved(inputs), torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(current)
+        with _recording, torch.cuda.stream(self._stream):
+            rehearse(*moved)
+        current.wait_stream(self._stream)
+
     def _record(self, key: Hashable, function: Callable[..., Tensors], inputs: Tensors) -> bool:
         """Record a graph; return False and record no more if that is impossible here."""
         kept = tuple(tensor.to(self.device, copy=True) for tensor in inputs)
@@ -109,7 +118,10 @@ class GraphRunner:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads, such as a monitor's, may use the GPU meanwhile.
-            with _recording, torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with (
+                _recording,
+                torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 outputs = function(*kept)
         except torch.OutOfMemoryError:
             self.forget()

@@ -46,7 +46,7 @@ class FasterWhisperBackend(SampleBackend):
         logging.getLogger("faster_whisper").setLevel(logging.WARNING)
         try:
             self._model = WhisperModel(str(folder), device=device, compute_type="default", cpu_threads=threads)
-        except (RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # of CTranslate2, of tokenizers and of the JSON beside the model
             raise KmedError(f"{folder} can't be opened by faster-whisper {self.version} ({error}).") from None
         self.model_bytes = (folder / "model.bin").stat().st_size
         self.parameters = _check_and_count(folder)

@@ -4,7 +4,8 @@ MLflow copies this file into each model and runs it wherever the model is loaded
 kmed_bench. Decoding is the same as in the evaluation: mono float32, 16 kHz, one window of 30 s, greedy, no
 timestamps, fp32. Channels that cancel each other are refused, where the evaluation takes the loudest one. Longer audio
 is decoded in openai-whisper's own windows. Whatever a request holds, it takes less than 1 GiB of memory beside the
-model: `Limits` bounds what is read, and no file is unpacked in whole before it is measured.
+model: `Limits` bounds what is read, and no file is unpacked in whole before it is measured. Requests that run at the
+same time take turns, a window at a time, and one that nobody waits for any more stops within a step.
 """
 
 import base64
@@ -13,6 +14,8 @@ import io
 import math
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ import soundfile
 import torch
 import whisper
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import CANCELLED, DEADLINE_EXCEEDED, INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 from scipy.signal import resample_poly
 from whisper.audio import N_SAMPLES, SAMPLE_RATE
@@ -39,8 +42,13 @@ FULL_LENGTH_HZ = 48_000
 MAX_FILTER_ELEMENTS = 2**22
 # Of full scale. Peaks of a lossy decoder may exceed 1; samples that the caller computed should not.
 MAX_FILE_LEVEL, MAX_SAMPLE_LEVEL = 2.0, 1.0001
+# Of a request's audio, how much stays in memory between its check and its decoding; the rest is read again.
+KEPT_SAMPLES = 10 * 60 * SAMPLE_RATE
+# How often a request that waits looks whether it is still wanted, and the share of the server's time limit that it
+# may take, so that its own error reaches the client before the server's.
+LOOK_EVERY_S, SHARE_OF_TIMEOUT = 0.2, 0.9
 # Channels cancel each other where the peak of their mean is below this share of the channels' own peak.
-CANCELLED = 0.1
+CANCELLING = 0.1
 
 SOURCES = ("audio", "audio_base64", "path", "samples")
 
@@ -75,7 +83,15 @@ class Limits:
 
 
 class WhisperModel(PythonModel):
-    """One Whisper checkpoint behind MLflow's pyfunc interface."""
+    """One Whisper checkpoint behind MLflow's pyfunc interface.
+
+    Attributes
+    ----------
+    is_abandoned : callable
+        Whether the client of the request that runs in the calling thread is gone; a server that knows sets it.
+    """
+
+    is_abandoned: Callable[[], bool] = staticmethod(lambda: False)
 
     def load_context(self, context: Any) -> None:
         """Load the checkpoint; openai-whisper unpickles only tensors (``weights_only=True``).
@@ -98,8 +114,13 @@ class WhisperModel(PythonModel):
         if wrong:
             raise _refuse(f"The checkpoint has weights that are not finite numbers ({wrong[0]}); use another version.")
         # openai-whisper keeps its key-value cache in hooks on the model, so concurrent decodes would corrupt each
-        # other, and the scoring server calls predict from several threads.
-        self._lock = threading.Lock()
+        # other, and the scoring server calls predict from several threads. When the encoder starts, a window is
+        # complete, and another request may have the model.
+        self._turns = _Turns()
+        self._of_thread = threading.local()
+        self.model.encoder.register_forward_pre_hook(lambda *_: self._let_others_go_first())
+        for step in (*self.model.encoder.blocks, self.model.decoder):
+            step.register_forward_pre_hook(lambda *_: self._of_thread.job.check())
 
     def predict(  # type: ignore[override]  # MLflow lets the context, which is not used here, be left out
         self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -118,46 +139,54 @@ class WhisperModel(PythonModel):
         Raises
         ------
         mlflow.exceptions.MlflowException
-            ``INVALID_PARAMETER_VALUE`` (HTTP 400 when served), naming the row and its fault.
+            ``INVALID_PARAMETER_VALUE`` (HTTP 400 when served), naming the row and its fault; on a server also
+            ``DEADLINE_EXCEEDED`` (504) and ``CANCELLED`` (499).
         """
         params = params or {}
         language = str(params.get("language") or self.language)
         if language != "auto" and language not in whisper.tokenizer.LANGUAGES:
-            raise _refuse(f"language is {language!r}; give a code of Whisper's, such as 'ko', or 'auto'.")
+            raise _refuse(f"language is {language!r:.40}; give a code of Whisper's, such as 'ko', or 'auto'.")
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame({"audio": list(model_input)})
         if not set(table.columns) & set(SOURCES):  # MLflow drops columns that the signature does not name
             raise _refuse(f"No column holds audio; give exactly one of {', '.join(SOURCES)} in each row.")
-        clips = self._read(table)
-        with self._lock, torch.inference_mode():
-            results = self._transcribe(clips, None if language == "auto" else language)
+        job = self._of_thread.job = _Job(self.is_abandoned)
+        try:
+            self._turns.take(job)
+            with torch.inference_mode():
+                results = self._transcribe(self._read(table), None if language == "auto" else language)
+        finally:
+            self._turns.leave(job)
         columns = ["text", "language", "duration_s", "segments"] if params.get("detail") else ["text"]
         return pd.DataFrame(results, columns=columns, index=table.index)
 
-    def _read(self, table: pd.DataFrame) -> list[np.ndarray]:
+    def _let_others_go_first(self) -> None:
+        self._turns.leave(self._of_thread.job)
+        self._turns.take(self._of_thread.job)
+
+    def _read(self, table: pd.DataFrame) -> "_Clips":
         if len(table) > self.limits.max_rows:
             raise _refuse(f"{len(table)} rows are over the limit of {self.limits.max_rows}; send them in parts.")
-        left = self.limits.max_request_minutes * 60 * SAMPLE_RATE
-        clips = []
-        for number, row in enumerate(table.to_dict("records")):
-            clips.append(self.reader.read(number, row))
-            left -= len(clips[-1])
-            if left < 0:
+        clips = _Clips(self.reader, table.to_dict("records"))
+        for number in range(len(table)):
+            self._let_others_go_first()
+            clips.measure(number)
+            if sum(clips.lengths) > self.limits.max_request_minutes * 60 * SAMPLE_RATE:
                 raise _refuse(
                     f"The first {number + 1} of {len(table)} rows last longer than the limit of "
                     f"{self.limits.max_request_minutes:g} minutes together; send them in parts."
                 )
         return clips
 
-    def _transcribe(self, clips: list[np.ndarray], language: str | None) -> list[dict[str, Any]]:
-        results: list[dict[str, Any]] = [{} for _ in clips]
-        short = [number for number, clip in enumerate(clips) if len(clip) <= N_SAMPLES]
+    def _transcribe(self, clips: "_Clips", language: str | None) -> list[dict[str, Any]]:
+        results: list[dict[str, Any]] = [{} for _ in clips.lengths]
+        short = [number for number, length in enumerate(clips.lengths) if length <= N_SAMPLES]
         for first in range(0, len(short), BATCH_ROWS):
             rows = short[first : first + BATCH_ROWS]
-            for row, result in zip(rows, self._decode([clips[row] for row in rows], language), strict=True):
+            for row, result in zip(rows, self._decode([clips.read(row) for row in rows], language), strict=True):
                 results[row] = result
-        for row, clip in enumerate(clips):
-            if len(clip) > N_SAMPLES:
-                results[row] = self._window(clip, language)
+        for row, length in enumerate(clips.lengths):
+            if length > N_SAMPLES:
+                results[row] = self._window(clips.read(row), language)
         return results
 
     def _decode(self, clips: list[np.ndarray], language: str | None) -> list[dict[str, Any]]:
@@ -202,6 +231,78 @@ class WhisperModel(PythonModel):
             "duration_s": duration_s,
             "segments": segments,
         }
+
+
+class _Job:
+    """One request: who waits for it, and until when."""
+
+    def __init__(self, is_abandoned: Callable[[], bool]) -> None:
+        self._is_abandoned = is_abandoned
+        # `mlflow models serve` answers 504 after this time and lets the job run on
+        limit_s = os.environ.get("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT")
+        serving = os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true"
+        self._limit_s = float(limit_s) if limit_s and serving else math.inf
+        self._end = time.monotonic() + SHARE_OF_TIMEOUT * self._limit_s
+
+    def check(self) -> None:
+        """Raise MlflowException when nobody waits for the request any more."""
+        if self._is_abandoned():
+            raise MlflowException("The client is gone, so its request was stopped.", error_code=CANCELLED)
+        if time.monotonic() > self._end:
+            raise MlflowException(
+                f"The request takes longer than this server's limit of {self._limit_s:g} s, waiting for others "
+                "included; send less audio at a time, or start the server with a longer timeout.",
+                error_code=DEADLINE_EXCEEDED,
+            )
+
+
+class _Turns:
+    """A lock that jobs get in the order in which they ask; `threading.Lock` may pass one over for ever."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._queue: list[_Job] = []
+
+    def take(self, job: _Job) -> None:
+        """Wait for the job's turn; raises what its check raises."""
+        with self._changed:
+            self._queue.append(job)
+            while self._queue[0] is not job:
+                self._changed.wait(LOOK_EVERY_S)
+                job.check()
+        job.check()
+
+    def leave(self, job: _Job) -> None:
+        """End the job's turn, or its wait for one."""
+        with self._changed:
+            if job in self._queue:
+                self._queue.remove(job)
+                self._changed.notify_all()
+
+
+class _Clips:
+    """The audio of a request's rows; of long requests only the first part stays in memory."""
+
+    def __init__(self, reader: "AudioReader", rows: list[dict[Any, Any]]) -> None:
+        self.lengths: list[int] = []
+        self._reader, self._rows = reader, rows
+        self._kept: dict[int, np.ndarray] = {}
+
+    def measure(self, number: int) -> None:
+        """Read the next row and note its samples at 16 kHz; raises what the reader raises."""
+        clip = self._reader.read(number, self._rows[number])
+        self.lengths.append(len(clip))
+        if sum(self.lengths) <= KEPT_SAMPLES:
+            self._kept[number] = clip
+
+    def read(self, number: int) -> np.ndarray:
+        """Return a row's audio, which is forgotten if it was kept."""
+        if number in self._kept:
+            return self._kept.pop(number)
+        clip = self._reader.read(number, self._rows[number])
+        if len(clip) != self.lengths[number]:
+            raise _refuse(f"Row {number} changed while the request ran; send it again.")
+        return clip
 
 
 class AudioReader:
@@ -309,7 +410,7 @@ class AudioReader:
             n_samples += len(block)
             self._check_length(n_samples, file.samplerate)  # the header may say less
         mono = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-        if file.channels > 1 and float(np.abs(mono).max(initial=0.0)) < CANCELLED * loudest:
+        if file.channels > 1 and float(np.abs(mono).max(initial=0.0)) < CANCELLING * loudest:
             raise _BadAudioError("its channels cancel each other (opposite phase); send one of them.")
         return mono
 
