@@ -216,7 +216,6 @@ def begun(folder: Path, process: "subprocess.Popen[bytes]", sign: str) -> None:
 
 
 SIGNS = {
-    "demo-corpus": (["demo-corpus", "out", "--speakers", "40", "--sentences", "400"], ".out.*", "SIGINT"),
     "ingest": (["ingest", "corpus", "out", "--data.workers", "2"], "out/.ingest/*", "SIGTERM"),
     "evaluate": ([*COMMANDS["evaluate"], "--part", "train"], "out/kmed-bench.log", "SIGINT"),
     "train": (COMMANDS["train"], "out/seed0/training.json", "SIGTERM"),
