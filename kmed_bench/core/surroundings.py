@@ -60,3 +60,26 @@ def sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM act only when a short call has returned.
+
+    For a call that C code runs with callbacks into Python, as soundfile does on files in memory: cffi prints and drops
+    the KeyboardInterrupt that is raised in a callback, and the call fails as if the file were damaged.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, lambda number, _frame: received.append(number))
+        yield
+    finally:
+        for watched, handler in previous.items():
+            signal.signal(watched, handler)
+        for number in received:
+            signal.raise_signal(number)
