@@ -123,6 +123,7 @@ def test_an_output_folder_that_cannot_be_made(here: Path, name: str) -> None:
     [
         ("evaluate", "8k", ""),
         ("train", "600k", ""),
+        ("train", "1400k", "cp mlflow.db $mounted"),
         ("report", "2m", "cp mlflow.db $mounted; mount -o remount,ro $mounted"),
         ("evaluate", "2m", "cp mlflow.db $mounted; mount -o remount,ro $mounted"),
     ],
@@ -216,6 +217,7 @@ def begun(folder: Path, process: "subprocess.Popen[bytes]", sign: str) -> None:
 
 
 SIGNS = {
+    "demo-corpus": (["demo-corpus", "out", "--speakers", "20", "--sentences", "110"], ".out.*", "SIGINT"),
     "ingest": (["ingest", "corpus", "out", "--data.workers", "2"], "out/.ingest/*", "SIGTERM"),
     "evaluate": ([*COMMANDS["evaluate"], "--part", "train"], "out/kmed-bench.log", "SIGINT"),
     "train": (COMMANDS["train"], "out/seed0/training.json", "SIGTERM"),
