@@ -47,6 +47,8 @@ FREE = {  # of the small disk: some files fit, the next one does not
     "history": "4k",
     "package": "4k",
 }
+# A training adds about 100 KiB to the store.
+ROOM_FOR_A_PART = "cp mlflow.db $mounted; cat /dev/zero > $mounted/filler || true; truncate -s -60K $mounted/filler"
 NAMES = ("kmed-bench.log", ".training.lock")  # may be empty
 
 
@@ -123,7 +125,7 @@ def test_an_output_folder_that_cannot_be_made(here: Path, name: str) -> None:
     [
         ("evaluate", "8k", ""),
         ("train", "600k", ""),
-        ("train", "1400k", "cp mlflow.db $mounted"),
+        ("train", "4m", ROOM_FOR_A_PART),
         ("report", "2m", "cp mlflow.db $mounted; mount -o remount,ro $mounted"),
         ("evaluate", "2m", "cp mlflow.db $mounted; mount -o remount,ro $mounted"),
     ],
