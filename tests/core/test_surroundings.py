@@ -2,6 +2,7 @@
 
 import io
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 import numpy as np
@@ -11,6 +12,14 @@ import soundfile
 from kmed_bench.core.surroundings import interrupts_wait, sigterm_interrupts
 
 SAMPLES = np.arange(1_000, dtype=np.int16)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, which a shell's background job lacks."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 class Interrupted(io.BytesIO):
