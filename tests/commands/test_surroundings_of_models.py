@@ -221,7 +221,6 @@ SIGNS = {
     "demo-corpus": (["demo-corpus", "out", "--speakers", "20", "--sentences", "110"], ".out.*", "SIGINT"),
     "ingest": (["ingest", "corpus", "out", "--data.workers", "2"], "out/.ingest/*", "SIGTERM"),
     "evaluate": ([*COMMANDS["evaluate"], "--part", "train"], "out/kmed-bench.log", "SIGINT"),
-    "train": (COMMANDS["train"], "out/seed0/training.json", "SIGTERM"),
     "tune": (COMMANDS["tune"], "out/kmed-bench.log", "SIGINT"),
     "export": (COMMANDS["export --format ct2"], ".out.*", "SIGTERM"),
     "report": (COMMANDS["report"], "out/*.csv", "SIGINT"),
