@@ -81,5 +81,5 @@ def interrupts_wait() -> Iterator[None]:
     finally:
         for watched, handler in previous.items():
             signal.signal(watched, handler)
-        for number in received:
-            signal.raise_signal(number)
+        for sent in received:
+            signal.raise_signal(sent)
