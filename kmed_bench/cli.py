@@ -7,7 +7,6 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import argparse
 import contextlib
-import errno
 import logging
 import sys
 import warnings
@@ -19,39 +18,31 @@ from kmed_bench.commands.options import Command, CommandParser, Commands, take_o
 from kmed_bench.core.callers_folder import enter_callers_folder
 from kmed_bench.core.console import abandon_stdout, configure_logging, prepare_streams
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.surroundings import prepare_user, sigterm_interrupts
+from kmed_bench.core.system_errors import explain_os_error
 
 # The order in which `kmed-bench --help` lists them.
 _MODULES = (run, data, models, export, tune, scores, power, tracked, serve, history, settings)
 
 
-_REMEDIES = {
-    errno.ENOSPC: "Make room on the disk or choose another folder",
-    errno.EDQUOT: "Make room within the quota or choose another folder",
-    errno.EROFS: "The disk is mounted read-only; choose another folder",
-    errno.EACCES: "Change the permissions or choose another folder",
-    errno.EPERM: "Change the permissions or choose another folder",
-    errno.EFBIG: "Allow larger files (ulimit -f) or choose another disk",
-    errno.EEXIST: "Choose another folder",
-    errno.ENOENT: "Check the path",
-    errno.ENOTDIR: "Check the path",
-    errno.EISDIR: "Check the path",
-    errno.EMFILE: "Allow more open files (ulimit -n)",
-}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 done, 1 done in part, 2 not done, 130 interrupted."""
+    """Run a command and return its exit status: 0 done, 1 done in part, 2 not done, 130 interrupted.
+
+    SIGTERM interrupts as Ctrl-C does: what must not be left half done is finished or undone.
+    """
     # The commands print what matters; a library's advice to developers is no message for users.
     warnings.filterwarnings("ignore", category=FutureWarning)
     prepare_streams()
     enter_callers_folder()
+    prepare_user()
     try:
-        args = parse(_readable(sys.argv[1:] if arguments is None else arguments))
-        configure_logging(args.log_level)
-        command: Command = args.command
-        status = command(args)
-        sys.stdout.flush()
-        return status
+        with sigterm_interrupts():
+            args = parse(_readable(sys.argv[1:] if arguments is None else arguments))
+            configure_logging(args.log_level)
+            command: Command = args.command
+            status = command(args)
+            sys.stdout.flush()
+            return status
     except KmedError as error:
         return _fail(str(error))
     except BrokenPipeError:  # the reader of the output has left, as `head` does
@@ -59,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         logging.getLogger(__name__).debug("Stopped:", exc_info=True)
-        return _fail(_explain(error))
+        return _fail(explain_os_error(error))
+    except KeyboardInterrupt as stop:
+        print(f"kmed-bench: {str(stop) or 'interrupted.'}", file=sys.stderr)
+        return 130
     except Exception as error:
         if (own := _own_cause(error)) is None:
             raise
         return _fail(str(own))
-    except KeyboardInterrupt as stop:
-        print(f"kmed-bench: {str(stop) or 'interrupted.'}", file=sys.stderr)
-        return 130
 
 
 def _own_cause(error: BaseException) -> KmedError | None:
@@ -85,14 +76,6 @@ def _fail(message: str) -> int:
     except OSError:
         abandon_stdout()
     return 2
-
-
-def _explain(error: OSError) -> str:
-    """Return one line with the path, the reason that the system gives, and the remedy."""
-    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-    where = error.filename2 or error.filename or "a file, or standard output"
-    remedy = _REMEDIES.get(error.errno or 0, "Remove the cause")
-    return f"{where} can't be read or written: {reason}. {remedy}, then start again."
 
 
 def _readable(words: Sequence[str]) -> Sequence[str]:

@@ -22,6 +22,7 @@ SETTINGS = {
 PROGRAM = """
 import os, signal, sys, torch
 from kmed_bench import cli
+cli.prepare_user()  # as main does, before MLflow is imported
 from kmed_bench.asr.model import weights
 from kmed_bench.pipeline import trainer
 found = weights._read_checkpoint(weights.Path(os.environ["SMALLER"]))[0]

@@ -141,6 +141,7 @@ def _write_aside(
         sync(cache)
     except OSError as error:
         if error.errno != errno.ENOSPC:
+            error.filename = error.filename or str(cache)
             raise
         raise KmedError(
             f"{what} did not fit on the disk of {cache}, which something else has filled meanwhile; make room or set "

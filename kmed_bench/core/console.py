@@ -87,7 +87,7 @@ class _StderrHandler(logging.Handler):
 def log_file(folder: Path) -> Iterator[None]:
     """Append messages of all levels to ``kmed-bench.log`` in a folder, and where an exception came from."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / LOG_NAME, encoding="utf-8")
+    handler = _LogFile(folder / LOG_NAME, encoding="utf-8")
     handler.setFormatter(_FileFormatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     level = _package.level
     _package.addHandler(handler)
@@ -101,6 +101,18 @@ def log_file(folder: Path) -> Iterator[None]:
         _package.removeHandler(handler)
         _package.setLevel(level)
         handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """Goes without lines that a full disk does not take; what matters then fails by itself and says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the library's name)
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class _FileFormatter(logging.Formatter):

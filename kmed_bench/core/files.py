@@ -1,6 +1,7 @@
 """Files written whole or not at all, JSON, and digests of files."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -8,18 +9,22 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.surroundings import machine
 
+_TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{6})_(?P<pid>\d{1,10})_[0-9a-f]{4}")
+_OLD_S = 24 * 3600
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")
 _MAX_VALUES = 10_000_000
 _MAX_LINE = 1 << 22
 _MAX_JSON_BYTES = 1 << 28
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def sha256_of(path: Path) -> str:
@@ -38,8 +43,11 @@ def sync(path: Path) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return an unused name in the same folder, hidden; what a killed writer leaves there is never read."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Return an unused name in the same folder, hidden; what a killed writer leaves there is never read.
+
+    The name holds the machine and the process id, by which a later writer of `path` finds what a killed one left.
+    """
+    return path.with_name(f".{path.name}.{machine()[:6]}_{os.getpid()}_{secrets.token_hex(2)}")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -47,6 +55,30 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(".*"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink()
+
+
+def _remove_left_beside(path: Path) -> None:
+    """Remove temporary files and folders for `path` whose writers are gone, or that nobody has touched for a day."""
+    head = f".{path.name}."
+    for left in path.parent.iterdir():
+        match = _TEMPORARY.fullmatch(left.name) if left.name.startswith(head) else None
+        if match is None or not _is_left(left, match):
+            continue
+        with contextlib.suppress(OSError):  # another process may be faster, or own it
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _is_left(path: Path, match: re.Match[str]) -> bool:
+    if match["machine"] == machine()[:6]:
+        try:
+            os.kill(int(match["pid"]), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):  # another user's process
+            return False
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime > _OLD_S
+    return False
 
 
 def cache_folder() -> Path:
@@ -65,6 +97,7 @@ def replacing(path: Path) -> Iterator[Path]:
     as such: torch's writer fails once more when it closes the half-written file, and that error would hide it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_beside(path)
     temporary = temporary_beside(path)
     try:
         with _naming(path, temporary):
@@ -85,13 +118,34 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Put `path` into an OSError that names no file, as a full disk's does, or only the temporary one."""
+    """Put `path` into an OSError that names no file, as a full disk's does, or only the temporary one.
+
+    On a full disk torch and safetensors raise errors of their own, from which the system's is taken.
+    """
     try:
         yield
-    except OSError as error:
-        if error.filename is None or str(error.filename).startswith(str(temporary)):
-            error.filename, error.filename2 = str(path), None
-        raise
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else _disk_error(error)
+        if cause is None:
+            raise
+        if cause.filename is None or str(cause.filename).startswith(str(temporary)):
+            cause.filename, cause.filename2 = str(path), None
+        if cause is error:
+            raise
+        raise cause from None
+
+
+def _disk_error(error: Exception) -> OSError | None:
+    """Return the system's error about a disk that a library's error hides; None if it hides none."""
+    if isinstance(error, KmedError):
+        return None
+    before: BaseException | None = error
+    while before is not None:
+        if isinstance(before, OSError) and before.errno in _DISK_ERRORS:
+            return before
+        before = before.__cause__ or before.__context__
+    match = _RUST_ERROR.search(str(error))
+    return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None
 
 
 @contextlib.contextmanager
@@ -101,6 +155,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     If the block raises, the new folder is removed with all that was written into it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_beside(path)
     temporary = temporary_beside(path)
     try:
         with _naming(path, temporary):
@@ -122,18 +177,28 @@ def creating(path: Path) -> Iterator[Path]:
     database writes beside its file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
+    _remove_left_beside(path)
+    folder = temporary_beside(path)
+    folder.mkdir()
+    try:
+        temporary = folder / path.name
         yield temporary
         sync(temporary)
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file or none of it."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a whole UTF-8 file or none of it."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes_atomically(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,6 +12,7 @@ from kmed_bench.config import Config, Decides, benchmark_digest
 from kmed_bench.core.console import log_file
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
+from kmed_bench.core.system_errors import explain_os_error
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.comparing import compare_trainings
@@ -157,9 +158,10 @@ def _train_all(
             try:
                 trained.append(_train(trainer, seed, name, bench, earlier))
             except Exception as error:  # one failing size or seed does not take the others' hours with it
-                expected = isinstance(error, KmedError)
-                failed[name] = str(error) if expected else f"{type(error).__name__}: {error}"
-                log.error("%s failed: %s", name, error, exc_info=not expected)
+                expected = isinstance(error, (KmedError, OSError))
+                said = explain_os_error(error) if isinstance(error, OSError) else str(error)
+                failed[name] = said if expected else f"{type(error).__name__}: {error}"
+                log.error("%s failed: %s", name, said, exc_info=not expected)
     return trained, failed
 
 

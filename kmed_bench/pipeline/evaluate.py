@@ -100,8 +100,8 @@ def evaluate_model(
     scores["speed"] = describe_speed(scores, parameters=backend.parameters, model_bytes=backend.model_bytes)
     if not backend.uses_torch and torch.cuda.is_available():
         scores["speed"]["peak_memory_bytes"] = None
-    for stale in ("comparisons.json", LEAK_FILE):
-        (out / stale).unlink(missing_ok=True)  # it belongs to scores that these replace
+    for stale in ("scores.json", "comparisons.json", LEAK_FILE):
+        (out / stale).unlink(missing_ok=True)  # it belongs to predictions that these replace
     write_predictions(out / "predictions.jsonl", predictions)
     if sample is not None:
         write_leak(out, split, (predictions, left_out), untouched, config)

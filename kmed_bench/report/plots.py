@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from kmed_bench.core.files import write_bytes_atomically
 from kmed_bench.report.fonts import INK, RULE, SOFT
 
 # Readable on white and on near-black; parts and sizes never share a figure.
@@ -137,8 +138,8 @@ def _label_axes(axes: Axes, quantity: str) -> None:
 def save_plot(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
     """Write ``name.png`` and ``name.svg`` into a folder, close the figure, and return it for the page."""
     png, svg = render_figure(figure, name)
-    (folder / f"{name}.png").write_bytes(png)
-    (folder / f"{name}.svg").write_bytes(svg)
+    write_bytes_atomically(folder / f"{name}.png", png)
+    write_bytes_atomically(folder / f"{name}.svg", svg)
     return Plot(name=name, caption=caption, svg=inline_svg(svg.decode(), name))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.files import write_bytes_atomically, write_text_atomically
 from kmed_bench.report.plots import Plot, inline_svg, render_figure
 from kmed_bench.report.table_view import View
 
@@ -116,7 +116,7 @@ def _save_figure(figure: ExtraFigure, out: Path) -> Plot:
     formats = {"png": figure.png, "svg": figure.svg}
     contents = {ending: content for ending, content in formats.items() if content is not None}
     for ending, content in contents.items():
-        (out / f"{figure.name}.{ending}").write_bytes(content)
+        write_bytes_atomically(out / f"{figure.name}.{ending}", content)
     if "svg" in contents:
         element = inline_svg(contents["svg"].decode(), figure.name)
     else:

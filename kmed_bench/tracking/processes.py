@@ -8,37 +8,23 @@ clock moves neither. Systems without ``/proc`` store the wall clock of the start
 earlier tags are derived from the present clock, so there only the process id counts.
 """
 
-import contextlib
-import functools
 import hashlib
 import os
-import platform
 import re
-import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import psutil
 from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.core.surroundings import machine
 from kmed_bench.tracking.ends import forget_end, read_end
 
 PROCESS_TAG = "kmed.process"
 _PROCESS = re.compile(r"\d{1,10}:(?:\d+|[0-9a-f]{8}-\d+)", re.ASCII)
-_NAMESPACE = Path("/proc/self/ns/pid")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_FIELD = 22
 _SAME_START_S = 2.0
-
-
-@functools.cache
-def machine() -> str:
-    """Return 12 hexadecimal digits for this machine and its PID namespace, which containers have for themselves."""
-    namespace = _NAMESPACE.stat().st_ino if _NAMESPACE.exists() else 0
-    return hashlib.sha256(f"{platform.node()}/{namespace}".encode()).hexdigest()[:12]
 
 
 def this_process() -> str:
@@ -91,27 +77,3 @@ def end_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
         client.set_terminated(run_id, status, ended_ms)
         forget_end(run_id)
     return abandoned
-
-
-@contextlib.contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM, which by default would end the process and leave its runs RUNNING.
-
-    ``training.state.deferred_interrupts`` replaces this handler while a model trains and restores it afterwards:
-    during training the first SIGTERM waits for the end of the optimizer step, and the state is saved before the
-    interrupt is raised. At all other times this handler acts, at once. Either way the interrupt then passes through
-    `run.ending`, which ends the runs. Python runs signal handlers in the main thread only; in other threads nothing
-    is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

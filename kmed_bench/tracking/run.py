@@ -278,6 +278,11 @@ def ending(run: TrackedRun) -> Iterator[None]:
     except KeyboardInterrupt:
         status = RunStatus.KILLED
         raise
+    except OSError as error:
+        if error.filename is None:  # MLflow's copy of an artifact; our own writers name their files
+            with contextlib.suppress(MlflowException):
+                error.filename = run.client.get_run(run.run_id).info.artifact_uri
+        raise
     finally:
         _end(run, run.ends_as or RunStatus.to_string(status))
 

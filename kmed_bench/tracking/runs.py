@@ -13,8 +13,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils import mlflow_tags
 
 from kmed_bench.config import Config, flatten, to_yaml
+from kmed_bench.core.surroundings import sigterm_interrupts
 from kmed_bench.tracking.own_run import own_run_id
-from kmed_bench.tracking.processes import PROCESS_TAG, end_abandoned, sigterm_interrupts, this_process
+from kmed_bench.tracking.processes import PROCESS_TAG, end_abandoned, this_process
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.run import TrackedRun, ending, reopen_run, start_run
 from kmed_bench.tracking.run_notes import describe_bench, describe_train

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from exported import export_all
+from fault_table import fault
 from safetensors.torch import load_file, save_file
 from whisper.model import Whisper
 
@@ -17,7 +18,7 @@ from kmed_bench.asr.decoding.decode import predict_part
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.offline_wheel import read_variables
-from kmed_bench.asr.model.tensor_checks import check_ct2_layers
+from kmed_bench.asr.model.tensor_checks import check_ct2_depth, check_ct2_layers
 from kmed_bench.asr.model.tokenizer import N_VOCAB
 from kmed_bench.asr.model.weights import load_weights
 from kmed_bench.asr.runtimes import backend as backend_module
@@ -234,6 +235,48 @@ def test_an_output_of_its_own_is_evaluated_and_not_exported(folders, tmp_path):
     with pytest.raises(KmedError, match="has an output projection"):
         read_hf_folder(folder)
     TransformersBackend(folder, CONFIG)
+
+
+def outline(width, n_encoder, n_decoder):
+    """Names of a CTranslate2 model with so many layers, and its width."""
+    names = [f"encoder/layer_{i}/ffn/linear_0/bias" for i in range(n_encoder)]
+    names += [f"decoder/layer_{i}/ffn/linear_0/bias" for i in range(n_decoder)]
+    return {name: np.zeros(1) for name in names} | {"encoder/layer_norm/gamma": np.zeros(width)}
+
+
+@pytest.mark.parametrize(
+    ("width", "n_encoder", "n_decoder", "heads", "said"),
+    [
+        (384, 4, 4, [(3, 0)], None),
+        (384, 4, 2, [(1, 0)], None),  # distilled
+        (768, 12, 4, [], None),
+        (64, 1, 1, [(0, 1)], None),
+        (384, 3, 4, [(3, 0)], "3 encoder layers, and 4 belong"),
+        (384, 4, 3, [], "3 decoder layers, and 4 belong"),
+        (768, 12, 11, [(5, 0)], "11 decoder layers, and 12 belong"),
+        (64, 2, 1, [(1, 0)], r"1 decoder layers, and its config.json names alignment heads in 2"),
+    ],
+)
+def test_missing_last_layers_of_a_ct2_model_are_noticed(width, n_encoder, n_decoder, heads, said):
+    refused = contextlib.nullcontext() if said is None else pytest.raises(KmedError, match=said)
+    with refused:
+        check_ct2_depth(outline(width, n_encoder, n_decoder), heads, "x")
+
+
+@fault(
+    "CTranslate2 model that lacks its last layers, or is another one than was exported",
+    sees="error, status 2: the layers it has and should have, or the number of parameters",
+    survives="all",
+)
+def test_a_ct2_model_that_is_not_what_was_exported_is_refused(folders, tmp_path):
+    folder = shutil.copytree(folders["ct2"], tmp_path / "ct2")
+    config, record = (json.loads((folder / name).read_text()) for name in ("config.json", "export.json"))
+    (folder / "export.json").write_text(json.dumps(record | {"parameters": record["parameters"] + 64}))
+    with pytest.raises(KmedError, match="parameters and had"):
+        FasterWhisperBackend(folder, CONFIG)
+    (folder / "config.json").write_text(json.dumps(config | {"alignment_heads": [[1, 0]]}))
+    with pytest.raises(KmedError, match=r"1 decoder layers, and its config\.json names alignment heads in 2"):
+        FasterWhisperBackend(folder, CONFIG)
 
 
 def test_a_ct2_model_with_a_gap_or_nan_is_refused(folders, tmp_path):

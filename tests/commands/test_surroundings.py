@@ -2,12 +2,10 @@
 
 import os
 import resource
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import run, said
 from downloads import label, stem, wav, write_tree
 from fault_table import fault
 
@@ -50,22 +48,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tree(folder, files | {"예측.jsonl": "".join(ROW % (i, i, i) for i in range(4)).encode()})
     assert run(folder, "ingest", "환자 자료", "manifest", "--data.workers", "1").returncode == 0
     return folder
-
-
-def run(
-    cwd: Path, *words: str, before: Callable[[], None] | None = None, stdout: int = subprocess.PIPE, **environment: str
-) -> subprocess.CompletedProcess[bytes]:
-    env = os.environ | {"KMED_CACHE": str(cwd / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{cwd}/mlflow.db"}
-    command = [sys.executable, "-m", "kmed_bench", *words]
-    return subprocess.run(
-        command, cwd=cwd, env=env | environment, stdout=stdout, stderr=subprocess.PIPE, preexec_fn=before, check=False
-    )
-
-
-def said(done: subprocess.CompletedProcess[bytes]) -> list[str]:
-    """Return the lines that the command itself says, without those of its progress; there is no traceback."""
-    assert b"Traceback" not in done.stderr, done.stderr
-    return [line for line in done.stderr.decode().splitlines() if line.startswith("kmed-bench: ")]
 
 
 def _small_files() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from fault_table import fault
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import (
@@ -21,6 +23,7 @@ from kmed_bench.core.files import (
     sha256_of,
     write_text_atomically,
 )
+from kmed_bench.core.surroundings import machine
 
 # Writes half of a file and is killed: argument 1 names what writes, argument 2 the target.
 KILLED = """
@@ -125,12 +128,58 @@ def test_the_first_creator_wins(tmp_path):
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path):
-    kept = (".hidden", "a.0a1b2c3d", ".a.0a1b2c3", ".a.0A1B2C3D", "state.pt")
-    for name in (*kept, ".state.pt.0a1b2c3d", ".a.b.ffffffff"):
+    own = machine()[:6]
+    kept = (".hidden", f"a.{own}_7_0a1b", f".a.{own}_7_0a1", f".a.{own}_7x_0a1b", ".a.0a1b2c3d", "state.pt")
+    for name in (*kept, f".state.pt.{own}_7_0a1b", ".a.b.ffffff_12345_ffff"):
         (tmp_path / name).write_text("x")
     remove_leftovers(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == set(kept)
     remove_leftovers(tmp_path / "none")
+
+
+@fault(
+    "killed while it writes a file or folder",
+    sees="nothing: the next writer of that name removes what was left beside it",
+    survives="what was there under the name; temporary files of living writers",
+)
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    own = machine()[:6]
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    living = {f".out.{own}_{os.getpid()}_0a1b", f".other.{own}_{gone.pid}_0a1b", ".out.000000_1_0a1b", ".out.0a1b2c3d"}
+    left = {f".out.{own}_{gone.pid}_0a1b", ".out.000000_1_ffff"}
+    for name in living | left:
+        (tmp_path / name).write_text("x")
+    os.utime(tmp_path / ".out.000000_1_ffff", (0, 0))  # of another machine, years ago
+    (tmp_path / f".out.{own}_{gone.pid}_ffff").mkdir()
+    (tmp_path / f".out.{own}_{gone.pid}_ffff" / "half").write_text("x")
+    write_text_atomically(tmp_path / "out", "whole")
+    assert {p.name for p in tmp_path.iterdir()} == living | {"out"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_the_full_disk_behind_a_librarys_error_is_named(tmp_path):
+    opened = Path("/dev/full").open
+    with (
+        pytest.raises(OSError, match="No space") as caught,
+        replacing(tmp_path / "m"),
+        opened("wb", buffering=0) as full,
+    ):
+        torch.save({"x": torch.zeros(9)}, full)  # raises a RuntimeError of its own
+    assert caught.value.filename == str(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _refuse():
+    try:
+        raise OSError(28, "No space left on device")
+    except OSError:
+        raise KmedError("refused") from None
+
+
+def test_an_error_of_our_own_hides_no_disk(tmp_path):
+    with pytest.raises(KmedError, match="refused"), replacing(tmp_path / "out"):
+        _refuse()
 
 
 def test_sha256(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking.processes import sigterm_interrupts
+from kmed_bench.core.surroundings import sigterm_interrupts
 from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper
 
 

@@ -9,6 +9,7 @@ from whisper.audio import SAMPLE_RATE
 
 from kmed_bench.asr.features.resampling import resample
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.surroundings import interrupts_wait
 from kmed_bench.corpus.archives.wav import (
     CANCELLED,
     MAX_LEVEL,
@@ -43,7 +44,8 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
         if is_wav(content):
             samples, rate_hz = read_samples(content)
         else:
-            samples, rate_hz = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+            with interrupts_wait():
+                samples, rate_hz = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, WavError) as error:
         raise KmedError(f"The audio of {name} can't be decoded ({error}); run `kmed-bench ingest` again.") from None
     if len(samples) == 0:

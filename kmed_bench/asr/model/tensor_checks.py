@@ -10,6 +10,7 @@ import torch
 from whisper.model import ModelDimensions
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import SIZE_SHAPES
 
 _NAMED = 4
 _LIMITS = {"n_audio_ctx": 1 << 13, "n_text_ctx": 1 << 13, "n_audio_layer": 256, "n_text_layer": 256}
@@ -122,6 +123,36 @@ def check_ct2_layers(variables: Mapping[str, np.ndarray], where: str | Path) -> 
     if faults or len(layers) < 2:
         listed = _name_some(faults) or "the layers of encoder or decoder"
         raise KmedError(f"{where} lacks variables of its layers ({listed}); convert the model again.")
+
+
+def check_ct2_depth(variables: Mapping[str, np.ndarray], heads: Iterable[tuple[int, int]], where: str | Path) -> None:
+    """Raise KmedError when a CTranslate2 model lacks whole layers at its end, which no gap between layers shows.
+
+    A model of the width of a Whisper size has that size's layers; a distilled one keeps half or fewer of the
+    decoder's. In any model the layers exist that its alignment heads name.
+
+    Parameters
+    ----------
+    heads : iterable of (int, int)
+        Layer and head of each alignment head in the folder's ``config.json``.
+    """
+    layers = [_LAYER.fullmatch(name) for name in variables]
+    found = {
+        side: 1 + max(int(match["number"]) for match in layers if match and match["side"] == side)
+        for side in ("encoder", "decoder")
+    }
+    width = variables["encoder/layer_norm/gamma"].size if "encoder/layer_norm/gamma" in variables else 0
+    expected = next((n_layer for n_state, _, n_layer in SIZE_SHAPES.values() if n_state == width), 0)
+    named = 1 + max((layer for layer, _ in heads), default=-1)
+    faults = []
+    if expected and found["encoder"] != expected:
+        faults.append(f"{found['encoder']} encoder layers, and {expected} belong to its width of {width}")
+    if expected and found["decoder"] != expected and found["decoder"] > expected // 2:
+        faults.append(f"{found['decoder']} decoder layers, and {expected} belong to its width of {width}")
+    elif found["decoder"] < named:
+        faults.append(f"{found['decoder']} decoder layers, and its config.json names alignment heads in {named}")
+    if faults:
+        raise KmedError(f"{where} has {'; '.join(faults)}: layers at the end are missing; convert the model again.")
 
 
 def _is_finite(tensor: torch.Tensor | np.ndarray) -> bool:

@@ -12,11 +12,12 @@ import whisper
 
 from kmed_bench.asr.model.device import pick_device
 from kmed_bench.asr.model.offline_wheel import read_variables
-from kmed_bench.asr.model.tensor_checks import check_ct2_layers, check_finite
+from kmed_bench.asr.model.tensor_checks import check_ct2_depth, check_ct2_layers, check_finite
 from kmed_bench.asr.runtimes.backend import SampleBackend
 from kmed_bench.asr.runtimes.libraries import missing_library
 from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class FasterWhisperBackend(SampleBackend):
         except Exception as error:  # of CTranslate2, of tokenizers and of the JSON beside the model
             raise KmedError(f"{folder} can't be opened by faster-whisper {self.version} ({error}).") from None
         self.model_bytes = (folder / "model.bin").stat().st_size
-        self.parameters = _check_and_count(folder / "model.bin")
+        self.parameters = _check_and_count(folder)
         self._options: dict[str, Any] = {
             "language": "ko" if self._model.model.is_multilingual else "en",
             "task": "transcribe",
@@ -85,26 +86,42 @@ class FasterWhisperBackend(SampleBackend):
         return texts
 
 
-def _check_and_count(path: Path) -> int | None:
-    """Return the number of learned parameters in a ``model.bin``; None for an unknown layout, which can't be checked.
+def _check_and_count(folder: Path) -> int | None:
+    """Return the number of a folder's learned parameters; None for an unknown layout, which can't be checked.
 
     The zero biases of the keys are counted too (0.01 % in base); int8 scales and the encoder's fixed positions are not.
 
     Raises
     ------
     KmedError
-        When a layer lacks variables, or weights are not finite numbers.
+        When layers or variables of them are missing, or weights are not finite numbers.
     """
+    path = folder / "model.bin"
     try:
         variables = read_variables(path.read_bytes())
     except KmedError as error:
         log.warning(f"The weights of {path} can't be checked for missing layers and non-finite numbers: {error}")
         return None
     check_ct2_layers(variables, path)
+    check_ct2_depth(variables, _alignment_heads(folder), path)
     check_finite(variables, path)
     fixed = ("encoder/position_encodings/encodings", "decoder/projection/weight")  # the latter is the embedding
-    return sum(
+    n_parameters = sum(
         value.size
         for name, value in variables.items()
         if value.ndim > 0 and name not in fixed and not name.endswith("_scale") and "alignment" not in name
     )
+    exported = read_json(folder / "export.json").get("parameters") if (folder / "export.json").is_file() else None
+    if exported not in (None, n_parameters):
+        raise KmedError(
+            f"{path} has {n_parameters:,} parameters and had {exported:,} when it was exported (export.json): it is "
+            "damaged or was replaced; export the model again."
+        )
+    return n_parameters
+
+
+def _alignment_heads(folder: Path) -> list[tuple[int, int]]:
+    """Return [layer, head] of the heads that ``config.json`` names; none where it is missing or names none."""
+    path = folder / "config.json"
+    heads = read_json(path).get("alignment_heads") or [] if path.is_file() else []
+    return [(int(layer), int(head)) for layer, head in heads]

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+from kmed_bench.core.surroundings import interrupts_wait
+
 HEADER_BYTES = 512
 """Enough for nearly every header; ``HEADER_LIMIT`` for those with comment chunks; the whole file for the rest."""
 HEADER_LIMIT = 1 << 16
@@ -123,6 +125,7 @@ def read_header(head: bytes, n_bytes: int) -> WavHeader:
     return WavHeader(n_frames / form.rate_hz, missing_s, form.rate_hz, form.channels, form.bits)
 
 
+@interrupts_wait()
 def read_samples(content: bytes) -> tuple[np.ndarray, int]:
     """Return a WAV file's samples, float32 of full scale 1, shape (n_frames, channels), and their rate in Hz.
 

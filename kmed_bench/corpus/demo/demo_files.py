@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from kmed_bench.core.schema import RejectReason, WarningKind
+from kmed_bench.core.surroundings import interrupts_wait
 from kmed_bench.corpus.demo.espeak import Voice
 from kmed_bench.corpus.demo.sentences import Sentence
 
@@ -153,6 +154,7 @@ def archive_members(clips: list[Clip]) -> Iterator[tuple[str, str, bytes]]:
             yield f"{place}/[{place[0]}]라벨링데이터", member, content
 
 
+@interrupts_wait()
 def _wav(clip: Clip) -> bytes:
     if clip.defect == "empty file":
         return b""

@@ -24,6 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
+from kmed_bench.core.surroundings import interrupts_wait
 from kmed_bench.tracking.registry.challenger import BENCH_TAG, persistently, set_challenger
 from kmed_bench.tracking.registry.model_card import write_card
 from kmed_bench.tracking.run import TrackedRun, datasets_of
@@ -226,6 +227,7 @@ def signature() -> ModelSignature:
     return ModelSignature(inputs=inputs, outputs=Schema([ColSpec(DataType.string, "text")]), params=params)
 
 
+@interrupts_wait()
 def _example() -> pd.DataFrame:
     """Return a quarter of a second of a 440 Hz tone as FLAC bytes; no speech, which could be a patient's."""
     time_s = np.arange(4_000) / 16_000
