@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from kmed_bench import __version__
 from kmed_bench.commands import data, export, history, models, power, run, scores, serve, settings, tracked, tune
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
+from kmed_bench.commands.stages import log_early_failure
 from kmed_bench.core.console import abandon_stdout, configure_logging, prepare_streams
 from kmed_bench.core.errors import KmedError
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args = parse(_readable(sys.argv[1:] if arguments is None else arguments))
         configure_logging(args.log_level)
         command: Command = args.command
-        status = command(args)
+        status = _tell_store(command, args)
         sys.stdout.flush()
         return status
     except KmedError as error:
@@ -65,6 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"kmed-bench: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130
+
+
+def _tell_store(command: Command, args: argparse.Namespace) -> int:
+    """Run a command; if it fails, the run that `mlflow run` made for it says why."""
+    try:
+        return command(args)
+    except Exception as error:
+        log_early_failure(error)
+        raise
 
 
 def _own_cause(error: BaseException) -> KmedError | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from kmed_bench.asr.model.whisper import Whisper
     from kmed_bench.config import Config
     from kmed_bench.pipeline.export import DriftCheck
+    from kmed_bench.tracking.stages import StageRun
 
 
 def register(commands: Commands) -> None:
@@ -20,7 +22,7 @@ def register(commands: Commands) -> None:
         "export",
         _export,
         "Write a model for another runtime; refused if its CER drifts.",
-        reads=["data.transcript_side", "eval.batch_size", "eval.max_new_tokens", "tracking.uri"],
+        reads=["data.transcript_side", "eval.batch_size", "eval.max_new_tokens", *TRACKED],
     )
     export.add_argument("model", help="a size, a .pt file, a Hugging Face folder, models:/NAME@ALIAS or runs:/…")
     export.add_argument("out", type=Path, help="a folder that does not exist yet")
@@ -36,37 +38,44 @@ def register(commands: Commands) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from kmed_bench.pipeline.export import check_request, export_model
-    from kmed_bench.pipeline.models import load_model
+    from kmed_bench.pipeline.models import load_model, shown_model
 
     config = resolve(args)
     check_request(args.out, args.format, args.quantization, args.max_drift)
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
-    model = load_model(config, args.model)
-    check = None if args.split is None else _drift_check(args, model, config)
-    record = export_model(
-        model,
-        args.out,
-        args.format,
-        config.eval,
-        quantization=args.quantization,
-        check=check,
-        max_drift=args.max_drift,
-        # A path may name a user or a patient; its last part is enough to recognise the model.
-        about={"model": Path(args.model).name if Path(args.model).exists() else args.model},
-    )
+    with tracked_stage(args, config, "format", "quantization", "part", "limit_clips", "max_drift") as stage:
+        model = load_model(config, args.model, stage)
+        check = None if args.split is None else _drift_check(args, model, config, stage)
+        record = export_model(
+            model,
+            args.out,
+            args.format,
+            config.eval,
+            quantization=args.quantization,
+            check=check,
+            max_drift=args.max_drift,
+            about={"model": shown_model(args.model)},
+        )
+        if stage is not None:
+            stage.log_export(record)
     print(_describe_drift(record["drift"]))
     print(f"Export: {args.out} ({args.format}, {args.quantization})")
     return 0
 
 
-def _drift_check(args: argparse.Namespace, model: "Whisper", config: "Config") -> "DriftCheck":
+def _drift_check(
+    args: argparse.Namespace, model: "Whisper", config: "Config", stage: "StageRun | None"
+) -> "DriftCheck":
     from kmed_bench.config import Decides
+    from kmed_bench.corpus.demo.sentences import corpus_name
     from kmed_bench.corpus.splitting.split import read_split
     from kmed_bench.pipeline.export import DriftCheck, decode_original, spread_clips
     from kmed_bench.pipeline.plan import record_opening
 
     split = read_split(args.split)
+    if stage is not None:
+        stage.read_split(split.report, args.part, corpus_name(split.parts[args.part]))
     if args.part == "test":
         record_opening(config, Decides.NOTHING, "export", args.model, split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config import Config, Decides
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kmed_bench.core.predictions import Prediction
     from kmed_bench.corpus.splitting.split import Split
     from kmed_bench.scoring import ScoringOptions
+    from kmed_bench.tracking.stages import StageRun
 
 _SCORING = tuple(decisive(Config(), Decides.SCORING))
 _SHORT = {"policy": "data.transcript_side"}
@@ -28,7 +30,7 @@ def register(commands: Commands) -> None:
         "score",
         _score,
         "Score any system's predictions, and compare them with a baseline.",
-        reads=_SCORING,
+        reads=[*_SCORING, *TRACKED],
         short=_SHORT,
     )
     _add_predictions(score)
@@ -129,21 +131,28 @@ def _read(args: argparse.Namespace) -> _Given:
 
 def _score(args: argparse.Namespace) -> int:
     from kmed_bench.core.files import write_json
-    from kmed_bench.scoring import score_predictions
+    from kmed_bench.scoring import ScoringOptions, score_predictions
     from kmed_bench.scoring.baselines import compare_with, read_baseline
     from kmed_bench.scoring.significance import comparisons_file
 
     if args.predictions.resolve().parent == args.out.resolve() and (args.out / "scores.json").exists():
         raise KmedError(f"{args.out} holds the scores of these predictions already; name another folder.")
-    given, options = _read(args), _options(args)
-    baseline = None if args.against is None else read_baseline(args.against, options)
-    compared = [] if baseline is None else compare_with(baseline, given.predictions, options)
-    sha256 = given.split_sha256 or (baseline.split_sha256 if baseline else None)
-    scores = cast("EvaluatedScores", score_predictions(given.predictions, options, split_sha256=sha256))
-    if given.joined:
-        scores["joined"] = given.joined
-    (args.out / "comparisons.json").unlink(missing_ok=True)  # of scores that these replace
-    write_json(args.out / "scores.json", scores)
+    config = resolve(args)
+    options = ScoringOptions.from_config(config)
+    with tracked_stage(args, config, "missing") as stage:
+        given = _read(args)
+        if stage is not None:
+            _log_inputs(stage, args, given)
+        baseline = None if args.against is None else read_baseline(args.against, options)
+        compared = [] if baseline is None else compare_with(baseline, given.predictions, options)
+        sha256 = given.split_sha256 or (baseline.split_sha256 if baseline else None)
+        scores = cast("EvaluatedScores", score_predictions(given.predictions, options, split_sha256=sha256))
+        if given.joined:
+            scores["joined"] = given.joined
+        (args.out / "comparisons.json").unlink(missing_ok=True)  # of scores that these replace
+        write_json(args.out / "scores.json", scores)
+        if stage is not None:
+            stage.log_scores(scores, f"{args.part}/" if given.split else "scored/", compared)
     print_scores(scores)
     for row in compared:
         print(say_comparison(row))
@@ -152,6 +161,14 @@ def _score(args: argparse.Namespace) -> int:
         write_json(args.out / "comparisons.json", comparisons_file(compared))
         print(f"Comparisons: {args.out / 'comparisons.json'}")
     return 0
+
+
+def _log_inputs(stage: "StageRun", args: argparse.Namespace, given: _Given) -> None:
+    from kmed_bench.corpus.demo.sentences import corpus_name
+
+    stage.read_predictions(args.predictions, len(given.predictions))
+    if given.split is not None:
+        stage.read_split(given.split.report, args.part, corpus_name(given.split.parts[args.part]))
 
 
 def _options(args: argparse.Namespace) -> "ScoringOptions":

@@ -11,6 +11,7 @@ from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import write_predictions
+from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, read_baseline_cells, with_left_out, write_leak
@@ -21,6 +22,7 @@ from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.baselines import check_same_speech, compare_with, predictions_beside, read_baseline
 from kmed_bench.scoring.external_predictions import read_references
 from kmed_bench.scoring.significance import comparisons_file
+from kmed_bench.tracking.stages import StageRun
 
 
 def evaluate_model(
@@ -31,6 +33,7 @@ def evaluate_model(
     out: Path,
     *,
     against: Path | None = None,
+    stage: StageRun | None = None,
 ) -> EvaluatedScores:
     """Decode and score one part with any model; write predictions and scores; return the scores.
 
@@ -44,6 +47,8 @@ def evaluate_model(
     against : Path, optional
         A baseline: predictions.jsonl, the scores.json or the folder beside it, or a benchmark package's folder. Then
         ``comparisons.json`` is written too, and the scores hold its rows under ``comparisons``.
+    stage : StageRun, optional
+        Where inputs and figures are logged.
 
     Raises
     ------
@@ -62,13 +67,15 @@ def evaluate_model(
         )
     split = with_left_out(read_split(split_folder), split_folder, config)
     rows, sample = split.parts[part], split.parts.get(LEFT_OUT)
+    if stage is not None:
+        stage.read_split(split.report, part, corpus_name(rows))
     options = ScoringOptions.from_config(config)
     baseline = None if against is None else read_baseline(against, options)
     if baseline is not None:
         check_same_speech(baseline, read_references(rows), options)
     untouched = None if sample is None else read_baseline_cells(against, split)
     with log_file(out):
-        backend = open_backend(config, model)
+        backend = open_backend(config, model, stage)
         if part == "test":
             record_opening(config, SCORED, "evaluate", model, split)
         if torch.cuda.is_available():
@@ -91,4 +98,7 @@ def evaluate_model(
     if baseline is not None:
         scores["comparisons"] = compare_with(baseline, predictions, options)
         write_json(out / "comparisons.json", comparisons_file(scores["comparisons"]))
+    if stage is not None:
+        stage.wrote_predictions(out / "predictions.jsonl")
+        stage.log_scores(scores, f"{part}/", scores.get("comparisons", ()))
     return scores

@@ -16,13 +16,19 @@ from kmed_bench.config import Config, EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
 from kmed_bench.tracking.registry.fetch import fetch_checkpoint
+from kmed_bench.tracking.stages import StageRun
 from kmed_bench.tracking.store import open_store
 
 log = logging.getLogger(__name__)
 
 
-def open_backend(config: Config, model: str) -> Backend:
+def open_backend(config: Config, model: str, stage: StageRun | None = None) -> Backend:
     """Return a model behind the library it belongs to: our own decoding, transformers or faster-whisper.
+
+    Parameters
+    ----------
+    stage : StageRun, optional
+        Is told which model it is.
 
     Raises
     ------
@@ -31,6 +37,7 @@ def open_backend(config: Config, model: str) -> Backend:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = find_model(config, model, Path(folder))
+        _tell(stage, model, path)
         if path.is_dir():
             backend = open_folder(path, config.eval)
             _warn_of_settings(config.eval, backend.name)
@@ -38,6 +45,16 @@ def open_backend(config: Config, model: str) -> Backend:
         network = load_weights(path, str(pick_device()))
         model_bytes = path.stat().st_size
     return OwnBackend(network, config.eval, model, model_bytes=model_bytes, features=config.features)
+
+
+def _tell(stage: StageRun | None, model: str, path: Path) -> None:
+    if stage is not None:
+        stage.read_model(shown_model(model), None if path.is_dir() else path)
+
+
+def shown_model(model: str) -> str:
+    """Return a MODEL argument without folders, which may name a user or a patient."""
+    return Path(model).name if Path(model).exists() else model
 
 
 def _warn_of_settings(config: EvalConfig, library: str) -> None:
@@ -77,8 +94,13 @@ def find_model(config: Config, model: str, folder: Path) -> Path:
     return path
 
 
-def load_model(config: Config, model: str) -> Whisper:
+def load_model(config: Config, model: str, stage: StageRun | None = None) -> Whisper:
     """Return a model of any format but CTranslate2 as openai-whisper's, in fp32.
+
+    Parameters
+    ----------
+    stage : StageRun, optional
+        Is told which model it is.
 
     Raises
     ------
@@ -87,6 +109,7 @@ def load_model(config: Config, model: str) -> Whisper:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = find_model(config, model, Path(folder))
+        _tell(stage, model, path)
         if not path.is_dir():
             return load_weights(path, str(pick_device()))
         if detect_format(path) == "ct2":

@@ -84,7 +84,13 @@ def train_from(
         run_id = _run_to_continue(trainer, seed) if resume else None
         name, tags = f"train-{weights.size}-seed{seed}", trainer.describe(seed)
         with standalone_run(
-            config, kind="train", name=name, code_version=code_version(), tags=tags, run_id=run_id
+            config,
+            kind="train",
+            name=name,
+            code_version=code_version(),
+            tags=tags,
+            params=trainer.params(seed),
+            run_id=run_id,
         ) as run:
             if run_id is None:
                 trainer.record(seed, run)  # first of all: a training killed at once must be found again

@@ -12,10 +12,11 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, flatten, to_yaml
+from kmed_bench.tracking.endings import ending
 from kmed_bench.tracking.own_run import own_run_id
+from kmed_bench.tracking.params import shareable
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, sigterm_interrupts
-from kmed_bench.tracking.run import TrackedRun, ending, start_run
-from kmed_bench.tracking.runs import shareable
+from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, search_runs
 
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)

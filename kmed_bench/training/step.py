@@ -90,6 +90,8 @@ class Stepper:
     ----------
     micro_batches : int
         Number of micro-batches in which a process computes its share of a batch.
+    collected : list of (Sums, float)
+        This process's sums and the gradient's norm of each step that the last ``collect`` read.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Stepper:
         self._tokenizer = korean_tokenizer()
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._waiting: list[_Taken] = []
+        self.collected: list[tuple[Sums, float]] = []
         self._weight = torch.zeros((), device=model.device)
         self._rate = torch.zeros((), device=model.device)
         self._set_groups()
@@ -245,6 +248,7 @@ class Stepper:
         """
         taken, self._waiting = self._waiting, []
         sums = Sums()
+        self.collected = []
         if not taken:
             return sums
         values = torch.cat([step.values for step in taken]).tolist()
@@ -254,10 +258,13 @@ class Stepper:
             *losses, norm = values[n_values:][: len(step.values)]
             n_values += len(step.values)
             self._check(step, sum(losses), norm)
+            own = Sums()
             for part, loss, tokens in zip(step.parts, losses, step.best, strict=bool(step.parts)):
                 errors, characters = _teacher_forced_errors(part, best[n_best:][: len(tokens)], self._tokenizer)
-                sums.add(Sums(loss, sum(n_learned(e, self._tokenizer) for e in part), errors, characters))
+                own.add(Sums(loss, sum(n_learned(e, self._tokenizer) for e in part), errors, characters))
                 n_best += len(tokens)
+            self.collected.append((own, norm))
+            sums.add(own)
         return sums
 
     def _check(self, step: _Taken, loss: float, norm: float) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.core.contracts import Scores
 from kmed_bench.tracking.metric_names import ascii_value
-from kmed_bench.tracking.metric_names import test_metrics as group_metrics
+from kmed_bench.tracking.metric_names import score_metrics as group_metrics
 
 NAMED = {
     "gender": ("남성", "여성", "Female", "namseong"),

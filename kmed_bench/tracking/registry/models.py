@@ -25,8 +25,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
+from kmed_bench.tracking.datasets import datasets_of
 from kmed_bench.tracking.registry.model_card import write_card
-from kmed_bench.tracking.run import TrackedRun, datasets_of
+from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import global_store, read_artifact
 
 PREFIX = "kmed-whisper-"
@@ -100,9 +101,11 @@ def log_model(
     described["kmed.checkpoint_sha256"] = sha256
     card = _card(client, source, name, size, described, metrics or {})
     with _active(run), _quiet():
-        model_id = _logged_before(client, source, name, sha256) or _log_model(checkpoint, name, step, described, card)
+        model_id = _logged_before(client, source, name, sha256)
+        model_id = model_id or _log_model(checkpoint, name, step, described, card, source.data.params)
         version = _registered_before(client, name, run.run_id, model_id)
-        version = version or mlflow.register_model(f"models:/{model_id}", name)
+        # Versions have no params; as tags they can be searched.
+        version = version or mlflow.register_model(f"models:/{model_id}", name, tags=_decisive(source.data.params))
     run.link_model(model_id, metrics or {}, step=0)
     for key, value in described.items():
         client.set_model_version_tag(name, version.version, key, value)
@@ -118,8 +121,10 @@ def log_model(
     )
 
 
-def _log_model(checkpoint: Path, name: str, step: int, tags: dict[str, str], card: str) -> str:
-    """Return the id of a new LoggedModel of the active run."""
+def _log_model(
+    checkpoint: Path, name: str, step: int, tags: dict[str, str], card: str, params: Mapping[str, str]
+) -> str:
+    """Return the id of a new LoggedModel of the active run, with the run's params."""
     with tempfile.TemporaryDirectory() as folder:
         card_file = Path(folder) / "MODEL_CARD.md"
         card_file.write_text(card, encoding="utf-8")
@@ -133,8 +138,14 @@ def _log_model(checkpoint: Path, name: str, step: int, tags: dict[str, str], car
             pip_requirements=pinned_requirements(),
             step=step,
             tags=tags,
+            params=dict(params),
         )
     return str(logged.model_id)
+
+
+def _decisive(params: Mapping[str, str]) -> dict[str, str]:
+    """Return the params that decide a model; where it is tracked is none of them."""
+    return {key: value for key, value in params.items() if not key.startswith("tracking.")}
 
 
 def _logged_before(client: MlflowClient, run: Run, name: str, sha256: str) -> str | None:
