@@ -53,16 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except KmedError as error:
         return _fail(str(error))
-    except Exception as error:
-        if (own := _own_cause(error)) is None:
-            raise
-        return _fail(str(own))
     except BrokenPipeError:  # the reader of the output has left, as `head` does
         abandon_stdout()
         return 1
     except OSError as error:
         logging.getLogger(__name__).debug("Stopped:", exc_info=True)
         return _fail(_explain(error))
+    except Exception as error:
+        if (own := _own_cause(error)) is None:
+            raise
+        return _fail(str(own))
     except KeyboardInterrupt as stop:
         print(f"kmed-bench: {str(stop) or 'interrupted.'}", file=sys.stderr)
         return 130

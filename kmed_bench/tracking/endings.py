@@ -6,23 +6,36 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.console import LOG_NAME
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.ends import keep_end
 from kmed_bench.tracking.privacy import describe_failure, without_speech
 
-if TYPE_CHECKING:
-    from kmed_bench.tracking.run import TrackedRun
-
 FAILURE_TAG = "kmed.failure"
 """Why a run failed, in one line without paths and speech."""
 _package = logging.getLogger("kmed_bench")
 log = logging.getLogger(__name__)
+
+
+class Endable(Protocol):
+    """What is needed of a `run.TrackedRun` to end it."""
+
+    run_id: str
+    ends_as: str | None
+    reopened: bool
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client for the store that holds the run."""
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags of the run."""
 
 
 class _RunFormatter(logging.Formatter):
@@ -35,7 +48,7 @@ class _RunFormatter(logging.Formatter):
 
 
 @contextlib.contextmanager
-def run_log(run: "TrackedRun") -> Iterator[None]:
+def run_log(run: Endable) -> Iterator[None]:
     """Log the package's messages during the block as the run's artifact; a continued run gets a further file."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -52,7 +65,7 @@ def run_log(run: "TrackedRun") -> Iterator[None]:
                 log.warning("Run %s has no log in its store: %s", run.run_id, type(error).__name__)
 
 
-def _free_name(run: "TrackedRun") -> str:
+def _free_name(run: Endable) -> str:
     """Return the name of a log that the run does not have yet."""
     if not run.reopened:
         return LOG_NAME
@@ -62,7 +75,7 @@ def _free_name(run: "TrackedRun") -> str:
 
 
 @contextlib.contextmanager
-def ending(run: "TrackedRun") -> Iterator[None]:
+def ending(run: Endable) -> Iterator[None]:
     """End the run with its `ends_as`, or FINISHED, FAILED on an error, KILLED on an interrupt; log its messages.
 
     A failed run gets its reason as the tag ``kmed.failure``, an interrupted one the tag ``kmed.ended``.
@@ -83,7 +96,7 @@ def ending(run: "TrackedRun") -> Iterator[None]:
         _end(run, run.ends_as or RunStatus.to_string(status), tags)
 
 
-def _end(run: "TrackedRun", status: str, tags: Mapping[str, str]) -> None:
+def _end(run: Endable, status: str, tags: Mapping[str, str]) -> None:
     """End a run in the store; if that fails, keep the end for `processes.end_abandoned`."""
     ended_ms = int(time.time() * 1000)
     try:
