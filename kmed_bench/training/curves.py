@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from kmed_bench.training.step import Sums
+from kmed_bench.training.step_results import Sums
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,7 +38,8 @@ from kmed_bench.training.state import (
     random_states,
     restore_random_states,
 )
-from kmed_bench.training.step import Stepper, Sums
+from kmed_bench.training.step import Stepper
+from kmed_bench.training.step_results import Sums
 
 _GPU_VALID_BATCH = 64
 

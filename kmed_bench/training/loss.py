@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 
 from kmed_bench.asr.model.device import Precision, autocast
-from kmed_bench.asr.model.whisper import STANDARD, EncoderOutput, Whisper
+from kmed_bench.asr.model.execution import STANDARD
+from kmed_bench.asr.model.whisper import EncoderOutput, Whisper
 from kmed_bench.asr.model.windows import FULL_WINDOW, Window
 from kmed_bench.training import cpu_bf16, cuda
 from kmed_bench.training.batches import IGNORED

@@ -1,14 +1,12 @@
 """Optimizer steps: a batch in micro-batches, its loss summed, faults kept from the weights."""
 
-import dataclasses
 import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from whisper.tokenizer import Tokenizer
 
 from kmed_bench.asr.model.device import Precision
 from kmed_bench.asr.model.graphs import GraphRunner
@@ -18,9 +16,9 @@ from kmed_bench.asr.model.windows import Window
 from kmed_bench.config import TrainConfig
 from kmed_bench.core.batching import chunks
 from kmed_bench.core.errors import KmedError
-from kmed_bench.scoring.edits import token_text_cer
 from kmed_bench.training.batches import Batch, Example, n_learned
 from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.step_results import MakeBatch, Sums, TakenStep, read_results
 
 log = logging.getLogger(__name__)
 
@@ -31,47 +29,6 @@ _SMALLEST_SCALE = 1.0
 # A GPU works on steps that were launched before; reading a result makes it wait until the next launch. A faulty step
 # never reaches the weights, so that it may be named some steps later.
 _GPU_READ_EVERY = 50
-
-MakeBatch = Callable[[Sequence[Example]], Batch]
-
-
-@dataclasses.dataclass
-class Sums:
-    """Sums of an epoch; each rate is one division at the end."""
-
-    loss: float = 0.0
-    tokens: int = 0
-    errors: int = 0
-    characters: int = 0
-
-    def add(self, other: "Sums") -> None:
-        """Add another's sums to these."""
-        self.loss += other.loss
-        self.tokens += other.tokens
-        self.errors += other.errors
-        self.characters += other.characters
-
-
-@dataclasses.dataclass(frozen=True)
-class _Taken:
-    """A step whose results are on the device.
-
-    Attributes
-    ----------
-    parts : list
-        The examples of each micro-batch; empty if they counted nothing (see `Stepper.take`).
-    values : torch.Tensor
-        The loss of each micro-batch, and the gradient's norm.
-    best : list of torch.Tensor
-        The most likely tokens of each micro-batch.
-    """
-
-    examples: Sequence[Example]
-    make: MakeBatch
-    where: str
-    parts: list[list[Example]]
-    values: torch.Tensor
-    best: list[torch.Tensor]
 
 
 class Stepper:
@@ -115,7 +72,7 @@ class Stepper:
         self.read_every = read_every or (1 if model.device.type == "cpu" else _GPU_READ_EVERY)
         self._tokenizer = korean_tokenizer()
         self._trained = [p for p in model.parameters() if p.requires_grad]
-        self._waiting: list[_Taken] = []
+        self._waiting: list[TakenStep] = []
         self.collected: list[tuple[Sums, float]] = []
         self._weight = torch.zeros((), device=model.device)
         self._rate = torch.zeros((), device=model.device)
@@ -178,7 +135,7 @@ class Stepper:
                 self._make_room(error, examples, where)
         # A graph writes its next results to the same place.
         kept = [tokens.clone() for tokens in best]
-        self._waiting.append(_Taken(examples, make, where, parts if share else [], values.clone(), kept))
+        self._waiting.append(TakenStep(examples, make, where, parts if share else [], values.clone(), kept))
 
     def _launch(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, ...]:
         """Compute a step on the device; return the losses of all micro-batches and the norm, and each one's tokens."""
@@ -247,27 +204,13 @@ class Stepper:
             When the loss or its gradient was not finite in one of them.
         """
         taken, self._waiting = self._waiting, []
+        self.collected = read_results(taken, self._tokenizer, self._check)
         sums = Sums()
-        self.collected = []
-        if not taken:
-            return sums
-        values = torch.cat([step.values for step in taken]).tolist()
-        best = torch.cat([tokens for step in taken for tokens in step.best]).cpu()
-        n_values, n_best = 0, 0
-        for step in taken:
-            *losses, norm = values[n_values:][: len(step.values)]
-            n_values += len(step.values)
-            self._check(step, sum(losses), norm)
-            own = Sums()
-            for part, loss, tokens in zip(step.parts, losses, step.best, strict=bool(step.parts)):
-                errors, characters = _teacher_forced_errors(part, best[n_best:][: len(tokens)], self._tokenizer)
-                own.add(Sums(loss, sum(n_learned(e, self._tokenizer) for e in part), errors, characters))
-                n_best += len(tokens)
-            self.collected.append((own, norm))
+        for own, _ in self.collected:
             sums.add(own)
         return sums
 
-    def _check(self, step: _Taken, loss: float, norm: float) -> None:
+    def _check(self, step: TakenStep, loss: float, norm: float) -> None:
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= _SMALLEST_SCALE
         # With fp16, a step whose scaled gradient overflows is skipped and the scale lowered: that is no fault.
         if math.isfinite(loss) and (math.isfinite(norm) or overflow):
@@ -325,12 +268,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return any(words in str(error) for words in ("can't allocate memory", "could not create a primitive"))
-
-
-def _teacher_forced_errors(part: Sequence[Example], best: torch.Tensor, tokenizer: Tokenizer) -> tuple[int, int]:
-    counts = [n_learned(example, tokenizer) for example in part]
-    texts = [
-        tokenizer.decode([token for token in tokens.tolist() if token < tokenizer.eot])
-        for tokens in best[: sum(counts)].split(counts)
-    ]
-    return token_text_cer([example.text for example in part], texts)

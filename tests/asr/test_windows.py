@@ -9,8 +9,8 @@ from learned_positions import learned_positions
 from kmed_bench.asr.decoding.decode import decode_clips
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import build_features
+from kmed_bench.asr.model.execution import split_heads, torch_attention
 from kmed_bench.asr.model.weights import load_weights
-from kmed_bench.asr.model.whisper import split_heads, torch_attention
 from kmed_bench.asr.model.windows import (
     DECODING,
     FULL_WINDOW,

@@ -8,9 +8,10 @@ import whisper
 
 from kmed_bench.asr.decoding.greedy import decode_greedy
 from kmed_bench.asr.decoding.options import DecodingOptions
+from kmed_bench.asr.model.execution import STANDARD
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights, save_weights
-from kmed_bench.asr.model.whisper import STANDARD, Whisper
+from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import TrainConfig
 from kmed_bench.training.adapt import merged_state, prepare
 

@@ -16,9 +16,9 @@ from learned_positions import learned_positions
 
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.device import without_cudnn_attention
+from kmed_bench.asr.model.execution import STANDARD, torch_attention
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights
-from kmed_bench.asr.model.whisper import STANDARD, torch_attention
 from kmed_bench.config import TrainConfig
 from kmed_bench.training import cpu_bf16
 from kmed_bench.training.batches import IGNORED, LEARNED_STEP, build_examples

@@ -4,9 +4,9 @@ import pytest
 import torch
 from learned_positions import learned_positions
 
+from kmed_bench.asr.model.execution import project
 from kmed_bench.asr.model.gpu_layers import fused_projections, project_audio
 from kmed_bench.asr.model.weights import load_weights
-from kmed_bench.asr.model.whisper import project
 from kmed_bench.config import TrainConfig
 from kmed_bench.training import adapt, cuda
 from kmed_bench.training.batches import IGNORED

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from whisper.model import MultiHeadAttention, ResidualAttentionBlock
 
-from kmed_bench.asr.model.whisper import Execution, project, split_heads, torch_attention
+from kmed_bench.asr.model.execution import Execution, project, split_heads, torch_attention
 from kmed_bench.asr.model.windows import N_POSITIONS
 from kmed_bench.core.batching import chunks
 

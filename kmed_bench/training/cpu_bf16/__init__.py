@@ -7,7 +7,7 @@
 import torch
 
 from kmed_bench.asr.model.device import Precision
-from kmed_bench.asr.model.whisper import Execution
+from kmed_bench.asr.model.execution import Execution
 from kmed_bench.training.cpu_bf16.layers import attention, layer_norm
 from kmed_bench.training.cpu_bf16.output_loss import output_loss
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from whisper.model import LayerNorm
 
-from kmed_bench.asr.model.whisper import torch_attention
+from kmed_bench.asr.model.execution import torch_attention
 
 _ROWS = 1024
 """Positions of which fp32 copies are held at a time; these stay in the processor's cache."""

@@ -9,8 +9,8 @@ import dataclasses
 import torch
 
 from kmed_bench.asr.model.device import Precision
+from kmed_bench.asr.model.execution import Execution
 from kmed_bench.asr.model.gpu_layers import GPU
-from kmed_bench.asr.model.whisper import Execution
 from kmed_bench.config import TrainConfig
 from kmed_bench.training.cuda.compiled import can_compile, compile_function
 from kmed_bench.training.cuda.output_loss import output_loss
