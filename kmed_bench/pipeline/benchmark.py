@@ -168,6 +168,8 @@ def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: E
         return before.outcome
     tags = {**trainer.describe(seed), HASH_TAG: before.identity}
     run_id = before.run.run_id if before.run else None
+    if run_id is None:
+        tags |= {"kmed.profile": trainer.config.profile, "kmed.code_version": code_version()}
     with bench.child("train", name, tags=tags, params=trainer.params(seed), run_id=run_id) as run:
         log_split(run, trainer.speech.split, "training")
         outcome = trainer.train(seed, run, resume=earlier is not None)
