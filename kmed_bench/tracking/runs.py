@@ -120,11 +120,10 @@ def standalone_run(
             run.set_tags(own | dict(tags or {}))
             before = client.get_run(run.run_id)
             end_abandoned(client, before.info.experiment_id)
-            shown = shareable(config)
-            chosen = flatten(shown) if params is None else params
+            chosen = flatten(shareable(config)) if params is None else params
             run.log_params({key: value for key, value in chosen.items() if key not in before.data.params})
             if kind in ("bench", "train"):  # a stage reads only some of the settings
-                run.client.log_text(run.run_id, to_yaml(shown), "config.yaml")
+                run.client.log_text(run.run_id, to_yaml(shareable(config)), "config.yaml")
             try:
                 yield run
             finally:
