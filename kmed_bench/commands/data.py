@@ -3,11 +3,16 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config.describe import setting_keys
+from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
+
+if TYPE_CHECKING:
+    from kmed_bench.corpus.splitting.split import Split
 
 
 def register(commands: Commands) -> None:
@@ -79,6 +84,18 @@ def _ingest(args: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_another(path: Path, split: "Split") -> None:
+    """Raise KmedError if a whole split.json is of another split; one that can't be read is written again."""
+    from kmed_bench.core.corpus_contracts import SPLIT
+
+    try:
+        found = SPLIT.read(path)
+    except KmedError:
+        return
+    if found["sha256"] != split.sha256 or found.get("content_sha256", "") not in ("", split.report["content_sha256"]):
+        raise KmedError(f"{path.parent} holds another split, which is not overwritten; name another folder.")
+
+
 def _split(args: argparse.Namespace) -> int:
     from kmed_bench.core.schema import read_manifest
     from kmed_bench.corpus.demo.sentences import corpus_name
@@ -93,6 +110,7 @@ def _split(args: argparse.Namespace) -> int:
             stage.log_manifest(args.manifest, len(manifest), corpus_name(manifest))
         split = apply_frozen(args.frozen, manifest) if args.frozen else split_manifest(manifest, config.split)
         split = plan_split(split, config.data.transcript_side)
+        _refuse_another(args.out / "split.json", split)
         report = write_split(split, args.out)
         if stage is not None:
             stage.log_split(report, args.out / "split.json")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
@@ -37,31 +38,57 @@ def register(commands: Commands) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
+    from kmed_bench.core.files import read_json
     from kmed_bench.pipeline.export import check_request, export_model
-    from kmed_bench.pipeline.models import load_model, shown_model
+    from kmed_bench.pipeline.models import load_located, located, shown_model, tell_stage
 
     config = resolve(args)
-    check_request(args.out, args.format, args.quantization, args.max_drift)
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
-    with tracked_stage(args, config, "format", "quantization", "part", "limit_clips", "max_drift") as stage:
-        model = load_model(config, args.model, stage)
-        check = None if args.split is None else _drift_check(args, model, config, stage)
-        record = export_model(
-            model,
-            args.out,
-            args.format,
-            config.eval,
-            quantization=args.quantization,
-            check=check,
-            max_drift=args.max_drift,
-            about={"model": shown_model(args.model)},
-        )
+    with (
+        tracked_stage(args, config, "format", "quantization", "part", "limit_clips", "max_drift") as stage,
+        located(config, args.model) as path,
+    ):
+        tell_stage(stage, args.model, path)
+        made_of = _identify(args, config, path)
+        made_before = is_finished(args.out / "export.json", made_of)
+        if made_before:
+            record = read_json(args.out / "export.json")
+        else:
+            check_request(args.out, args.format, args.quantization, args.max_drift)
+            model = load_located(args.model, path)
+            record = export_model(
+                model,
+                args.out,
+                args.format,
+                config.eval,
+                quantization=args.quantization,
+                check=None if args.split is None else _drift_check(args, model, config, stage),
+                max_drift=args.max_drift,
+                about={"model": shown_model(args.model), MADE_OF: made_of},
+            )
         if stage is not None:
             stage.log_export(record)
     print(_describe_drift(record["drift"]))
-    print(f"Export: {args.out} ({args.format}, {args.quantization})")
+    print(f"Export: {args.out} ({args.format}, {args.quantization}){', made before' if made_before else ''}")
     return 0
+
+
+def _identify(args: argparse.Namespace, config: "Config", path: Path) -> str:
+    """Return the digest of what decides an export: the model, the format, and the clips and bound of its drift."""
+    from kmed_bench.config import digest
+    from kmed_bench.core.corpus_contracts import SPLIT
+
+    split = None if args.split is None else SPLIT.read(args.split / "split.json")
+    return digest(
+        {
+            "model": content_sha256(path),
+            "format": [args.format, args.quantization],
+            "split": split and [split["sha256"], split.get("content_sha256"), args.part, args.limit_clips],
+            "max_drift": args.max_drift,
+            "settings": [config.eval.batch_size, config.eval.max_new_tokens, config.data.transcript_side],
+        }
+    )
 
 
 def _drift_check(

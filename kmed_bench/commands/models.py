@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kmed_bench.commands.options import Commands, add_resume, resolve
+from kmed_bench.commands.options import GATE_LIMITS, Commands, add_switch, resolve
 from kmed_bench.commands.scores import print_scores, say_comparison
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config import adjust
@@ -17,12 +17,21 @@ def register(commands: Commands) -> None:
         "train",
         _train,
         "Fine-tune one size (--size) on a split.",
-        reads=["data.transcript_side", "model.sizes", "model.weights", "features", "train", "eval", "tracking"],
+        reads=[
+            "data.transcript_side",
+            "model.sizes",
+            "model.weights",
+            "features",
+            "train",
+            "eval",
+            "tracking",
+            *GATE_LIMITS,
+        ],
         short={"size": "model.sizes", "seed": "train.seeds"},
     )
     train.add_argument("split", type=Path, help="a folder that `split` wrote")
     train.add_argument("out", type=Path, help="folder for checkpoints, state and history; each seed has its own in it")
-    add_resume(train, "continue from the state in OUT, in the same MLflow run")
+    add_switch(train, "--resume", "continue from the state in OUT, in the same MLflow run")
 
     evaluate = commands.add(
         "evaluate",

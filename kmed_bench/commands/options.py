@@ -113,10 +113,14 @@ class Commands:
         return parser
 
 
-def add_resume(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add ``--resume``, which MLproject gives as a word."""
+GATE_LIMITS = ("gate.significance", "gate.max_elderly_gap", "gate.max_latency_s")
+"""Settings that a plan seals before the training that the gate will judge."""
+
+
+def add_switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add a switch that also takes true or false, which is how MLproject gives it."""
     words = ("true", "false")
-    parser.add_argument("--resume", nargs="?", type=str.lower, const="true", default="false", choices=words, help=text)
+    parser.add_argument(name, nargs="?", type=str.lower, const="true", default="false", choices=words, help=text)
 
 
 def take_overrides(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from kmed_bench.commands.options import Commands, add_resume, resolve
+from kmed_bench.commands.options import GATE_LIMITS, Commands, add_switch, resolve
 
 
 def register(commands: Commands) -> None:
@@ -16,11 +16,11 @@ def register(commands: Commands) -> None:
         "run",
         _run,
         "All of it: weights, corpus, split, training, report.",
-        reads=["data", "split", "model", "features", "train", "eval", "tracking"],
+        reads=["data", "split", "model", "features", "train", "eval", "tracking", *GATE_LIMITS],
         default="auto",
     )
     run.add_argument("--out", type=Path, default=Path("kmed-output"), help="folder for results (kmed-output)")
-    add_resume(run, "continue the latest unfinished benchmark of the same settings")
+    add_switch(run, "--resume", "continue the latest unfinished benchmark of the same settings")
     commands.add("doctor", _doctor, "What is there, what is missing, and the remedy.", reads=["tracking.uri"])
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, cast
 
 from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.commands.stages import TRACKED, tracked_stage
-from kmed_bench.config import Config, Decides
+from kmed_bench.config import Config, Decides, digest
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _read(args: argparse.Namespace) -> _Given:
 def _score(args: argparse.Namespace) -> int:
     from kmed_bench.core.files import write_json
     from kmed_bench.scoring import ScoringOptions, score_predictions
-    from kmed_bench.scoring.baselines import compare_with, read_baseline
+    from kmed_bench.scoring.baselines import compare_with, predictions_beside, read_baseline
     from kmed_bench.scoring.significance import comparisons_file
 
     if args.predictions.resolve().parent == args.out.resolve() and (args.out / "scores.json").exists():
@@ -144,22 +145,21 @@ def _score(args: argparse.Namespace) -> int:
         if stage is not None:
             _log_inputs(stage, args, given)
         baseline = None if args.against is None else read_baseline(args.against, options)
-        compared = [] if baseline is None else compare_with(baseline, given.predictions, options)
-        sha256 = given.split_sha256 or (baseline.split_sha256 if baseline else None)
-        scores = cast("EvaluatedScores", score_predictions(given.predictions, options, split_sha256=sha256))
-        if given.joined:
-            scores["joined"] = given.joined
-        (args.out / "comparisons.json").unlink(missing_ok=True)  # of scores that these replace
-        write_json(args.out / "scores.json", scores)
+        against = args.against and content_sha256(predictions_beside(args.against, package=True))
+        made_of = _identify(args, given, options, against=against)
+        if not is_finished(args.out / "scores.json", made_of):
+            compared = [] if baseline is None else compare_with(baseline, given.predictions, options)
+            sha256 = given.split_sha256 or (baseline.split_sha256 if baseline else None)
+            scores = cast("EvaluatedScores", score_predictions(given.predictions, options, split_sha256=sha256))
+            if given.joined:
+                scores["joined"] = given.joined
+            (args.out / "comparisons.json").unlink(missing_ok=True)  # of a call that was stopped
+            if compared:
+                write_json(args.out / "comparisons.json", comparisons_file(compared))
+            write_json(args.out / "scores.json", scores | {MADE_OF: made_of})  # last: it says that the other is there
+        written, rows = _print_scored(args.out)
         if stage is not None:
-            stage.log_scores(scores, f"{args.part}/" if given.split else "scored/", compared)
-    print_scores(scores)
-    for row in compared:
-        print(say_comparison(row))
-    print(f"Scores: {args.out / 'scores.json'}")
-    if compared:
-        write_json(args.out / "comparisons.json", comparisons_file(compared))
-        print(f"Comparisons: {args.out / 'comparisons.json'}")
+            stage.log_scores(written, f"{args.part}/" if given.split else "scored/", rows)
     return 0
 
 
@@ -169,6 +169,38 @@ def _log_inputs(stage: "StageRun", args: argparse.Namespace, given: _Given) -> N
     stage.read_predictions(args.predictions, len(given.predictions))
     if given.split is not None:
         stage.read_split(given.split.report, args.part, corpus_name(given.split.parts[args.part]))
+
+
+def _print_scored(out: Path) -> "tuple[EvaluatedScores, list[BaselineComparison]]":
+    """Print the scores in a folder and the comparisons beside them, and return both."""
+    from kmed_bench.core.contracts import COMPARISONS, SCORES
+
+    scores, compared = cast("EvaluatedScores", SCORES.read(out / "scores.json")), out / "comparisons.json"
+    print_scores(scores)
+    rows = COMPARISONS.read(compared)["comparisons"] if compared.exists() else []
+    baselines = cast("list[BaselineComparison]", rows)
+    for row in baselines:
+        print(say_comparison(row))
+    print(f"Scores: {out / 'scores.json'}")
+    if compared.exists():
+        print(f"Comparisons: {compared}")
+    return scores, baselines
+
+
+def _identify(args: argparse.Namespace, given: _Given, options: "ScoringOptions", **more: str | None) -> str:
+    """Return the digest of what decides the output of a command on predictions."""
+    from kmed_bench.scoring.measures import versions
+
+    return digest(
+        {
+            "predictions": content_sha256(args.predictions),
+            "split": given.split and [given.split.sha256, given.split.report.get("content_sha256"), args.part],
+            "missing": args.missing,
+            "options": options,
+            **versions(),
+            **more,
+        }
+    )
 
 
 def _options(args: argparse.Namespace) -> "ScoringOptions":
@@ -211,27 +243,32 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _errors(args: argparse.Namespace) -> int:
-    from kmed_bench.report.error_page import NOTICE, write_error_analysis
+    from kmed_bench.report.error_page import NOTICE, make_private, write_error_analysis
 
-    page = write_error_analysis(args.out, _read(args).predictions, _options(args), name=args.name)
+    given, options, page = _read(args), _options(args), args.out / "index.html"
+    made_of = _identify(args, given, options, name=args.name)
+    make_private(args.out)
+    if not is_finished(args.out / "summary.json", made_of):
+        page = write_error_analysis(args.out, given.predictions, options, name=args.name, made_of=made_of)
     print(NOTICE)
     print(f"Errors: {page.resolve()}")
     return 0
 
 
 def _package(args: argparse.Namespace) -> int:
-    from kmed_bench.scoring.package import write_package
+    from kmed_bench.scoring.package import HEAD_NAME, write_package
 
-    if (args.out / "package.json").exists():
-        raise KmedError(f"{args.out} holds a benchmark package already; name another folder, or remove it first.")
-    given = _read(args)
+    given, options, head = _read(args), _options(args), args.out / HEAD_NAME
+    made_of = _identify(args, given, options, name=args.name)
     # Without a split only the utterances and their references identify what the package is of.
     report = given.split.report if given.split else {"sha256": None, "counts": {args.part: len(given.predictions)}}
-    head = write_package(args.out, report, args.part, {args.name: given.predictions}, _options(args))
-    if given.split is not None:
-        from kmed_bench.corpus.splitting.frozen import freeze_split
+    if not is_finished(head, made_of):
+        if given.split is not None:
+            from kmed_bench.corpus.splitting.frozen import freeze_split
 
-        freeze_split(given.split, args.out / "frozen-split.json", hashes=False)
+            freeze_split(given.split, args.out / "frozen-split.json", hashes=False)
+        write_package(args.out, report, args.part, {args.name: given.predictions}, options, made_of=made_of)
+    if given.split is not None:
         print(f"Split: {args.out / 'frozen-split.json'}; `kmed-bench split MANIFEST OUT --frozen FILE` applies it")
     print(f"Package (no text, no audio): {head}")
     print(f"Compare another system with it: kmed-bench score PREDICTIONS OUT --against {args.out}")

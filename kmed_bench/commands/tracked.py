@@ -4,8 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
-from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.commands.options import Commands, add_switch, resolve
 from kmed_bench.core.errors import KmedError
+
+_NONE = "none"
+"""What MLproject passes for an argument that was not given."""
 
 
 def register(commands: Commands) -> None:
@@ -25,14 +28,14 @@ def register(commands: Commands) -> None:
     openings.add_argument("split", type=Path, help="folder of a split")
 
     promote = commands.add(
-        "promote", _promote, "Make a registered version the champion if the gate holds.", reads=["tracking.uri"]
+        "promote", _promote, "Make a registered version the champion if the gate holds.", reads=["tracking.uri", "gate"]
     )
     promote.add_argument("name", help="a registered model, such as kmed-whisper-base")
-    promote.add_argument("version", nargs="?", help="its version, such as 1; not with --rollback")
-    promote.add_argument("--rollback", action="store_true", help="give the alias back to the previous champion")
-    promote.add_argument("--dry-run", action="store_true", help="decide, and change nothing")
-    promote.add_argument("--force", action="store_true", help="promote even if the gate does not hold; needs --reason")
-    promote.add_argument("--reason", default="", metavar="TEXT", help="kept as a tag of the version")
+    promote.add_argument("version", nargs="?", default=_NONE, help="its version, such as 1; not with --rollback")
+    add_switch(promote, "--rollback", "give the alias back to the previous champion; needs --reason")
+    add_switch(promote, "--dry-run", "decide, change nothing and tell nobody")
+    add_switch(promote, "--force", "promote even if the gate does not hold; needs --reason")
+    promote.add_argument("--reason", default=_NONE, metavar="TEXT", help="kept as a tag of the version, with your name")
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -45,6 +48,7 @@ def _report(args: argparse.Namespace) -> int:
 
     uri = open_store(resolve(args).tracking)
     record = read_bench(uri, args.bench)
+    _refuse_another(args.out / "index.html", record.run_id)
     imported = read_imported(uri) if args.imported else []
     if args.imported and not imported:
         raise KmedError("The tracking store holds no imported log; bring one in with `kmed-bench import-log FILE`.")
@@ -54,6 +58,12 @@ def _report(args: argparse.Namespace) -> int:
     page = write_report(record, args.out, comparisons=record.comparisons, extra=extra)
     print(f"Report: {page.resolve()}")
     return 0
+
+
+def _refuse_another(page: Path, run_id: str) -> None:
+    """Raise KmedError if a page is of another benchmark; that of the same one is brought up to date with the store."""
+    if page.exists() and f'name="kmed-bench-run" content="{run_id}"' not in page.read_text(encoding="utf-8"):
+        raise KmedError(f"{page} is not of benchmark {run_id}, and is not overwritten; name another folder.")
 
 
 def _openings(args: argparse.Namespace) -> int:
@@ -75,15 +85,20 @@ def _promote(args: argparse.Namespace) -> int:
     from kmed_bench.tracking.registry.promotion import promote, rollback
     from kmed_bench.tracking.store import open_store
 
-    if args.rollback and (args.version is not None or args.force):
-        raise KmedError("--rollback goes back to the champion before; it takes no version and no --force.")
-    uri = open_store(resolve(args).tracking)
-    if args.rollback:
-        undone = rollback(uri, args.name, reason=args.reason, dry_run=args.dry_run)
+    version = None if args.version == _NONE else args.version
+    reason = "" if args.reason.strip().lower() == _NONE else args.reason
+    force, dry_run = args.force == "true", args.dry_run == "true"
+    config = resolve(args)
+    if args.rollback == "true":
+        if version is not None or force:
+            raise KmedError("--rollback goes back to the champion before; it takes no version and no --force.")
+        uri = open_store(config.tracking)
+        undone = rollback(uri, args.name, reason=reason, gate=config.gate, dry_run=dry_run)
         print(json.dumps(undone, ensure_ascii=False, indent=2))
         return 0
-    if args.version is None:
+    if version is None:
         raise KmedError(f"Promoting {args.name} needs a version; the MLflow UI's Models page lists them.")
-    decision = promote(uri, args.name, args.version, dry_run=args.dry_run, force=args.force, reason=args.reason)
+    uri = open_store(config.tracking)
+    decision = promote(uri, args.name, version, gate=config.gate, dry_run=dry_run, force=force, reason=reason)
     print(json.dumps(decision, ensure_ascii=False, indent=2))
     return 0 if decision["passed"] or decision["promoted"] else 1

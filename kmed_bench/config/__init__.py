@@ -4,6 +4,7 @@ Validation is pydantic's (MLflow already depends on it), on plain dataclasses: i
 """
 
 from kmed_bench.config.fields import Context, Decides
+from kmed_bench.config.gate import GateConfig
 from kmed_bench.config.identity import benchmark_digest, confirmation_digest, digest, study_setup, training_digest
 from kmed_bench.config.load import PROFILES, adjust, flatten, load_config, to_yaml
 from kmed_bench.config.settings import (
@@ -26,6 +27,7 @@ __all__ = [
     "Decides",
     "EvalConfig",
     "FeaturesConfig",
+    "GateConfig",
     "ModelConfig",
     "Range",
     "SplitConfig",

@@ -18,6 +18,7 @@ from kmed_bench.config.fields import (
     Whole,
     group,
 )
+from kmed_bench.config.gate import GateConfig
 from kmed_bench.config.tune import TuneConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
@@ -228,6 +229,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     tracking: TrackingConfig = TrackingConfig()
+    gate: GateConfig = GateConfig()
     tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
 
     def __post_init__(self) -> None:

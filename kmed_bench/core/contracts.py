@@ -254,6 +254,7 @@ class EvaluatedScores(Scores):
     speed: NotRequired[dict[str, Any]]
     joined: NotRequired[JoinedReferences]
     comparisons: NotRequired[list[BaselineComparison]]
+    made_of: NotRequired[str]
 
 
 class PackageHead(Head, RuleVersions):
@@ -267,6 +268,7 @@ class PackageHead(Head, RuleVersions):
     columns: list[str]
     files_sha256: dict[str, str]
     scores: dict[str, Scores]
+    made_of: str
 
 
 class ErrorSummary(Head, RuleVersions):

@@ -69,7 +69,10 @@ class GateCheck(TypedDict):
 
 
 class GateDecision(TypedDict):
-    """What `promote` decided and did; no file, so without a format: its checks are kept as tags of the version."""
+    """What `promote` decided and did; no file, so without a format: its checks are kept as tags of the version.
+
+    ``notified`` has ``done`` or why it failed for ``command`` and ``webhook``, where one is set.
+    """
 
     name: str
     version: str
@@ -79,6 +82,7 @@ class GateDecision(TypedDict):
     promoted: bool
     reasons: list[str]
     checks: dict[str, GateCheck]
+    notified: NotRequired[dict[str, str]]
 
 
 class StudyFile(Head):

@@ -1,28 +1,32 @@
 """`evaluate`: decode a part of a split with any model, score it, compare it with a baseline."""
 
+import logging
 from pathlib import Path
 from typing import cast
 
 import torch
 
-from kmed_bench.config import Config
+from kmed_bench.config import Config, digest
 from kmed_bench.core.console import log_file
-from kmed_bench.core.contracts import EvaluatedScores
+from kmed_bench.core.contracts import COMPARISONS, SCORES, BaselineComparison, EvaluatedScores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
+from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.predictions import write_predictions
 from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, read_baseline_cells, with_left_out, write_leak
-from kmed_bench.pipeline.models import open_backend
-from kmed_bench.pipeline.plan import SCORED, record_opening
+from kmed_bench.pipeline.models import located, open_located, tell_stage
+from kmed_bench.pipeline.plan import SCORED, decisive_settings, identify_split, record_opening
 from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.baselines import check_same_speech, compare_with, predictions_beside, read_baseline
 from kmed_bench.scoring.external_predictions import read_references
 from kmed_bench.scoring.significance import comparisons_file
 from kmed_bench.tracking.stages import StageRun
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_model(
@@ -36,6 +40,8 @@ def evaluate_model(
     stage: StageRun | None = None,
 ) -> EvaluatedScores:
     """Decode and score one part with any model; write predictions and scores; return the scores.
+
+    What the same model, data and settings wrote into ``out`` before is returned, and nothing is decoded.
 
     The tracking store gets a record that the test part was opened. With ``eval.leak_clips`` the left-out utterances
     are decoded too, and ``leak.json`` has CER by cell, with gains over a baseline that has them.
@@ -53,8 +59,8 @@ def evaluate_model(
     Raises
     ------
     KmedError
-        When the model, the split or the baseline can't be read, or the baseline is of other utterances; before any
-        clip is decoded.
+        When the model, the split or the baseline can't be read, the baseline is of other utterances, or ``out`` holds
+        another evaluation; before any clip is decoded.
     """
     if against is not None and predictions_beside(against).resolve() == (out / "predictions.jsonl").resolve():
         raise KmedError(
@@ -74,8 +80,21 @@ def evaluate_model(
     if baseline is not None:
         check_same_speech(baseline, read_references(rows), options)
     untouched = None if sample is None else read_baseline_cells(against, split)
-    with log_file(out):
-        backend = open_backend(config, model, stage)
+    with located(config, model) as path, log_file(out):
+        tell_stage(stage, model, path)
+        made_of = digest(
+            {
+                "settings": decisive_settings(config, SCORED, identify_split(split)),
+                "part": part,
+                "leak_clips": config.eval.leak_clips,
+                "model": content_sha256(path),
+                "against": None if against is None else content_sha256(predictions_beside(against, package=True)),
+            }
+        )
+        if is_finished(out / "scores.json", made_of):
+            log.info("%s holds this evaluation already; nothing is decoded.", out)
+            return _read_finished(out, part, stage)
+        backend = open_located(config, model, path)
         if part == "test":
             record_opening(config, SCORED, "evaluate", model, split)
         if torch.cuda.is_available():
@@ -92,12 +111,22 @@ def evaluate_model(
     for stale in ("comparisons.json", LEAK_FILE):
         (out / stale).unlink(missing_ok=True)  # it belongs to scores that these replace
     write_predictions(out / "predictions.jsonl", predictions)
-    write_json(out / "scores.json", scores)
     if sample is not None:
         write_leak(out, split, (predictions, left_out), untouched, config)
     if baseline is not None:
-        scores["comparisons"] = compare_with(baseline, predictions, options)
-        write_json(out / "comparisons.json", comparisons_file(scores["comparisons"]))
+        compared = compare_with(baseline, predictions, options)
+        write_json(out / "comparisons.json", comparisons_file(compared))
+    write_json(out / "scores.json", scores | {MADE_OF: made_of})  # last: it says that all the others are there
+    return _read_finished(out, part, stage)
+
+
+def _read_finished(out: Path, part: str, stage: StageRun | None) -> EvaluatedScores:
+    """Return the scores in a folder, with the comparisons beside them; log them to the stage's run."""
+    scores = cast(EvaluatedScores, SCORES.read(out / "scores.json"))
+    if (out / "comparisons.json").exists():
+        scores["comparisons"] = cast(
+            list[BaselineComparison], COMPARISONS.read(out / "comparisons.json")["comparisons"]
+        )
     if stage is not None:
         stage.wrote_predictions(out / "predictions.jsonl")
         stage.log_scores(scores, f"{part}/", scores.get("comparisons", ()))

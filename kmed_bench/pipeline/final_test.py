@@ -11,10 +11,11 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
+from kmed_bench.pipeline.latency import measure_latency
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, write_leak
 from kmed_bench.pipeline.speed import describe_speed
-from kmed_bench.scoring import ScoringOptions, score_predictions
-from kmed_bench.scoring.gate import EVIDENCE_NAME, summarise_speakers
+from kmed_bench.scoring import ScoringOptions
+from kmed_bench.scoring.gate import EVIDENCE_NAME, UNTOUCHED_NAME, summarise_speakers
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
 from kmed_bench.tracking.metric_names import leak_metrics, overall_metrics, score_metrics
@@ -71,14 +72,16 @@ def score_test(
     options = ScoringOptions.from_config(config)
     counts = count_utterances(predictions, options.transcript_side)
     scores = score_counts(counts, options, split_sha256=sha256)
-    before = score_predictions(untouched[0], options, split_sha256=sha256)
+    counts_before = count_utterances(untouched[0], options.transcript_side)
+    before = score_counts(counts_before, options, split_sha256=sha256)
     write_predictions(folder / "predictions.jsonl", predictions)
     write_predictions(folder / "predictions_untouched.jsonl", untouched[0])
     for name, value in (("scores.json", scores), ("scores_untouched.json", before)):
         write_json(folder / name, value)
         run.log_file(folder / name)
     # For comparison in a later promotion: error sums by speaker, no ids and no texts.
-    run.log_json(summarise_speakers(counts, split_sha256=sha256, scores=scores), EVIDENCE_NAME)
+    for name, table, value in ((EVIDENCE_NAME, counts, scores), (UNTOUCHED_NAME, counts_before, before)):
+        run.log_json(summarise_speakers(table, split_sha256=sha256, scores=value), name)
     if config.tracking.log_predictions:
         run.log_file(folder / "predictions.jsonl")
     leak: dict[str, float] = {}
@@ -92,7 +95,9 @@ def score_test(
         model_bytes=checkpoint.stat().st_size,
         device=device,
     )
+    latency = measure_latency(model, speech.split.parts["test"], speech.stores["test"], config.eval)
     metrics = {
+        **{f"latency/{name}": value for name, value in latency.items()},
         **score_metrics(scores, "test/"),
         **overall_metrics(before, "untouched/test_"),
         **leak,

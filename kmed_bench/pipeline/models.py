@@ -1,7 +1,9 @@
 """The model that a MODEL argument names: a size, a file, a folder, or one in the tracking store."""
 
+import contextlib
 import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from whisper.model import Whisper
@@ -22,32 +24,37 @@ from kmed_bench.tracking.store import open_store
 log = logging.getLogger(__name__)
 
 
-def open_backend(config: Config, model: str, stage: StageRun | None = None) -> Backend:
+def open_backend(config: Config, model: str) -> Backend:
     """Return a model behind the library it belongs to: our own decoding, transformers or faster-whisper.
-
-    Parameters
-    ----------
-    stage : StageRun, optional
-        Is told which model it is.
 
     Raises
     ------
     KmedError
         When the model can't be found or read, or its library is not installed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = find_model(config, model, Path(folder))
-        _tell(stage, model, path)
-        if path.is_dir():
-            backend = open_folder(path, config.eval)
-            _warn_of_settings(config.eval, backend.name)
-            return backend
-        network = load_weights(path, str(pick_device()))
-        model_bytes = path.stat().st_size
+    with located(config, model) as path:
+        return open_located(config, model, path)
+
+
+def open_located(config: Config, model: str, path: Path) -> Backend:
+    """Return the model at the path that `located` yields for it; raises like `open_backend`."""
+    if path.is_dir():
+        backend = open_folder(path, config.eval)
+        _warn_of_settings(config.eval, backend.name)
+        return backend
+    network, model_bytes = load_weights(path, str(pick_device())), path.stat().st_size
     return OwnBackend(network, config.eval, model, model_bytes=model_bytes, features=config.features)
 
 
-def _tell(stage: StageRun | None, model: str, path: Path) -> None:
+@contextlib.contextmanager
+def located(config: Config, model: str) -> Iterator[Path]:
+    """Yield the path that `find_model` returns; what was downloaded is there until the block ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield find_model(config, model, Path(folder))
+
+
+def tell_stage(stage: StageRun | None, model: str, path: Path) -> None:
+    """Log to a stage's run which model it reads, if the stage is tracked."""
     if stage is not None:
         stage.read_model(shown_model(model), None if path.is_dir() else path)
 
@@ -94,27 +101,19 @@ def find_model(config: Config, model: str, folder: Path) -> Path:
     return path
 
 
-def load_model(config: Config, model: str, stage: StageRun | None = None) -> Whisper:
-    """Return a model of any format but CTranslate2 as openai-whisper's, in fp32.
-
-    Parameters
-    ----------
-    stage : StageRun, optional
-        Is told which model it is.
+def load_located(model: str, path: Path) -> Whisper:
+    """Return the model at the path that `located` yields for it as openai-whisper's, in fp32.
 
     Raises
     ------
     KmedError
-        When it can't be found or read, or is a CTranslate2 folder.
+        When it can't be read, or is a CTranslate2 folder.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = find_model(config, model, Path(folder))
-        _tell(stage, model, path)
-        if not path.is_dir():
-            return load_weights(path, str(pick_device()))
-        if detect_format(path) == "ct2":
-            raise KmedError(
-                f"{model} is a CTranslate2 folder, which is what an export ends in; export the .pt file or the Hugging "
-                "Face folder that it was made from."
-            )
-        return read_hf_folder(path).to(pick_device())
+    if not path.is_dir():
+        return load_weights(path, str(pick_device()))
+    if detect_format(path) == "ct2":
+        raise KmedError(
+            f"{model} is a CTranslate2 folder, which is what an export ends in; export the .pt file or the Hugging "
+            "Face folder that it was made from."
+        )
+    return read_hf_folder(path).to(pick_device())

@@ -12,7 +12,6 @@ from kmed_bench.core.run_contracts import PLAN, Plan
 from kmed_bench.core.schema import SIZES
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
-from kmed_bench.scoring.gate import MAX_DECODE_S, MAX_ELDERLY_GAP, SIGNIFICANT
 from kmed_bench.scoring.measures import versions
 from kmed_bench.tracking.seal import Seal
 from kmed_bench.tracking.store import open_store
@@ -58,9 +57,9 @@ def make_plan(config: Config, kinds: Decides, split: Mapping[str, str], weights:
     settings = decisive_settings(config, kinds, split)
     settings |= {f"weights.{size}": found.sha256 for size, found in weights.items()}
     settings |= {
-        "gate.significant": str(SIGNIFICANT),
-        "gate.max_elderly_gap": str(MAX_ELDERLY_GAP),
-        "gate.max_decode_s": str(MAX_DECODE_S),
+        "gate.significance": _text(config.gate.significance),
+        "gate.max_elderly_gap": _text(config.gate.max_elderly_gap),
+        "gate.max_latency_s": _text(config.gate.max_latency_s),
     }
     return {
         **PLAN.head,

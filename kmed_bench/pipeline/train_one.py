@@ -34,6 +34,8 @@ def train_one(
 ) -> tuple[TrainOutcome, str] | None:
     """Fine-tune the one size and seed of a config; return the outcome and the tracking URI.
 
+    A training that the same settings finished in ``out`` is not repeated: its outcome is returned.
+
     Under `accelerate launch` or `torchrun` the processes train together; the first one logs and writes, and the
     others return None.
 
@@ -45,8 +47,8 @@ def train_one(
     Raises
     ------
     KmedError
-        When the size has no weights, the split can't be read, the store can't be used, or ``resume`` finds a
-        training with other settings.
+        When the size has no weights, the split can't be read, the store can't be used, or ``out`` holds a training
+        with other settings, or an unfinished one without ``resume``.
     """
     (size,) = config.model.sizes
     parallel = Parallel.from_environment()
@@ -72,13 +74,15 @@ def train_from(
         split = with_left_out(read_split(split_folder), split_folder, config)
         speech = featurize_split(split, cache_folder() / "features", config)
     trainer = Trainer(config, weights, speech, out, parallel)
+    finished = trainer.done(seed, trainer.fingerprint(seed))
+    if finished is not None and not resume:
+        log.info("%s holds this training, finished in run %s.", trainer.folder(seed), finished.run_id)
+        return (finished, open_store(config.tracking)) if parallel.is_main else None
     if not parallel.is_main:
         trainer.train(seed, None, resume)
         return None
     with _only_process_in(trainer.folder(seed)), log_file(out):
-        if resume:
-            trainer.done(seed, trainer.fingerprint(seed))
-        else:
+        if not resume:
             trainer.check_fresh(seed)
         uri = open_store(config.tracking)
         run_id = _run_to_continue(trainer, seed) if resume else None

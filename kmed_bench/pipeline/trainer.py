@@ -15,6 +15,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
+from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
 from kmed_bench.pipeline.final_test import score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
 from kmed_bench.pipeline.recording import recording
@@ -98,6 +99,7 @@ class Trainer:
             "kmed.weights_origin": self.weights.origin,
             "kmed.weights_sha256": self.weights.sha256,
             "kmed.device": self.device.type,
+            "kmed.split_label": name_leaks(count_leaks(self.speech.split.parts)),
             "kmed.synthetic": str(is_synthetic(self.speech.split.parts["train"])).lower(),
             "kmed.processes": str(self.parallel.world),
             "kmed.machine": describe_machine(self.device),
@@ -145,8 +147,14 @@ class Trainer:
         return record.outcome
 
     def check_fresh(self, seed: int) -> None:
-        """Raise KmedError if the seed's folder holds an unfinished training, which a new one would overwrite."""
+        """Raise KmedError if the seed's folder holds a training, finished or not, which a new one would overwrite."""
         folder = self.folder(seed)
+        record = read_training_record(folder)
+        if record.outcome is not None if record else (folder / "best.pt").exists():
+            raise KmedError(
+                f"{folder} holds a finished training with other settings, data, weights or arithmetic, and it is not "
+                "overwritten; choose another folder."
+            )
         if any((folder / name).exists() for name in (STATE_NAME, PREVIOUS_NAME)):
             raise KmedError(
                 f"{folder} holds an unfinished training; continue it with --resume, or choose another folder "

@@ -9,6 +9,7 @@ import pandas as pd
 from kmed_bench.core.contracts import ERROR_SUMMARY, ErrorSummary, Scores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
+from kmed_bench.core.finished import MADE_OF
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.report.rendering import render
 from kmed_bench.scoring.alignment import align
@@ -29,7 +30,12 @@ Segment = tuple[str, str, str]
 
 
 def write_error_analysis(
-    folder: Path, predictions: Sequence[Prediction], options: ScoringOptions = _DEFAULT, *, name: str = "model"
+    folder: Path,
+    predictions: Sequence[Prediction],
+    options: ScoringOptions = _DEFAULT,
+    *,
+    name: str = "model",
+    made_of: str = "",
 ) -> Path:
     """Write the error analysis of one system and return the path of its ``index.html``.
 
@@ -42,6 +48,8 @@ def write_error_analysis(
     ----------
     name : str
         What the page calls the system.
+    made_of : str
+        Digest by which the same command finds the analysis again.
 
     Raises
     ------
@@ -60,16 +68,16 @@ def write_error_analysis(
         "accepted_spellings": analysis.spellings,
         "inventions_in_silence": analysis.silence,
     }
-    _make_private(folder)
+    make_private(folder)
     for stem, table in tables.items():
         write_text_atomically(folder / f"{stem}.csv", "\ufeff" + table.to_csv(index=False, lineterminator="\n"))
     summary = _summarise(analysis, scores, name)
-    write_json(folder / "summary.json", summary)
     write_text_atomically(folder / "index.html", _render(analysis, summary))
+    write_json(folder / "summary.json", {**summary, MADE_OF: made_of})  # last: it says that all the others are there
     return folder / "index.html"
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Make a folder that only its owner can open; the mode of one in use is left to its users."""
     if folder.exists() and any(folder.iterdir()) and folder.stat().st_mode & 0o077:
         raise KmedError(

@@ -74,10 +74,16 @@ def read_baseline(path: Path, options: ScoringOptions) -> Baseline:
     )
 
 
-def predictions_beside(path: Path) -> Path:
-    """Return the predictions that a path means: itself, or those beside scores.json or in a folder."""
+def predictions_beside(path: Path, *, package: bool = False) -> Path:
+    """Return the predictions that a path means: itself, or those beside scores.json or in a folder.
+
+    Parameters
+    ----------
+    package : bool
+        For the folder of a package return the file that identifies it, ``package.json``.
+    """
     if path.is_dir():
-        return path / "predictions.jsonl"
+        return path / (HEAD_NAME if package and (path / HEAD_NAME).exists() else "predictions.jsonl")
     return path.with_name("predictions.jsonl") if path.name == "scores.json" else path
 
 

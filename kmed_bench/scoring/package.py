@@ -73,6 +73,8 @@ def write_package(
     part: str,
     systems: Mapping[str, Sequence[Prediction]],
     options: ScoringOptions,
+    *,
+    made_of: str = "",
 ) -> Path:
     """Write a package and return the path of its ``package.json``; one CSV per system is written beside it.
 
@@ -84,6 +86,8 @@ def write_package(
         Which part the utterances are: train, valid or test.
     systems : mapping
         Baseline to its predictions; names become file names.
+    made_of : str
+        Digest by which the same command finds the package again.
 
     Raises
     ------
@@ -110,6 +114,7 @@ def write_package(
         "columns": list(COLUMNS),
         "files_sha256": files,
         "scores": scores,
+        "made_of": made_of,
     }
     write_json(folder / HEAD_NAME, head)
     return folder / HEAD_NAME

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kmed_bench.cli import main, parse
-from kmed_bench.commands.options import ALIASES, resolve
+from kmed_bench.commands.options import ALIASES, GATE_LIMITS, resolve
 from kmed_bench.config import Config, flatten
 from kmed_bench.config.describe import describe_settings
 
@@ -150,6 +150,7 @@ def test_help_shows_the_settings_that_the_command_reads(capsys):
             "data.transcript_side",
             "model.sizes",
             "model.weights",
+            *GATE_LIMITS,
         )
         assert (f"--{key}" in text) == read, key
         if read:

@@ -1,6 +1,7 @@
 """`score`, `errors` and `package`: any system's predictions on one standard, from ids and hypotheses alone."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from kmed_bench.cli import main
 from kmed_bench.config import SplitConfig
 from kmed_bench.core.files import read_json
 from kmed_bench.core.predictions import Prediction, write_predictions
-from kmed_bench.core.schema import MANIFEST_COLUMNS
+from kmed_bench.core.schema import MANIFEST_COLUMNS, read_manifest, write_manifest
 from kmed_bench.corpus.splitting.split import Split, read_split, split_manifest, write_split
 from kmed_bench.scoring import ScoringOptions, compare_predictions, score_predictions
 
@@ -72,6 +73,7 @@ def test_ids_and_hypotheses_are_scored_like_whole_predictions(split_folder: Path
     assert main(["score", str(lines), str(tmp_path / "out"), "--split", str(split_folder), *FAST]) == 0
     scores = read_json(tmp_path / "out" / "scores.json")
     joined = scores.pop("joined")
+    assert re.fullmatch(r"[0-9a-f]{16}", scores.pop("made_of"))
     whole = score_predictions(full(split.parts["test"], 2), OPTIONS, split_sha256=split.sha256)
     assert scores == json.loads(json.dumps(whole))
     assert joined == {
@@ -168,9 +170,10 @@ def test_one_command_compares_with_a_predictions_file_or_its_folder(
     write_predictions(tmp_path / "base" / "predictions.jsonl", full(part, 3))
     found = []
     for baseline in ("base", "base/predictions.jsonl", "base/scores.json"):
-        command = ["score", str(other), str(tmp_path / "out"), "--split", str(split_folder), *FAST]
+        out = tmp_path / f"out{len(found)}"
+        command = ["score", str(other), str(out), "--split", str(split_folder), *FAST]
         assert main([*command, "--against", str(tmp_path / baseline)]) == 0
-        found += read_json(tmp_path / "out" / "comparisons.json")["comparisons"]
+        found += read_json(out / "comparisons.json")["comparisons"]
     names = [row.pop("baseline") for row in found]
     assert names == [str(tmp_path / name) for name in ("base", "base/predictions.jsonl", "base/scores.json")]
     assert found[0] == found[1] == found[2]
@@ -278,3 +281,43 @@ def test_compare_judges_a_margin_when_asked(split: Split, tmp_path: Path, capsys
         assert found["p_non_inferiority"] <= found["p_equivalence"]
     assert main([*command, "--margin", "0"]) == 2
     assert "A margin of 0 can't be tested" in capsys.readouterr().err
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", ["score", "errors", "package"])
+def test_the_same_command_finds_its_output_and_another_one_does_not_overwrite_it(
+    split_folder: Path, split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    lines = write_lines(tmp_path / "p.jsonl", split.parts["test"], 2)
+    others = write_lines(tmp_path / "q.jsonl", split.parts["test"], 1)
+    out = tmp_path / "out"
+    command = [name, str(lines), str(out), "--split", str(split_folder), *FAST]
+    assert main(command) == 0
+    before, said = contents(out), capsys.readouterr().out
+    assert main(command) == 0
+    assert capsys.readouterr().out == said
+    for another in ([*command, "--policy", "spelling"], [name, str(others), *command[2:]]):
+        assert main(another) == 2
+        assert "is not overwritten" in capsys.readouterr().err
+    assert contents(out) == before
+
+
+def test_another_split_does_not_overwrite_one(split_folder: Path, tmp_path: Path) -> None:
+    """The parts are joined again and drawn anew, with the same seed and with another."""
+    out = tmp_path / "split"
+    parts = [read_manifest(split_folder / f"{part}.parquet") for part in ("train", "valid", "test")]
+    write_manifest(pd.concat(parts, ignore_index=True), tmp_path / "manifest.parquet")
+    sizes = ["--train", "20", "--valid", "10", "--test", "10", "--disjoint", "none", "--by", "gender"]
+    command = ["split", str(tmp_path / "manifest.parquet"), str(out), *sizes]
+    assert main(command) == 0
+    before = {name: content for name, (content, _) in contents(out).items()}
+    assert main(command) == 0
+    assert main([*command, "--seed", "7"]) == 2
+    assert {name: content for name, (content, _) in contents(out).items()} == before

@@ -81,6 +81,7 @@ OTHERS: dict[str, Any] = {
     "data.max_duration_s": 20.0,
     "model.sizes": ("tiny",),
     "train.seeds": (5,),
+    "gate.webhook": "https://example.org/hook",
     "tune.space": {"tune.nothing": (1, 2)},
 }
 

@@ -14,8 +14,10 @@ from kmed_bench.core.files import read_json
 from kmed_bench.core.predictions import read_predictions, write_predictions
 from kmed_bench.pipeline.evaluate import evaluate_model
 from kmed_bench.pipeline.models import open_backend
+from kmed_bench.tracking.openings import read_openings
 
 SETTINGS = {"eval.max_new_tokens": 8, "eval.batch_size": 3}
+SLOWER = ["--eval.beam_size", "2"]
 WORDS = ["--eval.max_new_tokens", "8", "--eval.batch_size", "3"]
 
 
@@ -144,3 +146,25 @@ def test_an_english_hugging_face_model_is_not_told_a_language(folders, tmp_path)
             settings["is_multilingual"] = False
         (english / name).write_text(json.dumps(settings))
     assert TransformersBackend(english, EvalConfig()).settings["language"] is None
+
+
+def test_the_same_evaluation_is_found_and_another_one_overwrites_nothing(
+    tiny_checkpoint, folders, split, tmp_path, capsys
+):
+    out, copy = tmp_path / "out", tmp_path / "elsewhere.pt"
+    shutil.copyfile(tiny_checkpoint, copy)
+    store = ["--tracking.uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    assert main(["evaluate", str(tiny_checkpoint), str(split), str(out), *WORDS, *store]) == 0
+    said = capsys.readouterr().out
+
+    def files():
+        return {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix != ".log"}
+
+    before, opened = files(), len(read_openings(store[1], read_json(split / "split.json")["sha256"]))
+    assert main(["evaluate", str(copy), str(split), str(out), *WORDS, *store]) == 0  # a model is its content
+    assert capsys.readouterr().out == said
+    for model, more in ((tiny_checkpoint, ["--part", "valid"]), (tiny_checkpoint, SLOWER), (folders["hf"], [])):
+        assert main(["evaluate", str(model), str(split), str(out), *WORDS, *more, *store]) == 2
+        assert "is not overwritten" in capsys.readouterr().err
+    assert files() == before
+    assert len(read_openings(store[1], read_json(split / "split.json")["sha256"])) == opened

@@ -192,6 +192,10 @@ def test_the_command_measures_prints_and_refuses_a_second_time(
     record = read_json(out / "export.json")
     assert record["model"] == tiny_checkpoint.name
     assert record["drift"]["split_sha256"] == read_json(split / "split.json")["sha256"]
+    made = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert main([*words, "--split", str(split), "--limit-clips", "3"]) == 0  # the same command finds it
+    assert "made before" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == made
     assert main(words) == 2
     assert "exists already" in capsys.readouterr().err
     # From a Hugging Face folder back, without a split.

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import sqlite3
 import statistics
@@ -189,3 +190,19 @@ def test_a_thousand_runs_are_read_and_shown_within_half_a_minute(tmp_path: Path)
     runs = pd.read_csv(tmp_path / "report" / "runs.csv")
     assert runs["test_cer"].nunique() == 998  # the three that were logged share theirs
     assert spent_s < 30
+
+
+def test_a_report_is_brought_up_to_date_and_another_ones_page_stays(
+    store: SmallStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, page = ["report", str(tmp_path), "--tracking.uri", store.uri], tmp_path / "index.html"
+    assert main(command) == 0
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", "<!-- old --></body>"), encoding="utf-8")
+    assert main(command) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- old -->" not in text
+    (run_id,) = re.findall('name="kmed-bench-run" content="([0-9a-f]{32})"', text)
+    page.write_text(text.replace(run_id, "0" * 32), encoding="utf-8")
+    assert main(command) == 2
+    assert f"is not of benchmark {run_id}, and is not overwritten" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == text.replace(run_id, "0" * 32)

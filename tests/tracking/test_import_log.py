@@ -131,7 +131,7 @@ def test_each_fault_is_named(tmp_path, place, value, message):
         (b"[]", "is a list, not an object"),
         (b"{}", "lacks mata_data, result_ver"),
         (b'{"mata_data": ', "is not valid JSON"),
-        (b"\xff\xfe\x00", "is not valid JSON"),
+        (b"\xff\xfe\x00", "is not UTF-8"),
         (b'{"a": {"0": 1, "0": 2}}', "has the key '0' twice"),
     ],
 )
@@ -139,7 +139,7 @@ def test_files_that_are_no_log(tmp_path, content, message):
     (tmp_path / "log.json").write_bytes(content)
     with pytest.raises(KmedError, match=message):
         read_log(tmp_path / "log.json")
-    with pytest.raises(KmedError, match=r"gone\.json can't be read"):
+    with pytest.raises(KmedError, match=r"gone\.json does not exist"):
         read_log(tmp_path / "gone.json")
 
 

@@ -89,7 +89,7 @@ def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: 
     with runs.bench_run(config, code_version="x") as bench:
         runs.log_skipped(bench, {"small": "no weights"})
         with bench.child("split", "split") as split:
-            split.log_json({"sha256": SHA}, "split.json")
+            split.log_json({"sha256": SHA, "counts": {"train": 3, "valid": 2, "test": 1}}, "split.json")
         with bench.child("train", "train-tiny-seed0", tags={"kmed.size": "tiny", "kmed.seed": "0"}) as train:
             train.log_dataset(sha256=SHA, counts={"train": 3, "valid": 2, "test": 1}, context="training")
             for epoch in range(3):
@@ -106,7 +106,8 @@ def test_a_benchmark_through_a_server(server: str, tmp_path: Path, monkeypatch: 
     curve = run.history[run.history["metric"] == "valid/cer"]
     assert dict(zip(curve["step"], curve["value"], strict=True)) == {0: 0.5, 1: 0.35, 2: 0.3}
     assert record.scores == {run.run_id: scores}
-    assert promote(server, info.name, info.version)["promoted"] is True
+    assert promote(server, info.name, info.version)["promoted"] is False  # it has nothing to be judged by
+    assert promote(server, info.name, info.version, force=True, reason="a trial")["promoted"] is True
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.pt"]
 
     elsewhere = tmp_path / "elsewhere"

@@ -333,7 +333,7 @@ def test_a_record_counts_what_counts(tmp_path):
     again = read_section(tmp_path)
     assert again.lead == lead
     assert again.tables[0].rows.equals(study_section(record, ()).tables[0].rows)
-    for text, message in (("{}", "version 0 of kmed-study"), ('{"version": 1}', "is incomplete")):
+    for text, message in (("{}", "version 0 of kmed-study"), ('{"version": 1}', "lacks the field 'study'")):
         (tmp_path / "study.json").write_text(text, encoding="utf-8")
         with pytest.raises(KmedError, match=f"{message}.*run the same `kmed-bench tune` again"):
             read_section(tmp_path)

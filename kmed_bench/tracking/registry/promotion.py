@@ -1,43 +1,62 @@
 """The champion of each registered model: promoted if the gate passes, or by force with a reason; and rolled back."""
 
+import contextlib
 import dataclasses
+import getpass
 import json
 import time
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.config import GateConfig
 from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.run_contracts import SPEAKER_ERRORS, GateDecision
-from kmed_bench.scoring.gate import EVIDENCE_NAME, Evidence, describe, judge
+from kmed_bench.scoring.gate import EVIDENCE_NAME, UNTOUCHED_NAME, Evidence, describe, judge
+from kmed_bench.tracking.registry.notify import METRICS, Notice, notify
 from kmed_bench.tracking.store import read_artifact
 
 _PREVIOUS = "kmed.previous_champion"
 _NONE = "none"
 
 
-Rollback = TypedDict("Rollback", {"name": str, "from": str, "version": str, "rolled_back": bool})
+Rollback = TypedDict(
+    "Rollback",
+    {"name": str, "from": str, "version": str, "rolled_back": bool, "notified": NotRequired[dict[str, str]]},
+)
 """Which version the alias was taken from, and which has it now; a class can't have a field called ``from``."""
 
 
 def promote(
-    uri: str, name: str, version: str | int, *, dry_run: bool = False, force: bool = False, reason: str = ""
+    uri: str,
+    name: str,
+    version: str | int,
+    *,
+    gate: GateConfig | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    reason: str = "",
 ) -> GateDecision:
     """Return the gate's decision on making a version the champion, after carrying it out.
 
-    Every check and its figures are kept as tags ``kmed.gate.…`` of the version, whether it passed or not.
+    Every check and its figures are kept as tags ``kmed.gate.…`` of the version, whether it passed or not. Nothing is
+    changed for a version that is the champion already: its tags say how it became that.
 
     Parameters
     ----------
     uri : str
         The tracking URI that `open_store` returned.
+    gate : GateConfig, optional
+        Limits, and who is told of a new champion; None: the defaults.
     dry_run : bool
-        Only decide: no alias and no tag is changed.
+        Only decide: no alias and no tag is changed, and nobody is told.
     force : bool
-        Promote even if the gate fails; needs a reason, which is kept.
+        Promote even if the gate fails; needs a reason, which is kept. A version of synthetic speech or of a leaking
+        split is refused all the same.
 
     Raises
     ------
@@ -46,28 +65,37 @@ def promote(
     """
     if force and not reason.strip():
         raise KmedError(f"Promoting {name} version {version} by force needs a reason; state it with --reason.")
-    client = MlflowClient(tracking_uri=uri)
+    gate, client = gate or GateConfig(), MlflowClient(tracking_uri=uri)
     challenger, champion = _version(client, name, version), _champion(client, name)
     held = None if champion is None else _evidence(client, champion)
-    checks = judge(_evidence(client, challenger), held)
+    evidence = _evidence(client, challenger)
+    checks = judge(evidence, held, gate)
     passed = all(check.passed is not False for check in checks)
+    barred = any(check.final and check.passed is False for check in checks)
     decision: GateDecision = {
         "name": name,
         "version": str(challenger.version),
         "champion": None if champion is None else str(champion.version),
         "passed": passed,
-        "forced": force and not passed,
-        "promoted": (passed or force) and not dry_run,
+        "forced": force and not passed and not barred,
+        "promoted": (passed or force) and not barred and not dry_run,
         "reasons": describe(checks),
         "checks": {c.name: {"passed": c.passed, "text": c.text, "figures": c.figures} for c in checks},
     }
-    if not dry_run:
+    if not dry_run and decision["champion"] != decision["version"]:
         _apply(client, decision, reason)
+        if decision["promoted"]:
+            decision["notified"] = notify(_notice("promotion", decision["champion"], evidence, name), gate)
     return decision
 
 
-def rollback(uri: str, name: str, *, reason: str, dry_run: bool = False) -> Rollback:
+def rollback(uri: str, name: str, *, reason: str, gate: GateConfig | None = None, dry_run: bool = False) -> Rollback:
     """Return which version is champion again, after moving the alias back to the previous champion.
+
+    Parameters
+    ----------
+    gate : GateConfig, optional
+        Who is told; None: nobody.
 
     Raises
     ------
@@ -82,12 +110,20 @@ def rollback(uri: str, name: str, *, reason: str, dry_run: bool = False) -> Roll
     if champion is None or previous == _NONE:
         state = "has no champion" if champion is None else f"has no champion before version {champion.version}"
         raise KmedError(f"{name} {state}, so there is none to go back to; promote a version instead.")
-    current, restored = str(champion.version), str(_version(client, name, previous).version)
+    before = _version(client, name, previous)
+    current, restored = str(champion.version), str(before.version)
+    undone: Rollback = {"name": name, "from": current, "version": restored, "rolled_back": not dry_run}
     if not dry_run:
         note = json.dumps({"at": _now(), "to": restored, "reason": reason}, ensure_ascii=False)
         client.set_model_version_tag(name, current, "kmed.rolled_back", note)
         client.set_registered_model_alias(name, "champion", restored)
-    return {"name": name, "from": current, "version": restored, "rolled_back": not dry_run}
+        undone["notified"] = notify(_notice("rollback", current, _evidence(client, before), name), gate or GateConfig())
+    return undone
+
+
+def _notice(event: str, previous: str | None, evidence: Evidence, name: str) -> Notice:
+    metrics = {key: evidence.metrics[key] for key in METRICS if key in evidence.metrics}
+    return {"event": event, "name": name, "version": evidence.version, "previous": previous, "metrics": metrics}
 
 
 def _apply(client: MlflowClient, decision: GateDecision, reason: str) -> None:
@@ -100,13 +136,23 @@ def _apply(client: MlflowClient, decision: GateDecision, reason: str) -> None:
     failed = "failed, promoted by force" if decision["forced"] else "failed"
     tags |= {"kmed.gate": "passed" if decision["passed"] else failed, "kmed.gate_at": _now()}
     if reason:
-        tags["kmed.gate_reason"] = reason
-    if decision["promoted"] and decision["champion"] != version:
+        tags |= {"kmed.gate_reason": reason, "kmed.gate_by": _person()}
+    if decision["promoted"]:
         tags[_PREVIOUS] = decision["champion"] or _NONE
+    for key in client.get_model_version(name, version).tags.keys() - tags.keys():
+        if key.startswith("kmed.gate"):  # of an earlier decision
+            client.delete_model_version_tag(name, version, key)
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
     if decision["promoted"]:
         client.set_registered_model_alias(name, "champion", version)
+
+
+def _person() -> str:
+    """Return who signs a reason off: the user of this machine, as MLflow records it for runs."""
+    with contextlib.suppress(Exception):  # an account without a name, as in some containers
+        return getpass.getuser()
+    return "unknown"
 
 
 def _now() -> str:
@@ -133,13 +179,7 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
     """Return what the run behind a version measured; a version without a run has only its tags."""
-    evidence = Evidence(
-        version=str(version.version),
-        split_sha256=version.tags.get("kmed.split_sha256", ""),
-        metrics={},
-        scores=None,
-        speakers=None,
-    )
+    evidence = Evidence(version=str(version.version), **_provenance(version.tags))
     if not version.run_id:
         return evidence
     try:
@@ -148,7 +188,18 @@ def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
         return evidence  # the run was deleted; the checks say what is missing
     return dataclasses.replace(
         evidence,
+        **_provenance({**run.data.tags, **version.tags}),
         metrics=dict(run.data.metrics),
         scores=read_artifact(client, run, "scores.json", SCORES),
         speakers=read_artifact(client, run, EVIDENCE_NAME, SPEAKER_ERRORS),
+        untouched=read_artifact(client, run, UNTOUCHED_NAME, SPEAKER_ERRORS),
     )
+
+
+def _provenance(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the tags say of the data."""
+    return {
+        "split_sha256": tags.get("kmed.split_sha256", ""),
+        "split_label": tags.get("kmed.split_label", ""),
+        "synthetic": {"true": True, "false": False}.get(tags.get("kmed.synthetic", "")),
+    }
