@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from kmed_bench import __version__
 from kmed_bench.commands import data, export, history, models, power, run, scores, serve, settings, tracked, tune
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
+from kmed_bench.commands.stages import log_early_failure
 from kmed_bench.core.callers_folder import enter_callers_folder
 from kmed_bench.core.console import abandon_stdout, configure_logging, prepare_streams
 from kmed_bench.core.errors import KmedError
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args = parse(_readable(sys.argv[1:] if arguments is None else arguments))
             configure_logging(args.log_level)
             command: Command = args.command
-            status = command(args)
+            status = _tell_store(command, args)
             sys.stdout.flush()
             return status
     except KmedError as error:
@@ -58,6 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (own := _own_cause(error)) is None:
             raise
         return _fail(str(own))
+
+
+def _tell_store(command: Command, args: argparse.Namespace) -> int:
+    """Run a command; if it fails, the run that `mlflow run` made for it says why."""
+    try:
+        return command(args)
+    except Exception as error:
+        log_early_failure(error)
+        raise
 
 
 def _own_cause(error: BaseException) -> KmedError | None:

@@ -22,6 +22,7 @@ ENTRIES = {
     "split",
     "train",
     "evaluate",
+    "score",
     "export",
     "report",
     "promote",

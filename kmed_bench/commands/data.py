@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config.describe import setting_keys
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
@@ -32,7 +33,7 @@ def register(commands: Commands) -> None:
         "ingest",
         _ingest,
         "Turn a download into a manifest, with every reject counted.",
-        reads=[key for key in setting_keys() if key.startswith("data.") and key not in others],
+        reads=[*(key for key in setting_keys() if key.startswith("data.") and key not in others), *TRACKED],
     )
     ingest.add_argument("source", type=Path, nargs="+", help="folder of a download; several make one manifest")
     ingest.add_argument("out", type=Path, help="folder for manifest.parquet, rejects.csv and quality.json")
@@ -41,7 +42,7 @@ def register(commands: Commands) -> None:
         "split",
         _split,
         "Draw train, valid and test from a manifest.",
-        reads=["split", "data.transcript_side"],
+        reads=["split", "data.transcript_side", *TRACKED],
         short={name: f"split.{name}" for name in (*PARTS, "by", "disjoint", "seed")},
     )
     split.add_argument("manifest", type=Path, help="a manifest.parquet")
@@ -68,9 +69,16 @@ def _demo_corpus(args: argparse.Namespace) -> int:
 
 
 def _ingest(args: argparse.Namespace) -> int:
+    from kmed_bench.core.schema import read_manifest
+    from kmed_bench.corpus.demo.sentences import corpus_name
     from kmed_bench.corpus.ingest.manifest import ingest
 
-    quality = ingest(args.source, args.out, resolve(args).data)
+    config = resolve(args)
+    with tracked_stage(args, config) as stage:
+        quality = ingest(args.source, args.out, config.data)
+        if stage is not None:
+            manifest = args.out / "manifest.parquet"
+            stage.log_ingest(quality, manifest, corpus_name(read_manifest(manifest)))
     print(json.dumps({key: quality[key] for key in ("labels", "usable", "rejected", "warnings")}, indent=2))
     print(f"Manifest: {args.out / 'manifest.parquet'}")
     return 0
@@ -90,16 +98,22 @@ def _refuse_another(path: Path, split: "Split") -> None:
 
 def _split(args: argparse.Namespace) -> int:
     from kmed_bench.core.schema import read_manifest
+    from kmed_bench.corpus.demo.sentences import corpus_name
     from kmed_bench.corpus.splitting.frozen import apply_frozen, freeze_split
     from kmed_bench.corpus.splitting.split import split_manifest, write_split
     from kmed_bench.pipeline.planning import describe_plan, plan_split
 
     config = resolve(args)
-    manifest = read_manifest(args.manifest)
-    split = apply_frozen(args.frozen, manifest) if args.frozen else split_manifest(manifest, config.split)
-    split = plan_split(split, config.data.transcript_side)
-    _refuse_another(args.out / "split.json", split)
-    report = write_split(split, args.out)
+    with tracked_stage(args, config) as stage:
+        manifest = read_manifest(args.manifest)
+        if stage is not None:
+            stage.log_manifest(args.manifest, len(manifest), corpus_name(manifest))
+        split = apply_frozen(args.frozen, manifest) if args.frozen else split_manifest(manifest, config.split)
+        split = plan_split(split, config.data.transcript_side)
+        _refuse_another(args.out / "split.json", split)
+        report = write_split(split, args.out)
+        if stage is not None:
+            stage.log_split(report, args.out / "split.json")
     shown = ("label", "sha256", "counts", "max_share_deviation", "leakage", "discarded", "missing", "changed")
     print(json.dumps({key: report.get(key) for key in shown if key in report}, ensure_ascii=False, indent=2))
     print(describe_plan(split))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.schema import PARTS
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from kmed_bench.asr.model.whisper import Whisper
     from kmed_bench.config import Config
     from kmed_bench.pipeline.export import DriftCheck
+    from kmed_bench.tracking.stages import StageRun
 
 
 def register(commands: Commands) -> None:
@@ -21,7 +23,7 @@ def register(commands: Commands) -> None:
         "export",
         _export,
         "Write a model for another runtime; refused if its CER drifts.",
-        reads=["data.transcript_side", "eval.batch_size", "eval.max_new_tokens", "tracking.uri"],
+        reads=["data.transcript_side", "eval.batch_size", "eval.max_new_tokens", *TRACKED],
     )
     export.add_argument("model", help="a size, a .pt file, a Hugging Face folder, models:/NAME@ALIAS or runs:/…")
     export.add_argument("out", type=Path, help="a folder that does not exist yet")
@@ -38,33 +40,37 @@ def register(commands: Commands) -> None:
 def _export(args: argparse.Namespace) -> int:
     from kmed_bench.core.files import read_json
     from kmed_bench.pipeline.export import check_request, export_model
-    from kmed_bench.pipeline.models import load_located, located
+    from kmed_bench.pipeline.models import load_located, located, shown_model, tell_stage
 
     config = resolve(args)
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
-    with located(config, args.model) as path:
+    with (
+        tracked_stage(args, config, "format", "quantization", "part", "limit_clips", "max_drift") as stage,
+        located(config, args.model) as path,
+    ):
+        tell_stage(stage, args.model, path)
         made_of = _identify(args, config, path)
-        if is_finished(args.out / "export.json", made_of):
-            print(_describe_drift(read_json(args.out / "export.json")["drift"]))
-            print(f"Export: {args.out} ({args.format}, {args.quantization}), made before")
-            return 0
-        check_request(args.out, args.format, args.quantization, args.max_drift)
-        model = load_located(args.model, path)
-    check = None if args.split is None else _drift_check(args, model, config)
-    record = export_model(
-        model,
-        args.out,
-        args.format,
-        config.eval,
-        quantization=args.quantization,
-        check=check,
-        max_drift=args.max_drift,
-        # A path may name a user or a patient; its last part is enough to recognise the model.
-        about={"model": Path(args.model).name if Path(args.model).exists() else args.model, MADE_OF: made_of},
-    )
+        made_before = is_finished(args.out / "export.json", made_of)
+        if made_before:
+            record = read_json(args.out / "export.json")
+        else:
+            check_request(args.out, args.format, args.quantization, args.max_drift)
+            model = load_located(args.model, path)
+            record = export_model(
+                model,
+                args.out,
+                args.format,
+                config.eval,
+                quantization=args.quantization,
+                check=None if args.split is None else _drift_check(args, model, config, stage),
+                max_drift=args.max_drift,
+                about={"model": shown_model(args.model), MADE_OF: made_of},
+            )
+        if stage is not None:
+            stage.log_export(record)
     print(_describe_drift(record["drift"]))
-    print(f"Export: {args.out} ({args.format}, {args.quantization})")
+    print(f"Export: {args.out} ({args.format}, {args.quantization}){', made before' if made_before else ''}")
     return 0
 
 
@@ -85,13 +91,18 @@ def _identify(args: argparse.Namespace, config: "Config", path: Path) -> str:
     )
 
 
-def _drift_check(args: argparse.Namespace, model: "Whisper", config: "Config") -> "DriftCheck":
+def _drift_check(
+    args: argparse.Namespace, model: "Whisper", config: "Config", stage: "StageRun | None"
+) -> "DriftCheck":
     from kmed_bench.config import Decides
+    from kmed_bench.corpus.demo.sentences import corpus_name
     from kmed_bench.corpus.splitting.split import read_split
     from kmed_bench.pipeline.export import DriftCheck, decode_original, spread_clips
     from kmed_bench.pipeline.plan import record_opening
 
     split = read_split(args.split)
+    if stage is not None:
+        stage.read_split(split.report, args.part, corpus_name(split.parts[args.part]))
     if args.part == "test":
         record_opening(config, Decides.NOTHING, "export", args.model, split)
     rows = spread_clips(split.parts[args.part], args.limit_clips)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kmed_bench.commands.options import GATE_LIMITS, Commands, add_switch, resolve
 from kmed_bench.commands.scores import print_scores, say_comparison
+from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config import adjust
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS, SIZES
@@ -36,7 +37,7 @@ def register(commands: Commands) -> None:
         "evaluate",
         _evaluate,
         "Decode and score a part of a split with any model.",
-        reads=["data.transcript_side", "features", "eval", "tracking.uri"],
+        reads=["data.transcript_side", "features", "eval", *TRACKED],
     )
     evaluate.add_argument(
         "model", help="a size, a .pt file, a Hugging Face or CTranslate2 folder, models:/NAME@ALIAS or runs:/…"
@@ -80,7 +81,9 @@ def _train(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from kmed_bench.pipeline.evaluate import evaluate_model
 
-    scores = evaluate_model(resolve(args), args.model, args.split, args.part, args.out, against=args.against)
+    config = resolve(args)
+    with tracked_stage(args, config, "part") as stage:
+        scores = evaluate_model(config, args.model, args.split, args.part, args.out, against=args.against, stage=stage)
     print_scores(scores)
     for row in scores.get("comparisons", ()):
         print(say_comparison(row))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config import Config, Decides, digest
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kmed_bench.core.predictions import Prediction
     from kmed_bench.corpus.splitting.split import Split
     from kmed_bench.scoring import ScoringOptions
+    from kmed_bench.tracking.stages import StageRun
 
 _SCORING = tuple(decisive(Config(), Decides.SCORING))
 _SHORT = {"policy": "data.transcript_side"}
@@ -29,7 +31,7 @@ def register(commands: Commands) -> None:
         "score",
         _score,
         "Score any system's predictions, and compare them with a baseline.",
-        reads=_SCORING,
+        reads=[*_SCORING, *TRACKED],
         short=_SHORT,
     )
     _add_predictions(score)
@@ -130,43 +132,59 @@ def _read(args: argparse.Namespace) -> _Given:
 
 def _score(args: argparse.Namespace) -> int:
     from kmed_bench.core.files import write_json
-    from kmed_bench.scoring import score_predictions
+    from kmed_bench.scoring import ScoringOptions, score_predictions
     from kmed_bench.scoring.baselines import compare_with, predictions_beside, read_baseline
     from kmed_bench.scoring.significance import comparisons_file
 
     if args.predictions.resolve().parent == args.out.resolve() and (args.out / "scores.json").exists():
         raise KmedError(f"{args.out} holds the scores of these predictions already; name another folder.")
-    given, options = _read(args), _options(args)
-    baseline = None if args.against is None else read_baseline(args.against, options)
-    against = args.against and content_sha256(predictions_beside(args.against, package=True))
-    made_of = _identify(args, given, options, against=against)
-    if is_finished(args.out / "scores.json", made_of):
-        _print_scored(args.out)
-        return 0
-    compared = [] if baseline is None else compare_with(baseline, given.predictions, options)
-    sha256 = given.split_sha256 or (baseline.split_sha256 if baseline else None)
-    scores = cast("EvaluatedScores", score_predictions(given.predictions, options, split_sha256=sha256))
-    if given.joined:
-        scores["joined"] = given.joined
-    (args.out / "comparisons.json").unlink(missing_ok=True)  # of a call that was stopped
-    if compared:
-        write_json(args.out / "comparisons.json", comparisons_file(compared))
-    write_json(args.out / "scores.json", scores | {MADE_OF: made_of})  # last: it says that the other is there
-    _print_scored(args.out)
+    config = resolve(args)
+    options = ScoringOptions.from_config(config)
+    with tracked_stage(args, config, "missing") as stage:
+        given = _read(args)
+        if stage is not None:
+            _log_inputs(stage, args, given)
+        baseline = None if args.against is None else read_baseline(args.against, options)
+        against = args.against and content_sha256(predictions_beside(args.against, package=True))
+        made_of = _identify(args, given, options, against=against)
+        if not is_finished(args.out / "scores.json", made_of):
+            compared = [] if baseline is None else compare_with(baseline, given.predictions, options)
+            sha256 = given.split_sha256 or (baseline.split_sha256 if baseline else None)
+            scores = cast("EvaluatedScores", score_predictions(given.predictions, options, split_sha256=sha256))
+            if given.joined:
+                scores["joined"] = given.joined
+            (args.out / "comparisons.json").unlink(missing_ok=True)  # of a call that was stopped
+            if compared:
+                write_json(args.out / "comparisons.json", comparisons_file(compared))
+            write_json(args.out / "scores.json", scores | {MADE_OF: made_of})  # last: it says that the other is there
+        written, rows = _print_scored(args.out)
+        if stage is not None:
+            stage.log_scores(written, f"{args.part}/" if given.split else "scored/", rows)
     return 0
 
 
-def _print_scored(out: Path) -> None:
-    """Print the scores in a folder and the comparisons beside them."""
+def _log_inputs(stage: "StageRun", args: argparse.Namespace, given: _Given) -> None:
+    from kmed_bench.corpus.demo.sentences import corpus_name
+
+    stage.read_predictions(args.predictions, len(given.predictions))
+    if given.split is not None:
+        stage.read_split(given.split.report, args.part, corpus_name(given.split.parts[args.part]))
+
+
+def _print_scored(out: Path) -> "tuple[EvaluatedScores, list[BaselineComparison]]":
+    """Print the scores in a folder and the comparisons beside them, and return both."""
     from kmed_bench.core.contracts import COMPARISONS, SCORES
 
-    print_scores(SCORES.read(out / "scores.json"))
-    compared = out / "comparisons.json"
-    for row in COMPARISONS.read(compared)["comparisons"] if compared.exists() else ():
-        print(say_comparison(cast("BaselineComparison", row)))
+    scores, compared = cast("EvaluatedScores", SCORES.read(out / "scores.json")), out / "comparisons.json"
+    print_scores(scores)
+    rows = COMPARISONS.read(compared)["comparisons"] if compared.exists() else []
+    baselines = cast("list[BaselineComparison]", rows)
+    for row in baselines:
+        print(say_comparison(row))
     print(f"Scores: {out / 'scores.json'}")
     if compared.exists():
         print(f"Comparisons: {compared}")
+    return scores, baselines
 
 
 def _identify(args: argparse.Namespace, given: _Given, options: "ScoringOptions", **more: str | None) -> str:

@@ -204,6 +204,10 @@ class TrackingConfig:
     register: Annotated[bool, Decides.NOTHING] = True
     """Whether the best checkpoint of each training is registered as kmed-whisper-SIZE, with the alias challenger for
     the best of its seeds."""
+    step_interval: Annotated[Count | None, NONE, Decides.NOTHING] = 50
+    """Optimizer steps between the points of the curves step/loss, step/lr and step/grad_norm. none: no such curves."""
+    system_metrics: Annotated[bool, Decides.NOTHING] = False
+    """Whether the use of processor, memory, disk, network and, with nvidia-ml-py, GPU is logged during training."""
     log_checkpoints: Annotated[bool, Decides.NOTHING] = True
     """Whether the best epoch's weights and the train.keep_checkpoints latest others are stored as LoggedModels;
     superseded ones are deleted. On one file system they are links; elsewhere each takes 151 MB (tiny), 290 MB (base)

@@ -10,6 +10,7 @@ from pathlib import Path
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, Decides, benchmark_digest
 from kmed_bench.core.console import log_file
+from kmed_bench.core.corpus_contracts import QUALITY
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
 from kmed_bench.core.system_errors import explain_os_error
@@ -30,10 +31,13 @@ from kmed_bench.pipeline.preparation import (
 from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome
 from kmed_bench.report.page import write_report
+from kmed_bench.tracking.endings import FAILURE_TAG
+from kmed_bench.tracking.metric_names import ingest_metrics, split_metrics
 from kmed_bench.tracking.original.log_export import export_logs
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, ONLY_TAG, EarlierBench
 from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.tracking.run_notes import describe_ingest, describe_split
 from kmed_bench.tracking.runs import bench_run, log_skipped
 from kmed_bench.tracking.seal import Seal, seal_plan
 from kmed_bench.tracking.series import SERIES_TAG
@@ -104,7 +108,8 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False, only: Only
             compare_trainings(trained, config, out, bench)
         if failed:
             bench.ends_as = "FAILED"
-            bench.set_tags({"kmed.failed": ", ".join(sorted(failed))})
+            reason = f"{len(failed)} of {len(failed) + len(trained)} trainings failed; their runs say why."
+            bench.set_tags({"kmed.failed": ", ".join(sorted(failed)), FAILURE_TAG: reason})
         report = _make_report(uri, bench, folder, earlier)
         if config.profile == "original":
             _write_original_logs(uri, bench, folder)
@@ -132,6 +137,9 @@ def _make_split(config: Config, folder: Path, out: Path, bench: TrackedRun, earl
         run.set_tags({"kmed.split_sha256": split.sha256})
         bench.set_tags({"kmed.split_sha256": split.sha256})
         log_split(run, split, "split")
+        quality = QUALITY.read(folder / "manifest" / "quality.json")
+        run.log_summary(ingest_metrics(quality) | split_metrics(split.report))
+        run.set_note(describe_ingest(quality) + "\n" + describe_split(split.report))
         for name in ("manifest/quality.json", "split/split.json"):
             run.log_file(folder / name)
     return split
@@ -172,7 +180,10 @@ def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: E
         return before.outcome
     series = series_of(trainer.config, trainer.speech.split)
     tags = {**trainer.describe(seed), HASH_TAG: before.identity, SERIES_TAG: series}
-    with bench.child("train", name, tags=tags, run_id=before.run.run_id if before.run else None) as run:
+    run_id = before.run.run_id if before.run else None
+    if run_id is None:
+        tags |= {"kmed.profile": trainer.config.profile, "kmed.code_version": code_version()}
+    with bench.child("train", name, tags=tags, params=trainer.params(seed), run_id=run_id) as run:
         log_split(run, trainer.speech.split, "training")
         outcome = trainer.train(seed, run, resume=earlier is not None)
     assert outcome is not None  # only further processes of one training have none
@@ -181,12 +192,14 @@ def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: E
 
 def _make_report(uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBench | None) -> Path:
     before = earlier.stages.get("report") if earlier else None
-    with bench.child("report", "report", run_id=before.run_id if before else None):
+    with bench.child("report", "report", run_id=before.run_id if before else None) as run:
         started = time.perf_counter()
         record = read_bench(uri, bench.run_id)
         page = write_report(record, folder / "report", comparisons=record.comparisons)
         for path in sorted(page.parent.iterdir()):
             bench.log_file(path, "report")
+        run.set_note("Wrote the report, which is among the artifacts of the benchmark's run: `report/index.html`.\n")
+        run.log_summary({"report/trainings": len(record.trains), "time/report_s": time.perf_counter() - started})
         log.info(f"Report written in {time.perf_counter() - started:.0f} s")
     return page
 

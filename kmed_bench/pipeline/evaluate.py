@@ -13,16 +13,18 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.predictions import write_predictions
+from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, read_baseline_cells, with_left_out, write_leak
-from kmed_bench.pipeline.models import located, open_located
+from kmed_bench.pipeline.models import located, open_located, tell_stage
 from kmed_bench.pipeline.plan import SCORED, decisive_settings, identify_split, record_opening
 from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.baselines import check_same_speech, compare_with, predictions_beside, read_baseline
 from kmed_bench.scoring.external_predictions import read_references
 from kmed_bench.scoring.significance import comparisons_file
+from kmed_bench.tracking.stages import StageRun
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def evaluate_model(
     out: Path,
     *,
     against: Path | None = None,
+    stage: StageRun | None = None,
 ) -> EvaluatedScores:
     """Decode and score one part with any model; write predictions and scores; return the scores.
 
@@ -50,6 +53,8 @@ def evaluate_model(
     against : Path, optional
         A baseline: predictions.jsonl, the scores.json or the folder beside it, or a benchmark package's folder. Then
         ``comparisons.json`` is written too, and the scores hold its rows under ``comparisons``.
+    stage : StageRun, optional
+        Where inputs and figures are logged.
 
     Raises
     ------
@@ -68,12 +73,15 @@ def evaluate_model(
         )
     split = with_left_out(read_split(split_folder), split_folder, config)
     rows, sample = split.parts[part], split.parts.get(LEFT_OUT)
+    if stage is not None:
+        stage.read_split(split.report, part, corpus_name(rows))
     options = ScoringOptions.from_config(config)
     baseline = None if against is None else read_baseline(against, options)
     if baseline is not None:
         check_same_speech(baseline, read_references(rows), options)
     untouched = None if sample is None else read_baseline_cells(against, split)
     with located(config, model) as path, log_file(out):
+        tell_stage(stage, model, path)
         made_of = digest(
             {
                 "settings": decisive_settings(config, SCORED, identify_split(split)),
@@ -85,7 +93,7 @@ def evaluate_model(
         )
         if is_finished(out / "scores.json", made_of):
             log.info("%s holds this evaluation already; nothing is decoded.", out)
-            return _read_finished(out)
+            return _read_finished(out, part, stage)
         backend = open_located(config, model, path)
         if part == "test":
             record_opening(config, SCORED, "evaluate", model, split)
@@ -109,14 +117,17 @@ def evaluate_model(
         compared = compare_with(baseline, predictions, options)
         write_json(out / "comparisons.json", comparisons_file(compared))
     write_json(out / "scores.json", scores | {MADE_OF: made_of})  # last: it says that all the others are there
-    return _read_finished(out)
+    return _read_finished(out, part, stage)
 
 
-def _read_finished(out: Path) -> EvaluatedScores:
-    """Return the scores in a folder, with the comparisons beside them."""
+def _read_finished(out: Path, part: str, stage: StageRun | None) -> EvaluatedScores:
+    """Return the scores in a folder, with the comparisons beside them; log them to the stage's run."""
     scores = cast(EvaluatedScores, SCORES.read(out / "scores.json"))
     if (out / "comparisons.json").exists():
         scores["comparisons"] = cast(
             list[BaselineComparison], COMPARISONS.read(out / "comparisons.json")["comparisons"]
         )
+    if stage is not None:
+        stage.wrote_predictions(out / "predictions.jsonl")
+        stage.log_scores(scores, f"{part}/", scores.get("comparisons", ()))
     return scores

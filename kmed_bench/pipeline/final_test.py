@@ -18,7 +18,7 @@ from kmed_bench.scoring import ScoringOptions
 from kmed_bench.scoring.gate import EVIDENCE_NAME, UNTOUCHED_NAME, summarise_speakers
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
-from kmed_bench.tracking.metric_names import leak_metrics, overall_metrics, test_metrics
+from kmed_bench.tracking.metric_names import leak_metrics, overall_metrics, score_metrics
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.epochs import FeaturizedSplit, decode_part
 
@@ -99,7 +99,7 @@ def score_test(
     latency = measure_latency(model, speech.split.parts["test"], speech.stores["test"], config.eval)
     metrics = {
         **{f"latency/{name}": value for name, value in latency.items()},
-        **test_metrics(scores),
+        **score_metrics(scores, "test/"),
         **overall_metrics(before, "untouched/test_"),
         **leak,
         "decode/ngram_blocked_clips": float(sum(prediction.ngram_blocked for prediction in predictions)),

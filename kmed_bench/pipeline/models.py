@@ -18,6 +18,7 @@ from kmed_bench.config import Config, EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
 from kmed_bench.tracking.registry.fetch import fetch_checkpoint
+from kmed_bench.tracking.stages import StageRun
 from kmed_bench.tracking.store import open_store
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,17 @@ def located(config: Config, model: str) -> Iterator[Path]:
     """Yield the path that `find_model` returns; what was downloaded is there until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         yield find_model(config, model, Path(folder))
+
+
+def tell_stage(stage: StageRun | None, model: str, path: Path) -> None:
+    """Log to a stage's run which model it reads, if the stage is tracked."""
+    if stage is not None:
+        stage.read_model(shown_model(model), None if path.is_dir() else path)
+
+
+def shown_model(model: str) -> str:
+    """Return a MODEL argument without folders, which may name a user or a patient."""
+    return Path(model).name if Path(model).exists() else model
 
 
 def _warn_of_settings(config: EvalConfig, library: str) -> None:

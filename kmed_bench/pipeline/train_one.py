@@ -90,7 +90,13 @@ def train_from(
         name = f"train-{weights.size}-seed{seed}"
         tags = {**trainer.describe(seed), SERIES_TAG: series_of(config, split)}
         with standalone_run(
-            config, kind="train", name=name, code_version=code_version(), tags=tags, run_id=run_id
+            config,
+            kind="train",
+            name=name,
+            code_version=code_version(),
+            tags=tags,
+            params=trainer.params(seed),
+            run_id=run_id,
         ) as run:
             if run_id is None:
                 trainer.record(seed, run)  # first of all: a training killed at once must be found again

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 from pathlib import Path
+from typing import Any
 
 from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
 from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
@@ -17,12 +18,14 @@ from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
 from kmed_bench.pipeline.final_test import score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
+from kmed_bench.pipeline.recording import recording
 from kmed_bench.pipeline.training_record import (
     TrainingRecord,
     TrainOutcome,
     read_training_record,
     write_training_record,
 )
+from kmed_bench.tracking.params import training_params
 from kmed_bench.tracking.registry.models import log_model
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.seal import Seal
@@ -105,6 +108,11 @@ class Trainer:
             "kmed.eval_context": self.config.eval.audio_context,
             "kmed.transcript_policy": self.config.data.transcript_side,
         }
+
+    def params(self, seed: int) -> dict[str, Any]:
+        """Return the params of a train run: the settings that decide it."""
+        drawn = self.speech.split.report.get("config", {})
+        return training_params(self.config, size=self.weights.size, seed=seed, split=drawn)
 
     def folder(self, seed: int) -> Path:
         """Return the folder of a seed's files."""
@@ -231,9 +239,16 @@ class Trainer:
             run.log_epoch(0, untouched.valid)
         if states.resumed:
             log.info(f"{label}: continued after {len(epochs)} whole epochs.")
-        with track(f"Training {label}") as tick:
+        with track(f"Training {label}") as tick, recording(run, self.config.tracking) as curve:
             for epoch in train_epochs(
-                model, self.speech, self.config, seed=seed, progress=tick, states=states, parallel=self.parallel
+                model,
+                self.speech,
+                self.config,
+                seed=seed,
+                progress=tick,
+                states=states,
+                parallel=self.parallel,
+                curve=curve,
             ):
                 epochs.append(epoch)
                 if run is not None:

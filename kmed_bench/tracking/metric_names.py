@@ -2,9 +2,13 @@
 
 import hashlib
 import re
+import statistics
 import unicodedata
+from collections import defaultdict
 
 from kmed_bench.core.contracts import Scores
+from kmed_bench.core.corpus_contracts import QualityReport, SplitReport
+from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.run_contracts import Leak
 from kmed_bench.core.schema import SCORE_FIELDS
 
@@ -25,6 +29,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _MADE_HERE = re.compile(r"\.+|\d+-\d+|.*-[0-9a-f]{8}|" + "|".join(ASCII_VALUES.values()))
 """Plain values that could be taken for the name made of another value, or for a folder."""
 _MAX_LETTERS = 60
+_SUMMARIES = {"test_cer": "test/cer", "untouched_test_cer": "untouched/test_cer", "valid_cer": "best/valid_cer"}
 _ENDS = {"": "gain", "_low": "gain_low", "_high": "gain_high"}
 
 
@@ -37,13 +42,13 @@ def overall_metrics(scores: Scores, prefix: str) -> dict[str, float]:
     }
 
 
-def test_metrics(scores: Scores) -> dict[str, float]:
-    """Return the metrics ``test/…``: the overall part, and CER by group as ``test/cer/<field>/<ascii value>``."""
-    metrics = overall_metrics(scores, "test/")
+def score_metrics(scores: Scores, prefix: str) -> dict[str, float]:
+    """Return the overall part as ``<prefix><name>``, and CER by group as ``<prefix>cer/<field>/<ascii value>``."""
+    metrics = overall_metrics(scores, prefix)
     for field in SCORE_FIELDS:
         for value, cell in scores["groups"].get(field, {}).items():
             if cell["cer"] is not None:
-                metrics[f"test/cer/{field}/{ascii_value(value)}"] = cell["cer"]
+                metrics[f"{prefix}cer/{field}/{ascii_value(value)}"] = cell["cer"]
     return metrics
 
 
@@ -57,6 +62,43 @@ def leak_metrics(leak: Leak) -> dict[str, float]:
     for name, difference in leak["differences"].items():
         values |= {f"difference/{name}{end}": difference[key] for end, key in _ENDS.items()}  # type: ignore[literal-required]
     return {f"leak/{name}": value for name, value in values.items() if value is not None}
+
+
+def ingest_metrics(quality: QualityReport) -> dict[str, float]:
+    """Return what a download came to as ``ingest/…``: labels, usable and rejected ones by reason, speakers, hours."""
+    names = ("labels", "usable", "speakers", "sentences", "hours")
+    metrics = {f"ingest/{name}": float(quality[name]) for name in names}  # type: ignore[literal-required]
+    metrics["ingest/rejected"] = float(sum(quality["rejected"].values()))
+    metrics |= {f"ingest/rejected/{reason}": float(n) for reason, n in quality["rejected"].items()}
+    return metrics | {f"ingest/warnings/{kind}": float(n) for kind, n in quality["warnings"].items()}
+
+
+def split_metrics(report: SplitReport) -> dict[str, float]:
+    """Return a split's account as ``split/…``: clips by part, what was left out, what the parts share."""
+    metrics = {f"split/{part}_clips": float(n) for part, n in report["counts"].items()}
+    metrics |= {f"split/shared/{kind}": float(n) for kind, n in report["leakage"].items()}
+    metrics["split/discarded"] = float(report["discarded"])
+    return metrics | {"split/max_share_deviation": float(report["max_share_deviation"])}
+
+
+def bench_metrics(record: BenchRecord) -> dict[str, float]:
+    """Return what sums up a benchmark: its number of trainings, and means over seeds as ``<size>/<metric>``."""
+    finished = [train for train in record.trains if train.status == "FINISHED"]
+    metrics = {
+        "bench/trainings": float(len(record.trains)),
+        "bench/finished": float(len(finished)),
+        "bench/skipped_sizes": float(len(record.skipped)),
+    }
+    by_size: dict[str, list[TrainRecord]] = defaultdict(list)
+    for train in finished:
+        by_size[train.size].append(train)
+    for size, trains in by_size.items():
+        for short, name in _SUMMARIES.items():
+            values = [train.metrics[name] for train in trains if name in train.metrics]
+            if values:
+                metrics[f"{size}/{short}"] = statistics.fmean(values)
+        metrics[f"{size}/seeds"] = float(len(trains))
+    return metrics
 
 
 def ascii_value(value: str) -> str:

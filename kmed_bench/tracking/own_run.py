@@ -16,7 +16,7 @@ from kmed_bench.core.callers_folder import project_folder
 from kmed_bench.tracking.processes import PROCESS_TAG
 from kmed_bench.tracking.waiting import store_error
 
-_OWN_RUN = "MLFLOW_RUN_ID"
+OWN_RUN = "MLFLOW_RUN_ID"
 _PROJECT = re.compile(r"^name:\s*['\"]?kmed-bench\b", re.MULTILINE)
 log = logging.getLogger(__name__)
 
@@ -28,15 +28,15 @@ def own_run_id(client: MlflowClient) -> Iterator[str | None]:
     Otherwise programs that this process starts would take that run for theirs, and log into it and end it. A run that
     has ended or is another program's is left alone, with a warning: the variable is a leftover then.
     """
-    run_id = os.environ.pop(_OWN_RUN, None)
+    run_id = os.environ.pop(OWN_RUN, None)
     try:
         reason = _refuse(client, run_id) if run_id else None
         if reason is not None:
-            log.warning("%s=%s is ignored: %s. Unset it; a run of its own is used.", _OWN_RUN, run_id, reason)
+            log.warning("%s=%s is ignored: %s. Unset it; a run of its own is used.", OWN_RUN, run_id, reason)
         yield None if reason is not None else run_id or None
     finally:
         if run_id is not None:
-            os.environ[_OWN_RUN] = run_id
+            os.environ[OWN_RUN] = run_id
 
 
 def _refuse(client: MlflowClient, run_id: str) -> str | None:

@@ -53,6 +53,11 @@ def read_bench(uri: str, run_id: str | None = None) -> BenchRecord:
     return _bench_record(client, bench, children[::-1])  # in the order of their start
 
 
+def read_train(client: MlflowClient, run_id: str) -> TrainRecord:
+    """Return a train run, also one without a benchmark; its curves are left out."""
+    return _train_record(client.get_run(run_id), pd.DataFrame(columns=list(_HISTORY_COLUMNS)))
+
+
 def _latest_bench(client: MlflowClient, uri: str) -> Run:
     benches = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=1)
     benches = benches or search_runs(client, f"tags.`kmed.kind` = 'train' and tags.`{SERIES_TAG}` != ''", limit=1)

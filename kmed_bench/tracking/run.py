@@ -2,22 +2,21 @@
 
 import contextlib
 import json
-import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils import mlflow_tags
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking.ends import keep_end
+from kmed_bench.tracking.datasets import dataset_input, datasets_of
+from kmed_bench.tracking.endings import FAILURE_TAG, ending
 from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 
 # MLflow's limits (mlflow.utils.validation). Longer values are cut: an error here would come after hours of work.
@@ -25,15 +24,13 @@ _PARAM_CHARS = 6_000
 _TAG_CHARS = 8_000
 _BATCH_PARAMS = 100
 _BATCH_METRICS = 1_000
-_DIGEST_CHARS = 36
 _SAME = 1e-4
 """Relative tolerance for values logged twice: fp32 sums differ by about this much between thread counts and kernels."""
 _TIMINGS = ("time/", "speed/")
 """Metrics that differ between any two passes; the value logged first is kept."""
-_ENDS = ("kmed.ended", "kmed.failed")
+_ENDS = ("kmed.ended", "kmed.failed", FAILURE_TAG)
 # MLflow would log the full path of the program, which may contain a person's name.
 _SOURCE = {mlflow_tags.MLFLOW_SOURCE_NAME: "kmed-bench"}
-log = logging.getLogger(__name__)
 
 
 class TrackedRun:
@@ -48,6 +45,8 @@ class TrackedRun:
         MLflow's id.
     ends_as : str or None
         Final status that replaces the usual one, such as ``KILLED`` for a pruned trial.
+    reopened : bool
+        Whether an ended run is continued.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, *, reopened: bool = False) -> None:
@@ -55,7 +54,7 @@ class TrackedRun:
         self.ends_as: str | None = None
         self._client = client
         self._points: dict[tuple[str, int], Metric] = {}
-        self._reopened = reopened
+        self.reopened = reopened
         self._read: set[str] = set()
 
     @property
@@ -124,7 +123,7 @@ class TrackedRun:
 
     def _has(self, point: Metric) -> bool:
         """Return whether a reopened run already has this point with the same value."""
-        before = self._point(point.key, point.step) if self._reopened else None
+        before = self._point(point.key, point.step) if self.reopened else None
         if before is None:
             return False
         same = math.isclose(before.value, point.value, rel_tol=_SAME, abs_tol=_SAME)
@@ -138,7 +137,7 @@ class TrackedRun:
 
     def _point(self, name: str, step: int) -> Metric | None:
         """Return the point at a name and step that this object logged or, for a reopened run, that the store has."""
-        if self._reopened and name not in self._read:
+        if self.reopened and name not in self._read:
             self._read.add(name)
             for point in self._client.get_metric_history(self.run_id, name):
                 self._points.setdefault((name, point.step), point)
@@ -168,9 +167,38 @@ class TrackedRun:
         """
         self.log_epoch(0, metrics)
 
+    def log_summary(self, metrics: Mapping[str, float]) -> None:
+        """Log figures that sum up the run's children so far; a continued run replaces them."""
+        now_ms = int(time.time() * 1000)
+        if metrics:
+            self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now_ms, 0) for k, v in metrics.items()])
+
+    def log_points(self, points: Iterable[tuple[str, int, float, int]]) -> None:
+        """Log points of curves by step, in as few calls as MLflow allows.
+
+        A continued run keeps the points it has: steps after its last saved state are taken again.
+
+        Parameters
+        ----------
+        points : iterable of tuple
+            Name, step, value and time in milliseconds since the epoch.
+        """
+        new = [
+            Metric(name, value, time_ms, step)
+            for name, step, value, time_ms in points
+            if not self.reopened or self._point(name, step) is None
+        ]
+        entries = iter(new)
+        while batch := list(islice(entries, _BATCH_METRICS)):
+            self._client.log_batch(self.run_id, metrics=batch)
+
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log settings as text; None becomes ``none``, and values longer than MLflow's limit are cut."""
-        entries = iter([Param(name, _param_text(value)) for name, value in params.items()])
+        """Log settings as text; None becomes ``none``, and values longer than MLflow's limit are cut.
+
+        A continued run keeps what it was begun with.
+        """
+        logged = self._client.get_run(self.run_id).data.params if self.reopened and params else {}
+        entries = iter([Param(name, _param_text(value)) for name, value in params.items() if name not in logged])
         while batch := list(islice(entries, _BATCH_PARAMS)):
             self._client.log_batch(self.run_id, params=batch)
 
@@ -205,35 +233,44 @@ class TrackedRun:
         self._client.log_text(self.run_id, text, name)
 
     def log_dataset(
-        self, *, sha256: str, counts: Mapping[str, int], context: str, name: str = "AI Hub 208", part: str | None = None
+        self,
+        *,
+        sha256: str,
+        counts: Mapping[str, int],
+        context: str,
+        name: str = "AI Hub 208",
+        part: str | None = None,
+        kind: str = "split",
     ) -> None:
-        """Link the run to its data by name, clip counts and the split's hash; no cell values and no paths.
+        """Link the run to data that it read, by name, clip counts and digest; see `datasets.dataset_input`.
 
         Parameters
         ----------
         sha256 : str
-            The split's hash: 36 characters become MLflow's digest, all of it a tag.
+            Of the data: 36 characters become MLflow's digest, all of it the tag ``kmed.<kind>_sha256``.
         counts : mapping
             Clips per part, such as ``{"train": 10000, "valid": 5000, "test": 1000}``.
         context : str
             What the run did with the data, such as ``training`` or ``evaluation``.
         part : str, optional
-            The part that was used; None: the whole split.
+            The part that was used; None: all of it.
+        kind : str
+            What was read: split, manifest or predictions.
         """
-        n_clips = counts[part] if part else sum(counts.values())
-        dataset = Dataset(
-            name=name if part is None else f"{name}, {part}",
-            digest=sha256[:_DIGEST_CHARS],
-            source_type="code",
-            source=json.dumps({"tags": {"corpus": name}}),
-            profile=json.dumps({"num_rows": n_clips, **{f"n_{key}": value for key, value in counts.items()}}),
+        given = dataset_input(
+            name=name,
+            sha256=sha256,
+            counts=counts,
+            context=context,
+            part=part,
+            kind=kind,
+            digest_tag=f"kmed.{kind}_sha256",
         )
-        if self._reopened and (dataset.name, dataset.digest) in {
+        if self.reopened and (given.dataset.name, given.dataset.digest) in {
             (linked.name, linked.digest) for linked in datasets_of(self._client.get_run(self.run_id))
         }:
             return
-        tags = [InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, context), InputTag("kmed.split_sha256", sha256)]
-        self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags)])
+        self._client.log_inputs(self.run_id, datasets=[given])
 
 
 def _param_text(value: Any) -> str:
@@ -243,11 +280,6 @@ def _param_text(value: Any) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def datasets_of(run: Run) -> list[Dataset]:
-    """Return the datasets that a run is linked to."""
-    return [entry.dataset for entry in run.inputs.dataset_inputs] if run.inputs else []
 
 
 def start_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> TrackedRun:
@@ -266,33 +298,3 @@ def reopen_run(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> Tr
     run = TrackedRun(client, run_id, reopened=True)
     run.set_tags(tags)
     return run
-
-
-@contextlib.contextmanager
-def ending(run: TrackedRun) -> Iterator[None]:
-    """End the run with its `ends_as`, or FINISHED, FAILED on an error, KILLED on an interrupt."""
-    status = RunStatus.FAILED
-    try:
-        yield
-        status = RunStatus.FINISHED
-    except KeyboardInterrupt:
-        status = RunStatus.KILLED
-        raise
-    except OSError as error:
-        if error.filename is None:  # MLflow's copy of an artifact; our own writers name their files
-            with contextlib.suppress(MlflowException):
-                error.filename = run.client.get_run(run.run_id).info.artifact_uri
-        raise
-    finally:
-        _end(run, run.ends_as or RunStatus.to_string(status))
-
-
-def _end(run: TrackedRun, status: str) -> None:
-    """End a run in the store; if that fails, keep the end for `processes.end_abandoned`."""
-    ended_ms = int(time.time() * 1000)
-    try:
-        run.client.set_terminated(run.run_id, status, ended_ms)
-    except MlflowException:
-        keep_end(run.run_id, status, ended_ms)
-        log.error("Run %s ended %s and is RUNNING in its store until a later run finds it.", run.run_id, status)
-        raise

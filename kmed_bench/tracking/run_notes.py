@@ -53,7 +53,7 @@ def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
         lines += ["", f"Skipped **{size}**: {reason}"]
     if bench.absent:
         lines += ["", f"Not in the store yet: {'; '.join(bench.absent)}."]
-    lines += ["", _describe_split(bench.split)]
+    lines += ["", describe_split(bench.split)]
     if any("test/cer" in run.metrics for run in bench.trains):
         charts = charts_link(experiment_id, bench.run_id)
         lines += ["", f"[Charts of these trainings]({charts}). The report is among the artifacts: `report/index.html`."]
@@ -92,7 +92,17 @@ def _train_cells(run: TrainRecord) -> tuple[str, ...]:
     )
 
 
-def _describe_split(split: Mapping[str, Any]) -> str:
+def describe_ingest(quality: Mapping[str, Any]) -> str:
+    """Return what a download came to: labels, usable ones, rejected ones by reason."""
+    rejected = ", ".join(f"{reason} {n}" for reason, n in quality["rejected"].items()) or "none"
+    return (
+        f"{quality['labels']} labels: **{quality['usable']} usable** ({quality['hours']:.1f} h of "
+        f"{quality['speakers']} speakers). Rejected: {rejected}.\n"
+    )
+
+
+def describe_split(split: Mapping[str, Any]) -> str:
+    """Return the parts of a split and what they share."""
     if not split:
         return "No split was made."
     counts = ", ".join(f"{part} {n}" for part, n in split.get("counts", {}).items())

@@ -1,25 +1,27 @@
 """Runs without a parent: a benchmark or a single training, begun or continued, with their settings and notes."""
 
 import contextlib
-import dataclasses
 import json
 import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
+from typing import Any
 
 from mlflow.tracking import MlflowClient
 from mlflow.utils import mlflow_tags
 
 from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.core.surroundings import sigterm_interrupts
+from kmed_bench.tracking.endings import ending
+from kmed_bench.tracking.metric_names import bench_metrics
 from kmed_bench.tracking.own_run import own_run_id
+from kmed_bench.tracking.params import shareable
 from kmed_bench.tracking.processes import PROCESS_TAG, end_abandoned, this_process
-from kmed_bench.tracking.read import read_bench
-from kmed_bench.tracking.run import TrackedRun, ending, reopen_run, start_run
+from kmed_bench.tracking.read import read_bench, read_train
+from kmed_bench.tracking.run import TrackedRun, reopen_run, start_run
 from kmed_bench.tracking.run_notes import describe_bench, describe_train
-from kmed_bench.tracking.store import experiment_id, experiment_name, open_store, sqlite_file, without_password
+from kmed_bench.tracking.store import experiment_id, experiment_name, open_store
 
 
 @contextlib.contextmanager
@@ -52,15 +54,23 @@ def log_skipped(bench: TrackedRun, reasons: Mapping[str, str]) -> None:
 
 
 def _write_notes(bench: TrackedRun) -> None:
-    """Write the descriptions of the benchmark and its trainings that the MLflow UI shows, as far as they got."""
-    try:
+    """Write the descriptions of the benchmark and its trainings, as far as they got, and sum them up in metrics."""
+    with _no_note_is_no_failure(bench):
         record = read_bench(bench.uri, bench.run_id)
         experiment = bench.client.get_run(bench.run_id).info.experiment_id
         bench.set_note(describe_bench(record, experiment))
+        bench.log_summary(bench_metrics(record))
         for train in record.trains:
             TrackedRun(bench.client, train.run_id).set_note(describe_train(train))
-    except Exception as error:  # a missing note must not fail a benchmark, nor hide why one failed
-        logging.getLogger(__name__).warning("Run %s has no note in the MLflow UI: %s", bench.run_id, error)
+
+
+@contextlib.contextmanager
+def _no_note_is_no_failure(run: TrackedRun) -> Iterator[None]:
+    """Turn an error into a warning: a missing note must not fail a run, nor hide why one failed."""
+    try:
+        yield
+    except Exception as error:
+        logging.getLogger(__name__).warning("Run %s has no note in the MLflow UI: %s", run.run_id, error)
 
 
 @contextlib.contextmanager
@@ -71,9 +81,10 @@ def standalone_run(
     name: str,
     code_version: str,
     tags: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
     run_id: str | None = None,
 ) -> Iterator[TrackedRun]:
-    """Yield a run without a parent, its settings logged.
+    """Yield a run without a parent, its settings logged; the note of a training is written when it ends.
 
     Under ``mlflow run`` it is the run that MLflow already started; otherwise a new one in `experiment_name`.
     It ends FINISHED, FAILED on an error, or KILLED when interrupted or terminated.
@@ -81,7 +92,9 @@ def standalone_run(
     Parameters
     ----------
     kind : str
-        Value of the tag ``kmed.kind``: bench or train.
+        Value of the tag ``kmed.kind``: bench, train, or the name of a stage.
+    params : mapping, optional
+        What decides the run; None: all settings. Those that ``mlflow run`` logged already (``-P train.lr=1e-5``) stay.
     run_id : str, optional
         A run to continue: it is RUNNING again and keeps its name and start time. The run that ``mlflow run`` started
         for this process is then marked as its continuation. None: a new run.
@@ -108,8 +121,16 @@ def standalone_run(
             run.set_tags(own | dict(tags or {}))
             before = client.get_run(run.run_id)
             end_abandoned(client, before.info.experiment_id)
-            _log_config(run, config, logged=before.data.params)
-            yield run
+            chosen = flatten(shareable(config)) if params is None else params
+            run.log_params({key: value for key, value in chosen.items() if key not in before.data.params})
+            if kind in ("bench", "train"):  # a stage reads only some of the settings
+                run.client.log_text(run.run_id, to_yaml(shareable(config)), "config.yaml")
+            try:
+                yield run
+            finally:
+                if kind == "train":
+                    with _no_note_is_no_failure(run):
+                        run.set_note(describe_train(read_train(client, run.run_id)))
 
 
 def _adopt(client: MlflowClient, run_id: str, name: str) -> TrackedRun:
@@ -130,31 +151,3 @@ def _continuation(client: MlflowClient, own_id: str, continued_id: str) -> Itera
         link = f"[{continued.run_name}](#/experiments/{continued.experiment_id}/runs/{continued_id})"
         own.set_note(f"Continues {link}, where everything is logged.\n")
         yield
-
-
-def _log_config(run: TrackedRun, config: Config, logged: Mapping[str, str]) -> None:
-    """Log all settings flat; those that ``mlflow run`` already logged (``-P train.lr=1e-5``) are kept as they are."""
-    shown = shareable(config)
-    run.log_params({key: value for key, value in flatten(shown).items() if key not in logged})
-    run.client.log_text(run.run_id, to_yaml(shown), "config.yaml")
-
-
-def shareable(config: Config) -> Config:
-    """Return the settings with folders reduced to their last name and passwords masked.
-
-    Paths may contain the name of a person or an institution, and a database URI its password.
-    """
-    data, model, tracking = config.data, config.model, config.tracking
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(data, source=data.source and PurePath(data.source).name),
-        model=dataclasses.replace(model, weights=model.weights and PurePath(model.weights).name),
-        tracking=dataclasses.replace(tracking, uri=tracking.uri and _shareable_uri(tracking.uri)),
-        gate=dataclasses.replace(config.gate, webhook=None, command=None),  # may hold secrets; no run depends on them
-        tune=dataclasses.replace(config.tune, storage=_shareable_uri(config.tune.storage)),
-    )
-
-
-def _shareable_uri(uri: str) -> str:
-    path = sqlite_file(uri)
-    return without_password(uri) if path is None else f"sqlite:///{path.name}"

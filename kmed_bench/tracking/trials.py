@@ -13,10 +13,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.core.surroundings import sigterm_interrupts
+from kmed_bench.tracking.endings import FAILURE_TAG, ending
 from kmed_bench.tracking.own_run import own_run_id
+from kmed_bench.tracking.params import shareable
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
-from kmed_bench.tracking.run import TrackedRun, ending, start_run
-from kmed_bench.tracking.runs import shareable
+from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, search_runs
 
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
@@ -75,6 +76,7 @@ def close_lost(client: MlflowClient, run_id: str, reason: str) -> None:
     """Mark a trial's run as FAILED, whatever its status, because its process is gone or was interrupted."""
     with contextlib.suppress(MlflowException):  # the run may have been deleted
         client.set_tag(run_id, "kmed.ended", reason)
+        client.set_tag(run_id, FAILURE_TAG, reason)
         client.set_terminated(run_id, _FAILED)
 
 

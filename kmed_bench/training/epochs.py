@@ -22,6 +22,7 @@ from kmed_bench.scoring.measures import count_utterances, rates
 from kmed_bench.text.marks import Policy
 from kmed_bench.training import adapt
 from kmed_bench.training.batches import Example, build_examples
+from kmed_bench.training.curves import StepCurve
 from kmed_bench.training.encoder_outputs import build_encoder_outputs
 from kmed_bench.training.fit import EpochResult, fit
 from kmed_bench.training.parallel import Parallel
@@ -119,6 +120,7 @@ def train_epochs(
     progress: Tick | None = None,
     states: StateKeeper | None = None,
     parallel: Parallel | None = None,
+    curve: StepCurve | None = None,
 ) -> Iterator[ScoredEpoch]:
     """Yield each epoch with decoded valid scores until the epochs or the patience are used up.
 
@@ -130,6 +132,8 @@ def train_epochs(
         Called with the steps done and those of all epochs.
     states : StateKeeper, optional
         Saves what a resumed training needs, among it the epochs so far; see `earlier_epochs`.
+    curve : StepCurve, optional
+        Is given each step's figures when they are read.
 
     Raises
     ------
@@ -151,6 +155,7 @@ def train_epochs(
         progress=progress,
         states=states,
         parallel=parallel,
+        curve=curve,
     )
     if _out_of_patience(done, config.train.patience):
         state = states.load() if states else None

@@ -25,6 +25,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.training import adapt, cuda
 from kmed_bench.training.batches import Batch, Example, batch_window, by_length, make_batch, n_learned
 from kmed_bench.training.cpu_bf16.malloc import retain_freed_memory
+from kmed_bench.training.curves import StepCurve
 from kmed_bench.training.loss import LossNetwork
 from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.schedule import rate_factor
@@ -79,6 +80,7 @@ def fit(
     progress: Tick | None = None,
     states: StateKeeper | None = None,
     parallel: Parallel | None = None,
+    curve: StepCurve | None = None,
 ) -> Iterator[EpochResult]:
     """Yield each epoch's result; the model holds that epoch's weights until the next is requested.
 
@@ -93,6 +95,8 @@ def fit(
         from it and earlier epochs are not yielded again.
     parallel : Parallel, optional
         The processes that train together; None: only this one.
+    curve : StepCurve, optional
+        Is given each step's figures when they are read.
 
     Raises
     ------
@@ -101,7 +105,7 @@ def fit(
     Interrupted
         After Ctrl-C or SIGTERM, once the step in progress is done and the state is saved.
     """
-    loop = _Loop(model, train, source, config, seed, states, parallel or Parallel())
+    loop = _Loop(model, train, source, config, seed, states, parallel or Parallel(), curve)
     start = loop.restore()
     with retain_freed_memory(model.device):
         for epoch in range(start.epoch, config.epochs + 1):
@@ -129,10 +133,12 @@ class _Loop:
         seed: int,
         states: StateKeeper | None,
         parallel: Parallel,
+        curve: StepCurve | None,
     ) -> None:
         seed_everything(seed)
         self.model, self.train, self.source, self.config, self.seed = model, train, source, config, seed
-        self.states, self.parallel = states, parallel
+        self.states, self.parallel, self.curve = states, parallel, curve
+        self.waiting: list[tuple[int, float]] = []  # number over all epochs and learning rate of uncollected steps
         self.precision = resolve_precision(config.precision, model.device)
         trained = adapt.prepare(model, config)
         optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -184,7 +190,9 @@ class _Loop:
                     self.save(Position(epoch, number))
 
     def _take_step(self, step: Step) -> None:
-        lr = self.config.lr * self.rate((step.epoch - 1) * self.n_steps + step.number - 1)
+        before = (step.epoch - 1) * self.n_steps + step.number - 1
+        lr = self.config.lr * self.rate(before)
+        self.waiting.append((before + 1, lr))
         window = batch_window(step.batch, self.config.audio_context)
 
         def make(examples: Sequence[Example]) -> Batch:
@@ -198,6 +206,10 @@ class _Loop:
         if not self.stepper.n_waiting:
             return
         sums = self.stepper.collect()
+        if self.curve is not None:
+            for (number, lr), (own, norm) in zip(self.waiting, self.stepper.collected, strict=True):
+                self.curve.add(number, lr, own, norm)
+        self.waiting.clear()
         # Summed over the processes at once, so the state, which one of them saves, holds the total.
         loss, *counts = self.parallel.total(sums.loss, sums.tokens, sums.errors, sums.characters)
         self.sums.add(Sums(loss, *map(int, counts)))

@@ -47,6 +47,8 @@ class Stepper:
     ----------
     micro_batches : int
         Number of micro-batches in which a process computes its share of a batch.
+    collected : list of (Sums, float)
+        This process's sums and the gradient's norm of each step that the last ``collect`` read.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Stepper:
         self._tokenizer = korean_tokenizer()
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._waiting: list[TakenStep] = []
+        self.collected: list[tuple[Sums, float]] = []
         self._weight = torch.zeros((), device=model.device)
         self._rate = torch.zeros((), device=model.device)
         self._set_groups()
@@ -201,7 +204,11 @@ class Stepper:
             When the loss or its gradient was not finite in one of them.
         """
         taken, self._waiting = self._waiting, []
-        return read_results(taken, self._tokenizer, self._check)
+        self.collected = read_results(taken, self._tokenizer, self._check)
+        sums = Sums()
+        for own, _ in self.collected:
+            sums.add(own)
+        return sums
 
     def _check(self, step: TakenStep, loss: float, norm: float) -> None:
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= _SMALLEST_SCALE

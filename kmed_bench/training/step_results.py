@@ -53,17 +53,17 @@ class TakenStep:
 
 def read_results(
     taken: Sequence[TakenStep], tokenizer: Tokenizer, check: Callable[[TakenStep, float, float], None]
-) -> Sums:
-    """Return the sums of some steps; their numbers are read in one transfer, their tokens in another.
+) -> list[tuple[Sums, float]]:
+    """Return each step's sums and its gradient's norm; all numbers are read in one transfer, all tokens in another.
 
     Parameters
     ----------
     check : callable
         Called with each step, its loss and its gradient's norm, in the order of steps.
     """
-    sums = Sums()
     if not taken:
-        return sums
+        return []
+    results = []
     values = torch.cat([step.values for step in taken]).tolist()
     tokens = [part for step in taken for part in step.best]
     best = torch.cat(tokens).cpu().split([len(part) for part in tokens])
@@ -71,11 +71,13 @@ def read_results(
     for step in taken:
         *losses, norm = values[n_values:][: len(step.values)]
         check(step, sum(losses), norm)
+        sums = Sums()
         for part, loss, likely in zip(step.parts, losses, best[n_parts:], strict=False):
             errors, characters = _teacher_forced_errors(part, likely, tokenizer)
             sums.add(Sums(loss, sum(n_learned(e, tokenizer) for e in part), errors, characters))
+        results.append((sums, norm))
         n_values, n_parts = n_values + len(step.values), n_parts + len(step.best)
-    return sums
+    return results
 
 
 def _teacher_forced_errors(part: Sequence[Example], best: torch.Tensor, tokenizer: Tokenizer) -> tuple[int, int]:

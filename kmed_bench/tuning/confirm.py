@@ -12,6 +12,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import Confirmation
 from kmed_bench.scoring.intervals import LEVEL
 from kmed_bench.tracking.processes import is_gone, this_process
+from kmed_bench.tracking.trials import trial_params
 from kmed_bench.tuning.search import Search
 from kmed_bench.tuning.space import find_default
 from kmed_bench.tuning.study_record import write_confirmation
@@ -106,6 +107,7 @@ def _train(search: Search, params: Mapping[str, Choice], seed: int, which: str) 
     if key not in study.user_attrs:
         with search.parent.child("confirm", f"confirm-{which}-seed{seed}") as run:
             run.set_tags({"kmed.study": search.name, "kmed.size": search.weights.size, "kmed.seed": str(seed)})
+            run.log_params(trial_params(config) | {"train.seeds": seed})
             cer = search.train(run, config, seed).valid_cer
         study.set_user_attr(key, cer)
         log.info(f"Settings of {which}, seed {seed}: valid CER {cer:.2%}")

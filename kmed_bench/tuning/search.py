@@ -221,6 +221,7 @@ class Search:
             if best is not None:
                 metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer}
                 run.log_metrics({**metrics, "speed/valid_decode_s": best.decode_s})
+                run.set_note(f"Lowest valid CER **{best.valid_cer:.2%}**, after epoch {best.epoch}.\n")
         if best is None:
             raise KmedError(
                 f"Training of {self.name} finished no epoch; train.epochs is {config.train.epochs}, the least is 1."

@@ -1,6 +1,7 @@
 """`tune`: a study of one size that any number of processes join by the same command."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import yaml
@@ -82,8 +83,17 @@ def write_outcome(search: Search, out: Path) -> StudyOutcome:
         profile = _write_profile(search, record, out / "best.yaml")
         for path in (report, out / STUDY_NAME, *([profile] if profile else [])):
             search.parent.log_file(path, "report")
+        search.parent.log_summary(_figures(record))
         search.parent.set_note(study_section(record, ()).lead + "\n")
     return StudyOutcome(record, report, profile, search.parent.run_id, search.uri)
+
+
+def _figures(record: StudyRecord) -> dict[str, float]:
+    """Return what sums up a study: its trials by state, and the valid CER of the best and the default settings."""
+    states = Counter(trial.state for trial in record.slots())
+    named = {"best/valid_cer": record.best(), "default/valid_cer": record.default()}
+    cers = {name: trial.cer for name, trial in named.items() if trial is not None and trial.cer is not None}
+    return {f"trials/{state}": float(n) for state, n in states.items()} | cers
 
 
 def _write_profile(search: Search, record: StudyRecord, path: Path) -> Path | None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.core.contracts import Scores
 from kmed_bench.tracking.metric_names import ascii_value
-from kmed_bench.tracking.metric_names import test_metrics as group_metrics
+from kmed_bench.tracking.metric_names import score_metrics as group_metrics
 
 NAMED = {
     "gender": ("남성", "여성", "Female", "namseong"),
@@ -23,7 +23,7 @@ def test_every_group_has_a_metric_of_its_own() -> None:
     groups = {
         field: {value: {"cer": number / 100} for number, value in enumerate(values)} for field, values in NAMED.items()
     }
-    metrics = group_metrics(cast(Scores, cast(Any, {"overall": {}, "groups": groups})))
+    metrics = group_metrics(cast(Scores, cast(Any, {"overall": {}, "groups": groups})), "test/")
     assert len(metrics) == sum(map(len, NAMED.values()))
     for field, values in NAMED.items():
         for number, value in enumerate(values):

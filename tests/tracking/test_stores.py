@@ -84,7 +84,7 @@ def test_a_locked_store_is_waited_for(
         f"Waiting for the store {folder}/mlflow.db, which process {holder.pid} (python) has locked, for up to 120 s."
     ]
     run = client_in(folder).get_run(bench.run_id)
-    assert (run.info.status, run.data.metrics) == ("FINISHED", {"test/cer": 0.25})
+    assert (run.info.status, run.data.metrics["test/cer"]) == ("FINISHED", 0.25)
 
 
 @fault("the store stays locked", sees="error, status 2: the store, who has it locked", survives="what was logged")

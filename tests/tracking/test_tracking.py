@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from kmed_bench.config import Config, flatten, load_config
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking import processes, runs, store
+from kmed_bench.tracking import params, processes, runs, store
 from kmed_bench.tracking import read as readback
 from kmed_bench.tracking.run import TrackedRun
 
@@ -146,7 +146,7 @@ def test_settings_are_logged_flat_and_whole_without_paths(config: Config) -> Non
 
 def test_passwords_are_not_logged() -> None:
     config = load_config("demo", {"tracking.uri": "postgresql://someone:secret@db.example/mlflow"})
-    assert runs.shareable(config).tracking.uri == "postgresql://***@db.example/mlflow"
+    assert params.shareable(config).tracking.uri == "postgresql://***@db.example/mlflow"
 
 
 def test_values_over_the_limits_are_cut(config: Config) -> None:
@@ -215,7 +215,11 @@ def test_the_dataset_has_counts_and_the_hash_but_no_path(config: Config) -> None
     assert given.dataset.name == "AI Hub 208, train"
     assert given.dataset.digest == SHA[:36]
     assert given.dataset.profile == '{"num_rows": 3, "n_train": 3, "n_valid": 2, "n_test": 1}'
-    assert {tag.key: tag.value for tag in given.tags} == {"mlflow.data.context": "training", "kmed.split_sha256": SHA}
+    assert {tag.key: tag.value for tag in given.tags} == {
+        "mlflow.data.context": "training",
+        "kmed.split_sha256": SHA,
+        "kmed.source_kind": "split",
+    }
 
 
 def test_the_run_of_mlflow_run_is_adopted(config: Config, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

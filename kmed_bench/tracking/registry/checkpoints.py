@@ -101,10 +101,11 @@ def log_checkpoint(
 
 def _store(run: TrackedRun, path: Path, epoch: int, metrics: Mapping[str, float], tags: dict[str, str]) -> str:
     """Create the model and return its id; it is marked READY last, so a model that is not READY is incomplete."""
-    info = run.client.get_run(run.run_id).info
+    stored = run.client.get_run(run.run_id)
+    info, params = stored.info, dict(stored.data.params)
     name = f"{info.run_name}-epoch{epoch:02d}".translate(str.maketrans("/:.%\"'", "______"))
     model = run.client.create_logged_model(
-        info.experiment_id, name, source_run_id=run.run_id, tags=tags, model_type=MODEL_TYPE
+        info.experiment_id, name, source_run_id=run.run_id, tags=tags, params=params, model_type=MODEL_TYPE
     )
     _put(run.client, model, path)
     run.link_model(model.model_id, metrics, step=epoch)

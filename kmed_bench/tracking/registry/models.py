@@ -25,9 +25,10 @@ from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
 from kmed_bench.core.surroundings import interrupts_wait
+from kmed_bench.tracking.datasets import datasets_of
 from kmed_bench.tracking.registry.challenger import BENCH_TAG, persistently, set_challenger
 from kmed_bench.tracking.registry.model_card import write_card
-from kmed_bench.tracking.run import TrackedRun, datasets_of
+from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import global_store, read_artifact
 
 PREFIX = "kmed-whisper-"
@@ -102,11 +103,14 @@ def log_model(
         described[BENCH_TAG] = bench
     card = _card(client, source, name, size, described, metrics or {})
     with _active(run), _quiet():
-        model_id = _logged_before(client, source, name, sha256) or _log_model(checkpoint, name, step, described, card)
+        model_id = _logged_before(client, source, name, sha256)
+        model_id = model_id or _log_model(checkpoint, name, step, described, card, source.data.params)
+        # Versions have no params; as tags they can be searched.
+        decisive = _decisive(source.data.params)
         version = persistently(
             lambda: (
                 _registered_before(client, name, run.run_id, model_id)
-                or mlflow.register_model(f"models:/{model_id}", name)
+                or mlflow.register_model(f"models:/{model_id}", name, tags=decisive)
             )
         )
     run.link_model(model_id, metrics or {}, step=0)
@@ -123,8 +127,10 @@ def log_model(
     )
 
 
-def _log_model(checkpoint: Path, name: str, step: int, tags: dict[str, str], card: str) -> str:
-    """Return the id of a new LoggedModel of the active run."""
+def _log_model(
+    checkpoint: Path, name: str, step: int, tags: dict[str, str], card: str, params: Mapping[str, str]
+) -> str:
+    """Return the id of a new LoggedModel of the active run, with the run's params."""
     with tempfile.TemporaryDirectory() as folder:
         card_file = Path(folder) / "MODEL_CARD.md"
         card_file.write_text(card, encoding="utf-8")
@@ -138,8 +144,14 @@ def _log_model(checkpoint: Path, name: str, step: int, tags: dict[str, str], car
             pip_requirements=pinned_requirements(),
             step=step,
             tags=tags,
+            params=dict(params),
         )
     return str(logged.model_id)
+
+
+def _decisive(params: Mapping[str, str]) -> dict[str, str]:
+    """Return the params that decide a model; where it is tracked is none of them."""
+    return {key: value for key, value in params.items() if not key.startswith("tracking.")}
 
 
 def _logged_before(client: MlflowClient, run: Run, name: str, sha256: str) -> str | None:

@@ -1,0 +1,55 @@
+"""Stages in the tracking store: a command that runs alone leaves a run, as a whole benchmark does."""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kmed_bench.config import Config, TrackingConfig, flatten
+
+if TYPE_CHECKING:
+    from kmed_bench.tracking.stages import StageRun
+
+TRACKED = ("tracking.uri", "tracking.experiment")
+"""Settings that every command reads whose stage is tracked."""
+
+
+def is_tracked(config: TrackingConfig) -> bool:
+    """Return whether a stage leaves a run: a store is named, stands in the working folder, or `mlflow run` made one.
+
+    A stage alone creates no store, which takes longer than most of them.
+    """
+    named = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")
+    return bool(named) or Path("mlflow.db").is_file()
+
+
+@contextlib.contextmanager
+def tracked_stage(args: argparse.Namespace, config: Config, *names: str) -> Iterator["StageRun | None"]:
+    """Yield the run of a command, with the settings that it reads and some of its arguments; None if untracked.
+
+    Parameters
+    ----------
+    *names : str
+        Arguments that decide what it does and name no path.
+    """
+    if not is_tracked(config.tracking):
+        yield None
+        return
+    from kmed_bench.tracking.stages import stage_run
+
+    flat = flatten(config)
+    params = {key: flat[key] for key in args.flags if not key.startswith("tracking.")}
+    params |= {name: getattr(args, name) for name in names}
+    with stage_run(config, kind=args.command_name, params=params) as run:
+        yield run
+
+
+def log_early_failure(error: BaseException) -> None:
+    """Tag the run that `mlflow run` made for this process with the reason of a failure, unless it has one."""
+    if not os.environ.get("MLFLOW_RUN_ID"):
+        return
+    from kmed_bench.tracking.stages import tag_own_run
+
+    tag_own_run(error)

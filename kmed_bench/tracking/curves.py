@@ -1,0 +1,68 @@
+"""Curves by step and the machine's use while a model trains, logged beside it."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from kmed_bench.tracking.run import TrackedRun
+
+_FLUSH_AFTER_S = 15.0
+"""Points wait this long, so that a store that is far away or busy slows no step."""
+
+
+class CurveLog:
+    """Points of curves by step on their way to a run.
+
+    Attributes
+    ----------
+    n_waiting : int
+        Number of points that were not logged yet.
+    """
+
+    def __init__(self, run: TrackedRun) -> None:
+        self._run = run
+        self._points: list[tuple[str, int, float, int]] = []
+        self._flushed_s = time.monotonic()
+
+    @property
+    def n_waiting(self) -> int:
+        """Number of points that were not logged yet."""
+        return len(self._points)
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a step's points; log all that wait if the last time is long ago."""
+        now_ms = int(time.time() * 1000)
+        self._points += [(name, step, float(value), now_ms) for name, value in metrics.items()]
+        if time.monotonic() - self._flushed_s >= _FLUSH_AFTER_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Log all points that wait."""
+        points, self._points, self._flushed_s = self._points, [], time.monotonic()
+        self._run.log_points(points)
+
+
+@contextlib.contextmanager
+def curve_log(run: TrackedRun) -> Iterator[CurveLog]:
+    """Yield a `CurveLog`; what it holds is logged also when the training fails, whose last points say most."""
+    log = CurveLog(run)
+    try:
+        yield log
+    finally:
+        log.flush()
+
+
+@contextlib.contextmanager
+def system_metrics(run: TrackedRun, *, enabled: bool) -> Iterator[None]:
+    """Log the machine's use as ``system/…`` every 10 s during the block; MLflow's own monitor does it in a thread."""
+    if not enabled:
+        yield
+        return
+    monitor = SystemMetricsMonitor(run.run_id, resume_logging=run.reopened, tracking_uri=run.uri)  # type: ignore[no-untyped-call]
+    monitor.start()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        monitor.finish()  # type: ignore[no-untyped-call]

@@ -1,0 +1,111 @@
+"""How a run ends: its status, the reason of a failure, and its messages without transcripts and paths."""
+
+import contextlib
+import io
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from kmed_bench.core.console import LOG_NAME
+from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.ends import keep_end
+from kmed_bench.tracking.privacy import describe_failure, without_speech
+
+FAILURE_TAG = "kmed.failure"
+"""Why a run failed, in one line without paths and speech."""
+_package = logging.getLogger("kmed_bench")
+log = logging.getLogger(__name__)
+
+
+class Endable(Protocol):
+    """What is needed of a `run.TrackedRun` to end it."""
+
+    run_id: str
+    ends_as: str | None
+    reopened: bool
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client for the store that holds the run."""
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags of the run."""
+
+
+class _RunFormatter(logging.Formatter):
+    """Leaves out where exceptions came from and what they said; messages lose paths and Korean words."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = self.formatTime(record, self.datefmt)
+        text = f"{time} {record.levelname} {record.name}: {without_speech(record.getMessage())}"
+        return f"{text} ({record.exc_info[0].__name__})" if record.exc_info and record.exc_info[0] else text
+
+
+@contextlib.contextmanager
+def run_log(run: Endable) -> Iterator[None]:
+    """Log the package's messages during the block as the run's artifact; a continued run gets a further file."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_RunFormatter())
+    _package.addHandler(handler)
+    try:
+        yield
+    finally:
+        _package.removeHandler(handler)
+        if stream.getvalue():
+            try:
+                run.client.log_text(run.run_id, stream.getvalue(), _free_name(run))
+            except (MlflowException, KmedError, OSError) as error:  # must not hide how the run ended
+                log.warning("Run %s has no log in its store: %s", run.run_id, type(error).__name__)
+
+
+def _free_name(run: Endable) -> str:
+    """Return the name of a log that the run does not have yet."""
+    if not run.reopened:
+        return LOG_NAME
+    pattern = re.compile(re.escape(LOG_NAME).replace(r"\.log", r"(-\d+)?\.log"))
+    n = sum(bool(pattern.fullmatch(found.path)) for found in run.client.list_artifacts(run.run_id))
+    return LOG_NAME if n == 0 else LOG_NAME.replace(".log", f"-{n + 1}.log")
+
+
+@contextlib.contextmanager
+def ending(run: Endable) -> Iterator[None]:
+    """End the run with its `ends_as`, or FINISHED, FAILED on an error, KILLED on an interrupt; log its messages.
+
+    A failed run gets its reason as the tag ``kmed.failure``, an interrupted one the tag ``kmed.ended``.
+    """
+    status = RunStatus.FAILED
+    tags: dict[str, str] = {}
+    try:
+        with run_log(run):
+            yield
+        status = RunStatus.FINISHED
+    except KeyboardInterrupt:
+        status, tags = RunStatus.KILLED, {"kmed.ended": "interrupted or terminated"}
+        raise
+    except BaseException as error:
+        tags = {} if run.ends_as else {FAILURE_TAG: describe_failure(error)}
+        if isinstance(error, OSError) and error.filename is None:  # MLflow's copy of an artifact names no file
+            with contextlib.suppress(MlflowException):
+                error.filename = run.client.get_run(run.run_id).info.artifact_uri
+        raise
+    finally:
+        _end(run, run.ends_as or RunStatus.to_string(status), tags)
+
+
+def _end(run: Endable, status: str, tags: Mapping[str, str]) -> None:
+    """End a run in the store; if that fails, keep the end for `processes.end_abandoned`."""
+    ended_ms = int(time.time() * 1000)
+    try:
+        run.set_tags(tags)
+        run.client.set_terminated(run.run_id, status, ended_ms)
+    except MlflowException:
+        keep_end(run.run_id, status, ended_ms)
+        log.error("Run %s ended %s and is RUNNING in its store until a later run finds it.", run.run_id, status)
+        raise

@@ -1,0 +1,52 @@
+"""The settings of a run as its params: without folders and passwords, and those of the training they belong to."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from kmed_bench.config import Config, flatten
+from kmed_bench.tracking.store import sqlite_file, without_password
+
+_TRAINED_WITH = ("model.", "features.", "train.", "eval.", "tracking.")
+
+
+def shareable(config: Config) -> Config:
+    """Return the settings with folders reduced to their last name and passwords masked.
+
+    Paths may contain the name of a person or an institution, and a database URI its password.
+    """
+    data, model, tracking = config.data, config.model, config.tracking
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(data, source=data.source and PurePath(data.source).name),
+        model=dataclasses.replace(model, weights=model.weights and PurePath(model.weights).name),
+        tracking=dataclasses.replace(tracking, uri=tracking.uri and _shareable_uri(tracking.uri)),
+        tune=dataclasses.replace(config.tune, storage=_shareable_uri(config.tune.storage)),
+    )
+
+
+def _shareable_uri(uri: str) -> str:
+    path = sqlite_file(uri)
+    return without_password(uri) if path is None else f"sqlite:///{path.name}"
+
+
+def training_params(config: Config, *, size: str, seed: int, split: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the params of one training: every setting that training reads, and those its split was drawn with.
+
+    They are the same for a training of a benchmark and one alone. Settings that chose the recordings belong to the
+    run that ingested them.
+
+    Parameters
+    ----------
+    split : mapping
+        ``config`` of its split.json, which may differ from the settings of this process.
+    """
+    flat = {key: value for key, value in flatten(shareable(config)).items() if key.startswith(_TRAINED_WITH)}
+    drawn = {f"split.{key}": _text(value) for key, value in split.items()}
+    own = {"data.transcript_side": config.data.transcript_side, "model.sizes": size, "train.seeds": seed}
+    return flat | drawn | own
+
+
+def _text(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
