@@ -43,7 +43,7 @@ def decisive_settings(config: Config, kinds: Decides, split: Mapping[str, str]) 
 
 
 def series_of(config: Config, split: Split) -> str:
-    """Return the digest that the trainings of one benchmark share wherever they run; `tracking.series` reads it."""
+    """Return the digest that the trainings of one benchmark share wherever they run (``tracking/series.py``)."""
     return hash_settings(decisive_settings(config, Decides.TRAINING | SCORED, identify_split(split)))
 
 
