@@ -201,7 +201,7 @@ def test_no_folder_for_temporary_files(here: Path, place: Path) -> None:
     prepare += "mount -t tmpfs -o ro none /tmp; mounted=/mnt/place"
     disk = small_disk(here / "disk", "1m", prepare)
     words = ["export", "/mnt/place/tiny.pt", "/mnt/out", "--format", "hf"]
-    done = run(here, *words, inside=disk)
+    done = run(here, *words, inside=disk, MLFLOW_TRACKING_URI="sqlite:////mnt/mlflow.db")
     assert done.returncode == 2, done.stderr
     (line,) = said(done)
     assert "No usable temporary directory found" in line
