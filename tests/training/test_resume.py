@@ -95,7 +95,7 @@ def metrics(folder: Path) -> dict[tuple[str, int], float]:
     points = [p for name in runs[0].data.metrics for p in client.get_metric_history(runs[0].info.run_id, name)]
     keys = [(p.key, p.step) for p in points]
     assert len(set(keys)) == len(keys)
-    return {(p.key, p.step): p.value for p in points if not p.key.startswith(("time/", "speed/"))}
+    return {(p.key, p.step): p.value for p in points if not p.key.startswith(("time/", "speed/", "latency/"))}
 
 
 def weights(folder: Path, name: str) -> dict[str, torch.Tensor]:

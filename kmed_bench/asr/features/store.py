@@ -7,6 +7,7 @@ A feature store is a folder with ``frames.f32`` or ``frames.f16`` (all clips' fr
 import contextlib
 import glob
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -201,6 +202,12 @@ def _files_behind(path: Path) -> list[Path]:
         else sorted(p for p in path.parent.glob(f"{glob.escape(path.name)}.*") if parse_piece(p.name))
     )
     if not files:
+        encoding = sys.getfilesystemencoding()
+        if encoding != "utf-8" and not str(path).isascii():
+            raise KmedError(
+                f"Audio file {str(path)!a} can't be found: file names are read in this locale's encoding "
+                f"({encoding}), which has no letters for it; set PYTHONUTF8=1, or a locale with UTF-8."
+            )
         raise KmedError(f"Audio file {path} is gone; run `kmed-bench ingest` again.")
     return files
 
