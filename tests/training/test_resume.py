@@ -182,7 +182,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path):
     for step in (1, 2):
         keeper.account["epochs"] = [step]
         keeper.save({"step": step})
-    (tmp_path / f".{STATE_NAME}.0a1b2c3d").write_bytes(b"half a state")
+    (tmp_path / f".{STATE_NAME}.0a1b2c_4999999_0a1b").write_bytes(b"half a state")
     assert StateKeeper(tmp_path, training_digest(config, seed=0), resume=True).load()["step"] == 2
     content = (tmp_path / STATE_NAME).read_bytes()
     for damaged in (content[: len(content) // 2], b""):
