@@ -56,7 +56,7 @@ sys.exit(status)
 """
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 INTERRUPTED = 130
-FINISHED = re.compile("holds a benchmark package already|exists already|exists and is not an empty folder")
+FINISHED = "exists and is not an empty folder"
 """In what a second start says where the first one had written all and was killed on its way out."""
 EVAL = "--eval.audio_context dynamic --eval.max_new_tokens 8 --eval.bootstrap_draws 100"
 TRAIN = f"--weights {{base}}/tiny.pt --batch_size 2 --train.audio_context dynamic --train.precision fp32 {EVAL}"
@@ -64,6 +64,8 @@ SPLIT = "--split.train 8 --split.valid 2 --split.test 2 --split.disjoint none"
 RUN_ID = re.compile(r"(?<=-)[0-9a-f]{8}\b")
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{6}_\d+_[0-9a-f]{4}")
 UNCOMPARED = ("kmed-bench.log", ".training.lock")
+STUDY_VIEWS = re.compile(r"index\.html|trials\.csv|tuning-(history|parallel)\..+")
+"""What shows the trials of study.json, lost ones as well: a killed trial stays in the study and is repeated."""
 LIMIT_S = 600
 
 
@@ -163,8 +165,11 @@ class Place:
         """Return all values that the command left: of each file, and of each finished run in the store."""
         out = self.folder / "out"
         found: dict[str, Any] = {}
+        is_study = (out / "study.json").exists()
         for path in sorted(out.rglob("*")):
-            if path.is_file() and path.name not in UNCOMPARED and ".ingest" not in path.parts:
+            if path.name in UNCOMPARED or ".ingest" in path.parts or (is_study and STUDY_VIEWS.fullmatch(path.name)):
+                continue
+            if path.is_file():
                 found |= flatten(read(path), RUN_ID.sub("*", str(path.relative_to(out))))
         return found | flatten(finished_runs(self.folder), "store")
 
@@ -182,7 +187,10 @@ def read(path: Path) -> Any:
     """Return a file's values; the digest of its bytes where its format has none."""
     match path.suffix:
         case ".json":
-            return json.loads(path.read_text("utf-8"))
+            content = json.loads(path.read_text("utf-8"))
+            if path.name == "study.json":
+                content["study"]["trials"] = by_slot(content["study"]["trials"])
+            return content
         case ".jsonl":
             return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         case ".csv":
@@ -195,6 +203,15 @@ def read(path: Path) -> Any:
             state = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
             return {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in state.items()}
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def by_slot(trials: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return the trials that were not lost, each under the number of the first trial that it repeats."""
+    slots: dict[int, int] = {}
+    for trial in trials:
+        slots[trial["number"]] = slots.get(trial["retry_of"], trial["number"])
+    kept = [trial for trial in trials if trial["state"] != "lost"]
+    return {slots[trial["number"]]: {**trial, "number": None, "retry_of": None} for trial in kept}
 
 
 def flatten(value: Any, place: str) -> dict[str, Any]:
@@ -281,7 +298,7 @@ def check(name: str, folder: Path, base: Path, rounds: int, chance: random.Rando
             try:
                 place.finish(command.resume)
             except RuntimeError as error:
-                if not FINISHED.search(str(error)):
+                if FINISHED not in str(error):
                     wrong.append(f"{name} after {number}: the second start failed: {str(error)[-600:]}")
             if not wrong:
                 found = place.values()
