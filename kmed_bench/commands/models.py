@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from kmed_bench.commands.options import GATE_LIMITS, Commands, add_switch, resolve
-from kmed_bench.commands.scores import print_scores, say_comparison
+from kmed_bench.commands.options import TRAINING, Commands, add_switch, resolve
+from kmed_bench.commands.scores import print_scores
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config import adjust
+from kmed_bench.config.gate import GATE_LIMITS
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS, SIZES
 
@@ -17,16 +18,7 @@ def register(commands: Commands) -> None:
         "train",
         _train,
         "Fine-tune one size (--size) on a split.",
-        reads=[
-            "data.transcript_side",
-            "model.sizes",
-            "model.weights",
-            "features",
-            "train",
-            "eval",
-            "tracking",
-            *GATE_LIMITS,
-        ],
+        reads=[*TRAINING, "tracking", *GATE_LIMITS],
         short={"size": "model.sizes", "seed": "train.seeds"},
     )
     train.add_argument("split", type=Path, help="a folder that `split` wrote")
@@ -84,12 +76,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     config = resolve(args)
     with tracked_stage(args, config, "part") as stage:
         scores = evaluate_model(config, args.model, args.split, args.part, args.out, against=args.against, stage=stage)
-    print_scores(scores)
-    for row in scores.get("comparisons", ()):
-        print(say_comparison(row))
-    print(f"Scores: {args.out / 'scores.json'}")
-    if args.against:
-        print(f"Comparisons: {args.out / 'comparisons.json'}")
+    print_scores(scores, args.out)
     return 0
 
 

@@ -113,8 +113,8 @@ class Commands:
         return parser
 
 
-GATE_LIMITS = ("gate.significance", "gate.max_elderly_gap", "gate.max_latency_s")
-"""Settings that a plan seals before the training that the gate will judge."""
+TRAINING = ("data.transcript_side", "model.sizes", "model.weights", "features", "train", "eval")
+"""What every command reads that trains on a split."""
 
 
 def add_switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:

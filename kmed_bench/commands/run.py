@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from kmed_bench.commands.options import GATE_LIMITS, Commands, add_switch, resolve
+from kmed_bench.commands.options import Commands, add_switch, resolve
+from kmed_bench.config.gate import GATE_LIMITS
 
 
 def register(commands: Commands) -> None:

@@ -15,7 +15,7 @@ from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
-    from kmed_bench.core.contracts import BaselineComparison, EvaluatedScores, JoinedReferences, Scores
+    from kmed_bench.core.contracts import BaselineComparison, EvaluatedScores, JoinedReferences
     from kmed_bench.core.predictions import Prediction
     from kmed_bench.corpus.splitting.split import Split
     from kmed_bench.scoring import ScoringOptions
@@ -133,7 +133,7 @@ def _read(args: argparse.Namespace) -> _Given:
 def _score(args: argparse.Namespace) -> int:
     from kmed_bench.core.files import write_json
     from kmed_bench.scoring import ScoringOptions, score_predictions
-    from kmed_bench.scoring.baselines import compare_with, predictions_beside, read_baseline
+    from kmed_bench.scoring.baselines import compare_with, predictions_beside, read_baseline, read_scores
     from kmed_bench.scoring.significance import comparisons_file
 
     if args.predictions.resolve().parent == args.out.resolve() and (args.out / "scores.json").exists():
@@ -157,9 +157,10 @@ def _score(args: argparse.Namespace) -> int:
             if compared:
                 write_json(args.out / "comparisons.json", comparisons_file(compared))
             write_json(args.out / "scores.json", scores | {MADE_OF: made_of})  # last: it says that the other is there
-        written, rows = _print_scored(args.out)
+        written = read_scores(args.out)
+        print_scores(written, args.out)
         if stage is not None:
-            stage.log_scores(written, f"{args.part}/" if given.split else "scored/", rows)
+            stage.log_scores(written, f"{args.part}/" if given.split else "scored/")
     return 0
 
 
@@ -169,22 +170,6 @@ def _log_inputs(stage: "StageRun", args: argparse.Namespace, given: _Given) -> N
     stage.read_predictions(args.predictions, len(given.predictions))
     if given.split is not None:
         stage.read_split(given.split.report, args.part, corpus_name(given.split.parts[args.part]))
-
-
-def _print_scored(out: Path) -> "tuple[EvaluatedScores, list[BaselineComparison]]":
-    """Print the scores in a folder and the comparisons beside them, and return both."""
-    from kmed_bench.core.contracts import COMPARISONS, SCORES
-
-    scores, compared = cast("EvaluatedScores", SCORES.read(out / "scores.json")), out / "comparisons.json"
-    print_scores(scores)
-    rows = COMPARISONS.read(compared)["comparisons"] if compared.exists() else []
-    baselines = cast("list[BaselineComparison]", rows)
-    for row in baselines:
-        print(say_comparison(row))
-    print(f"Scores: {out / 'scores.json'}")
-    if compared.exists():
-        print(f"Comparisons: {compared}")
-    return scores, baselines
 
 
 def _identify(args: argparse.Namespace, given: _Given, options: "ScoringOptions", **more: str | None) -> str:
@@ -209,7 +194,7 @@ def _options(args: argparse.Namespace) -> "ScoringOptions":
     return ScoringOptions.from_config(resolve(args))
 
 
-def say_comparison(row: "BaselineComparison") -> str:
+def _say_comparison(row: "BaselineComparison") -> str:
     """Return a comparison in a line: by how much the new system differs from a baseline."""
     if row["delta"] is None or row["a"] is None or row["b"] is None:
         return f"Against {row['baseline']}: no clip can be scored."
@@ -222,14 +207,19 @@ def say_comparison(row: "BaselineComparison") -> str:
     )
 
 
-def print_scores(scores: "Scores") -> None:
-    """Print the headline: CER with its interval and what it was measured on."""
+def print_scores(scores: "EvaluatedScores", out: Path) -> None:
+    """Print CER with its interval and what it was measured on, the comparisons, and where both are."""
     overall = scores["overall"]
     low, high = overall["cer_low"], overall["cer_high"]
     none = f"no interval: {overall['no_interval'].get('cer', 'not known')}"
     interval = none if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}"
     cer = "undefined" if overall["cer"] is None else f"{overall['cer']:.4f}"
     print(f"CER {cer} ({interval}; {overall['n_clips']} clips, {overall['n_speakers']} speakers)")
+    for row in scores.get("comparisons", ()):
+        print(_say_comparison(row))
+    print(f"Scores: {out / 'scores.json'}")
+    if "comparisons" in scores:
+        print(f"Comparisons: {out / 'comparisons.json'}")
 
 
 def _compare(args: argparse.Namespace) -> int:

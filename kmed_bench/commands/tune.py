@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kmed_bench.commands.options import AS_PROFILE, Commands, resolve
+from kmed_bench.commands.options import AS_PROFILE, TRAINING, Commands, resolve
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
 
@@ -14,16 +14,7 @@ def register(commands: Commands) -> None:
         "tune",
         _tune,
         "Search training settings of one size (--size) by decoded valid CER; run it again, anywhere, to join.",
-        reads=[
-            "data.transcript_side",
-            "model.sizes",
-            "model.weights",
-            "features",
-            "train",
-            "eval",
-            "tracking.uri",
-            "tune",
-        ],
+        reads=[*TRAINING, "tracking.uri", "tune"],
         short={"size": "model.sizes", "trials": "tune.trials"},
     )
     tune.add_argument("split", type=Path, help="a folder that `split` wrote")

@@ -9,6 +9,9 @@ from pydantic import Field
 from kmed_bench.config.fields import NONE, Decides, Positive, Share, group
 from kmed_bench.core.errors import KmedError
 
+GATE_LIMITS = ("gate.significance", "gate.max_elderly_gap", "gate.max_latency_s")
+"""Settings that a plan seals before the training that the gate will judge."""
+
 
 @group
 class GateConfig:

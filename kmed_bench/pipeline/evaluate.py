@@ -8,7 +8,7 @@ import torch
 
 from kmed_bench.config import Config, digest
 from kmed_bench.core.console import log_file
-from kmed_bench.core.contracts import COMPARISONS, SCORES, BaselineComparison, EvaluatedScores
+from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
@@ -21,7 +21,7 @@ from kmed_bench.pipeline.models import located, open_located, tell_stage
 from kmed_bench.pipeline.plan import SCORED, decisive_settings, identify_split, record_opening
 from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
-from kmed_bench.scoring.baselines import check_same_speech, compare_with, predictions_beside, read_baseline
+from kmed_bench.scoring.baselines import check_same_speech, compare_with, predictions_beside, read_baseline, read_scores
 from kmed_bench.scoring.external_predictions import read_references
 from kmed_bench.scoring.significance import comparisons_file
 from kmed_bench.tracking.stages import StageRun
@@ -122,12 +122,8 @@ def evaluate_model(
 
 def _read_finished(out: Path, part: str, stage: StageRun | None) -> EvaluatedScores:
     """Return the scores in a folder, with the comparisons beside them; log them to the stage's run."""
-    scores = cast(EvaluatedScores, SCORES.read(out / "scores.json"))
-    if (out / "comparisons.json").exists():
-        scores["comparisons"] = cast(
-            list[BaselineComparison], COMPARISONS.read(out / "comparisons.json")["comparisons"]
-        )
+    scores = read_scores(out)
     if stage is not None:
         stage.wrote_predictions(out / "predictions.jsonl")
-        stage.log_scores(scores, f"{part}/", scores.get("comparisons", ()))
+        stage.log_scores(scores, f"{part}/")
     return scores

@@ -24,20 +24,14 @@ from kmed_bench.tracking.store import open_store
 log = logging.getLogger(__name__)
 
 
-def open_backend(config: Config, model: str) -> Backend:
-    """Return a model behind the library it belongs to: our own decoding, transformers or faster-whisper.
+def open_located(config: Config, model: str, path: Path) -> Backend:
+    """Return the model at the path that `located` yields for it, behind the library that it belongs to.
 
     Raises
     ------
     KmedError
-        When the model can't be found or read, or its library is not installed.
+        When the model can't be read, or its library is not installed.
     """
-    with located(config, model) as path:
-        return open_located(config, model, path)
-
-
-def open_located(config: Config, model: str, path: Path) -> Backend:
-    """Return the model at the path that `located` yields for it; raises like `open_backend`."""
     if path.is_dir():
         backend = open_folder(path, config.eval)
         _warn_of_settings(config.eval, backend.name)

@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, Decides
+from kmed_bench.config.gate import GATE_LIMITS
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.records import hash_settings
 from kmed_bench.core.run_contracts import PLAN, Plan
@@ -61,11 +62,7 @@ def make_plan(config: Config, kinds: Decides, split: Mapping[str, str], weights:
     """
     settings = decisive_settings(config, kinds, split)
     settings |= {f"weights.{size}": found.sha256 for size, found in weights.items()}
-    settings |= {
-        "gate.significance": _text(config.gate.significance),
-        "gate.max_elderly_gap": _text(config.gate.max_elderly_gap),
-        "gate.max_latency_s": _text(config.gate.max_latency_s),
-    }
+    settings |= {key: _text(getattr(config.gate, key.removeprefix("gate."))) for key in GATE_LIMITS}
     return {
         **PLAN.head,
         "sha256": hash_settings(settings),

@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
-from kmed_bench.core.contracts import BaselineComparison
+from kmed_bench.core.contracts import COMPARISONS, SCORES, BaselineComparison, EvaluatedScores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction, read_predictions
 from kmed_bench.scoring.compare import compare_counts, holm
@@ -72,6 +73,15 @@ def read_baseline(path: Path, options: ScoringOptions) -> Baseline:
         references_sha256=hash_references(predictions, options.transcript_side),
         split_sha256=None,
     )
+
+
+def read_scores(folder: Path) -> EvaluatedScores:
+    """Return the scores in a folder, with the comparisons beside them."""
+    scores = cast(EvaluatedScores, SCORES.read(folder / "scores.json"))
+    if (folder / "comparisons.json").exists():
+        compared = COMPARISONS.read(folder / "comparisons.json")
+        scores["comparisons"] = cast(list[BaselineComparison], compared["comparisons"])
+    return scores
 
 
 def predictions_beside(path: Path, *, package: bool = False) -> Path:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.config import Config
-from kmed_bench.core.contracts import BaselineComparison, EvaluatedScores
+from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.corpus_contracts import QualityReport, SplitReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
@@ -135,12 +135,14 @@ class StageRun:
                 self._upstream.append(source)
                 self.run.set_tags({_UPSTREAM: ",".join(self._upstream)})
 
-    def log_scores(self, scores: EvaluatedScores, prefix: str, compared: Sequence[BaselineComparison]) -> None:
+    def log_scores(self, scores: EvaluatedScores, prefix: str) -> None:
         """Log scores, comparisons with a baseline, and files without transcripts."""
         metrics = score_metrics(scores, prefix)
         speed = scores.get("speed") or {}
         metrics |= {f"speed/{name}": float(v) for name, v in speed.items() if isinstance(v, (int, float))}
-        for number, row in enumerate(compared, start=1):  # names of baselines may be those of folders
+        for number, row in enumerate(
+            scores.get("comparisons", ()), start=1
+        ):  # names of baselines may be those of folders
             figures = {name: row[name] for name in ("delta", "delta_low", "delta_high", "p_holm")}
             metrics |= {f"against/{number}/{name}": float(v) for name, v in figures.items() if v is not None}
         self.run.log_metrics(metrics)

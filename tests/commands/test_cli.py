@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from kmed_bench.cli import main, parse
-from kmed_bench.commands.options import ALIASES, GATE_LIMITS, resolve
+from kmed_bench.commands.options import ALIASES, resolve
 from kmed_bench.config import Config, flatten
 from kmed_bench.config.describe import describe_settings
+from kmed_bench.config.gate import GATE_LIMITS
 
 ROOT = Path(__file__).resolve().parents[2]
 

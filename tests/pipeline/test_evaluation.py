@@ -13,7 +13,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
 from kmed_bench.core.predictions import read_predictions, write_predictions
 from kmed_bench.pipeline.evaluate import evaluate_model
-from kmed_bench.pipeline.models import open_backend
+from kmed_bench.pipeline.models import located, open_located
 from kmed_bench.tracking.openings import read_openings
 
 SETTINGS = {"eval.max_new_tokens": 8, "eval.batch_size": 3}
@@ -115,18 +115,23 @@ def test_a_benchmark_package_is_a_baseline_too(evaluated, tiny_checkpoint, split
     assert "scored on the pronunciation side" in capsys.readouterr().err
 
 
+def open_backend(config, model):
+    with located(config, str(model)) as path:
+        return open_located(config, str(model), path)
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path):
     config = load_config("sound")
     with pytest.raises(KmedError, match="does not exist; give a size"):
-        open_backend(config, str(tmp_path / "nowhere"))
+        open_backend(config, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(KmedError, match="no model"):
-        open_backend(config, str(tmp_path / "empty"))
+        open_backend(config, tmp_path / "empty")
 
 
 def test_settings_of_our_own_decoding_are_told_where_they_do_not_apply(folders, caplog):
     config = load_config("sound", {"eval.audio_context": "dynamic", "eval.no_repeat_ngram_size": 8})
-    backend = open_backend(config, str(folders["hf"]))
+    backend = open_backend(config, folders["hf"])
     said = caplog.text
     assert "eval.audio_context = dynamic" in said
     assert "eval.no_repeat_ngram_size = 8" in said
