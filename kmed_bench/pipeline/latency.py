@@ -2,10 +2,10 @@
 
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 
 from kmed_bench.asr.decoding.decode import predict_part
@@ -17,7 +17,7 @@ from kmed_bench.pipeline.export import spread_clips
 
 N_CLIPS = 20
 N_WARM_UP = 2
-_STAT = Path("/proc/stat")
+_BUSY = ("user", "nice", "system", "irq", "softirq", "steal")
 _GPU_WINDOW_S = 1.0
 
 
@@ -56,16 +56,13 @@ def measure_latency(model: Whisper, part: pd.DataFrame, features: FeatureStore, 
 
 
 def _others_s() -> float | None:
-    """Return the processor time that all processes but this one have taken since the machine started; None if unknown.
-
-    Source: proc_stat(5), the first line: user, nice, system, idle, iowait, irq, softirq, steal, in clock ticks.
-    """
+    """Return the processor time that all other processes have taken since the machine started; None if unknown."""
     try:
-        ticks = [int(word) for word in _STAT.read_text(encoding="ascii").splitlines()[0].split()[1:9]]
-    except (OSError, ValueError, IndexError):
+        times = psutil.cpu_times()
+    except (OSError, ValueError):
         return None
     own = os.times()
-    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK") - own.user - own.system
+    return float(sum(getattr(times, name, 0.0) for name in _BUSY)) - own.user - own.system
 
 
 def _gpu_load(device: torch.device) -> float | None:
