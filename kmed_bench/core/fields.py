@@ -1,6 +1,7 @@
 """Fields of foreign files, checked where they enter: one sentence names the file, the line, the field and the value."""
 
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,11 +56,8 @@ def describe_fault(error: Any, above: Sequence[str | int] = (), text: str = "") 
 
 def show_steps(steps: Sequence[str | int]) -> str:
     """Return the way to a field with dots, shortened."""
-    return ascii(".".join(map(str, steps)))[1:-1][:120] if not _plain(steps) else ".".join(map(str, steps))[:120]
-
-
-def _plain(steps: Sequence[str | int]) -> bool:
-    return all(str(step).isprintable() for step in steps)
+    way = ".".join(map(str, steps))
+    return (way if way.isprintable() else ascii(way)[1:-1])[:120]
 
 
 @functools.cache
@@ -98,8 +96,6 @@ def find_line(text: str, steps: Sequence[str | int]) -> int | None:
 
 
 def _unquote(text: str) -> str:
-    import json
-
     try:
         return str(json.loads(text))
     except ValueError:

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,8 +252,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object's content; JSON would let the last of two equal keys win."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1) if len(names) < 10_000 else "…"
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"one object has the key {twice!r:.80} twice")
     return found
 

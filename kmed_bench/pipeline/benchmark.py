@@ -88,10 +88,8 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False, only: Only
     check_source(config)
     uri = open_store(config.tracking)
     earlier = find_earlier(config, uri, out, resume=resume, only=only)
-    tags, run_id = (
-        {HASH_TAG: benchmark_digest(config), ONLY_TAG: describe_only(only)},
-        earlier.run_id if earlier else None,
-    )
+    tags = {HASH_TAG: benchmark_digest(config), ONLY_TAG: describe_only(only)}
+    run_id = earlier.run_id if earlier else None
     with (
         bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench,
         log_file(folder := results_folder(out, config.profile, bench.run_id)),

@@ -104,9 +104,8 @@ def make_demo_corpus(out: Path, *, speakers: int, sentences: int, seed: int, lay
             write(folder, archive_members(clips))
             (folder / "README.txt").write_text(readme(summary, seed), encoding="utf-8")
     except OSError as error:
-        if (
-            error.errno in (errno.ENOTEMPTY, errno.EEXIST) and out.is_dir()
-        ):  # another process has filled the folder meanwhile
+        # Another process has filled the folder meanwhile.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and out.is_dir():
             raise _is_taken(out) from None
         raise
     return summary
