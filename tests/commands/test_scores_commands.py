@@ -310,7 +310,7 @@ def test_the_same_command_finds_its_output_and_another_one_does_not_overwrite_it
 
 
 def test_another_split_does_not_overwrite_one(split_folder: Path, tmp_path: Path) -> None:
-    """The parts are joined again and drawn anew, with the same seed and with another."""
+    """Join the parts and split them again: the same seed changes nothing, and another one is refused."""
     out = tmp_path / "split"
     parts = [read_manifest(split_folder / f"{part}.parquet") for part in ("train", "valid", "test")]
     write_manifest(pd.concat(parts, ignore_index=True), tmp_path / "manifest.parquet")
