@@ -1,7 +1,7 @@
 """Files from elsewhere, each with one fault: one sentence names the file, and where it helps the line and the field."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ def target(name: str, factory: pytest.TempPathFactory) -> Target:
     if name not in _made:
         _made[name] = make_targets(factory.mktemp("seeds"), (name,))[name]
     return _made[name]
+
+
+def faults(cases: Sequence[tuple[Any, ...]], of: str, sees: str) -> list[Any]:
+    """Return cases that begin with what is wrong as parameters, each with the mark of its fault."""
+    return [
+        pytest.param(*case, id=what, marks=fault(f"{of}: {what}", sees=sees, survives="all")) for what, *case in cases
+    ]
 
 
 def twice(data: bytes) -> bytes:
@@ -142,13 +149,7 @@ YAML = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        pytest.param(*case, id=what, marks=fault(f"profile: {what}", sees="error, status 2: its line", survives="all"))
-        for what, *case in YAML
-    ],
-)
+@pytest.mark.parametrize(("content", "message"), faults(YAML, "profile", "error, status 2: its line"))
 def test_profiles_of_no_use_are_named(
     content: bytes, message: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -200,13 +201,7 @@ TABLES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        pytest.param(*case, id=what, marks=fault(f"a package's table: {what}", sees="error, status 2", survives="all"))
-        for what, *case in TABLES
-    ],
-)
+@pytest.mark.parametrize(("damage", "message"), faults(TABLES, "a package's table", "error, status 2"))
 def test_tables_of_no_use_are_named(
     damage: Any, message: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -227,15 +222,7 @@ MANIFESTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "message"),
-    [
-        pytest.param(
-            *case, id=what, marks=fault(f"a manifest: {what}", sees="error, status 2: the row", survives="all")
-        )
-        for what, *case in MANIFESTS
-    ],
-)
+@pytest.mark.parametrize(("column", "value", "message"), faults(MANIFESTS, "a manifest", "error, status 2: the row"))
 def test_cells_of_another_kind_are_named(column: str, value: Any, message: str, tmp_path: Path) -> None:
     from fuzz_targets import manifest_table
 
