@@ -50,7 +50,9 @@ def rate(bench: Bench, names: list[str], decode: DecodeBatch, limit_s: float) ->
     return {**found, "warm_up_s": started - warm_up_s, "batch_size": BATCH_SIZE}
 
 
-def ours(bench: Bench, clips: Clips, names: list[str], size: str, precision: Precision) -> dict[str, Any]:
+def ours(
+    bench: Bench, clips: Clips, names: list[str], size: str, precision: Precision, _limit_s: float
+) -> dict[str, Any]:
     """Return our decoder's rate: all clips in one call, as an experiment decodes them after each epoch.
 
     The first call, which chooses and records kernels, is told beside the second, which is the rate.
@@ -139,9 +141,7 @@ def run(bench: Bench, report: Callable[[str, Callable[[], Any]], None]) -> None:
     for precision in precisions:
         for size in order:
             fewer = names if precision == "bf16" else names[::2]
-            works[f"decoding {size} {precision}"] = lambda _limit_s, given=(fewer, size, precision): ours(
-                bench, clips, *given
-            )
+            works[f"decoding {size} {precision}"] = functools.partial(ours, bench, clips, fewer, size, precision)
     works["decoding base transformers"] = functools.partial(by_transformers, bench, clips, names, None)
     works["decoding base ctranslate2"] = functools.partial(by_ctranslate2, bench, clips, names)
     works["decoding base transformers, static cache"] = functools.partial(

@@ -13,7 +13,7 @@ from gpu_models import Bench, Clips, load_clips, matmul_rate
 from train import CONFIG, SEED, operations
 from turns import Enough
 
-from kmed_bench.asr.model.device import without_cudnn_attention
+from kmed_bench.asr.model.device import gpu_kernels
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Context, TrainConfig
 from kmed_bench.training.batches import Example, epoch_order
@@ -190,7 +190,7 @@ def train_at_once(bench: Bench, clips: Clips, n: int, steps: Steps) -> dict[str,
 
     threads = [threading.Thread(target=work, args=(bench.model("base", seed), seed)) for seed in range(n)]
     # The switch is the process's: a thread that leaves `fit` must not turn cuDNN's attention on for the others.
-    with without_cudnn_attention(bench.device):
+    with gpu_kernels(bench.device):
         for thread in threads:
             thread.start()
         for thread in threads:

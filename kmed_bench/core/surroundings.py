@@ -45,8 +45,8 @@ def sigterm_interrupts() -> Iterator[None]:
     ``training.state.deferred_interrupts`` replaces this handler while a model trains and restores it afterwards:
     during training the first SIGTERM waits for the end of the optimizer step, and the state is saved before the
     interrupt is raised. At all other times this handler acts, at once. Either way the interrupt then passes through
-    ``tracking.run.ending``, which ends the runs. Python runs signal handlers in the main thread only; in other threads
-    nothing is changed.
+    ``tracking.endings.ending``, which ends the runs. Python runs signal handlers in the main thread only; in other
+    threads nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

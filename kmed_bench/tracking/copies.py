@@ -1,4 +1,4 @@
-"""A SQLite store that was copied or moved with its artifacts: its absolute paths are turned to where it is now.
+"""A SQLite store that was copied or moved with its artifacts: its absolute paths are rewritten to where it is now.
 
 MLflow keeps the absolute location of every artifact. In a copied project folder they name the original's, so runs of
 the copy would write there, and its own artifacts would be found only as long as the original exists.
@@ -11,6 +11,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from kmed_bench.tracking.waiting import WAIT_S
+
 _FOLDER = "mlruns"
 _COLUMNS = (
     ("experiments", "artifact_location"),
@@ -19,19 +21,18 @@ _COLUMNS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-_BUSY_S = 120.0
 log = logging.getLogger(__name__)
 
 
 def adopt_copy(database: Path) -> None:
-    """Turn artifact locations to the ``mlruns`` beside a database, if they name another one and this one has them.
+    """Point artifact locations to the ``mlruns`` beside a database, if they name another one and this one has them.
 
     A store whose artifacts are elsewhere on purpose has no such folder beside it and stays as it is.
     """
     here = database.parent / _FOLDER
     if not here.is_dir():
         return
-    with closing(sqlite3.connect(database, timeout=_BUSY_S)) as connection:
+    with closing(sqlite3.connect(database, timeout=WAIT_S)) as connection:
         strays = _find_strays(connection, here)
         if not strays:
             return

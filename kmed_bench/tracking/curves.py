@@ -9,30 +9,19 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from kmed_bench.tracking.run import TrackedRun
 
 _FLUSH_AFTER_S = 15.0
-"""Points wait this long, so that a store that is far away or busy slows no step."""
+"""Points wait up to this long, so that a slow store does not slow the steps."""
 
 
 class CurveLog:
-    """Points of curves by step on their way to a run.
-
-    Attributes
-    ----------
-    n_waiting : int
-        Number of points that were not logged yet.
-    """
+    """Points of curves by step on their way to a run."""
 
     def __init__(self, run: TrackedRun) -> None:
         self._run = run
         self._points: list[tuple[str, int, float, int]] = []
         self._flushed_s = time.monotonic()
 
-    @property
-    def n_waiting(self) -> int:
-        """Number of points that were not logged yet."""
-        return len(self._points)
-
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a step's points; log all that wait if the last time is long ago."""
+        """Add a step's points, and log all that wait if the last call was at least 15 s ago."""
         now_ms = int(time.time() * 1000)
         self._points += [(name, step, float(value), now_ms) for name, value in metrics.items()]
         if time.monotonic() - self._flushed_s >= _FLUSH_AFTER_S:
@@ -46,7 +35,7 @@ class CurveLog:
 
 @contextlib.contextmanager
 def curve_log(run: TrackedRun) -> Iterator[CurveLog]:
-    """Yield a `CurveLog`; what it holds is logged also when the training fails, whose last points say most."""
+    """Yield a `CurveLog`; its points are also logged when training fails, since the last ones say the most."""
     log = CurveLog(run)
     try:
         yield log

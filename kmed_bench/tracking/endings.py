@@ -1,11 +1,16 @@
-"""How a run ends: its status, the reason of a failure, and its messages without transcripts and paths."""
+"""How a run ends: its status, why it failed, and its messages without transcripts and paths.
+
+An end that the store can't take is kept in the cache folder until a later run finds the store again.
+"""
 
 import contextlib
 import io
+import json
 import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from mlflow.entities import RunStatus
@@ -14,11 +19,12 @@ from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.console import LOG_NAME
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking.ends import keep_end
+from kmed_bench.core.files import cache_folder, write_json
 from kmed_bench.tracking.privacy import describe_failure, without_speech
 
 FAILURE_TAG = "kmed.failure"
 """Why a run failed, in one line without paths and speech."""
+_STATUSES = ("FINISHED", "FAILED", "KILLED")
 _package = logging.getLogger("kmed_bench")
 log = logging.getLogger(__name__)
 
@@ -42,8 +48,7 @@ class _RunFormatter(logging.Formatter):
     """Leaves out where exceptions came from and what they said; messages lose paths and Korean words."""
 
     def format(self, record: logging.LogRecord) -> str:
-        time = self.formatTime(record, self.datefmt)
-        text = f"{time} {record.levelname} {record.name}: {without_speech(record.getMessage())}"
+        text = f"{self.formatTime(record)} {record.levelname} {record.name}: {without_speech(record.getMessage())}"
         return f"{text} ({record.exc_info[0].__name__})" if record.exc_info and record.exc_info[0] else text
 
 
@@ -106,6 +111,33 @@ def _end(run: Endable, status: str, tags: Mapping[str, str]) -> None:
         run.set_tags(tags)
         run.client.set_terminated(run.run_id, status, ended_ms)
     except MlflowException:
-        keep_end(run.run_id, status, ended_ms)
+        _keep_end(run.run_id, status, ended_ms)
         log.error("Run %s ended %s and is RUNNING in its store until a later run finds it.", run.run_id, status)
         raise
+
+
+def _place(run_id: str) -> Path:
+    return cache_folder() / "ends" / f"{run_id}.json"
+
+
+def _keep_end(run_id: str, status: str, ended_ms: int) -> None:
+    """Keep a run's final status and the time of its end, in milliseconds since the epoch."""
+    with contextlib.suppress(OSError):  # the disk may be what is away
+        write_json(_place(run_id), {"status": status, "ended_ms": ended_ms})
+
+
+def read_end(run_id: str) -> tuple[str, int] | None:
+    """Return the status and end that were kept for a run; None if there are none."""
+    if not re.fullmatch(r"[0-9a-f]{32}", run_id):
+        return None
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        kept = json.loads(_place(run_id).read_text(encoding="utf-8"))
+        if kept["status"] in _STATUSES and type(kept["ended_ms"]) is int:
+            return kept["status"], kept["ended_ms"]
+    return None
+
+
+def forget_end(run_id: str) -> None:
+    """Remove what was kept for a run."""
+    with contextlib.suppress(OSError):
+        _place(run_id).unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def leak_metrics(leak: Leak) -> dict[str, float]:
 
 
 def ingest_metrics(quality: QualityReport) -> dict[str, float]:
-    """Return what a download came to as ``ingest/…``: labels, usable and rejected ones by reason, speakers, hours."""
+    """Return the results of an ingest as ``ingest/…``: labels, usable and rejected ones by reason, speakers, hours."""
     names = ("labels", "usable", "speakers", "sentences", "hours")
     metrics = {f"ingest/{name}": float(quality[name]) for name in names}  # type: ignore[literal-required]
     metrics["ingest/rejected"] = float(sum(quality["rejected"].values()))
@@ -102,11 +102,10 @@ def bench_metrics(record: BenchRecord) -> dict[str, float]:
 
 
 def ascii_value(value: str) -> str:
-    """Return a group's value in ASCII characters that MLflow allows in metric names, another for every value.
+    """Return a different name for each value of a group, in ASCII characters that MLflow allows in metric names.
 
     Values of 208 and plain ASCII stay readable. In all others Hangul is romanised, the rest becomes ``-``, and eight
-    digits of the value's SHA-256 keep 경상/부산 apart from 경상-부산; the name doesn't depend on what other values
-    there are.
+    digits of the value's SHA-256 keep 경상/부산 apart from 경상-부산; the name doesn't depend on the other values.
     """
     if value in ASCII_VALUES:
         return ASCII_VALUES[value]

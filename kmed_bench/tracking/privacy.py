@@ -8,7 +8,7 @@ from kmed_bench.core.errors import KmedError
 
 _CHARS = 500
 _PACKAGE = Path(__file__).resolve().parents[1]
-# Addresses of the store and model names are no paths of the file system.
+# Addresses of stores and names of models are not paths in the file system.
 _ADDRESS = r"(?:https?|postgresql\S*|mysql\S*|mssql\S*|models|runs)://?[^\s,;)]*"
 _PATH = r"(?:[A-Za-z]:\\|[\w.~+-]*[\\/])[^\s,;:'\"()]*"
 _PATHS = re.compile(f"(?P<address>{_ADDRESS})|(?P<quoted>'[^'\n]*[\\\\/][^'\n]*')|(?P<path>{_PATH})")
@@ -22,7 +22,7 @@ _UTTERANCES = re.compile(r"\(utterances [^)]*\)")
 
 
 def without_speech(text: str) -> str:
-    """Return a text without paths, ids of utterances, names of files of others, and Korean words.
+    """Return a text without paths, ids of utterances, names of the user's files, and Korean words.
 
     Messages are English: Korean in them comes from labels, transcripts or names of folders.
     """
@@ -35,7 +35,7 @@ def _hide_path(found: re.Match[str]) -> str:
     if found["address"]:
         return re.sub(r"://.*@", "://***@", found["address"])
     words = found[0].strip("'")
-    # A rate such as CER/WER, and options of this program, are no paths.
+    # Metric names such as train/loss, and pairs such as CER/WER, are not paths.
     return found[0] if re.fullmatch(r"[a-z0-9_]{1,20}/[a-z0-9_]{1,20}", words, re.IGNORECASE) else "(path)"
 
 

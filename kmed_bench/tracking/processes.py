@@ -18,7 +18,7 @@ from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.surroundings import machine
-from kmed_bench.tracking.ends import forget_end, read_end
+from kmed_bench.tracking.endings import forget_end, read_end
 
 PROCESS_TAG = "kmed.process"
 _PROCESS = re.compile(r"\d{1,10}:(?:\d+|[0-9a-f]{8}-\d+)", re.ASCII)
@@ -66,7 +66,7 @@ def _differs(tagged: str, current: str) -> bool:
 
 
 def end_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
-    """End RUNNING runs of processes that are gone and return their ids: as `ends` has them, else KILLED."""
+    """End RUNNING runs of processes that are gone and return their ids: as `endings` kept them, else KILLED."""
     running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1_000)
     abandoned = [run.info.run_id for run in running if is_gone(run.data.tags.get(PROCESS_TAG, ""))]
     for run_id in abandoned:

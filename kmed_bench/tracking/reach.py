@@ -1,4 +1,4 @@
-"""Whether a tracking server or database answers at all, asked once: MLflow would try for minutes."""
+"""A single check that a tracking server or database answers at all: MLflow would retry for minutes."""
 
 import contextlib
 import socket
@@ -17,7 +17,7 @@ def check_reach(uri: str) -> None:
     Raises
     ------
     OSError, ValueError, KeyError, sqlalchemy.exc.ArgumentError
-        When there is no answer, or the address is none.
+        When there is no answer, or the address is not valid.
     """
     if uri.startswith(("http://", "https://")):
         # An error of HTTP is an answer; whether the request is allowed is for MLflow to find out.

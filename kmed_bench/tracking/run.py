@@ -5,7 +5,6 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 # MLflow's limits (mlflow.utils.validation). Longer values are cut: an error here would come after hours of work.
 _PARAM_CHARS = 6_000
 _TAG_CHARS = 8_000
-_BATCH_PARAMS = 100
-_BATCH_METRICS = 1_000
 _SAME = 1e-4
 """Relative tolerance for values logged twice: fp32 sums differ by about this much between thread counts and kernels."""
 _TIMINGS = ("time/", "speed/")
@@ -116,10 +113,9 @@ class TrackedRun:
             )
         now_ms = int(time.time() * 1000)
         points = [Metric(name, float(value), now_ms, epoch) for name, value in metrics.items()]
-        entries = iter([point for point in points if not self._has(point)])
-        while batch := list(islice(entries, _BATCH_METRICS)):
-            self._client.log_batch(self.run_id, metrics=batch)
-            self._points |= {(point.key, point.step): point for point in batch}
+        new = [point for point in points if not self._has(point)]
+        self._client.log_batch(self.run_id, metrics=new)
+        self._points |= {(point.key, point.step): point for point in new}
 
     def _has(self, point: Metric) -> bool:
         """Return whether a reopened run already has this point with the same value."""
@@ -154,8 +150,7 @@ class TrackedRun:
             before = self._point(name, step)
             time_ms, kept = (now_ms, float(value)) if before is None else (before.timestamp, before.value)
             linked.append(Metric(name, kept, time_ms, step, model_id=model_id, run_id=self.run_id, **dataset))
-        if linked:
-            self._client.log_batch(self.run_id, metrics=linked)
+        self._client.log_batch(self.run_id, metrics=linked)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log final metrics, which belong to no epoch, at step 0.
@@ -170,11 +165,10 @@ class TrackedRun:
     def log_summary(self, metrics: Mapping[str, float]) -> None:
         """Log figures that sum up the run's children so far; a continued run replaces them."""
         now_ms = int(time.time() * 1000)
-        if metrics:
-            self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now_ms, 0) for k, v in metrics.items()])
+        self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now_ms, 0) for k, v in metrics.items()])
 
     def log_points(self, points: Iterable[tuple[str, int, float, int]]) -> None:
-        """Log points of curves by step, in as few calls as MLflow allows.
+        """Log points of curves by step, in as few requests as MLflow allows.
 
         A continued run keeps the points it has: steps after its last saved state are taken again.
 
@@ -188,9 +182,7 @@ class TrackedRun:
             for name, step, value, time_ms in points
             if not self.reopened or self._point(name, step) is None
         ]
-        entries = iter(new)
-        while batch := list(islice(entries, _BATCH_METRICS)):
-            self._client.log_batch(self.run_id, metrics=batch)
+        self._client.log_batch(self.run_id, metrics=new)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log settings as text; None becomes ``none``, and values longer than MLflow's limit are cut.
@@ -198,15 +190,12 @@ class TrackedRun:
         A continued run keeps what it was begun with.
         """
         logged = self._client.get_run(self.run_id).data.params if self.reopened and params else {}
-        entries = iter([Param(name, _param_text(value)) for name, value in params.items() if name not in logged])
-        while batch := list(islice(entries, _BATCH_PARAMS)):
-            self._client.log_batch(self.run_id, params=batch)
+        new = [Param(name, _param_text(value)) for name, value in params.items() if name not in logged]
+        self._client.log_batch(self.run_id, params=new)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; values longer than MLflow's limit are cut."""
-        entries = iter([RunTag(name, _cut(str(value), _TAG_CHARS)) for name, value in tags.items()])
-        while batch := list(islice(entries, _BATCH_PARAMS)):
-            self._client.log_batch(self.run_id, tags=batch)
+        self._client.log_batch(self.run_id, tags=[RunTag(k, _cut(str(v), _TAG_CHARS)) for k, v in tags.items()])
 
     def set_note(self, markdown: str) -> None:
         """Set the description that the MLflow UI shows on the run's page."""

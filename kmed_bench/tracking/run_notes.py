@@ -93,7 +93,7 @@ def _train_cells(run: TrainRecord) -> tuple[str, ...]:
 
 
 def describe_ingest(quality: Mapping[str, Any]) -> str:
-    """Return what a download came to: labels, usable ones, rejected ones by reason."""
+    """Return the results of an ingest in a sentence: labels, usable ones, rejected ones by reason."""
     rejected = ", ".join(f"{reason} {n}" for reason, n in quality["rejected"].items()) or "none"
     return (
         f"{quality['labels']} labels: **{quality['usable']} usable** ({quality['hours']:.1f} h of "

@@ -1,7 +1,7 @@
 """The trainings of one benchmark, wherever they ran: by parts of a `run`, by `train`, on other machines.
 
 They share the tag ``kmed.series``, a digest of the split and of all settings that decide a training and its figures,
-without the sizes, the seeds and the weights. Which of them a benchmark consists of, its plan says.
+except the sizes, the seeds and the weights. A benchmark's plan says which of them it consists of.
 """
 
 import itertools
@@ -53,7 +53,7 @@ def gather_trains(client: MlflowClient, bench: Run, own: Sequence[Run]) -> list[
 
 
 def absent_trainings(bench: Run, trains: Sequence[Run], skipped: Mapping[str, str]) -> dict[str, str]:
-    """Return the planned trainings that no run in the store is of, name to reason; none for older benchmarks."""
+    """Return the planned trainings without a run in the store, name to reason; none for older benchmarks."""
     planned = planned_trainings(bench) if SERIES_TAG in bench.data.tags else None
     there = {_key(run) for run in trains}
     return {

@@ -62,9 +62,12 @@ class StageRun:
         """Tag the run with the latest other run that matches: the one that wrote what this one read."""
         for found in search_runs(self.run.client, query, limit=2):
             if found.info.run_id != self.run.run_id:
-                self._upstream.append(found.info.run_id)
-                self.run.set_tags({_UPSTREAM: ",".join(self._upstream)})
+                self._add_upstream(found.info.run_id)
                 return
+
+    def _add_upstream(self, run_id: str) -> None:
+        self._upstream.append(run_id)
+        self.run.set_tags({_UPSTREAM: ",".join(self._upstream)})
 
     def log_ingest(self, quality: QualityReport, manifest: Path, corpus: str) -> None:
         """Log a manifest that was written; its digest is what later stages name as their input."""
@@ -130,10 +133,8 @@ class StageRun:
         models = list(client.search_logged_models(experiments, query, max_results=10))
         if models:
             client.log_inputs(self.run.run_id, models=[LoggedModelInput(model.model_id) for model in models])
-            source = models[0].source_run_id
-            if source:
-                self._upstream.append(source)
-                self.run.set_tags({_UPSTREAM: ",".join(self._upstream)})
+            if source := models[0].source_run_id:
+                self._add_upstream(source)
 
     def log_scores(self, scores: EvaluatedScores, prefix: str) -> None:
         """Log scores, comparisons with a baseline, and files without transcripts."""

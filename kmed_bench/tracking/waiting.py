@@ -1,4 +1,4 @@
-"""SQLite stores that another process locks, or that fail: waited for with one message, then one line.
+"""SQLite stores that another process has locked, or that fail: one message while waiting, one line on failure.
 
 MLflow waits 20 s for a lock without a word, then logs the whole chain of exceptions. Here each statement and commit is
 tried again until ``WAIT_S`` have passed. SQLite refuses a statement before it changes anything, so it can be repeated.
@@ -21,7 +21,7 @@ from kmed_bench.core.locks import name_holder
 WAIT_S = 120.0
 """Longest wait for a locked SQLite store."""
 _AGAIN_WAIT_S = 5.0
-"""Longest wait for a store that was given up before: the runs that end then must not wait one after another."""
+"""Longest wait for a store that was given up before, so that the runs that end then do not each wait `WAIT_S`."""
 _SAY_AFTER_S = 2.0
 _PAUSE_S = 0.1
 _BUSY_PRAGMA = "PRAGMA busy_timeout"

@@ -12,10 +12,9 @@ from kmed_bench.asr.features.store import FeatureSource
 from kmed_bench.asr.model.device import (
     Precision,
     deterministic,
+    gpu_kernels,
     resolve_precision,
     send,
-    whole_fp32,
-    without_cudnn_attention,
 )
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
@@ -171,8 +170,7 @@ class _Loop:
         on_gpu = self.model.device.type != "cpu"
         with (
             deferred_interrupts() as interrupted,
-            without_cudnn_attention(self.model.device),
-            whole_fp32(),
+            gpu_kernels(self.model.device),
             deterministic(on_gpu and self.config.deterministic),
         ):
             for number in range(done + 1, len(order) + 1):
@@ -291,7 +289,7 @@ def mean_loss(
     network, tokenizer = LossNetwork(model, precision), korean_tokenizer()
     parallel = parallel or Parallel()
     losses, n_tokens = [torch.zeros((), device=model.device)], 0
-    with without_cudnn_attention(model.device), whole_fp32():
+    with gpu_kernels(model.device):
         for chosen in parallel.share(by_length(examples, _valid_batch_size(config, model.device))):
             window = batch_window(chosen, config.audio_context)
             mel = features.window([e.utterance_id for e in chosen], window.n_frames)

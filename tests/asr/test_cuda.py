@@ -15,10 +15,9 @@ from kmed_bench.asr.decoding.slots import Slots
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.device import (
     deterministic,
+    gpu_kernels,
     pick_device,
     resolve_precision,
-    whole_fp32,
-    without_cudnn_attention,
 )
 from kmed_bench.asr.model.weights import find_weights, load_weights
 from kmed_bench.asr.model.whisper import EncoderOutput
@@ -171,7 +170,7 @@ def test_graphs_compute_what_launched_kernels_do(tiny_checkpoint, examples, stor
             mel = store.window([e.utterance_id for e in chosen], 3000)
             return make_batch(chosen, mel, FULL_WINDOW, pad_to=pad_to)
 
-        with deterministic(True), without_cudnn_attention(model.device), whole_fp32():
+        with deterministic(True), gpu_kernels(model.device):
             for batch in [examples[:4], examples[4:8], examples[8:10]] * 2:
                 stepper.take(batch, make, lr=1e-3, where="")
         sums = stepper.collect()

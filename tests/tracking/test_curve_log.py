@@ -28,7 +28,7 @@ def stop_after(run: TrackedRun, n_points: int) -> None:
     with curve_log(run) as log:
         for step in range(1, n_points + 1):
             log.add(step, {"step/loss": 1.0 / step})
-        assert log.n_waiting == n_points
+        assert len(log._points) == n_points
         assert points(run, "step/loss") == []
         raise RuntimeError("diverged")
 

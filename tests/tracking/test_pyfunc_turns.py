@@ -17,7 +17,7 @@ from random_whisper import save_random_whisper
 
 from kmed_bench.tracking.registry import pyfunc_model
 from kmed_bench.tracking.registry.models import LIMITS
-from kmed_bench.tracking.registry.pyfunc_model import WhisperModel
+from kmed_bench.tracking.registry.pyfunc_model import Limits, WhisperModel
 
 pytestmark = [pytest.mark.filterwarnings("ignore:unclosed file .*tiktoken:ResourceWarning")]
 
@@ -30,6 +30,11 @@ def model(tmp_path: Path) -> WhisperModel:
         SimpleNamespace(artifacts={"checkpoint": str(checkpoint)}, model_config={"language": "ko", **LIMITS})
     )
     return loaded
+
+
+def test_limits_are_those_of_the_settings_else_those_of_new_models() -> None:
+    assert Limits.from_config({"language": "ko"}) == Limits.from_config(LIMITS)
+    assert Limits.from_config({"max_rows": "3", "max_audio_mib": 1}) == Limits(max_rows=3, max_audio_mib=1.0)
 
 
 def noise(duration_s: float, seed: int = 0) -> bytes:

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from kmed_bench.cli import main
 from kmed_bench.config import Config, load_config
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking import ends, own_run, processes, runs, store, trials, waiting
+from kmed_bench.tracking import endings, own_run, processes, runs, store, trials, waiting
 
 # Holds a lock of the asked kind until its standard input is closed.
 HOLDER = """
@@ -133,7 +133,7 @@ def test_the_next_run_ends_what_the_store_could_not_take(
     client = client_in(folder)
     assert client.get_run(run.run_id).info.status == "RUNNING"
     assert f"Run {run.run_id} ended {status} and is RUNNING in its store" in caplog.text
-    kept = ends.read_end(run.run_id)
+    kept = endings.read_end(run.run_id)
     assert kept is not None
     monkeypatch.setattr(processes, "is_gone", lambda tag: tag == processes.this_process())
     assert processes.end_abandoned(client, client.get_run(run.run_id).info.experiment_id) == [run.run_id]
@@ -141,7 +141,7 @@ def test_the_next_run_ends_what_the_store_could_not_take(
     assert (ended.info.status, ended.info.end_time) == kept
     assert ended.info.status == status
     assert ended.data.tags["kmed.ended"] == "the store was away when it ended"
-    assert ends.read_end(run.run_id) is None
+    assert endings.read_end(run.run_id) is None
 
 
 @fault("the store's file is no database", sees="error, status 2: the store and the cause", survives="the file")
@@ -331,11 +331,11 @@ def test_a_step_of_the_clock_ends_no_living_run(config: Config, folder: Path, mo
 
 def test_a_kept_end_that_is_none_is_not_used(folder: Path) -> None:
     for text in ("", "[]", "{}", '{"status": "WRONG", "ended_ms": 1}', '{"status": "FAILED", "ended_ms": "1"}'):
-        path = ends._place("a" * 32)
+        path = endings._place("a" * 32)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        assert ends.read_end("a" * 32) is None
-    assert ends.read_end("../../x") is None
+        assert endings.read_end("a" * 32) is None
+    assert endings.read_end("../../x") is None
 
 
 def test_other_faults_of_sqlite_pass_as_they_are(folder: Path) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from learned_positions import learned_positions
 
 from kmed_bench.asr.features.store import build_features
-from kmed_bench.asr.model.device import without_cudnn_attention
+from kmed_bench.asr.model.device import gpu_kernels
 from kmed_bench.asr.model.execution import STANDARD, torch_attention
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights
@@ -195,9 +195,9 @@ def test_a_gpu_leaves_cudnns_attention_out_and_only_meanwhile():
         )
 
     assert flags() == (True, True, True, True)
-    with without_cudnn_attention(torch.device("cuda")):
+    with gpu_kernels(torch.device("cuda")):
         assert flags() == (True, True, True, False)
-    with without_cudnn_attention(torch.device("cpu")):
+    with gpu_kernels(torch.device("cpu")):
         assert flags() == (True, True, True, True)
     assert flags() == (True, True, True, True)
 

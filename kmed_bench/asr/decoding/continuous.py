@@ -12,7 +12,7 @@ from kmed_bench.asr.decoding.logit_filters import DecodedTokens
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.decoding.slots import Slots, text_capacity
 from kmed_bench.asr.features.store import FeatureSource
-from kmed_bench.asr.model.device import Precision, autocast, send, whole_fp32, without_cudnn_attention
+from kmed_bench.asr.model.device import Precision, autocast, gpu_kernels, send
 from kmed_bench.asr.model.gpu_layers import GPU
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.model.windows import FULL_WINDOW
@@ -92,7 +92,7 @@ def _rounds(
     # Small next to the slots, of which it leaves as many empty as a batch lacks, unless all clips start at once.
     size = min(ENCODER_BATCH, n_slots if n_slots == len(names) else max(1, n_slots // 4))
     batches = _batches(features, names, size, model.device)
-    with _contexts(model.device):
+    with decoding_on(model.device):
         slots = Slots(model, options, n_slots, _DTYPES[options.precision])
     waiting = next(batches, None)
     ended: list[tuple[str, DecodedTokens]] = []
@@ -100,11 +100,11 @@ def _rounds(
         while waiting and len(slots.free) >= len(waiting[0]):
             _start(model, slots, waiting, options.precision)
             waiting = next(batches, None)  # read while the GPU encodes
-        with _contexts(model.device):
+        with decoding_on(model.device):
             slots.advance(STEPS_PER_LOOK)
         if ended:
             yield ended
-        with _contexts(model.device):
+        with decoding_on(model.device):
             ended = slots.collect()
     if ended:
         yield ended
@@ -112,7 +112,7 @@ def _rounds(
 
 def _start(model: Whisper, slots: Slots, batch: tuple[list[str], torch.Tensor], precision: Precision) -> None:
     names, mel = batch
-    with _contexts(model.device):
+    with decoding_on(model.device):
         with autocast(precision, model.device):
             silence = mel[:, :, -1:].expand(-1, -1, N_FRAMES - mel.shape[-1])
             audio = model.encode(torch.cat([mel, silence], dim=-1), FULL_WINDOW, GPU)
@@ -130,9 +130,9 @@ def _batches(
 
 
 @contextlib.contextmanager
-def _contexts(device: torch.device) -> Iterator[None]:
+def decoding_on(device: torch.device) -> Iterator[None]:
     """Enter what all work on the device runs in, the recording of graphs too; never left open while the caller runs."""
-    with torch.inference_mode(), without_cudnn_attention(device), whole_fp32():
+    with torch.inference_mode(), gpu_kernels(device):
         yield
 
 

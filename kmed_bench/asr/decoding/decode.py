@@ -5,15 +5,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
-import torch
 
 from kmed_bench.asr.decoding.beam import decode_beam
-from kmed_bench.asr.decoding.continuous import decode_in_slots, slots_for
+from kmed_bench.asr.decoding.continuous import decode_in_slots, decoding_on, slots_for
 from kmed_bench.asr.decoding.greedy import decode_greedy
 from kmed_bench.asr.decoding.logit_filters import DecodedTokens
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import FeatureSource
-from kmed_bench.asr.model.device import autocast, whole_fp32, without_cudnn_attention
+from kmed_bench.asr.model.device import autocast
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.model.windows import DECODING, Window
@@ -66,7 +65,7 @@ def _decode_in_batches(
         started = time.perf_counter()
         window = Window.for_clips(options.context, features.n_frames(names[0]), DECODING)
         mel = features.window(names, window.n_frames).to(device)
-        with torch.inference_mode(), without_cudnn_attention(device), whole_fp32():
+        with decoding_on(device):
             with autocast(options.precision, device):
                 audio = model.encode(mel, window)
             decoded = search(model, audio, options)

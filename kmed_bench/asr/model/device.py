@@ -55,24 +55,23 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def without_cudnn_attention(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Return a context that disables cuDNN's attention on a GPU; on a CPU it does nothing.
-
-    cuDNN compiles a plan for every new shape, which takes longer than a step, and in training and decoding nearly every
-    call has a new shape: on an H200, training in bf16 took 5.8 (`full`) and 7.0 (`dynamic`) times as long with it
-    (docs/LOG.md, 2026-11-26). torch's other kernels accept any shape. fp32 never uses cuDNN's.
-    """
-    others = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return sdpa_kernel(others) if device.type == "cuda" else contextlib.nullcontext()
-
-
 @contextlib.contextmanager
-def whole_fp32() -> Iterator[None]:
-    """Compute fp32 convolutions on a GPU in fp32; by default cuDNN rounds their factors to TF32's 10 bits."""
+def gpu_kernels(device: torch.device) -> Iterator[None]:
+    """Let a GPU use kernels that take any shape at once and compute fp32 in fp32; on a CPU nothing changes.
+
+    cuDNN's attention compiles a plan for every new shape, which takes longer than a step, and in training and decoding
+    nearly every call has a new shape: on an H200, training in bf16 took 5.8 (`full`) and 7.0 (`dynamic`) times as long
+    with it (docs/LOG.md, 2026-11-26). torch's other kernels accept any shape, and fp32 never uses cuDNN's. In fp32
+    convolutions, cuDNN by default rounds the factors to the 10 bits of TF32.
+    """
+    if device.type != "cuda":
+        yield
+        return
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
-        yield
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+            yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
 

@@ -11,6 +11,13 @@ from kmed_bench.asr.model.execution import Execution, project, split_heads, torc
 from kmed_bench.asr.model.windows import N_POSITIONS
 from kmed_bench.core.batching import chunks
 
+_ANY = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
 
 def fused_projections(attention: MultiHeadAttention, x: torch.Tensor, *names: str) -> list[torch.Tensor]:
     """Return the named projections of x as one matrix product, heads apart."""
@@ -44,11 +51,11 @@ def attention(
 ) -> torch.Tensor:
     """Return what ``torch_attention`` does; in the encoder's 30 s window by cuDNN, for 16 bits.
 
-    cuDNN's kernels are the fastest there, but it plans each new shape anew, for longer than a step takes. The 30 s
-    window has one shape.
+    cuDNN's kernels are the fastest there, but cuDNN spends more time planning a new shape than a step takes. The 30 s
+    window always has the same shape.
     """
     if bias is None and queries.shape[2] == keys.shape[2] == N_POSITIONS:
-        with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        with sdpa_kernel(_ANY):
             return torch_attention(queries, keys, values, None, causal)
     return torch_attention(queries, keys, values, bias, causal)
 

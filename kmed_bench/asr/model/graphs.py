@@ -1,7 +1,7 @@
 """Functions of fixed shapes as CUDA graphs: their kernels are launched together, not one by one.
 
-A training step of base launches some 3,000 kernels of a few microseconds each, and a GPU that waits for the next launch
-does nothing in between. A graph records the launches once and repeats them in one call.
+A training step of base launches some 1,350 kernels of a few microseconds each (docs/decisions/020-gpu.md), and a GPU
+that waits for the next launch does nothing in between. A graph records the launches once and repeats them in one call.
 """
 
 import logging

@@ -122,7 +122,7 @@ class Whisper(whisper.model.Whisper):
         shape = (n_slots, dims.n_text_head, dims.n_audio_ctx, dims.n_text_state // dims.n_text_head)
         layers = []
         for _ in self.decoder.blocks:
-            # Zeros, since what attention masks is multiplied by 0, and whatever lies in new memory may be no number.
+            # Zeros, because attention multiplies masked values by 0, and uninitialized memory may hold NaN.
             audio = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(2)]
             text_shape = (*shape[:2], n_tokens, shape[3])
             layers.append(LayerCache(audio, [x.new_zeros(text_shape, dtype=torch.float32) for x in audio]))

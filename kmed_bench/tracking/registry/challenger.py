@@ -70,7 +70,7 @@ def _alias(client: MlflowClient, name: str) -> str:
 
 
 def persistently(act: Callable[[], T]) -> T:
-    """Return what a function returns, called again after a pause if the registry refuses it.
+    """Return what a function returns, calling it again after a pause if the registry refuses it.
 
     Two processes that number a version, or set a first alias, at the same moment make the store refuse one of them;
     MLflow repeats the former, three times.
@@ -80,11 +80,11 @@ def persistently(act: Callable[[], T]) -> T:
     mlflow.exceptions.MlflowException
         When it is refused too often, or the store is away.
     """
-    for attempt in range(_TRIES):
+    for attempt in range(_TRIES - 1):
         try:
             return act()
         except MlflowException as error:
-            if store_error(error) is not None or attempt == _TRIES - 1:
+            if store_error(error) is not None:
                 raise
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2**attempt)))
-    raise AssertionError("the last try returns or raises")
+    return act()

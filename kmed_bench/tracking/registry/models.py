@@ -150,7 +150,7 @@ def _log_model(
 
 
 def _decisive(params: Mapping[str, str]) -> dict[str, str]:
-    """Return the params that decide a model; where it is tracked is none of them."""
+    """Return the params that decide a model, which exclude where it is tracked."""
     return {key: value for key, value in params.items() if not key.startswith("tracking.")}
 
 

@@ -1,4 +1,4 @@
-"""Others told of a new champion: a program that is started, an address that is posted to; neither can undo it."""
+"""Notices of a new champion, to a program's standard input and by HTTP POST; a failed one does not undo it."""
 
 import json
 import logging

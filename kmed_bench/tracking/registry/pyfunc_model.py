@@ -5,7 +5,7 @@ kmed_bench. Decoding is the same as in the evaluation: mono float32, 16 kHz, one
 timestamps, fp32. Channels that cancel each other are refused, where the evaluation takes the loudest one. Longer audio
 is decoded in openai-whisper's own windows. Whatever a request holds, it takes less than 1 GiB of memory beside the
 model: `Limits` bounds what is read, and no file is unpacked in whole before it is measured. Requests that run at the
-same time take turns, a window at a time, and one that nobody waits for any more stops within a step.
+same time take turns, a window at a time, and a request that nobody is waiting for any more stops within a step.
 """
 
 import base64
@@ -43,10 +43,10 @@ FULL_LENGTH_HZ = 48_000
 MAX_FILTER_ELEMENTS = 2**22
 # Of full scale. Peaks of a lossy decoder may exceed 1; samples that the caller computed should not.
 MAX_FILE_LEVEL, MAX_SAMPLE_LEVEL = 2.0, 1.0001
-# Of a request's audio, how much stays in memory between its check and its decoding; the rest is read again.
+# How much of a request's audio stays in memory between its check and its decoding; the rest is read again.
 KEPT_SAMPLES = 10 * 60 * SAMPLE_RATE
-# How often a request that waits looks whether it is still wanted, and the share of the server's time limit that it
-# may take, so that its own error reaches the client before the server's.
+# How often a waiting request checks whether it is still wanted, and the share of the server's time limit that it may
+# take, so that its own error reaches the client before the server's.
 LOOK_EVERY_S, SHARE_OF_TIMEOUT = 0.2, 0.9
 # Channels cancel each other where the peak of their mean is below this share of the channels' own peak.
 CANCELLING = 0.1
@@ -75,12 +75,9 @@ class Limits:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Limits":
-        """Return the limits of a model's settings; those of earlier releases lack some."""
+        """Return the limits in a model's settings; models of earlier releases lack some."""
         known = [field.name for field in dataclasses.fields(cls) if field.name in config]
-        given: dict[str, Any] = {
-            name: int(config[name]) if name == "max_rows" else float(config[name]) for name in known
-        }
-        return cls(**given)
+        return cls(**{name: type(getattr(cls, name))(config[name]) for name in known})
 
 
 class WhisperModel(PythonModel):
@@ -105,9 +102,8 @@ class WhisperModel(PythonModel):
         config = context.model_config
         self.language = str(config["language"])
         self.limits = Limits.from_config(config)
-        self.reader = AudioReader(
-            max_bytes=int(self.limits.max_audio_mib * 2**20), max_s=self.limits.max_audio_minutes * 60
-        )
+        max_bytes = int(self.limits.max_audio_mib * 2**20)
+        self.reader = AudioReader(max_bytes=max_bytes, max_s=self.limits.max_audio_minutes * 60)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = whisper.load_model(context.artifacts["checkpoint"], device=device)
         self.model.eval()
@@ -259,7 +255,7 @@ class _Job:
 
 
 class _Turns:
-    """A lock that jobs get in the order in which they ask; `threading.Lock` may pass one over for ever."""
+    """A lock that jobs get in the order in which they ask; `threading.Lock` could keep one waiting forever."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

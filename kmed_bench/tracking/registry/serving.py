@@ -1,7 +1,7 @@
-"""A registered model behind MLflow's own scoring app, with the bounds that `mlflow models serve` can't give.
+"""A registered model behind MLflow's own scoring app, with limits that `mlflow models serve` does not have.
 
-MLflow's app parses any body of any size, and does not notice that a client has left. `BoundedApp` stands before it and
-leaves the endpoints, the formats and the answers as they are.
+MLflow's app parses any body of any size, and does not notice that a client has left. `BoundedApp` wraps it and leaves
+the endpoints, the formats and the answers as they are.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _SHUTDOWN_WITHIN_S = 5
 _MLFLOW_LATER_S = 60
 _MAX_CONNECTIONS = 512
 _CLIENT_IS_GONE = 499  # what MLflow makes of the model's error code CANCELLED
-# At least this long between two times that memory is given back: with requests running, and without.
+# Shortest time between two returns of memory to the system: with requests running, and without.
 _TRIM_BUSY_S, _TRIM_IDLE_S = 5.0, 1.0
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 # Set while a request runs, and copied to the thread that runs it.
@@ -49,7 +49,7 @@ _gone: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerLimits:
-    """What a server bounds before the model sees a request.
+    """Limits that a server checks before the model sees a request.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class ServerLimits:
     max_body_mib : float
         Of the JSON.
     max_requests : int
-        That are read, wait or run at the same time; each may hold a body.
+        Requests that are read, wait or run at the same time; each may hold a body.
     body_within_s : float
         Time in which a body must have arrived.
     """
@@ -76,7 +76,7 @@ class _RefusedError(Exception):
 
 
 class BoundedApp:
-    """An ASGI app that passes on to MLflow's what `ServerLimits` allow, and tells the model whose client is gone."""
+    """An ASGI app that passes what `ServerLimits` allow on to MLflow's, and tells the model when a client is gone."""
 
     def __init__(self, app: App, limits: ServerLimits) -> None:
         self._app, self._limits = app, limits
@@ -227,20 +227,20 @@ def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLi
             timeout_graceful_shutdown=_SHUTDOWN_WITHIN_S,
         )
         gc.collect()
-        gc.freeze()  # what is there now stays, and need not be looked at again
+        gc.freeze()  # what is there now stays, and need not be scanned again
         _log.info("Serving %s at http://%s:%d; /health answers 200.", uri, host, bound.getsockname()[1])
         asyncio.run(_run_server(uvicorn.Server(config), bound, limits))
 
 
 async def _run_server(server: uvicorn.Server, bound: socket.socket, limits: ServerLimits) -> None:
-    # MLflow's app runs each request in asyncio's own threads, of which there would be six on two cores: a request that
-    # waits there can't be stopped.
+    # MLflow's app runs each request in asyncio's default threads, only six of them on two cores, and a request that
+    # waits for one can't be stopped.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limits.max_requests + 4, "request"))
     await server.serve(sockets=[bound])
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Return a socket with the address, which connections are refused at until the model is loaded."""
+    """Return a socket bound to the address; connections are refused until the model is loaded."""
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -272,7 +272,7 @@ def _limit_arenas() -> None:
 
 
 def _trim_memory() -> None:
-    """Give back what past requests have left: errors that refer to their own tables, and what glibc's malloc keeps."""
+    """Free what past requests left: errors in reference cycles with their tables, and what glibc's malloc keeps."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,6 +1,6 @@
 """Training in bf16 on a CPU: layers and an output loss that are faster than torch's, and memory that is kept.
 
-``applies`` decides where they are used; ``EXECUTION`` and ``output_loss`` replace ``asr.model.whisper.STANDARD`` and
+``applies`` decides where they are used; ``EXECUTION`` and ``output_loss`` replace ``asr.model.execution.STANDARD`` and
 ``training.loss.output_loss`` there. All other training (fp32, fp16, a GPU) uses torch's own.
 """
 

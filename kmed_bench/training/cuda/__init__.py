@@ -1,6 +1,6 @@
 """Training in 16 bits on a GPU: fewer and larger kernels than torch's own layers launch.
 
-``applies`` decides where they are used; ``execution`` and ``output_loss`` replace ``asr.model.whisper.STANDARD`` and
+``applies`` decides where they are used; ``execution`` and ``output_loss`` replace ``asr.model.execution.STANDARD`` and
 ``training.loss.output_loss`` there.
 """
 
