@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -280,5 +281,6 @@ def ui_command(uri: str) -> str:
     if uri.startswith(("http://", "https://")):
         return uri
     program = Path(sys.executable).with_name("mlflow")
-    name = str(program) if program.exists() else "mlflow"
-    return f"MLFLOW_DISABLE_TELEMETRY=true {name} ui --host 127.0.0.1 --port 5000 --backend-store-uri {uri}"
+    name = shlex.quote(str(program)) if program.exists() else "mlflow"
+    place = shlex.quote(uri)
+    return f"MLFLOW_DISABLE_TELEMETRY=true {name} ui --host 127.0.0.1 --port 5000 --backend-store-uri {place}"

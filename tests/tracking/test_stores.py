@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -30,6 +31,14 @@ rows.fetchone()
 print(flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("folder", ["/data/환자 자료 (2)", "/data/a'b", "/data/$HOME;x"])
+def test_the_command_that_opens_the_ui_can_be_pasted(folder: str) -> None:
+    uri = f"sqlite:///{folder}/mlflow.db"
+    words = shlex.split(store.ui_command(uri))
+    assert (words[0], Path(words[1]).name, words[2]) == ("MLFLOW_DISABLE_TELEMETRY=true", "mlflow", "ui")
+    assert words[-2:] == ["--backend-store-uri", uri]
 
 
 @pytest.fixture
