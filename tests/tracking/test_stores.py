@@ -288,6 +288,7 @@ def test_a_stale_run_id_adopts_nothing(
         assert bench.run_id != run_id
         assert "MLFLOW_RUN_ID" not in os.environ
     assert f"MLFLOW_RUN_ID={run_id} is ignored: {said}." in caplog.text
+    assert main(["report", str(folder / "none"), "--bench", "0" * 32]) == 2
     assert before is None or client.get_run(run_id).to_dictionary() == before
     assert client.get_run(bench.run_id).info.status == "FINISHED"
 
