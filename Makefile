@@ -15,36 +15,36 @@ run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
 
 test: $(VENV)/.installed-test ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 # What runs in a child process of a test, as most of `commands` does, is not seen.
 coverage: $(VENV)/.installed-test ## the test suite with the share of lines that it runs
 	$(MAKE) test PYTEST_ARGS="--cov=kmed_bench --cov-report=term:skip-covered"
 
 test-fast: $(VENV)/.installed-test ## unit tests: no weights, no servers, no training
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not real_speech" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest -n 2 --dist loadfile -q -m "not slow and not real_speech" $(PYTEST_ARGS)
 
 HOURS ?= 0.5
 fuzz: $(VENV)/.installed-test ## damages valid files for HOURS=0.5 and keeps what a reader can't take in tests/fuzz/corpus
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/fuzz.py --seconds $$(awk 'BEGIN { print 3600 * $(HOURS) }')
+	OMP_NUM_THREADS=1 "$(BIN)"/python scripts/fuzz.py --seconds $$(awk 'BEGIN { print 3600 * $(HOURS) }')
 
 lint: $(VENV)/.installed-dev ## formatting, lint, docstrings, types
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	"$(BIN)"/ruff format --check .
+	"$(BIN)"/ruff check .
+	"$(BIN)"/mypy
 
 format: $(VENV)/.installed-dev ## formats the code
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+	"$(BIN)"/ruff format .
+	"$(BIN)"/ruff check --fix .
 
 docs-settings: $(VENV)/.installed ## writes docs/settings.md from the settings
-	$(BIN)/kmed-bench settings --markdown > docs/settings.md
+	"$(BIN)"/kmed-bench settings --markdown > docs/settings.md
 
 docs-faults: $(VENV)/.installed-test ## writes docs/faults.md from the tests' marks
-	$(BIN)/python tests/fault_table.py > docs/faults.md.new && mv docs/faults.md.new docs/faults.md
+	"$(BIN)"/python tests/fault_table.py > docs/faults.md.new && mv docs/faults.md.new docs/faults.md
 
 ui: $(VENV)/.installed ## the MLflow UI on the embedded store
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+	"$(BIN)"/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db"
 
 lock: ## writes requirements.lock from a fresh environment
 	rm -rf build/lock-venv && $(PYTHON) -m venv build/lock-venv
@@ -64,14 +64,14 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python requirements.lock pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	"$(BIN)"/pip install --quiet --disable-pip-version-check -r requirements.lock
+	"$(BIN)"/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test]'
+	"$(BIN)"/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	"$(BIN)"/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	touch $@

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -261,5 +262,5 @@ def _package(args: argparse.Namespace) -> int:
     if given.split is not None:
         print(f"Split: {args.out / 'frozen-split.json'}; `kmed-bench split MANIFEST OUT --frozen FILE` applies it")
     print(f"Package (no text, no audio): {head}")
-    print(f"Compare another system with it: kmed-bench score PREDICTIONS OUT --against {args.out}")
+    print(f"Compare another system with it: kmed-bench score PREDICTIONS OUT --against {shlex.quote(str(args.out))}")
     return 0

@@ -90,8 +90,10 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there replaces `path` when the block ends.
+
+    A private file, as one with transcripts is, can be opened by its owner only, whatever the umask.
 
     The file reaches the disk before the rename, so after a crash `path` has its old content or all of the new one.
     If the block raises, the temporary file is removed and `path` stays as it was. A KeyboardInterrupt is raised again
@@ -102,6 +104,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = temporary_beside(path)
     try:
         with _naming(path, temporary):
+            if private:
+                temporary.touch(mode=0o600)  # before the first byte is in it
             yield temporary
             sync(temporary)
             temporary.replace(path)
@@ -191,15 +195,15 @@ def creating(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or none of it."""
-    with replacing(path) as temporary:
+def write_bytes_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a whole file or none of it; `private` as in `replacing`."""
+    with replacing(path, private=private) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file or none of it."""
-    write_bytes_atomically(path, text.encode())
+def write_text_atomically(path: Path, text: str, *, private: bool = False) -> None:
+    """Write a whole UTF-8 file or none of it; `private` as in `replacing`."""
+    write_bytes_atomically(path, text.encode(), private=private)
 
 
 def write_json(path: Path, value: Any) -> None:

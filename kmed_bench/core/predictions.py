@@ -67,9 +67,9 @@ _REPEATED = ("speaker_id", "gender", "age", "dialect", "region", "role")
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Write one JSON object a line, in the order given, atomically."""
+    """Write one JSON object a line, in the order given, atomically, into a file that only its owner can open."""
     lines = (json.dumps(dataclasses.asdict(p), ensure_ascii=False) + "\n" for p in predictions)
-    write_text_atomically(path, "".join(lines))
+    write_text_atomically(path, "".join(lines), private=True)
 
 
 def read_predictions(path: Path) -> list[Prediction]:

@@ -30,7 +30,7 @@ def own_run_id(client: MlflowClient) -> Iterator[str | None]:
     """
     run_id = os.environ.pop(OWN_RUN, None)
     try:
-        reason = _refuse(client, run_id) if run_id else None
+        reason = refuse_run(client, run_id) if run_id else None
         if reason is not None:
             log.warning("%s=%s is ignored: %s. Unset it; a run of its own is used.", OWN_RUN, run_id, reason)
         yield None if reason is not None else run_id or None
@@ -39,7 +39,7 @@ def own_run_id(client: MlflowClient) -> Iterator[str | None]:
             os.environ[OWN_RUN] = run_id
 
 
-def _refuse(client: MlflowClient, run_id: str) -> str | None:
+def refuse_run(client: MlflowClient, run_id: str) -> str | None:
     """Return why a run is not one that ``mlflow run`` just made for this project; None if it is."""
     try:
         run = client.get_run(run_id)

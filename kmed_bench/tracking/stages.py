@@ -20,7 +20,7 @@ from kmed_bench.core.quantities import percent
 from kmed_bench.core.version import code_version
 from kmed_bench.tracking.endings import FAILURE_TAG
 from kmed_bench.tracking.metric_names import ingest_metrics, score_metrics, split_metrics
-from kmed_bench.tracking.own_run import OWN_RUN
+from kmed_bench.tracking.own_run import OWN_RUN, refuse_run
 from kmed_bench.tracking.privacy import describe_failure
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.run_notes import describe_ingest, describe_split
@@ -43,11 +43,11 @@ def stage_run(config: Config, *, kind: str, params: Mapping[str, Any]) -> Iterat
 
 
 def tag_own_run(error: BaseException) -> None:
-    """Tag the run that `mlflow run` made for this process with why it failed, unless it says so already."""
+    """Tag the run that `mlflow run` made for this process with why it failed, unless a stage took it and ended it."""
     run_id = os.environ.get(OWN_RUN, "")
     with contextlib.suppress(MlflowException, KmedError, OSError):
         client = MlflowClient(tracking_uri=resolve_uri())
-        if FAILURE_TAG not in client.get_run(run_id).data.tags:
+        if refuse_run(client, run_id) is None:
             client.set_tag(run_id, FAILURE_TAG, describe_failure(error))
 
 

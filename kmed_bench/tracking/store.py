@@ -5,12 +5,13 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 import tempfile
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import mlflow
@@ -65,7 +66,10 @@ def open_store(config: TrackingConfig) -> str:
 
 def resolve_uri(uri: str | None = None) -> str:
     """Return the tracking URI from the setting, the environment or the default; SQLite paths become absolute."""
-    named = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    # `mlflow run` quotes the folder that it is called in: a space becomes %20, as in any address.
+    given = urllib.parse.unquote(given) if given.startswith(_SQLITE) else given
+    named = uri or given or f"{_SQLITE}mlflow.db"
     database = sqlite_file(named)
     return named if database is None else f"{_SQLITE}{database}"
 
@@ -175,7 +179,7 @@ def artifact_folder(run: Run) -> Path | None:
 
 def local_folder(uri: str) -> Path | None:
     """Return the local folder of an artifact location; None if it is on a server or in a bucket."""
-    location = urlparse(uri)
+    location = urllib.parse.urlparse(uri)
     return Path(url2pathname(location.path)) if location.scheme in ("", "file") else None
 
 
@@ -280,5 +284,6 @@ def ui_command(uri: str) -> str:
     if uri.startswith(("http://", "https://")):
         return uri
     program = Path(sys.executable).with_name("mlflow")
-    name = str(program) if program.exists() else "mlflow"
-    return f"MLFLOW_DISABLE_TELEMETRY=true {name} ui --host 127.0.0.1 --port 5000 --backend-store-uri {uri}"
+    name = shlex.quote(str(program)) if program.exists() else "mlflow"
+    place = shlex.quote(uri)
+    return f"MLFLOW_DISABLE_TELEMETRY=true {name} ui --host 127.0.0.1 --port 5000 --backend-store-uri {place}"

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import random
 import signal
 import threading
@@ -106,7 +107,7 @@ class StateKeeper:
         damaged = []
         for name in (STATE_NAME, PREVIOUS_NAME):
             path = self.folder / name
-            if not path.is_file():
+            if not os.path.lexists(path):  # a link to a disk that is not there is a state that can't be read
                 continue
             state = _read_state(path)
             if state is None:

@@ -57,6 +57,16 @@ def test_a_file_is_replaced_with_the_rights_that_the_umask_leaves(tmp_path, umas
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
 
 
+def test_a_private_file_is_its_owners_alone_from_the_first_byte(tmp_path, umask):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    path.chmod(0o644)
+    with replacing(path, private=True) as temporary:
+        assert temporary.stat().st_mode & 0o777 == 0o600
+        temporary.write_text("new")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o600)
+
+
 def fail(writer: Any, path: Path, error: type[BaseException]) -> None:
     with writer(path) as temporary:
         (temporary / "half" if temporary.is_dir() else temporary).write_text("half")

@@ -58,6 +58,7 @@ def test_written_predictions_read_back(tmp_path_factory, rows):
         if (text + hypothesis).encode(errors="ignore").decode() == text + hypothesis and "|>" not in hypothesis
     ]
     write_predictions(path, made)
+    assert path.stat().st_mode & 0o777 == 0o600
     assert read_predictions(path) == made
 
 

@@ -63,6 +63,7 @@ def run(root: Path, out: Path | None = None, **settings: Any) -> tuple[dict[str,
     manifest = read_manifest(out / "manifest.parquet")
     rejects = pd.read_csv(out / "rejects.csv", keep_default_na=False)
     assert quality == json.loads((out / "quality.json").read_text())
+    assert {(out / name).stat().st_mode & 0o777 for name in ("manifest.parquet", "rejects.csv")} == {0o600}
     assert quality["labels"] == quality["usable"] + sum(quality["rejected"].values())
     assert (len(manifest), len(rejects)) == (quality["usable"], sum(quality["rejected"].values()))
     assert rejects["reason"].value_counts().to_dict() == quality["rejected"]

@@ -282,6 +282,7 @@ def test_written_parts_read_back(tmp_path: Path) -> None:
         "train.parquet",
         "valid.parquet",
     ]
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.parquet")} == {0o600}
     back = read_split(tmp_path)
     assert back.sha256 == split.sha256
     assert back.report == report

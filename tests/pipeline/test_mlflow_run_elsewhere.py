@@ -49,7 +49,7 @@ def make_bare_clone(folder: Path) -> None:
 
 def test_a_project_from_git_leaves_its_results_beside_the_caller(tmp_path: Path) -> None:
     make_bare_clone(tmp_path)
-    ward = tmp_path / "ward"
+    ward = tmp_path / "3 병동 (a)"
     ward.mkdir()
     save_random_whisper(ward / "tiny.pt")
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "PYTHONPATH"))}

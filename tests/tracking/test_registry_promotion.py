@@ -3,6 +3,7 @@
 import dataclasses
 import http.server
 import json
+import math
 import re
 import shlex
 import sys
@@ -269,6 +270,7 @@ def versions(uri: str) -> dict[str, str]:
         "other": (BETTER, "cd" * 32),
         "synthetic": (BETTER, SHA),
         "leaking": (BETTER, SHA),
+        "nan": (BETTER, SHA),
     }
     made = {}
     with runs.bench_run(config, code_version="x") as bench:
@@ -281,7 +283,8 @@ def versions(uri: str) -> dict[str, str]:
             }
             with bench.child("train", case, tags=tags) as run:
                 found = evidence(case, given, sha)
-                run.log_metrics(found.metrics)
+                for key, value in found.metrics.items():
+                    client.log_metric(run.run_id, key, math.nan if case == "nan" else value)
                 run.log_json(found.scores, "scores.json")
                 run.log_json(found.speakers, gate.EVIDENCE_NAME)
                 run.log_json(found.untouched, gate.UNTOUCHED_NAME)
@@ -337,9 +340,18 @@ def test_promotion_and_the_way_back(uri: str, versions: dict[str, str]) -> None:
     assert (noted["to"], noted["reason"]) == (better, "looped on silence")
 
 
+def test_a_metric_that_is_no_number_was_not_measured(uri: str, versions: dict[str, str]) -> None:
+    decision = promote(uri, NAME, versions["nan"], dry_run=True)
+    assert decision["checks"]["latency"] == {
+        "passed": None,
+        "text": "the run did not measure it: not judged",
+        "figures": {},
+    }
+
+
 @pytest.mark.usefixtures("versions")
 def test_unknown_versions_and_models_are_named(uri: str) -> None:
-    with pytest.raises(KmedError, match=r"version 99 is not in the registry .* its versions are: 6, 5, 4, 3, 2, 1"):
+    with pytest.raises(KmedError, match=r"version 99 is not in the registry .* its versions are: 7, 6, 5, 4, 3, 2, 1"):
         promote(uri, NAME, 99)
     with pytest.raises(KmedError, match="kmed-whisper-none has no champion, so there is none to go back to"):
         rollback(uri, "kmed-whisper-none", reason="x")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -30,6 +31,14 @@ rows.fetchone()
 print(flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("folder", ["/data/환자 자료 (2)", "/data/a'b", "/data/$HOME;x"])
+def test_the_command_that_opens_the_ui_can_be_pasted(folder: str) -> None:
+    uri = f"sqlite:///{folder}/mlflow.db"
+    words = shlex.split(store.ui_command(uri))
+    assert (words[0], Path(words[1]).name, words[2]) == ("MLFLOW_DISABLE_TELEMETRY=true", "mlflow", "ui")
+    assert words[-2:] == ["--backend-store-uri", uri]
 
 
 @pytest.fixture
@@ -279,6 +288,7 @@ def test_a_stale_run_id_adopts_nothing(
         assert bench.run_id != run_id
         assert "MLFLOW_RUN_ID" not in os.environ
     assert f"MLFLOW_RUN_ID={run_id} is ignored: {said}." in caplog.text
+    assert main(["report", str(folder / "none"), "--bench", "0" * 32]) == 2
     assert before is None or client.get_run(run_id).to_dictionary() == before
     assert client.get_run(bench.run_id).info.status == "FINISHED"
 

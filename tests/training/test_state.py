@@ -26,11 +26,14 @@ def damage(path, how):
         torch.save({"model": {}}, path)
     elif how == "account":
         torch.save({"version": 1, "fingerprint": "same", "account": 3}, path)
+    elif how == "link to a disk that is gone":
+        path.unlink()
+        path.symlink_to("/gone/state.pt")
     else:
         path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "zeros": bytes(len(content))}[how])
 
 
-HOW = ("empty", "half", "zeros", "list", "other keys", "account")
+HOW = ("empty", "half", "zeros", "list", "other keys", "account", "link to a disk that is gone")
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -165,6 +165,6 @@ def _ignore_interrupt() -> None:
 
 def _finish(chunk: Chunk, path: Path, n_files: int) -> int:
     table = read_chunk(chunk)
-    with replacing(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
+    with replacing(path, private=True) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
         writer.write_table(table)
     return n_files

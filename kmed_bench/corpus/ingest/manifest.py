@@ -199,10 +199,10 @@ def _manifest(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _write(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality: QualityReport) -> None:
     """Write the three files, `quality.json` last: where it is, the other two belong to it."""
-    with replacing(out / "manifest.parquet") as temporary:
+    with replacing(out / "manifest.parquet", private=True) as temporary:
         write_manifest(manifest, temporary)
         (out / "quality.json").unlink(missing_ok=True)
     rejects = rows.loc[rows["reason"] != "", ["stem", "path", "reason", "detail"]]
     rejects = rejects.rename(columns={"stem": "utterance_id"})
-    write_text_atomically(out / "rejects.csv", rejects.to_csv(index=False))
+    write_text_atomically(out / "rejects.csv", rejects.to_csv(index=False), private=True)
     write_json(out / "quality.json", quality)

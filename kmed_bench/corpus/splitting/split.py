@@ -212,12 +212,12 @@ def write_split(split: Split, out: Path) -> SplitReport:
     out.mkdir(parents=True, exist_ok=True)
     (out / "split.json").unlink(missing_ok=True)
     for part in PARTS:
-        with replacing(out / f"{part}.parquet") as temporary:
+        with replacing(out / f"{part}.parquet", private=True) as temporary:
             write_manifest(split.parts[part], temporary)
     if split.left_out is None:
         (out / f"{LEFT_OUT}.parquet").unlink(missing_ok=True)  # of another split
     else:
-        with replacing(out / f"{LEFT_OUT}.parquet") as temporary:
+        with replacing(out / f"{LEFT_OUT}.parquet", private=True) as temporary:
             write_manifest(split.left_out, temporary)
     written = {part: read_manifest(out / f"{part}.parquet") for part in PARTS}
     sha256 = split_digest(written)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import getpass
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
@@ -189,7 +190,7 @@ def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
     return dataclasses.replace(
         evidence,
         **_provenance({**run.data.tags, **version.tags}),
-        metrics=dict(run.data.metrics),
+        metrics={key: value for key, value in run.data.metrics.items() if math.isfinite(value)},  # NaN: not measured
         scores=read_artifact(client, run, "scores.json", SCORES),
         speakers=read_artifact(client, run, EVIDENCE_NAME, SPEAKER_ERRORS),
         untouched=read_artifact(client, run, UNTOUCHED_NAME, SPEAKER_ERRORS),
