@@ -16,7 +16,7 @@ from kmed_bench.core.surroundings import sigterm_interrupts
 from kmed_bench.tracking.endings import FAILURE_TAG, ending
 from kmed_bench.tracking.own_run import own_run_id
 from kmed_bench.tracking.params import shareable
-from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
+from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, owner_tag, this_process
 from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, search_runs
 
@@ -30,7 +30,7 @@ def open_study_run(
 ) -> tuple[TrackedRun, bool]:
     """Return the parent run of a study, RUNNING, and whether it was created by this call.
 
-    It has no `PROCESS_TAG`, because it may outlive the process that created it.
+    It may outlive the process that created it, so each process that joins is one of its owners.
 
     Parameters
     ----------
@@ -42,9 +42,11 @@ def open_study_run(
         with contextlib.suppress(MlflowException):
             info = client.get_run(run_id).info
             if info.lifecycle_stage == "active":
+                study = TrackedRun(client, run_id)
+                study.set_tags(owner_tag())
                 if info.status != _RUNNING:
                     client.update_run(run_id, status=_RUNNING)
-                return TrackedRun(client, run_id), False
+                return study, False
     named = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
     if named not in ("", config.tune.experiment):
         log.warning(
@@ -113,6 +115,6 @@ def study_process(study: TrackedRun) -> Iterator[None]:
             return
         own = TrackedRun(study.client, own_id)
         with ending(own):
-            own.set_tags({"kmed.kind": "worker", "kmed.study_run_id": study.run_id})
+            own.set_tags({"kmed.kind": "worker", PROCESS_TAG: this_process(), "kmed.study_run_id": study.run_id})
             own.set_note(f"Worked on a tuning study; its trials are under run `{study.run_id}`.\n")
             yield

@@ -26,6 +26,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
 from kmed_bench.core.surroundings import interrupts_wait
 from kmed_bench.tracking.datasets import datasets_of
+from kmed_bench.tracking.endings import forget_end, keep_end
 from kmed_bench.tracking.registry.challenger import BENCH_TAG, persistently, set_challenger
 from kmed_bench.tracking.registry.model_card import write_card
 from kmed_bench.tracking.run import TrackedRun
@@ -197,14 +198,21 @@ def pinned_requirements() -> list[str]:
 
 @contextlib.contextmanager
 def _active(run: TrackedRun) -> Iterator[None]:
-    """Make a run MLflow's active one, which is where `log_model` puts models; its status afterwards is as before."""
-    status = run.client.get_run(run.run_id).info.status
+    """Make a run MLflow's active one, which is where `log_model` puts models; its status afterwards is as before.
+
+    Meanwhile it is RUNNING. If this process is killed, `processes.end_abandoned` finds the status of an ended run.
+    """
+    info = run.client.get_run(run.run_id).info
+    status = info.status
+    if info.end_time is not None:
+        keep_end(run.run_id, status, info.end_time)
     with global_store(run.uri):
         mlflow.start_run(run_id=run.run_id, nested=True)
         try:
             yield
         finally:
             mlflow.end_run(status)
+            forget_end(run.run_id)
 
 
 @contextlib.contextmanager
