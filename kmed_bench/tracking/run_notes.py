@@ -53,6 +53,8 @@ def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
         lines += ["", f"Skipped **{size}**: {reason}"]
     if bench.absent:
         lines += ["", f"Not in the store yet: {'; '.join(bench.absent)}."]
+    if bench.settings_origin:
+        lines += ["", f"Settings of {bench.settings_origin}."]
     lines += ["", describe_split(bench.split)]
     if any("test/cer" in run.metrics for run in bench.trains):
         charts = charts_link(experiment_id, bench.run_id)

@@ -184,7 +184,7 @@ def local_folder(uri: str) -> Path | None:
 
 
 def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, Any]:
-    """Return a run's JSON artifact in the top folder; {} if the run has none of this name.
+    """Return a run's JSON artifact; {} if the run has none of this name.
 
     Raises
     ------
@@ -192,7 +192,7 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
         When it exists but can't be read.
     """
     try:
-        text = _read_artifact_text(client, run, name)
+        text = read_artifact_text(client, run, name)
         value = {} if text is None else json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
         raise KmedError(
@@ -215,12 +215,14 @@ def read_artifact(client: MlflowClient, run: Run, name: str, format: FileFormat[
     return format.check(content, f"{name} of run {run.info.run_id}") if content else None
 
 
-def _read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None:
+def read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None:
+    """Return a run's artifact as text, by its path among the artifacts; None if the run has none of this name."""
     folder = artifact_folder(run)
     if folder is not None:  # faster: MLflow's client would look up the run twice per file
         path = folder / name
         return path.read_text(encoding="utf-8") if path.exists() else None
-    if name not in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}:
+    above = name.rpartition("/")[0] or None
+    if name not in {artifact.path for artifact in client.list_artifacts(run.info.run_id, above)}:
         return None
     with tempfile.TemporaryDirectory() as target:
         return Path(client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")

@@ -66,9 +66,13 @@ def trial_params(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flatten(shareable(config)).items() if not key.startswith("tune.")}
 
 
-def end_study(run: TrackedRun, *, complete: bool) -> None:
-    """End the parent run: FINISHED, or KILLED if trials are left and no process works on them."""
+def end_study(run: TrackedRun, *, complete: bool, reason: str | None = None) -> None:
+    """End the parent run: FINISHED, or KILLED, for this reason, if trials are left and no process works on them."""
     status = RunStatus.FINISHED if complete else RunStatus.KILLED
+    if reason is not None and not complete:
+        run.set_tags({"kmed.ended": reason})
+    elif "kmed.ended" in run.client.get_run(run.run_id).data.tags:  # of an earlier end
+        run.client.delete_tag(run.run_id, "kmed.ended")
     run.client.set_terminated(run.run_id, RunStatus.to_string(status))
 
 
