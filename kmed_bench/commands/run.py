@@ -93,7 +93,8 @@ def _resolve_study(args: argparse.Namespace, source: str) -> "tuple[Config, Best
 
     if args.profile != "auto":
         raise KmedError(f"--profile {args.profile} and --from-study both name the settings; leave one of them out.")
-    best = find_best(open_store(load_config("demo", args.overrides).tracking), args.from_study)
+    store = {key: value for key, value in args.overrides.items() if key.startswith("tracking.")}
+    best = find_best(open_store(load_config("demo", store).tracking), args.from_study)
     if twice := sorted(set(best.trial.params) & set(args.overrides)):
         raise KmedError(
             f"Study {best.record.name} chose {', '.join(twice)}, and the command line sets it as well; leave it out, "

@@ -184,7 +184,8 @@ def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: E
     if before.outcome is not None:
         return before.outcome
     series = series_of(trainer.config, trainer.speech.split)
-    tags = {**trainer.describe(seed), HASH_TAG: before.identity, SERIES_TAG: series}
+    name_tag = {"kmed.bench_name": bench.client.get_run(bench.run_id).info.run_name}
+    tags = {**trainer.describe(seed), **name_tag, HASH_TAG: before.identity, SERIES_TAG: series}
     run_id = before.run.run_id if before.run else None
     if run_id is None:
         tags |= {"kmed.profile": trainer.config.profile, "kmed.code_version": code_version()}

@@ -28,6 +28,7 @@ from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.copies import adopt_copy
 from kmed_bench.tracking.reach import check_reach
 from kmed_bench.tracking.run_notes import describe_experiment
+from kmed_bench.tracking.views import shared_views
 from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
 
 _SQLITE = "sqlite:///"
@@ -133,6 +134,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str, note: str | None = 
         try:
             created = str(client.create_experiment(name, artifact_location=location))
             client.set_experiment_tag(created, MLFLOW_RUN_NOTE, note or describe_experiment(created))
+            for key, view in ({} if note else shared_views()).items():
+                client.set_experiment_tag(created, key, view)
             return created
         except MlflowException:
             experiment = client.get_experiment_by_name(name)  # another process may have been faster

@@ -20,6 +20,10 @@ from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
 from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, search_runs
 
+_NOTE = (
+    "One `hpo-…` run for each study of `kmed-bench tune`, with a `trial-…` for each trial below it. Trials are "
+    "compared by the lowest `valid/cer`; none sees the test part. `kmed-bench run --from-study NAME` benchmarks the best one.\n"
+)
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 _FAILED = RunStatus.to_string(RunStatus.FAILED)
 log = logging.getLogger(__name__)
@@ -52,7 +56,7 @@ def open_study_run(
             named,
             config.tune.experiment,
         )
-    experiment = experiment_id(client, uri, config.tune.experiment)
+    experiment = experiment_id(client, uri, config.tune.experiment, _NOTE)
     run = start_run(client, experiment, f"hpo-{name}", {"kmed.kind": "study", "kmed.study": name})
     shown = shareable(config)
     run.set_tags(tags)
