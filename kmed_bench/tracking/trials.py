@@ -21,8 +21,8 @@ from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, search_runs
 
 _NOTE = (
-    "One `hpo-…` run for each study of `kmed-bench tune`, with a `trial-…` for each trial below it. Trials are compared "
-    "by the lowest `valid/cer`; none sees the test part. `run --from-study NAME` benchmarks the best.\n"
+    "One `hpo-…` run for each study of `kmed-bench tune`, with a `trial-…` for each trial below it. Trials are "
+    "compared by the lowest `valid/cer`; none sees the test part. `run --from-study NAME` benchmarks the best.\n"
 )
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 _FAILED = RunStatus.to_string(RunStatus.FAILED)

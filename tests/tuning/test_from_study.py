@@ -60,7 +60,8 @@ def place(tmp_path_factory: pytest.TempPathFactory):
         search = {"size": "tiny", "weights": path, "study": "s", "trials": 3, "epochs": 1, "tune.space": SPACE}
         hooks = "hooks_of_a_user:note,hooks_of_a_user:stop"
         assert main(["tune", "split", "--profile", "demo", *words(**search, **read, callback=hooks)]) == 0
-        given = {"weights": path, "seeds": 0, "source": "corpus"} | {k: v for k, v in small.items() if k not in parts}
+        given = {"weights": path, "seeds": 0, "source": "corpus", "tracking.register": "false"}
+        given |= {key: value for key, value in small.items() if key not in parts}
         assert main(["run", "--from-study", "s", *words(**given)]) == 0
         yield folder
 
