@@ -67,10 +67,10 @@ class Page:
                 raise TimeoutError(f"{script} did not become true; the page shows: {shown}")
             await asyncio.sleep(0.3)
 
-    async def open(self, url: str, width: int, height: int) -> None:
-        """Load an address in a window of this size in pixels."""
+    async def open(self, url: str, width: int, height: int, scale: float = 1.0) -> None:
+        """Load an address in a window of this size in pixels; its picture is as many times larger."""
         await self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
         )
         await self.send("Page.navigate", url="about:blank")  # a new fragment alone does not load a page again
         await self.send("Page.navigate", url=url)

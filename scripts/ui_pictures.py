@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from browser import Page, open_browser  # noqa: E402
 from mlflow.tracking import MlflowClient  # noqa: E402
-from small_bench import PROGRAM, Place  # noqa: E402
+from small_bench import PROGRAM, SETTINGS, Place  # noqa: E402
 
 from kmed_bench.tracking.views import CURVES, TABLE, view_link  # noqa: E402
 
@@ -45,10 +45,10 @@ _HIDDEN = (
     "[...document.querySelectorAll('button')].filter(button => /assistant.chat_panel.close|shared_view.dismiss/"
     ".test(button.dataset.componentId)).forEach(button => button.click())"
 )
-# The button that opens the assistant lies over the page's corner.
+# The button that opens the assistant and the tools of the charts lie over the page.
 _UNCOVERED = (
-    "[...document.querySelectorAll('button')].filter(button => /assistant/.test(button.dataset.componentId) && "
-    "getComputedStyle(button).position === 'fixed').forEach(button => button.remove())"
+    "document.elementFromPoint(innerWidth - 35, innerHeight - 37)?.closest('button')?.remove(), "
+    "document.querySelectorAll('.modebar-container').forEach(tools => tools.remove())"
 )
 
 
@@ -62,8 +62,9 @@ def make_runs(place: Place) -> None:
     out = str(place.folder / "tune")
     _run(place, ["tune", str(split), "--out", out, "--weights", weights, "--tune.storage", store, *search])
     best = ["run", "--from-study", STUDY, "--out", str(place.folder / "out"), "--weights", weights]
-    kept = ("seeds", "epochs", "tracking.step_interval", "tracking.experiment")
-    _run(place, best + [word for key in kept for word in (f"--{key}", str(MORE[key]))])
+    given = {**SETTINGS, **MORE}
+    kept = [key for key in given if key.startswith(("data.", "tracking."))] + ["seeds", "epochs"]
+    _run(place, best + [word for key in kept for word in (f"--{key}", str(given[key]))])
 
 
 def _run(place: Place, words: list[str]) -> None:
@@ -98,14 +99,15 @@ async def take_mlflow(page: Page, address: str, client: MlflowClient, out: Path)
     train = client.search_runs([experiment], "tags.`kmed.kind` = 'train'")[0].info.run_id
     listed = "document.body.innerText.includes('6 matching runs')"
     drawn = "document.querySelectorAll('.js-plotly-plot .trace').length >= 6"
+    # A click at each look until the drawer is there: the page is shown before it listens.
     opened = (
-        "[...document.querySelectorAll('button, a')].find(link => /^demo corpus/.test(link.innerText.trim()))"
-        "?.click(), document.body.innerText.includes('Data details') || /profile/i.test(document.body.innerText)"
+        "document.querySelector('[role=dialog]') !== null || ([...document.querySelectorAll('*')].findLast(part => "
+        "/^demo corpus/.test(part.textContent.trim()))?.click(), false)"
     )
     pages = [
-        ("mlflow-runs", view_link(experiment, TABLE), (1640, 620), listed),
-        ("mlflow-charts", view_link(experiment, CURVES), (1500, 1500), drawn),
-        ("mlflow-model", "#/models/kmed-whisper-tiny?workflowType=machine_learning", (1500, 1200), "true"),
+        ("mlflow-runs", view_link(experiment, TABLE), (1840, 600), listed),
+        ("mlflow-charts", view_link(experiment, CURVES), (1500, 1320), drawn),
+        ("mlflow-model", "#/models/kmed-whisper-tiny?workflowType=machine_learning", (2000, 1900, 0.75), "true"),
         (
             "mlflow-dataset",
             f"#/experiments/{experiment}/runs/{train}?workflowType=machine_learning",

@@ -94,7 +94,14 @@ def test_a_flag_that_is_a_setting_has_one_spelling_everywhere():
 
 
 def test_mains_parameters_are_the_headline_settings():
-    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {*ALIASES, "profile", "out", "only", "resume"}
+    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {
+        *ALIASES,
+        "profile",
+        "out",
+        "only",
+        "from_study",
+        "resume",
+    }
 
 
 def test_mains_defaults_are_written_once():

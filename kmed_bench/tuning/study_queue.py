@@ -25,6 +25,7 @@ PROCESS, RUN, ERROR, DEFAULT = "kmed.process", "kmed.run_id", "kmed.error", "kme
 INTERRUPTED = "kmed.interrupted"
 _SETUP = "kmed.setup"
 _STOPS = "kmed.stops"
+_SHOWN = {"cer": "valid CER", "seconds_per_clip": "seconds per clip"}
 _OPEN = (TrialState.WAITING, TrialState.RUNNING)
 _POLL_S = 2.0
 
@@ -65,6 +66,8 @@ class StudyQueue:
                 pruner=make_pruner(config),
                 load_if_exists=True,
             )
+            with _experimental():  # what the dashboard calls the objectives
+                self.study.set_metric_names([_SHOWN[objective] for objective in config.tune.objectives])
             self._check_setup(name, setup)
             self._top_up()
             self._stops = self._count_stops()
