@@ -12,6 +12,7 @@ from kmed_bench.asr.model.device import pick_device
 from kmed_bench.asr.model.weights import find_weights, load_weights
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.asr.runtimes.formats import detect_format, open_folder
+from kmed_bench.asr.runtimes.ggml import is_ggml
 from kmed_bench.asr.runtimes.hf_format import read_hf_folder
 from kmed_bench.asr.runtimes.own import OwnBackend
 from kmed_bench.config import Config, EvalConfig
@@ -32,7 +33,7 @@ def open_located(config: Config, model: str, path: Path) -> Backend:
     KmedError
         When the model can't be read, or its library is not installed.
     """
-    if path.is_dir():
+    if path.is_dir() or is_ggml(path):
         backend = open_folder(path, config.eval)
         _warn_of_settings(config.eval, backend.name)
         return backend
@@ -88,7 +89,7 @@ def find_model(config: Config, model: str, folder: Path) -> Path:
     if not path.exists():
         raise KmedError(
             f"Model {model} does not exist; give a size ({', '.join(SIZES)}), a .pt file, a Hugging Face or "
-            "CTranslate2 folder, or an MLflow URI (models:/NAME@ALIAS, runs:/…)."
+            "CTranslate2 folder, an export to ONNX, OpenVINO or ggml, or an MLflow URI (models:/NAME@ALIAS, runs:/…)."
         )
     if path.is_dir() and detect_format(path) == "openai":
         return next(path.glob("*.pt"))
@@ -101,13 +102,14 @@ def load_located(model: str, path: Path) -> Whisper:
     Raises
     ------
     KmedError
-        When it can't be read, or is a CTranslate2 folder.
+        When it can't be read, or is of a format that only its runtime reads.
     """
-    if not path.is_dir():
+    fmt = "ggml" if is_ggml(path) else detect_format(path) if path.is_dir() else "openai"
+    if fmt == "openai":
         return load_weights(path, str(pick_device()))
-    if detect_format(path) == "ct2":
+    if fmt != "hf":
         raise KmedError(
-            f"{model} is a CTranslate2 folder, which is what an export ends in; export the .pt file or the Hugging "
+            f"{model} is of the format {fmt}, which is what an export ends in; export the .pt file or the Hugging "
             "Face folder that it was made from."
         )
     return read_hf_folder(path).to(pick_device())
