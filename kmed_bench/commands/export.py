@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
+from kmed_bench.core.finished import MADE_OF, is_finished
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
@@ -81,11 +81,12 @@ def _identify(args: argparse.Namespace, config: "Config", path: Path) -> str:
     """Return the digest of what decides an export: the model, the format, and the clips and bound of its drift."""
     from kmed_bench.config import digest
     from kmed_bench.core.corpus_contracts import SPLIT
+    from kmed_bench.pipeline.models import identify_model
 
     split = None if args.split is None else SPLIT.read(args.split / "split.json")
     return digest(
         {
-            "model": content_sha256(path),
+            "model": identify_model(args.model, path),
             "format": [args.format, args.quantization],
             "split": split and [split["sha256"], split.get("content_sha256"), args.part, args.limit_clips],
             "max_drift": args.max_drift,

@@ -83,7 +83,8 @@ def write_graph_record(model: Whisper, folder: Path) -> None:
     )
     codec = tokenizer.encoding
     ranks = sorted((codec.encode_single_token(token), token) for token in codec.token_byte_values())
-    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in ranks]
+    # The empty token is "=", as in openai-whisper's own file.
+    lines = [f"{base64.b64encode(token).decode() or '='} {rank}\n" for rank, token in ranks]
     (folder / "tokens.txt").write_text("".join(lines), encoding="ascii")
 
 
