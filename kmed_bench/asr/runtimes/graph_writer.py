@@ -33,8 +33,7 @@ def write_graphs(model: Whisper, folder: Path) -> None:
     layer's cross-attention keys and values, ``audio.LAYER.key`` and ``audio.LAYER.value``. The decoder takes one
     ``token`` of each text, shape (batch, 1), int64, these keys and values, and those of the tokens before
     (``past.LAYER.key``, …; empty at first); it returns the ``logits`` of the next token, shape (batch, n_vocab), and
-    the longer cache (``present.LAYER.key``, …). Keys have shape (batch, n_head, d_head, length), as attention reads
-    them, values (batch, n_head, length, d_head); all are float32.
+    the longer cache (``present.LAYER.key``, …). Keys and values have shape (batch, n_head, length, d_head), float32.
 
     Raises
     ------
@@ -125,24 +124,30 @@ class _Graph:
         scale, shift = self.weight(f"{prefix}.weight"), self.weight(f"{prefix}.bias")
         return self.add("LayerNormalization", x, scale, shift, epsilon=_EPSILON)
 
-    def heads(self, prefix: str, x: str, n_head: int, perm: Sequence[int], output: str | None = None) -> str:
-        """Project x and set its heads apart, the axes (batch, length, head, d_head) in the order of ``perm``."""
+    def heads(self, prefix: str, x: str, n_head: int, output: str | None = None) -> str:
+        """Project x and set its heads apart: (batch, n_head, length, d_head)."""
         d_head = self._state[f"{prefix}.weight"].shape[0] // n_head
         # 0 copies the batch's size, -1 is what is left: the length.
         shape = self.constant(f"split_{n_head}_{d_head}", np.array([0, -1, n_head, d_head]))
-        return self.add("Transpose", self.add("Reshape", self.linear(prefix, x), shape), perm=perm, output=output)
+        return self.add(
+            "Transpose", self.add("Reshape", self.linear(prefix, x), shape), perm=(0, 2, 1, 3), output=output
+        )
 
     def keys_values(self, prefix: str, x: str, n_head: int, names: Sequence[str] = ("", "")) -> tuple[str, str]:
         """Return the keys and values of x, under the given names."""
-        keys = self.heads(f"{prefix}.key", x, n_head, (0, 2, 3, 1), names[0] or None)
-        return keys, self.heads(f"{prefix}.value", x, n_head, (0, 2, 1, 3), names[1] or None)
+        keys, values = (
+            self.heads(f"{prefix}.{part}", x, n_head, name or None)
+            for part, name in zip(("key", "value"), names, strict=True)
+        )
+        return keys, values
 
     def attend(self, prefix: str, x: str, keys: str, values: str, n_head: int) -> str:
-        """Return softmax(queries keys / √d_head) values, projected."""
+        """Return softmax(queries keysᵀ / √d_head) values, projected."""
         n_state = self._state[f"{prefix}.query.weight"].shape[0]
         scale = self.constant(f"scale_{n_state}_{n_head}", np.float32((n_state // n_head) ** -0.5))
-        queries = self.add("Mul", self.heads(f"{prefix}.query", x, n_head, (0, 2, 1, 3)), scale)
-        shares = self.add("Softmax", self.add("MatMul", queries, keys), axis=-1)
+        queries = self.add("Mul", self.heads(f"{prefix}.query", x, n_head), scale)
+        turned = self.add("Transpose", keys, perm=(0, 1, 3, 2))
+        shares = self.add("Softmax", self.add("MatMul", queries, turned), axis=-1)
         mixed = self.add("Transpose", self.add("MatMul", shares, values), perm=(0, 2, 1, 3))
         joined = self.add("Reshape", mixed, self.constant(f"join_{n_state}", np.array([0, -1, n_state])))
         return self.linear(f"{prefix}.out", joined)
@@ -178,7 +183,7 @@ def _decoder(graph: _Graph, model: Whisper) -> tuple[list[Any], list[Any]]:
     dims = model.dims
     audio, past, present = (cache_names(kind, dims.n_text_layer) for kind in ("audio", "past", "present"))
     # The token stands where the cache ends.
-    position = graph.add("Shape", past[1], start=2, end=3)
+    position = graph.add("Shape", past[0], start=2, end=3)
     embedding = graph.weight("decoder.token_embedding.weight")
     placed = graph.add("Gather", graph.weight("decoder.positional_embedding"), position)
     x = graph.add("Add", graph.add("Gather", embedding, "token"), placed)
@@ -187,8 +192,8 @@ def _decoder(graph: _Graph, model: Whisper) -> tuple[list[Any], list[Any]]:
         normed = graph.norm(f"{block}.attn_ln", x)
         new = graph.keys_values(f"{block}.attn", normed, dims.n_text_head)
         keys, values = (
-            graph.add("Concat", before, added, axis=axis, output=name)
-            for before, added, axis, name in zip(past[at], new, (3, 2), present[at], strict=True)
+            graph.add("Concat", before, added, axis=2, output=name)
+            for before, added, name in zip(past[at], new, present[at], strict=True)
         )
         x = graph.add("Add", x, graph.attend(f"{block}.attn", normed, keys, values, dims.n_text_head))
         normed, (keys, values) = graph.norm(f"{block}.cross_attn_ln", x), audio[at]
@@ -203,6 +208,5 @@ def _decoder(graph: _Graph, model: Whisper) -> tuple[list[Any], list[Any]]:
 
 def _caches(graph: _Graph, model: Whisper, kind: str, length: int | str) -> list[Any]:
     n_head, d_head = model.dims.n_text_head, model.dims.n_text_state // model.dims.n_text_head
-    shapes = [("batch", n_head, d_head, length), ("batch", n_head, length, d_head)] * model.dims.n_text_layer
-    names = cache_names(kind, model.dims.n_text_layer)
-    return [graph.value(name, shape) for name, shape in zip(names, shapes, strict=True)]
+    shape = ("batch", n_head, length, d_head)
+    return [graph.value(name, shape) for name in cache_names(kind, model.dims.n_text_layer)]
