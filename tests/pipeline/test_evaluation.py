@@ -69,7 +69,7 @@ def test_the_same_model_in_another_format_scores_the_same(folders, evaluated, sp
     baseline = evaluated / "scores.json"
     assert main(["evaluate", str(folders[kind]), str(split), str(tmp_path), "--against", str(baseline), *WORDS]) == 0
     printed = capsys.readouterr().out
-    assert f"Against {baseline}: CER +0.0000" in printed
+    assert f"Against {baseline}: CER +0.00 points" in printed
     (row,) = read_json(tmp_path / "comparisons.json")["comparisons"]
     assert row["delta"] == 0
     assert row["n_clips"] == 4
@@ -110,7 +110,7 @@ def test_a_benchmark_package_is_a_baseline_too(evaluated, tiny_checkpoint, split
     words = ["evaluate", str(tiny_checkpoint), str(split), str(tmp_path / "out"), "--against", str(package), *WORDS]
     capsys.readouterr()
     assert main(words) == 0
-    assert "Against random: CER +0.0000" in capsys.readouterr().out
+    assert "Against random: CER +0.00 points" in capsys.readouterr().out
     assert main([*words, "--data.transcript_side", "spelling"]) == 2
     assert "scored on the pronunciation side" in capsys.readouterr().err
 
