@@ -13,7 +13,14 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import parse_json
 from kmed_bench.core.predictions import refuse_markers
 from kmed_bench.core.tables import JSON_LINES, find_column, read_objects, read_table, read_text
-from kmed_bench.scoring.external_formats import FORMATS, JSON_FORMATS, find_json_format, find_text_format, read_cues
+from kmed_bench.scoring.external_formats import (
+    FORMATS,
+    JSON_FORMATS,
+    find_json_format,
+    find_text_format,
+    may_be,
+    read_cues,
+)
 
 ID_NAMES = (
     *("utterance_id", "utt_id", "utterance", "utt", "id", "clip", "clip_id", "key", "name"),
@@ -164,6 +171,8 @@ def _read_json(value: Any, name: str, place: str, reading: Reading) -> tuple[str
         return "table", [*_read_objects([(place, value)], reading)]
     if found:
         try:
+            if reading.format and not may_be(value, found):
+                raise TypeError
             pairs = [*JSON_FORMATS[found][1](value, place)]
         except (AttributeError, IndexError, TypeError):
             raise KmedError(f"{place} is not what {found} writes; leave --format out, or name the right one.") from None

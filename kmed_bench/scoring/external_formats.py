@@ -33,6 +33,15 @@ def find_json_format(value: Any) -> str:
     return next((name for name, (matches, _) in JSON_FORMATS.items() if matches(value)), "")
 
 
+def may_be(value: Any, name: str) -> bool:
+    """Return whether a JSON value can be of a format that was named: also of the forms that do not tell it by themselves.
+
+    These are an empty object, Google's answer to silence, and ``{"text": …}``, CLOVA's of short sentences.
+    """
+    plain = (name == "google" and value == {}) or (name == "clova" and _is_whisper(value))
+    return plain or JSON_FORMATS[name][0](value)
+
+
 def find_text_format(text: str) -> str:
     """Return ``vtt`` or ``srt`` for subtitles, else an empty text."""
     if text.lstrip().startswith("WEBVTT"):
