@@ -34,9 +34,9 @@ def find_json_format(value: Any) -> str:
 
 
 def may_be(value: Any, name: str) -> bool:
-    """Return whether a JSON value can be of a format that was named: also of the forms that do not tell it by themselves.
+    """Return whether a JSON value can be of a format that was named, also where it does not show it by itself.
 
-    These are an empty object, Google's answer to silence, and ``{"text": …}``, CLOVA's of short sentences.
+    That are an empty object, Google's answer to silence, and ``{"text": …}``, CLOVA's of short sentences.
     """
     plain = (name == "google" and value == {}) or (name == "clova" and _is_whisper(value))
     return plain or JSON_FORMATS[name][0](value)

@@ -194,12 +194,19 @@ def _describe(found: Measured, samples: np.ndarray, n_frames: int) -> None:
 def _copy(
     source: Path | bytes, records: Sequence[Record], targets: list[Path], max_duration_s: float
 ) -> list[Measured]:
-    """Return the clips of one recording, which is read once, up to the end of the last one."""
-    if all(target.exists() for target in targets):
-        return [_copied(target) for target in targets]
+    """Return the clips of one recording, of which those that are not there yet are cut, in one reading."""
+    waiting = [(record, target) for record, target in zip(records, targets, strict=True) if not target.exists()]
+    cut = dict(zip((target for _, target in waiting), _cut(source, waiting, max_duration_s), strict=True))
+    return [cut.get(target) or _copied(target) for target in targets]
+
+
+def _cut(source: Path | bytes, wanted: Sequence[tuple[Record, Path]], max_duration_s: float) -> list[Measured]:
+    """Return clips that were cut out of a recording, which is read up to the end of the last one."""
+    if not wanted:
+        return []
     with open_media(source) as media:
         rate_hz, limit = media.rate_hz, round((max_duration_s + _SPARE_S) * media.rate_hz)
-        clips = [_clip(record, target, rate_hz) for record, target in zip(records, targets, strict=True)]
+        clips = [_clip(record, target, rate_hz) for record, target in wanted]
         position, last, fault = 0, max(clip.end for clip in clips), ""
         try:
             for block in media.blocks:
@@ -229,12 +236,14 @@ def _finish(clip: _Clip, rate_hz: int, limit: int, fault: str, length_s: float) 
         return found
     samples = np.concatenate(clip.held)
     try:
-        _describe(found, samples, clip.n_frames)
+        if samples.size:
+            measure_level(samples)  # before they are clipped
+        # As read_samples scales it, so that 16-bit samples stay as they are; libsndfile's writer scales otherwise.
+        pcm = np.clip(np.rint(samples * 2.0**15), -(2**15), 2**15 - 1).astype("<i2")
+        _describe(found, (pcm / 2.0**15).astype(np.float32), clip.n_frames)
     except (MediaError, WavError) as error:
         return dataclasses.replace(found, fault=str(error))
     if clip.n_frames <= limit:
-        # As read_samples scales it, so that 16-bit samples stay as they are; libsndfile's writer scales otherwise.
-        pcm = np.clip(np.rint(samples * 2.0**15), -(2**15), 2**15 - 1).astype("<i2")
         write_bytes_atomically(clip.target, _wav_bytes(pcm.tobytes(), rate_hz, samples.shape[1]), private=True)
         found.copied_bytes = clip.target.stat().st_size
     return found

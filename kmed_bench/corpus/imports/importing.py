@@ -157,7 +157,7 @@ def _as_labels(records: Sequence[Record], name: str) -> pd.DataFrame:
     for at, record in enumerate(records):
         sentence, reason, detail = judge_text(record.text)
         detail = detail.replace("LabelText", "the transcript")
-        if record.reason:
+        if record.reason and not (reason and record.reason == "audio_missing"):  # as `ingest`: the label comes first
             reason, detail = record.reason, record.detail
         rows.append(
             {

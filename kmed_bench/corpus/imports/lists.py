@@ -89,7 +89,7 @@ def _read_row(row: Row, columns: Mapping[str, str], files: "AudioFiles") -> Reco
     cells = {meaning: row.cells.get(column, "").strip() for meaning, column in columns.items()}
     audio = files.find(cells["audio"])
     record = Record(
-        utterance_id=unicodedata.normalize("NFC", cells.get("id", "")),
+        utterance_id=_composed(cells.get("id", "") or ("" if audio else _stem(cells["audio"]))),
         place=row.place,
         text=cells["text"],
         audio=audio,
@@ -112,8 +112,7 @@ def _read_row(row: Row, columns: Mapping[str, str], files: "AudioFiles") -> Reco
         return dataclasses.replace(record, reason="label_incomplete", detail="the clip ends before it begins")
     if audio is None:
         missing = f"no file {cells['audio']!r:.200} in {files.root}" if cells["audio"] else "the list names no file"
-        name = record.utterance_id or PurePosixPath(cells["audio"].replace("\\", "/")).stem
-        return dataclasses.replace(record, utterance_id=name, reason="audio_missing", detail=missing)
+        return dataclasses.replace(record, reason="audio_missing", detail=missing)
     return record
 
 
@@ -166,6 +165,10 @@ class AudioFiles:
 
 def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+def _stem(named: str) -> str:
+    return PurePosixPath(named.replace("\\", "/")).stem
 
 
 def _audio_of(path: Path) -> Audio:
