@@ -12,6 +12,7 @@ from kmed_bench.config import EvalConfig, load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
 from kmed_bench.core.predictions import read_predictions, write_predictions
+from kmed_bench.corpus.splitting.whole import WHOLE, read_speech
 from kmed_bench.pipeline.evaluate import evaluate_model
 from kmed_bench.pipeline.models import located, open_located
 from kmed_bench.tracking.openings import read_openings
@@ -61,6 +62,15 @@ def test_scores_say_what_decoded_and_at_what_cost(evaluated, tiny_checkpoint):
     assert speed["model_bytes"] == tiny_checkpoint.stat().st_size
     assert speed["peak_memory_bytes"] > 50_000_000
     assert "comparisons" not in scores
+
+
+def test_a_manifest_is_evaluated_whole_without_a_split(evaluated, tiny_checkpoint, split, tmp_path):
+    shutil.copy(split / "test.parquet", tmp_path / "manifest.parquet")  # as `import-corpus` writes it
+    scores = evaluate_model(load_config("sound", SETTINGS), str(tiny_checkpoint), tmp_path, "test", tmp_path / "out")
+    decoded, before = (read_predictions(folder / "predictions.jsonl") for folder in (tmp_path / "out", evaluated))
+    assert [one.hypothesis for one in decoded] == [one.hypothesis for one in before]
+    assert scores["overall"]["n_clips"] == 4
+    assert read_speech(tmp_path).report["label"] == WHOLE
 
 
 @pytest.mark.slow
