@@ -73,7 +73,7 @@ def _levels(samples: np.ndarray) -> np.ndarray:
     power = np.square(samples, dtype=np.float64)
     starts = np.arange(0, len(samples), _HOP)
     lengths = np.diff(np.append(starts, len(samples)))
-    return 10 * np.log10(np.add.reduceat(power, starts) / lengths + 1e-10)  # type: ignore[no-any-return]
+    return 10 * np.log10(np.add.reduceat(power, starts) / lengths + 1e-10)
 
 
 def _threshold(levels: np.ndarray) -> float:
