@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from fault_table import fault
 from random_whisper import save_random_whisper
 from recordings import KINDS, encode, tone
 
@@ -54,6 +55,11 @@ def run(model: str, paths: Sequence[Path], form="json", out: Path | None = None,
     return transcribe(config, model, find_recordings(paths), form, out=out, show=shown.append), shown
 
 
+@fault(
+    "recordings that can't be read among those that `transcribe` is given",
+    sees="a line for each with its reason; their number at the end; status 1",
+    survives="the transcripts of all others",
+)
 def test_a_folder_s_recordings_are_found_and_the_bad_ones_are_named(visits: Path, model: str) -> None:
     outcome, shown = run(model, [visits])
     assert [transcript.audio for transcript in shown] == ["a.flac", "kim/a.flac", "long.flac", "z.wav"]
@@ -113,6 +119,11 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
+@fault(
+    "`transcribe` is interrupted",
+    sees="status 130",
+    survives="the transcripts that are complete; the same command makes those that are missing",
+)
 def test_an_interrupted_call_goes_on_with_what_is_missing(visits: Path, model: str, tmp_path: Path) -> None:
     config, whole, part = load_config("demo", {"eval.batch_size": "1"}), tmp_path / "whole", tmp_path / "part"
     run(model, [visits], "srt", whole, config)
