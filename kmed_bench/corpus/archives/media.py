@@ -1,7 +1,7 @@
 """Recordings of any common format, read block by block.
 
-WAV is read by ``wav``, FLAC, OGG, MP3 and AIFF by libsndfile. What telephones, browsers and cameras write (m4a, mp4, 3gp,
-amr, aac, webm and others) is read by FFmpeg's decoders in PyAV's wheels, which only the extra ``recordings`` installs.
+WAV is read by ``wav``, FLAC, OGG, MP3 and AIFF by libsndfile. What telephones, browsers and cameras write (m4a, mp4,
+3gp, amr, aac, webm and others) is read by FFmpeg's decoders in PyAV's wheels, which the extra ``recordings`` installs.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Public Korean corpora as they are downloaded, read in place, each by its own layout.
 
 - zeroth: Zeroth-Korean (OpenSLR 40): ``train_data_01/003/104/104_003.trans.txt`` beside FLAC, and ``AUDIO_INFO``
-- fleurs: FLEURS ``ko_kr`` (Google): ``train.tsv``, ``dev.tsv``, ``test.tsv`` without a header, WAV below
+- fleurs: FLEURS ``ko_kr`` (Google): the TSV lists of train, dev and test without a header, WAV below
 - ksponspeech: KsponSpeech (AI Hub): ``scripts/*.trn``, or a ``.txt`` beside each headerless ``.pcm``
 - common-voice: Mozilla Common Voice: ``validated.tsv`` (or the parts' lists) and ``clips/``
 - huggingface: a data set saved by Hugging Face's ``datasets``, as Arrow or parquet with audio in it

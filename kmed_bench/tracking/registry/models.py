@@ -117,6 +117,7 @@ def log_model(
     for key, value in described.items():
         client.set_model_version_tag(name, version.version, key, value)
     client.update_model_version(name, version.version, card)
+    _describe_registered(client, name, size)
     set_challenger(client, name, str(version.version))
     return ModelVersionInfo(
         name=name,
@@ -138,7 +139,7 @@ def _log_model(
             name=name,
             python_model=str(_CODE),
             artifacts={"checkpoint": str(checkpoint), "card": str(card_file)},
-            model_config={"language": LANGUAGE, **LIMITS},
+            model_config={"language": LANGUAGE, "path_root": "", **LIMITS},
             signature=signature(),
             input_example=_example(),
             pip_requirements=pinned_requirements(),
@@ -147,6 +148,21 @@ def _log_model(
             params=dict(params),
         )
     return str(logged.model_id)
+
+
+def _describe_registered(client: MlflowClient, name: str, size: str) -> None:
+    """Give a registered model a description and tags unless it has them; versions have cards and tags of their own."""
+    found = client.get_registered_model(name)
+    if not found.description:
+        text = (
+            f"Whisper {size}, fine-tuned on Korean medical speech: Korean audio in, Korean text out. Each version's "
+            "description is its model card. `challenger` is the version with the lowest valid CER of its split, "
+            "`champion` the last one that passed `kmed-bench promote`. Not a medical device."
+        )
+        client.update_registered_model(name, text)
+    wanted = {"kmed.size": size, "kmed.language": LANGUAGE, "kmed.task": "automatic-speech-recognition"}
+    for key in wanted.keys() - found.tags.keys():
+        client.set_registered_model_tag(name, key, wanted[key])
 
 
 def _decisive(params: Mapping[str, str]) -> dict[str, str]:
