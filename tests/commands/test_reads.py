@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from kmed_bench import cli
 from kmed_bench.commands import options
@@ -65,10 +67,13 @@ def declared(command: str) -> set[str]:
 @pytest.mark.slow
 def test_commands_read_what_they_say(recorder: Recorder, tiny_checkpoint: Path) -> None:
     model, predictions = str(tiny_checkpoint), "decoded/predictions.jsonl"
+    soundfile.write("a.wav", np.zeros(16_000), 16_000)
+    Path("list.csv").write_text("audio,text\na.wav,열이 나요\n", encoding="utf-8")
     read: dict[str, set[str]] = {}
     for words in (
         ["demo-corpus", "corpus", "--speakers", "12", "--sentences", "60"],
         ["ingest", "corpus", "manifest"],
+        ["import-corpus", "list.csv", "imported"],
         ["split", "manifest/manifest.parquet", "split", *SMALL],
         ["evaluate", model, "split", "decoded", *QUICK],
         ["evaluate", model, "split", "again", "--against", predictions, *QUICK],
