@@ -59,6 +59,8 @@ class Outcome:
 def find_recordings(paths: Sequence[Path]) -> list[Recording]:
     """Return the files, and in folders those at any depth with the ending of a recording; each once, in order.
 
+    Hidden files of a folder are left out: macOS writes one beside each recording on other systems' disks.
+
     Raises
     ------
     KmedError
@@ -66,7 +68,7 @@ def find_recordings(paths: Sequence[Path]) -> list[Recording]:
     """
     found: dict[str, Recording] = {}
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA_SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(filter(_is_recording, path.rglob("*"))) if path.is_dir() else [path]
         if not inside:
             raise KmedError(
                 f"{path} has no recordings (files that end in {', '.join(sorted(MEDIA_SUFFIXES))}); check the folder, "
@@ -81,6 +83,10 @@ def find_recordings(paths: Sequence[Path]) -> list[Recording]:
                     "two folders."
                 )
     return list(found.values())
+
+
+def _is_recording(path: Path) -> bool:
+    return path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def transcribe(
@@ -170,11 +176,10 @@ def _decoded(backend: Backend, recordings: Sequence[Recording]) -> Iterator[Reco
     waiting: list[tuple[Recording, Piece | None]] = []
     done_s = 0.0
     with track("Transcribing", unit="s of audio") as tick:
-        for number, (recording, piece) in enumerate(_pieces(recordings)):
-            if number == 0:
-                tick(0, max(int(total_s), 1))
+        tick(0, max(int(total_s), 1))
+        for recording, piece in _pieces(recordings):
             waiting.append((recording, piece))
-            if sum(p is not None and p.speech_s is not None for _, p in waiting) == backend.batch_size:
+            if sum(p is not None for _, p in waiting) == backend.batch_size:  # silent ones take memory, too
                 yield from _decode_waiting(backend, waiting)
                 done_s += sum(len(p.samples) for _, p in waiting if p) / SAMPLE_RATE
                 tick(int(done_s), max(int(total_s), int(done_s)))

@@ -41,7 +41,8 @@ def visits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.m4a").write_bytes(whole.read_bytes()[:-3_000])
     whole.unlink()
     (folder / "text.mp3").write_text("no sound", encoding="utf-8")
-    (folder / "notes.txt").write_text("no recording", encoding="utf-8")
+    for name in ("notes.txt", "._a.flac"):
+        (folder / name).write_text("no recording", encoding="utf-8")
     return folder
 
 
