@@ -25,6 +25,7 @@ from kmed_bench.commands import (
     serve,
     settings,
     tracked,
+    transcribe,
     tune,
 )
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
@@ -36,7 +37,7 @@ from kmed_bench.core.surroundings import prepare_user, sigterm_interrupts
 from kmed_bench.core.system_errors import explain_os_error
 
 # The order in which `kmed-bench --help` lists them.
-_MODULES = (run, data, models, export, tune, scores, power, tracked, serve, bundle, history, settings)
+_MODULES = (run, data, models, transcribe, export, tune, scores, power, tracked, serve, bundle, history, settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,8 +30,8 @@ class DataConfig:
     """Where the speech comes from and which utterances are usable."""
 
     source: Annotated[str | None, NONE, Decides.DATA] = None
-    """Folder of an AI Hub 208 download. none: the generated demo corpus. A benchmark is recognized by the folder's last
-    name only, so the download may be moved."""
+    """Folder of an AI Hub 208 download, or one with the manifest that `import-corpus` or `ingest` wrote. none: the
+    generated demo corpus. A benchmark is recognized by the folder's last name only, so the download may be moved."""
     roles: Annotated[Names, Decides.DATA] = ("patient",)
     """Whose speech is used: any of patient, nurse and doctor."""
     transcript_side: Annotated[Policy, Decides.TRAINING | Decides.SCORING] = "pronunciation"

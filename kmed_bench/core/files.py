@@ -287,12 +287,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if len(line) > _MAX_LINE:
                     raise KmedError(f"{place} has more than {_MAX_LINE:,} characters; write one object a line.")
                 if line.strip():
-                    yield place, _parse_line(line, place)
+                    yield place, parse_json_line(line, place)
     except UnicodeDecodeError as error:
         raise KmedError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
 
 
-def _parse_line(line: str, place: str) -> dict[str, Any]:
+def parse_json_line(line: str, place: str) -> dict[str, Any]:
+    """Return the JSON object of a line; raises like `read_json_lines`, with the place in the message."""
     try:
         row = json.loads(line, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

@@ -15,7 +15,7 @@ from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.predictions import write_predictions
 from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
-from kmed_bench.corpus.splitting.split import read_split
+from kmed_bench.corpus.splitting.whole import read_speech
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, read_baseline_cells, with_left_out, write_leak
 from kmed_bench.pipeline.models import identify_model, located, open_located, tell_stage
 from kmed_bench.pipeline.plan import SCORED, decisive_settings, identify_split, record_opening
@@ -72,7 +72,7 @@ def evaluate_model(
             f"eval.leak_clips is {config.eval.leak_clips} and --part is {part}; the left-out utterances are compared "
             "with the test part, so leave one of the two out."
         )
-    split = with_left_out(read_split(split_folder), split_folder, config)
+    split = with_left_out(read_speech(split_folder), split_folder, config)
     rows, sample = split.parts[part], split.parts.get(LEFT_OUT)
     if stage is not None:
         stage.read_split(split.report, part, corpus_name(rows))

@@ -163,6 +163,8 @@ _EQUAL = "all speakers have the same rate, so the clips do not show how much spe
 def _too_few_speakers(clips: Clips) -> str:
     if not clips.n_speakers:
         return "no clip counts"
+    if clips.n_unknown:
+        return f"the speakers of {clips.n_unknown} clips are not known, so nothing shows how much speakers differ"
     return "" if clips.n_speakers > 1 else "one speaker does not show how much speakers differ"
 
 

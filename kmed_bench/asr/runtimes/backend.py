@@ -35,6 +35,8 @@ class Backend(ABC):
         Number of learned parameters; None if the file does not tell.
     model_bytes : int
         Size of the weights on disk.
+    batch_size : int
+        Most clips for a call of ``transcribe``.
     """
 
     name: str
@@ -44,6 +46,11 @@ class Backend(ABC):
     uses_torch = True
     parameters: int | None
     model_bytes: int
+    batch_size: int
+
+    @abstractmethod
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """Return the transcripts of clips: mono float32 samples at 16 kHz, at most 30 s of each."""
 
     @abstractmethod
     def decode(self, rows: pd.DataFrame) -> list[Prediction]:
@@ -70,18 +77,7 @@ class SampleBackend(Backend):
 
     It gets the same samples as our own decoding, in the same 30 s window, decodes greedily, in Korean if the model
     knows languages, and keeps its own features, padding and suppressed tokens.
-
-    Attributes
-    ----------
-    batch_size : int
-        Clips per call of ``transcribe``.
     """
-
-    batch_size: int
-
-    @abstractmethod
-    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """Return the transcripts of clips: mono float32 samples at 16 kHz, at most 30 s of each."""
 
     def decode(self, rows: pd.DataFrame) -> list[Prediction]:
         """Return the predictions, the longest clips decoded first.

@@ -19,7 +19,7 @@ def describe_registered(size: str) -> str:
     return (
         f"Whisper {size}, fine-tuned on Korean medical speech: one version per training, with its model card. "
         "`challenger` is the version with the lowest valid CER of those measured on one split; `champion` is the one "
-        "that passed the gate of `kmed-bench promote`.\n"
+        "that passed the gate of `kmed-bench promote`. Not a medical device.\n"
     )
 
 

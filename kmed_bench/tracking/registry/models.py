@@ -147,7 +147,7 @@ def _log_model(
             name=name,
             python_model=str(_CODE),
             artifacts={"checkpoint": str(checkpoint), "card": str(card_file)},
-            model_config={"language": LANGUAGE, **LIMITS},
+            model_config={"language": LANGUAGE, "path_root": "", **LIMITS},
             signature=signature(),
             input_example=_example(),
             pip_requirements=pinned_requirements(),
@@ -170,12 +170,13 @@ def telling_params(params: Mapping[str, str]) -> dict[str, str]:
 
 
 def _describe_registered(client: MlflowClient, name: str, size: str) -> None:
-    """Describe a registered model unless it has a description, which may be a person's."""
-    if client.get_registered_model(name).description:
-        return
-    for key, value in (("kmed.size", size), ("kmed.language", LANGUAGE)):
-        client.set_registered_model_tag(name, key, value)
-    client.update_registered_model(name, describe_registered(size))
+    """Give a registered model a description and tags unless it has them, which may be a person's."""
+    found = client.get_registered_model(name)
+    if not found.description:
+        client.update_registered_model(name, describe_registered(size))
+    wanted = {"kmed.size": size, "kmed.language": LANGUAGE, "kmed.task": "automatic-speech-recognition"}
+    for key in wanted.keys() - found.tags.keys():
+        client.set_registered_model_tag(name, key, wanted[key])
 
 
 def _logged_before(client: MlflowClient, run: Run, name: str, sha256: str) -> str | None:
