@@ -192,7 +192,7 @@ class TrackedRun:
         A continued run keeps what it was begun with.
         """
         logged = self._client.get_run(self.run_id).data.params if self.reopened and params else {}
-        new = [Param(name, _param_text(value)) for name, value in params.items() if name not in logged]
+        new = [Param(name, param_text(value)) for name, value in params.items() if name not in logged]
         self._client.log_batch(self.run_id, params=new)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -264,7 +264,8 @@ class TrackedRun:
         self._client.log_inputs(self.run_id, datasets=[given])
 
 
-def _param_text(value: Any) -> str:
+def param_text(value: Any) -> str:
+    """Return a setting as the text of a param: None becomes ``none``, and a value over MLflow's limit is cut."""
     text = "none" if value is None or value == "" else str(value)
     return _cut(text, _PARAM_CHARS)
 

@@ -20,6 +20,10 @@ from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, owner_tag, this_
 from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, search_runs
 
+_NOTE = (
+    "One `hpo-…` run for each study of `kmed-bench tune`, with a `trial-…` for each trial below it. Trials are "
+    "compared by the lowest `valid/cer`; none sees the test part. `run --from-study NAME` benchmarks the best.\n"
+)
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 _FAILED = RunStatus.to_string(RunStatus.FAILED)
 log = logging.getLogger(__name__)
@@ -54,7 +58,7 @@ def open_study_run(
             named,
             config.tune.experiment,
         )
-    experiment = experiment_id(client, uri, config.tune.experiment)
+    experiment = experiment_id(client, uri, config.tune.experiment, _NOTE)
     run = start_run(client, experiment, f"hpo-{name}", {"kmed.kind": "study", "kmed.study": name})
     shown = shareable(config)
     run.set_tags(tags)
@@ -68,9 +72,13 @@ def trial_params(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flatten(shareable(config)).items() if not key.startswith("tune.")}
 
 
-def end_study(run: TrackedRun, *, complete: bool) -> None:
-    """End the parent run: FINISHED, or KILLED if trials are left and no process works on them."""
+def end_study(run: TrackedRun, *, complete: bool, reason: str | None = None) -> None:
+    """End the parent run: FINISHED, or KILLED, for this reason, if trials are left and no process works on them."""
     status = RunStatus.FINISHED if complete else RunStatus.KILLED
+    if reason is not None and not complete:
+        run.set_tags({"kmed.ended": reason})
+    elif "kmed.ended" in run.client.get_run(run.run_id).data.tags:  # of an earlier end
+        run.client.delete_tag(run.run_id, "kmed.ended")
     run.client.set_terminated(run.run_id, RunStatus.to_string(status))
 
 
