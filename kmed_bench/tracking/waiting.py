@@ -75,7 +75,7 @@ def _hold_interrupts(kind: type[Session]) -> None:
         with session.info.pop("kmed.held"):
             leave(session, *error)
 
-    kind.__enter__, kind.__exit__ = begin, end  # type: ignore[method-assign]
+    kind.__enter__, kind.__exit__ = begin, end  # type: ignore[method-assign, assignment]
 
 
 def check_sqlite(path: Path) -> None:

@@ -1,10 +1,11 @@
-"""A process that is killed at any moment leaves no run that stays RUNNING."""
+"""A process that is killed or interrupted at any moment leaves no run that stays RUNNING."""
 
 import contextlib
 import shutil
+import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,36 @@ def test_the_next_run_ends_all_runs_whatever_the_moment_of_a_kill(
             assert Counter(run.info.status for run in search_runs(client, "")).keys() <= {"FINISHED", "KILLED"}
     assert left.keys() == {"train", "split", "opening", "study", "trial"}
     assert min(left.values()) >= 2
+
+
+@contextlib.contextmanager
+def sending(send: Callable[..., None]) -> Iterator[None]:
+    """Call a function before each statement of the block."""
+    event.listen(Engine, "before_cursor_execute", send)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", send)
+
+
+@pytest.mark.parametrize("at", ["SELECT", "INSERT INTO metrics"])
+def test_an_interrupt_within_a_transaction_waits_for_its_end(at: str, empty_database: Path, tmp_path: Path) -> None:
+    """Raised within SQLAlchemy it can leave the transaction open, and this process waits for its own lock."""
+    uri = f"sqlite:///{shutil.copy(empty_database, tmp_path)}"
+    config, sent = load_config("demo", {"tracking.uri": uri}), list[str]()
+
+    def send(_connection: Connection, _cursor: object, statement: str, *_more: object) -> None:
+        if not sent and statement.startswith(at):
+            sent.append(statement)
+            signal.raise_signal(signal.SIGINT)
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        standalone_run(config, kind="train", name="t", code_version="1") as run,
+        sending(send),
+    ):
+        run.log_epoch(1, {"valid/cer": 0.5})
+    assert len(sent) == 1
+    ended = MlflowClient(tracking_uri=uri).get_run(run.run_id)
+    assert ended.info.status == "KILLED"
+    assert ended.data.metrics == {"valid/cer": 0.5}
