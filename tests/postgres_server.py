@@ -40,8 +40,10 @@ def database() -> Iterator[str]:
         if prefix:
             shutil.chown(folder, "postgres")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        (folder / "password").write_text("secret")
+        init = [initdb, "-D", str(folder / "db"), "-A", "scram-sha-256", "--pwfile", str(folder / "password")]
         start = [pg_ctl, "-D", str(folder / "db"), "-w", "-l", str(folder / "log"), "-o", options, "start"]
-        for command in ([initdb, "-D", str(folder / "db"), "-A", "trust", "-U", "kmed", "--no-sync"], start):
+        for command in ([*init, "-U", "kmed", "--no-sync"], start):
             subprocess.run([*prefix, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
         yield f"postgresql://kmed:secret@127.0.0.1:{port}/postgres"
         subprocess.run([*prefix, pg_ctl, "-D", str(folder / "db"), "-m", "immediate", "stop"], cwd=folder, check=True)

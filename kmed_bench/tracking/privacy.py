@@ -4,6 +4,7 @@ import re
 import traceback
 from pathlib import Path
 
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 
 _CHARS = 500
@@ -22,18 +23,18 @@ _UTTERANCES = re.compile(r"\(utterances [^)]*\)")
 
 
 def without_speech(text: str) -> str:
-    """Return a text without paths, ids of utterances, names of the user's files, and Korean words.
+    """Return a text without passwords, paths, ids of utterances, names of the user's files, and Korean words.
 
     Messages are English: Korean in them comes from labels, transcripts or names of folders.
     """
-    shown = _PATHS.sub(_hide_path, _UTTERANCES.sub("(utterances)", text))
+    shown = _PATHS.sub(_hide_path, _UTTERANCES.sub("(utterances)", without_password(text)))
     shown = _AUDIO.sub(lambda found: found[0] if found[0] in _OWN_FILES else "(path)", shown)
     return _KOREAN.sub("(korean)", shown)
 
 
 def _hide_path(found: re.Match[str]) -> str:
     if found["address"]:
-        return re.sub(r"://.*@", "://***@", found["address"])
+        return found[0]
     words = found[0].strip("'")
     # Metric names such as train/loss, and pairs such as CER/WER, are not paths.
     return found[0] if re.fullmatch(r"[a-z0-9_]{1,20}/[a-z0-9_]{1,20}", words, re.IGNORECASE) else "(path)"

@@ -15,10 +15,11 @@ from optuna.storages import RDBStorage
 from sqlalchemy.pool import NullPool
 
 from kmed_bench.config import TuneConfig
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.core.locks import acquire
-from kmed_bench.tracking.store import check_sqlite_path, sqlite_file, without_password
+from kmed_bench.tracking.store import check_sqlite_path, sqlite_file
 
 _BUSY_S = 60
 _LOCK_WAIT_S = 600.0  # it is held for moments, or for a migration
@@ -119,7 +120,7 @@ def open_storage(config: TuneConfig) -> RDBStorage:
 
 
 def _unusable(url: str, error: Exception) -> KmedError:
-    text = " ".join(str(error).split()).replace(url, without_password(url))[:400]
+    text = without_password(" ".join(str(error).replace(url, without_password(url)).split()))[:400]
     return KmedError(
         f"The Optuna storage {without_password(url)} can't be used ({type(error).__name__}: {text}); start it, or "
         "choose another with tune.storage."

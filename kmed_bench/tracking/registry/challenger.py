@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.waiting import store_error
 
 ALIAS = "challenger"
@@ -78,13 +79,13 @@ def persistently(act: Callable[[], T]) -> T:
     Raises
     ------
     mlflow.exceptions.MlflowException
-        When it is refused too often, or the store is away.
+        When it is refused too often, or for lack of a permission, or the store is away.
     """
     for attempt in range(_TRIES - 1):
         try:
             return act()
         except MlflowException as error:
-            if store_error(error) is not None:
+            if store_error(error) is not None or refused(error, "") is not None:
                 raise
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2**attempt)))
     return act()
