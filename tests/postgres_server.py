@@ -1,5 +1,6 @@
 """A PostgreSQL server of a test module's own, where its programs are installed."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -29,9 +30,16 @@ def as_server_user() -> list[str] | None:
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
     """The URI of an empty database of a server of its own, with a password in it."""
-    initdb, pg_ctl, prefix = find_program("initdb"), find_program("pg_ctl"), as_server_user()
-    if initdb is None or pg_ctl is None or prefix is None:
+    if find_program("initdb") is None or as_server_user() is None:
         pytest.skip("PostgreSQL's server is not installed")
+    with running_postgres() as uri:
+        yield uri
+
+
+@contextlib.contextmanager
+def running_postgres() -> Iterator[str]:
+    """Yield the URI of an empty database; its server ends with the block."""
+    initdb, pg_ctl, prefix = (str(find_program("initdb")), str(find_program("pg_ctl")), as_server_user() or [])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

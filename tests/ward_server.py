@@ -1,5 +1,6 @@
 """The server of docs/server.md, made from the blocks of that page: PostgreSQL, users with passwords, TLS of its own."""
 
+import contextlib
 import dataclasses
 import datetime
 import ipaddress
@@ -92,7 +93,13 @@ def make_certificates(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def ward(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:  # noqa: F811
     """The page's server with the page's two users."""
-    folder = tmp_path_factory.mktemp("ward")
+    with running_ward(database, tmp_path_factory.mktemp("ward")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def running_ward(database: str, folder: Path) -> Iterator[Ward]:  # noqa: F811
+    """Yield a server in a folder, made by the page's blocks in a database server's address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

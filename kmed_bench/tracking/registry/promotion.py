@@ -19,6 +19,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.run_contracts import SPEAKER_ERRORS, GateDecision
 from kmed_bench.scoring.gate import EVIDENCE_NAME, UNTOUCHED_NAME, Evidence, describe, judge
 from kmed_bench.tracking.refusals import refused
+from kmed_bench.tracking.registry.challenger import mend_challenger
 from kmed_bench.tracking.registry.notify import METRICS, Notice, notify
 from kmed_bench.tracking.store import read_artifact
 
@@ -69,6 +70,8 @@ def promote(
         raise KmedError(f"Promoting {name} version {version} by force needs a reason; state it with --reason.")
     gate, client = gate or GateConfig(), MlflowClient(tracking_uri=uri)
     challenger, champion = _version(client, name, version), _champion(client, name)
+    if not dry_run:
+        mend_challenger(client, name)
     held = None if champion is None else _evidence(client, champion)
     evidence = _evidence(client, challenger)
     checks = judge(evidence, held, gate)
