@@ -1,15 +1,22 @@
 """A single check that a tracking server or database answers at all: MLflow would retry for minutes."""
 
 import logging
+import os
 import warnings
 
 import sqlalchemy
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 from sqlalchemy.pool import NullPool
 
+from kmed_bench.core.addresses import without_password
+from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.refusals import refused
+
 _ANSWER_WITHIN_S = 10
+_REGISTRY = "MLFLOW_REGISTRY_URI"
 _DATABASES = ("postgresql", "mysql", "mssql")
 log = logging.getLogger(__name__)
 
@@ -30,6 +37,22 @@ def check_reach(uri: str) -> None:
         options = {"connect_timeout": _ANSWER_WITHIN_S} if uri.startswith("postgresql") else {}
         engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args=options)
         engine.connect().close()
+
+
+def check_registry(client: MlflowClient) -> None:
+    """Raise KmedError if MLFLOW_REGISTRY_URI names another server or database for models, which can't be used."""
+    uri = os.environ.get(_REGISTRY, "")
+    if uri in ("", client.tracking_uri):
+        return
+    try:
+        check_reach(uri)
+        client.search_registered_models(max_results=1)
+    except Exception as error:  # drivers, HTTP and MLflow each raise their own types here
+        shown, text = without_password(uri), " ".join(without_password(str(error)).split())[:400]
+        raise refused(error, uri) or KmedError(
+            f"The model registry {shown} can't be used ({type(error).__name__}: {text}); start it, or correct or "
+            f"unset {_REGISTRY}."
+        ) from error
 
 
 def _ask_server(uri: str) -> None:

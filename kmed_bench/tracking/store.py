@@ -27,7 +27,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.copies import adopt_copy
-from kmed_bench.tracking.reach import check_reach
+from kmed_bench.tracking.reach import check_reach, check_registry
 from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.run_notes import describe_experiment
 from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
@@ -63,6 +63,7 @@ def open_store(config: TrackingConfig) -> str:
                 adopt_copy(database)
     except Exception as error:  # drivers, HTTP and MLflow each raise their own types here
         raise store_error(error) or refused(error, uri) or KmedError(_explain(uri, error)) from error
+    check_registry(MlflowClient(tracking_uri=uri))
     return uri
 
 

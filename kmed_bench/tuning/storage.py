@@ -19,6 +19,7 @@ from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.core.locks import acquire
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.store import check_sqlite_path, sqlite_file
 
 _BUSY_S = 60
@@ -69,7 +70,7 @@ def _lock_database(url: str) -> Callable[[], None]:
     try:
         connection = sqlalchemy.create_engine(url, poolclass=NullPool).connect()
     except Exception as error:  # drivers raise their own types
-        raise _unusable(url, error) from error
+        raise refused(error, url) or _unusable(url, error) from error
     connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
     return connection.close
 
@@ -116,7 +117,7 @@ def open_storage(config: TuneConfig) -> RDBStorage:
                 grace_period=2 * config.heartbeat_s,
             )
     except Exception as error:  # drivers and Optuna each raise their own types here
-        raise _unusable(config.storage, error) from error
+        raise refused(error, config.storage) or _unusable(config.storage, error) from error
 
 
 def _unusable(url: str, error: Exception) -> KmedError:

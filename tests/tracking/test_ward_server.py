@@ -47,8 +47,8 @@ ORIGINAL = {
 @pytest.fixture(autouse=True)
 def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder and a home of the test's own, without a store."""
-    for name in os.environ:
-        if name.startswith(("MLFLOW_TRACKING", "REQUESTS_CA")):
+    for name in list(os.environ):
+        if name.startswith(("MLFLOW_TRACKING", "MLFLOW_REGISTRY", "REQUESTS_CA")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KMED_CACHE", str(tmp_path / "cache"))
@@ -144,6 +144,25 @@ def test_a_refusal_is_one_line(
     assert line.startswith("kmed-bench: ")
     assert said in line
     assert not re.search("wrong-password|secret-token|kim", line)
+
+
+@fault(
+    "a registry of its own refuses the password", sees="error, status 2: …correct the user and password in the address"
+)
+def test_a_registry_of_its_own_may_have_another_user(
+    ward: Ward,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    enter(monkeypatch, ward.client("kim") | {"MLFLOW_REGISTRY_URI": with_user(ward, "lee", PASSWORDS["lee"])})
+    config = load_config("demo", {"tracking.uri": ward.uri})
+    assert open_store(config.tracking) == ward.uri
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", with_user(ward, "lee", "wrong-password"))
+    assert main(["report", "out", "--tracking.uri", ward.uri]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert (
+        f"The server {ward.uri.replace('://', '://***@')} did not accept who asks (HTTP 401): correct the user" in line
+    )
 
 
 class _TokenServer(http.server.BaseHTTPRequestHandler):
