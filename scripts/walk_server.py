@@ -235,7 +235,7 @@ def main() -> int:
             (folder / name).mkdir(parents=True)
         print("| user | step | exit | seconds | seen |\n|---|---|---|---|---|", flush=True)
         with running_ward(database, folder / "server") as ward:
-            optuna = ward.settings["MLFLOW_BACKEND_STORE_URI"].replace("/mlflow", "/optuna")
+            optuna = f"{ward.settings['MLFLOW_BACKEND_STORE_URI'].rpartition('/')[0]}/optuna"
             subprocess.run([str(find_program("createdb")), "--maintenance-db", database, "--owner", "mlflow", "optuna"],
                            check=True, env=os.environ | {"PGPASSWORD": "secret"})  # fmt: skip
             made = walk(folder / "walk", ward, optuna)

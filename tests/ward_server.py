@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import psycopg
 import pytest
 import requests
 from cryptography import x509
@@ -92,14 +91,18 @@ def make_certificates(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def ward(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:  # noqa: F811
-    """The page's server with the page's two users."""
+    """The page's server with the page's two users, where `kmed-bench[server]` is installed."""
+    for name in ("psycopg", "flask_wtf"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
     with running_ward(database, tmp_path_factory.mktemp("ward")) as made:
         yield made
 
 
 @contextlib.contextmanager
 def running_ward(database: str, folder: Path) -> Iterator[Ward]:  # noqa: F811
-    """Yield a server in a folder, made by the page's blocks in a database server's address."""
+    """Yield a server in a folder, made by the page's blocks from a database server's address."""
+    import psycopg
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -137,7 +140,7 @@ def running_ward(database: str, folder: Path) -> Iterator[Ward]:  # noqa: F811
         try:
             _await(uri, authority, process, log)
             made = Ward(uri, authority, folder, settings)
-            _make_users(made, filled(blocks("python")[0]))
+            as_admin(made, filled(blocks("python")[0]))
             yield made
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # it would wait for idle connections
@@ -155,9 +158,11 @@ def _await(uri: str, authority: Path, process: "subprocess.Popen[bytes]", log: P
         time.sleep(0.3)
 
 
-def _make_users(ward: Ward, program: str) -> None:
+def as_admin(ward: Ward, program: str) -> None:
+    """Run a program as the administrator, with ``users`` as the page makes it."""
+    begin = blocks("python")[0].partition("trainers =")[0].replace("https://mlflow.ward.example", ward.uri)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's server imports a deprecated module of starlette
         for name, value in ward.client("admin").items():
             patch.setenv(name, value)
-        exec(program, {})
+        exec(begin + program, {})

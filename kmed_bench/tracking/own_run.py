@@ -45,7 +45,7 @@ def refuse_run(client: MlflowClient, run_id: str) -> str | None:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if store_error(error) is not None or refused(error, "") is not None:
+        if store_error(error) is not None or refused(error) is not None:
             raise
         return "the store has no such run"
     tags = run.data.tags

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.refusals import refused
 
 _CHARS = 500
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -44,8 +45,9 @@ def describe_failure(error: BaseException) -> str:
     """Return why a run failed, in one line that may be logged.
 
     A `KmedError` explains itself; of other exceptions only the type and the line of this package are named, because
-    their text may quote what was said.
+    their text may quote what was said. What a server refused is named in words of our own.
     """
+    error = refused(error) or error
     if isinstance(error, KmedError):
         text = " ".join(without_speech(str(error)).split())
         return text if len(text) <= _CHARS else f"{text[: _CHARS - 1]}…"

@@ -21,13 +21,13 @@ class RefusedError(KmedError):
     """A server refused a request, or its certificate was refused here; trying again changes nothing."""
 
 
-def refused(error: BaseException, uri: str) -> RefusedError | None:
+def refused(error: BaseException, uri: str = "MLflow's server") -> RefusedError | None:
     """Return what a refusal means and its remedy; None if an error is nothing of the kind.
 
     Parameters
     ----------
     uri : str
-        The tracking server's address, or that of a database, which refuses in words of its own.
+        The tracking server's address if it is known, or that of a database, which refuses in words of its own.
     """
     for cause in _causes(error):
         if isinstance(cause, RefusedError):
@@ -65,12 +65,12 @@ def _explain(error: BaseException, uri: str) -> str | None:
         )
     status = _status(error)
     if status == HTTPStatus.UNAUTHORIZED:
-        return f"The server {shown} did not accept who asks (HTTP 401): {_credentials(uri)}."
+        return f"{shown} did not accept who asks (HTTP 401): {_credentials(uri)}."
     if status == HTTPStatus.FORBIDDEN:
         endpoint = re.search(r"(?:endpoint |url: \S*?)(/api/\S+)", text)
         what = f"{endpoint[1].rstrip(':')}" if endpoint else text[:_CHARS]
         return (
-            f"The server {shown} knows the user but does not allow this (HTTP 403, {what}). Ask its administrator for "
+            f"{shown} knows the user but does not allow this (HTTP 403, {what}). Ask its administrator for "
             "EDIT on the experiment, or EDIT on the registered model (docs/server.md), or name another experiment with "
             "tracking.experiment. What was computed stays in the results folder; --resume continues from there."
         )

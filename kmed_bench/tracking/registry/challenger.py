@@ -98,7 +98,7 @@ def persistently(act: Callable[[], T]) -> T:
         try:
             return act()
         except MlflowException as error:
-            if store_error(error) is not None or refused(error, "") is not None:
+            if store_error(error) is not None or refused(error) is not None:
                 raise
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2**attempt)))
     return act()
