@@ -6,9 +6,8 @@ import re
 _VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _SHORTEST = 6
 """Shorter values of these variables may be ordinary words; they stand in no text that MLflow writes."""
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-# Up to the last @, since an unquoted password may hold one. Only an address that stands alone may hold spaces.
-_USER_ALONE = re.compile(r"(?<=://).*@", re.DOTALL)
+# Up to the last @, since an unquoted password may hold one; only an address that stands alone may hold spaces.
+_ALONE = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://).*@(?P<rest>\S*)", re.IGNORECASE | re.DOTALL)
 _USER = re.compile(r"(?<=://)\S*@")
 _SECRET = re.compile(r"([?&][^=&\s]*(?:password|passwd|pwd|token|secret)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 
@@ -23,5 +22,6 @@ def without_password(text: str) -> str:
         value = os.environ.get(name, "").strip()
         if len(value) >= _SHORTEST:
             text = text.replace(value, "***")
-    user = _USER_ALONE if _ADDRESS.match(text) else _USER
-    return _SECRET.sub(r"\1***", user.sub("***@", text))
+    if alone := _ALONE.fullmatch(text):
+        text = f"{alone['scheme']}***@{alone['rest']}"
+    return _SECRET.sub(r"\1***", _USER.sub("***@", text))

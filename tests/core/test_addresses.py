@@ -25,6 +25,7 @@ ADDRESS = "http://user:hidden@host"
         ("https://kim:a,b;c'd\"e@host/#/runs", "https://***@host/#/runs"),
         ("The stores http://u:p,w@a and https://v:q@b/y", "The stores http://***@a and https://***@b/y"),
         ("('http://u:p@a:1', 'models:/base@champion')", "('http://***@a:1', 'models:/base@champion')"),
+        ("http://u:p@a:1 wants %40 for @, so write it", "http://***@a:1 wants %40 for @, so write it"),
         ("postgresql://h/db?user=u&password=secret&x=y", "postgresql://h/db?user=u&password=***&x=y"),
         ("postgresql://h/db?sslpassword=secret", "postgresql://h/db?sslpassword=***"),
         ("https://h/x?access_token=abc at y", "https://h/x?access_token=*** at y"),
