@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fault_table import fault
 from mlflow.tracking import MlflowClient
 from small_store import OPTIONS, shared_store
 
@@ -244,8 +245,8 @@ def edit_head(contents, **changes):
     contents["bundle.json"] = json.dumps(head | changes).encode()
 
 
-@pytest.mark.fault(
-    "a bundle that was damaged or altered on its way", "the file and what differs", "the store as it was"
+@fault(
+    "a bundle that was damaged or altered on its way", sees="the file and what differs", survives="the store as it was"
 )
 @pytest.mark.parametrize(
     ("change", "said"),
