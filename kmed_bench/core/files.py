@@ -71,6 +71,12 @@ def _remove_left_beside(path: Path) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
+def is_leftover(path: Path) -> bool | None:
+    """Return whether the writer of a temporary file or folder is gone; None for a name of another kind."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return None if match is None else _is_left(path, match)
+
+
 def _is_left(path: Path, match: re.Match[str]) -> bool:
     if match["machine"] == machine()[:6]:
         try:

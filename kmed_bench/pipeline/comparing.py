@@ -27,14 +27,17 @@ log = logging.getLogger(__name__)
 def compare_trainings(trained: Sequence[TrainOutcome], config: Config, out: Path, bench: TrackedRun) -> None:
     """Log comparisons on the test part: of each size untouched and fine-tuned, of sizes, of groups, and over seeds.
 
-    Each size is compared by its seed of the lowest valid CER. Trainings whose transcripts are elsewhere are left out,
-    with a warning and in the report.
+    Each size is compared by its seed of the lowest valid CER. Trainings whose transcripts are elsewhere, and deleted
+    runs, are left out, with a warning and in the report.
     """
     own = {(outcome.size, outcome.seed): outcome.checkpoint.parent for outcome in trained}
     pairs: dict[str, dict[int, Pair]] = {}
     cers: dict[tuple[str, int], float] = {}
-    left_out: dict[str, str] = {}
-    for train in read_bench(bench.uri, bench.run_id).trains:
+    record = read_bench(bench.uri, bench.run_id)
+    left_out = dict(record.deleted)
+    for name, reason in left_out.items():
+        log.warning("Not compared: %s (%s).", name, reason)
+    for train in record.trains:
         if train.status != FINISHED or "best/valid_cer" not in train.metrics:
             continue
         pair = _read_pair(train, own.get((train.size, train.seed)), out, config, bench)

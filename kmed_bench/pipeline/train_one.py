@@ -28,6 +28,8 @@ from kmed_bench.training.epochs import featurize_split
 from kmed_bench.training.parallel import Parallel
 
 log = logging.getLogger(__name__)
+TRAINING_LOCK = ".training.lock"
+"""Held by a process that trains in the folder; the file stays."""
 
 
 def train_one(
@@ -113,7 +115,7 @@ def train_from(
 def _only_process_in(folder: Path) -> Iterator[None]:
     """Keep a second process from training in the folder; the system frees the lock of a killed one."""
     folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
-    lock = FileLock(folder / ".training.lock")
+    lock = FileLock(folder / TRAINING_LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

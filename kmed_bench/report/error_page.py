@@ -70,7 +70,9 @@ def write_error_analysis(
     }
     make_private(folder)
     for stem, table in tables.items():
-        write_text_atomically(folder / f"{stem}.csv", "\ufeff" + table.to_csv(index=False, lineterminator="\n"), private=True)
+        write_text_atomically(
+            folder / f"{stem}.csv", "\ufeff" + table.to_csv(index=False, lineterminator="\n"), private=True
+        )
     summary = _summarise(analysis, scores, name)
     write_text_atomically(folder / "index.html", _render(analysis, summary), private=True)
     # Last: it says that all the others are there.

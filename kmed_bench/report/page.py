@@ -120,6 +120,11 @@ def find_notices(record: BenchRecord) -> list[str]:
     failed = [run for run in record.trains if run.status != tables.FINISHED]
     if failed:
         notices.append(f"{len(failed)} of {len(record.trains)} train runs did not finish; see “Left out”.")
+    if record.deleted:
+        notices.append(
+            f"{len(record.deleted)} runs of this benchmark were deleted in the store: {', '.join(record.deleted)}; "
+            "see “Left out”."
+        )
     if record.absent:
         notices.append(f"{len(record.absent)} planned trainings are not in the store; see “Left out”.")
     for key in ("transcript_policy", "normaliser_version", "split_sha256"):

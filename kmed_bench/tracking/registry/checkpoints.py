@@ -168,7 +168,7 @@ def keep_checkpoints(run: TrackedRun, keep: int) -> list[Checkpoint]:
 
 
 def replace_by_registered(run: TrackedRun, model_id: str) -> None:
-    """Delete the run's checkpoint that a registered model holds too; that model takes over its epoch and metrics.
+    """Delete the run's checkpoint that a registered model holds too; MLflow gave that model the epoch's metrics.
 
     Parameters
     ----------
@@ -178,7 +178,6 @@ def replace_by_registered(run: TrackedRun, model_id: str) -> None:
     sha256 = run.client.get_logged_model(model_id).tags["kmed.checkpoint_sha256"]
     for one in search_checkpoints(run):
         if one.sha256 == sha256:
-            run.link_model(model_id, one.metrics, step=one.epoch)
             run.client.set_logged_model_tags(model_id, {"kmed.epoch": str(one.epoch)})
             delete_model(run.client, run.client.get_logged_model(one.model_id))
 
