@@ -4,7 +4,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from kmed_bench.core.errors import KmedError
 
 if TYPE_CHECKING:
     from kmed_bench.pipeline.kept_files import KeptFile
+    from kmed_bench.tracking.owners import Owners
 
 _UNIT_S = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _NAMED = 20
@@ -29,7 +30,7 @@ def register(commands: Commands) -> None:
         "What runs left here, by kind and age, and its removal.",
         reads=["tracking.uri"],
     )
-    clean.add_argument("folder", type=Path, nargs="*", help="folders of results (kmed-output and the cache folder)")
+    clean.add_argument("folder", type=Path, nargs="*", help="folders of results (kmed-output, the cache, scratch)")
     clean.add_argument("--kind", metavar="KIND,…", help="only these kinds (all; weights are removed only if named)")
     clean.add_argument("--older-than", metavar="AGE", help="only what was last changed this long ago: 30d, 12h, 2w")
     clean.add_argument("--store", action="store_true", help="instead, what deleted runs left in the MLflow store")
@@ -43,22 +44,25 @@ def _clean(args: argparse.Namespace) -> int:
         if args.folder or args.kind:
             raise KmedError("--store looks at the MLflow store alone; leave out the folders and --kind, or --store.")
         return _clean_store(args, before_s)
-    from kmed_bench.pipeline.kept_files import KINDS, ON_REQUEST, find_kept
+    from kmed_bench.pipeline.kept_files import KINDS, ON_REQUEST, find_kept, find_scratch_left
     from kmed_bench.pipeline.removal import remove
 
     kinds = _parse_kinds(args.kind, KINDS)
-    found = [kept for kept in find_kept(_folders(args)) if kept.kind in kinds and kept.changed_s <= before_s]
-    reasons = _show(args, found)
+    everything = find_kept(_folders(args)) + ([] if args.folder else find_scratch_left())
+    found = [kept for kept in everything if kept.kind in kinds and kept.changed_s <= before_s]
+    reasons, owners = _judge(args, found)
+    _show(found, reasons, owners)
     if not args.remove:
         return 0
     named = args.kind or ""
     asked = [kept for kept in found if kept.kind not in ON_REQUEST or kept.kind in named]
-    left: Left = [(str(kept.path), reasons[kept.path]) for kept in asked if reasons[kept.path]]
-    chosen = sorted(
-        (kept for kept in asked if not reasons[kept.path]), key=lambda kept: (list(KINDS).index(kept.kind), kept.path)
-    )
+    chosen = [kept for kept in asked if not reasons[kept.path]]
     final = [f"{kept.path}: {kept.cost}." for kept in chosen if kept.is_final]
-    _confirm(args, f"{len(chosen)} entries, {_size(kept.n_bytes for kept in chosen)}", final)
+    if _confirm(args, f"{len(chosen)} entries, {_size(kept.n_bytes for kept in chosen)}", final):
+        reasons, _ = _judge(args, found)  # a run may have begun before the answer came
+    left: Left = [(str(kept.path), reasons[kept.path]) for kept in asked if reasons[kept.path]]
+    order = list(KINDS).index
+    chosen = sorted((kept for kept in asked if not reasons[kept.path]), key=lambda kept: (order(kept.kind), kept.path))
     return _carry_out([(str(kept.path), kept.n_bytes, partial(remove, kept)) for kept in chosen], left)
 
 
@@ -87,14 +91,21 @@ def _parse_age(text: str | None) -> float:
     return int(match[1]) * _UNIT_S[match[2]]
 
 
-def _show(args: argparse.Namespace, found: "Sequence[KeptFile]") -> dict[Path, str]:
-    """Print the table; return why each thing has to stay, an empty text for what may go."""
+def _judge(args: argparse.Namespace, found: "Sequence[KeptFile]") -> "tuple[dict[Path, str], Owners]":
+    """Return why each thing has to stay, an empty text for what may go, and the runs that were looked up."""
     from kmed_bench.core.open_files import files_in_use
-    from kmed_bench.pipeline.removal import describe_owner, reason_to_stay
+    from kmed_bench.pipeline.removal import reason_to_stay
     from kmed_bench.tracking.owners import Owners
 
-    owners, in_use = Owners(_known_store(args)), files_in_use()
-    reasons = {kept.path: reason_to_stay(kept, owners, in_use) for kept in found}
+    owners = Owners(_known_store(args) if any(kept.run_id for kept in found) else None)
+    in_use = files_in_use()
+    return {kept.path: reason_to_stay(kept, owners, in_use) for kept in found}, owners
+
+
+def _show(found: "Sequence[KeptFile]", reasons: Mapping[Path, str], owners: "Owners") -> None:
+    """Print the table: one row for each kind, run and cost."""
+    from kmed_bench.pipeline.removal import describe_owner
+
     groups: dict[tuple[str, str, str], list[KeptFile]] = {}
     for kept in found:
         owner = describe_owner(kept, owners.find(kept.run_id))
@@ -113,7 +124,6 @@ def _show(args: argparse.Namespace, found: "Sequence[KeptFile]") -> dict[Path, s
         for (kind, owner, cost), group in sorted(groups.items(), key=lambda item: item[0])
     ]
     _print_table(("kind", "files", "size", "oldest", "newest", "belongs to", "what removing it costs"), rows)
-    return reasons
 
 
 def _known_store(args: argparse.Namespace) -> str | None:
@@ -149,18 +159,19 @@ def _clean_store(args: argparse.Namespace, before_s: float) -> int:
     return status
 
 
-def _confirm(args: argparse.Namespace, what: str, final: Sequence[str]) -> None:
-    """Say what can't be undone, and ask; raise KmedError unless the answer is yes."""
+def _confirm(args: argparse.Namespace, what: str, final: Sequence[str]) -> bool:
+    """Say what can't be undone, and ask; raise KmedError unless the answer is yes. Return whether it was asked."""
     for line in final[:_NAMED]:
         print(f"Can't be undone: {line}")
     if len(final) > _NAMED:
         print(f"Can't be undone: {len(final) - _NAMED} more.")
     if args.yes:
-        return
+        return False
     if not sys.stdin.isatty():
         raise KmedError(f"Nothing was removed: to remove {what} without a terminal to ask at, add --yes.")
     if input(f"Remove {what}? [y/N] ").strip().lower() not in ("y", "yes"):
         raise KmedError("Nothing was removed.")
+    return True
 
 
 def _carry_out(tasks: Sequence[tuple[str, int, Callable[[], str]]], left: Left) -> int:

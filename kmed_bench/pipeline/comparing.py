@@ -2,13 +2,13 @@
 
 import json
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from kmed_bench.config import Config
 from kmed_bench.core.predictions import Prediction, read_predictions
 from kmed_bench.core.records import TrainRecord
+from kmed_bench.core.scratch import scratch_folder
 from kmed_bench.pipeline.continuation import results_folder
 from kmed_bench.pipeline.training_record import TrainOutcome
 from kmed_bench.scoring import ScoringOptions
@@ -58,10 +58,10 @@ def _read_pair(train: TrainRecord, own: Path | None, out: Path, config: Config, 
     """Return the test part by the untouched and the trained model, from a folder here or from the run; or None."""
     if own is None and (parent := parent_of(train)) is not None:
         own = results_folder(out, config.profile, parent) / train.size / f"seed{train.seed}"
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         paths: list[Path] | None = [own / name for name in _NAMES] if own is not None else None
         if paths is None or not all(path.is_file() for path in paths):
-            paths = fetch_files(bench.client, train.run_id, _NAMES, Path(folder))
+            paths = fetch_files(bench.client, train.run_id, _NAMES, folder)
         if paths is None:
             return None
         untouched, tuned = (read_predictions(path) for path in paths)

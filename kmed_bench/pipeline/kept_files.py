@@ -21,11 +21,13 @@ from kmed_bench.core.console import LOG_NAME
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder, is_leftover
 from kmed_bench.core.schema import SIZES
+from kmed_bench.core.scratch import find_scratch
 from kmed_bench.corpus.ingest.manifest import KEPT_FOLDER
 from kmed_bench.pipeline.training_record import TRAINING_FILE, read_training_record
 
 KINDS = {
     "leftovers": "nothing: their writers are gone",
+    "scratch": "nothing: the processes that used it are gone",
     "chunks": "an interrupted ingest reads its archives from the start",
     "features": "made anew from the audio, in minutes",
     "encodings": "made anew by the frozen encoder, in minutes",
@@ -58,7 +60,7 @@ _TENSOR_KEYS = (
     {"utterance_ids", "audio", "inputs", "where"},
 )
 _SCORE_FORMATS = ("kmed-scores", "kmed-comparisons", "kmed-leak")
-_FOREIGN = ("mlruns", "mlartifacts")
+_FOREIGN = ("mlruns", "mlartifacts", "artifacts")
 """Folders of MLflow's artifacts: the store's, with files of the same names."""
 _MAX_SCORES_BYTES = 1 << 28
 
@@ -107,8 +109,15 @@ def find_kept(folders: Sequence[Path]) -> list[KeptFile]:
     for folder in folders:
         if not folder.is_dir():
             raise KmedError(f"{folder} is not a folder; name one with results of runs, or the cache {cache_folder()}.")
+    _record.cache_clear()
     found = {kept.path: kept for folder in folders for kept in _walk(Path(os.path.abspath(folder)))}  # noqa: PTH100
     return list(found.values())
+
+
+def find_scratch_left() -> list[KeptFile]:
+    """Return the scratch folders of this user's killed processes among the system's temporary files."""
+    own = [path for path in find_scratch() if path.lstat().st_uid == os.getuid()]
+    return [_describe(path, "scratch", "") for path in own if is_leftover(path)]
 
 
 def _walk(top: Path) -> Iterator[KeptFile]:

@@ -29,9 +29,10 @@ def reason_to_stay(kept: KeptFile, owners: Owners, in_use: Mapping[str, int]) ->
     """
     if kept.refused:
         return kept.refused
-    for path, process in in_use.items():
-        if path == str(kept.path) or path.startswith(f"{kept.path}/"):
-            return f"process {process} has it open"
+    inside = f"{kept.path}/"
+    for path in (str(kept.path), *(path for path in in_use if path.startswith(inside))):
+        if path in in_use:
+            return f"process {in_use[path]} has it open"
     if kept.kind == "chunks" and time.time() - kept.changed_s < _INGEST_PAUSE_S:
         return "it was written within the last hour, so an ingest may be at work"
     return _reason_of_run(kept, owners) if kept.run_id and kept.kind in _OWNED else ""

@@ -49,6 +49,7 @@ class Owners:
     def __init__(self, uri: str | None) -> None:
         self._client = None if uri is None else MlflowClient(tracking_uri=uri)
         self.find = functools.cache(self._find)
+        self.holds_model = functools.cache(self._holds_model)
 
     def _find(self, run_id: str) -> Owner | None:
         """Return the run of an id, or of the first 8 digits of a benchmark's; None if the store has none."""
@@ -81,7 +82,7 @@ class Owners:
         assert self._client is not None  # as `_run` checked
         return search_runs(self._client, "tags.`kmed.kind` = 'bench'", view=ViewType.ALL)
 
-    def holds_model(self, run_id: str, checkpoint: Path) -> bool:
+    def _holds_model(self, run_id: str, checkpoint: Path) -> bool:
         """Return whether the store has a model of the run with its file.
 
         Parameters
@@ -107,7 +108,7 @@ class Owners:
         if folder is not None:
             sizes = [file.stat().st_size for file in folder.rglob("*.pt")]
         else:
-            assert self._client is not None  # as `holds_model` checked
+            assert self._client is not None  # as `_holds_model` checked
             list_files = functools.partial(self._client.list_logged_model_artifacts, str(model.model_id))
             listed = [*list_files(), *list_files("artifacts")]
             sizes = [int(file.file_size or 0) for file in listed if file.path.endswith(".pt")]

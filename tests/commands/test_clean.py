@@ -4,6 +4,7 @@ import functools
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kmed_bench.core.array_cache import INDEX, get_or_create
 from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.files import temporary_beside, write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
+from kmed_bench.core.scratch import scratch_folder, scratch_for_libraries
 from kmed_bench.pipeline import kept_files, removal
 from kmed_bench.pipeline.train_one import TRAINING_LOCK
 from kmed_bench.pipeline.training_record import TrainingRecord, TrainOutcome, write_training_record
@@ -111,9 +113,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
     chunks.mkdir(parents=True)
     (chunks / f"{'0' * 32}.arrow").write_bytes(b"chunk")
     os.utime(chunks / f"{'0' * 32}.arrow", (time.time() - 7_200,) * 2)
-    left = temporary_beside(place.results / "m" / "manifest.parquet")
-    left.with_name(left.name.replace(f"_{os.getpid()}_", f"_{DEAD}_")).write_text("half")
+    dead_name(temporary_beside(place.results / "m" / "manifest.parquet")).write_text("half")
     return place, train.run_id
+
+
+def dead_name(path: Path) -> Path:
+    """The name that a process that is gone would have given."""
+    return path.with_name(path.name.replace(f"_{os.getpid()}_", f"_{DEAD}_"))
 
 
 @pytest.fixture
@@ -123,6 +129,7 @@ def place(made: tuple[Place, str], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     copied = Place(tmp_path / "a")
     monkeypatch.chdir(copied.folder)
     monkeypatch.setenv("KMED_CACHE", str(copied.cache))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return copied
 
 
@@ -145,7 +152,7 @@ def test_the_table_names_everything_and_changes_nothing(place: Place, capsys: py
     assert place.clean() == 0
     assert place.files() == before
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
-    assert set(rows) == set(kept_files.KINDS) - {"encodings"}
+    assert set(rows) == set(kept_files.KINDS) - {"encodings", "scratch"}
     assert "train-tiny-seed0 KILLED" in rows["states"]
     assert "can't be undone: the training can't be resumed" in rows["states"]
     assert rows["checkpoints"].split()[1] == "2"
@@ -201,7 +208,7 @@ def test_it_asks_at_a_terminal(place: Place, monkeypatch: pytest.MonkeyPatch, an
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--kind", "features,models"], "models; the kinds are: leftovers, chunks"),
+        (["--kind", "features,models"], "models; the kinds are: leftovers, scratch, chunks"),
         (["--older-than", "30"], "such as 12h, 30d or 2w"),
         (["--older-than", "-1d"], "older-than"),
         (["nowhere"], "nowhere is not a folder"),
@@ -309,11 +316,11 @@ def test_others_checkpoints_and_predictions_stay_though_their_format_is_right(pl
     theirs.mkdir()
     shutil.copy(seed_folder(place) / "best.pt", theirs)
     shutil.copy(seed_folder(place) / "predictions.jsonl", theirs)
-    artifacts = place.results / "mlruns" / "artifacts"
-    artifacts.mkdir(parents=True)
-    shutil.copy(seed_folder(place) / "scores.json", artifacts)
+    for artifacts in (place.results / "mlruns" / "1", place.results / "served" / "artifacts"):
+        artifacts.mkdir(parents=True)
+        shutil.copy(seed_folder(place) / "scores.json", artifacts)
     removed = place.removed_by("--remove", "--yes", status=1)
-    assert not any("theirs" in name or "mlruns" in name for name in removed)
+    assert not any("theirs" in name or "mlruns" in name or "served" in name for name in removed)
 
 
 def test_links_are_not_followed(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,6 +348,23 @@ def test_a_living_writers_temporary_file_stays(place: Place) -> None:
     assert mine.exists()
 
 
+def test_scratch_of_killed_processes_goes_and_that_of_living_ones_stays(place: Place, tmp_path: Path) -> None:
+    with scratch_for_libraries(), scratch_folder() as inner:
+        (outer,) = tmp_path.glob(".kmed-bench.*")
+        assert inner.parent == outer  # as whatever a library writes
+        assert outer.stat().st_mode & 0o777 == 0o700
+        left = dead_name(outer)
+        shutil.copytree(outer, left)
+        (left / "predictions.jsonl").write_text("{}")
+        (tmp_path / "tmpab12").mkdir()
+        tempfile.tempdir = str(tmp_path)
+        assert place.removed_by("--kind", "scratch", "--remove", "--yes") == set()
+        assert outer.exists()
+        assert not left.exists()
+    assert not outer.exists()
+    assert (tmp_path / "tmpab12").exists()
+
+
 def test_an_interrupted_removal_leaves_whole_things_or_leftovers(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,7 +378,7 @@ def test_an_interrupted_removal_leaves_whole_things_or_leftovers(
     assert "Removed 0 of 1" in capsys.readouterr().out
     (left,) = (path for path in (place.cache / "features").iterdir() if path.name != ".locks")
     assert left.name.startswith(".frames-")
-    left.rename(left.with_name(left.name.replace(f"_{os.getpid()}_", f"_{DEAD}_")))  # as if it had been killed
+    left.rename(dead_name(left))  # as if it had been killed
     assert len(place.removed_by(str(place.cache), "--remove", "--yes")) == 2
 
 
@@ -369,7 +393,6 @@ def test_the_state_of_a_finished_training_costs_nothing(place: Place, train_id: 
     folder = seed_folder(place)
     outcome = TrainOutcome(train_id, "tiny", 0, folder / "best.pt", 1, 0.3, 0.4, 0.2)
     write_training_record(folder, TrainingRecord(fingerprint="f", epochs=1, run_id=train_id, outcome=outcome))
-    kept_files._record.cache_clear()
     (state,) = (kept for kept in kept_files.find_kept([place.results]) if kept.kind == "states")
     assert not state.is_final
 

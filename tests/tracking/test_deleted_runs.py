@@ -67,5 +67,5 @@ def test_a_deleted_benchmark_is_passed_over_aloud_and_shown_by_its_id_with_a_not
     client.delete_run(store.run_id)
     named = read_bench(store.uri, store.run_id)
     assert list(named.deleted) == [f"{named.name} ({store.run_id[:8]})"]
-    with pytest.raises(KmedError, match="has no benchmark but 2 deleted, .* brings it back"):
+    with pytest.raises(KmedError, match=r"has no benchmark but 2 deleted, .* brings it back"):
         read_bench(store.uri)

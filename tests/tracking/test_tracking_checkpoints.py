@@ -129,6 +129,8 @@ def test_the_file_takes_no_second_place_on_the_same_disk(child: TrackedRun, tmp_
     assert not stored.samefile(tmp_path / "best.pt")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
 def test_a_registered_checkpoint_stands_once(child: TrackedRun, tmp_path: Path, config: Config) -> None:
     path = save_random_whisper(tmp_path / "best.pt")
     child.log_epoch(3, {"valid/cer": 0.4, "valid/loss": 2.0})

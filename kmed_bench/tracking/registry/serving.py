@@ -27,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.scratch import scratch_for_libraries
 from kmed_bench.tracking.registry.request_bodies import fault_of
 from kmed_bench.tracking.store import global_store, without_password
 
@@ -212,7 +213,7 @@ def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLi
     KmedError
         When the address can't be used, or the store has no such model.
     """
-    with contextlib.closing(_bind(host, port)) as bound:
+    with scratch_for_libraries(), contextlib.closing(_bind(host, port)) as bound:
         _limit_arenas()
         model = _load(uri, tracking_uri)
         model.unwrap_python_model().is_abandoned = is_abandoned  # type: ignore[no-untyped-call]
