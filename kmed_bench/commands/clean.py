@@ -54,8 +54,7 @@ def _clean(args: argparse.Namespace) -> int:
     _show(found, reasons, owners)
     if not args.remove:
         return 0
-    named = args.kind or ""
-    asked = [kept for kept in found if kept.kind not in ON_REQUEST or kept.kind in named]
+    asked = [kept for kept in found if args.kind or kept.kind not in ON_REQUEST]
     chosen = [kept for kept in asked if not reasons[kept.path]]
     final = [f"{kept.path}: {kept.cost}." for kept in chosen if kept.is_final]
     if _confirm(args, f"{len(chosen)} entries, {_size(kept.n_bytes for kept in chosen)}", final):

@@ -33,14 +33,17 @@ KINDS = {
     "encodings": "made anew by the frozen encoder, in minutes",
     "states": "can't be undone: the training can't be resumed",
     "predictions": "decoded anew, which opens the test part again; --resume, compare, errors and package need them",
-    "checkpoints": "can't be undone for all but the best epoch, which the store has",
+    "checkpoints": "can't be undone, unless the store has this epoch too",
     "scores": "counted anew from predictions by score",
     "weights": "fetched or converted anew",
 }
 """Kind to what its removal costs, in the order of removal: what others are recognised by goes late."""
 ON_REQUEST = ("weights",)
 """Kinds that are removed only when they are named."""
-_FINISHED_STATE = "nothing: the training is finished"
+_OTHER_COSTS = {
+    "best.pt": "fetched from the store again: evaluate and export take models:/NAME/VERSION",
+    "finished": "nothing: the training is finished",
+}
 
 _STORE = re.compile(r"(?P<kind>frames|encoded)-[0-9a-f]{16}")
 _STORE_KINDS = {"frames": "features", "encoded": "encodings"}
@@ -173,7 +176,7 @@ def _describe(path: Path, kind: str, refused: str) -> KeptFile:
         n_bytes=sum(stat.st_size for stat in stats),
         changed_s=max(stat.st_mtime for stat in stats),
         run_id=record.run_id if record else _bench_of(path),
-        cost=_FINISHED_STATE if finished else KINDS[kind],
+        cost=_OTHER_COSTS.get("finished" if finished else path.name, KINDS[kind]),
         refused=refused,
     )
 

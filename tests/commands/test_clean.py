@@ -151,11 +151,14 @@ def test_the_table_names_everything_and_changes_nothing(place: Place, capsys: py
     before = place.files()
     assert place.clean() == 0
     assert place.files() == before
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    lines = capsys.readouterr().out.splitlines()[1:]
+    rows = {line.split()[0]: line for line in lines}
     assert set(rows) == set(kept_files.KINDS) - {"encodings", "scratch"}
     assert "train-tiny-seed0 KILLED" in rows["states"]
     assert "can't be undone: the training can't be resumed" in rows["states"]
-    assert rows["checkpoints"].split()[1] == "2"
+    last, best = (line for line in lines if line.startswith("checkpoints"))
+    assert "can't be undone, unless the store has this epoch too" in last
+    assert "fetched from the store again" in best
     assert "made anew from the audio" in rows["features"]
 
 
@@ -203,6 +206,19 @@ def test_it_asks_at_a_terminal(place: Place, monkeypatch: pytest.MonkeyPatch, an
     monkeypatch.setattr("builtins.input", lambda _: answer)
     removed = names(place.removed_by("--kind", "scores", "--remove", status=status))
     assert removed == ({"scores.json"} if status == 0 else set())
+
+
+def test_a_run_that_begins_before_the_answer_keeps_its_files(
+    place: Place, train_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(_: str) -> str:
+        place.client.update_run(train_id, status="RUNNING")
+        place.client.set_tag(train_id, PROCESS_TAG, this_process())
+        return "yes"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", begin)
+    assert place.removed_by("--kind", "states", "--remove", status=1) == set()
 
 
 @pytest.mark.parametrize(
