@@ -160,10 +160,9 @@ def _clean_store(args: argparse.Namespace, before_s: float) -> int:
 
 def _confirm(args: argparse.Namespace, what: str, final: Sequence[str]) -> bool:
     """Say what can't be undone, and ask; raise KmedError unless the answer is yes. Return whether it was asked."""
-    for line in final[:_NAMED]:
-        print(f"Can't be undone: {line}")
-    if len(final) > _NAMED:
-        print(f"Can't be undone: {len(final) - _NAMED} more.")
+    if final:
+        more = [f"and {len(final) - _NAMED} more."] if len(final) > _NAMED else []
+        print("\n  ".join(["Without a way back:", *final[:_NAMED], *more]))
     if args.yes:
         return False
     if not sys.stdin.isatty():

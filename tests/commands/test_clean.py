@@ -195,7 +195,7 @@ def test_weights_go_only_by_name_and_folders_only_if_named(place: Place) -> None
 def test_without_a_terminal_it_refuses(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.removed_by("--kind", "states", "--remove", status=2) == set()
     said = capsys.readouterr()
-    assert "Can't be undone: " in said.out
+    assert "Without a way back:\n" in said.out
     assert "state.pt: can't be undone: the training can't be resumed." in said.out
     assert "add --yes" in said.err
 
@@ -249,7 +249,7 @@ def test_age_is_that_of_the_last_use(place: Place) -> None:
     assert place.removed_by("--older-than", "1h", "--kind", "features", "--remove", "--yes") == set()
 
 
-@fault("files of a run that is RUNNING, its process alive", sees="status 1: left, the run is running")
+@fault("files of a run that is RUNNING, its process alive", sees="status 1: left, the run is running", survives="all")
 @pytest.mark.parametrize("of", ["train", "bench"])
 def test_what_a_living_run_owns_stays(place: Place, train_id: str, of: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = place.client.get_run(train_id)
@@ -273,7 +273,9 @@ def test_runs_of_another_store_stay(place: Place, tmp_path: Path, capsys: pytest
     assert (seed_folder(place) / "state.pt").exists()
 
 
-@fault("checkpoint of a training whose model the store has lost", sees="status 1: left, it is nowhere else")
+@fault(
+    "checkpoint of a training whose model the store has lost", sees="status 1: left, it is nowhere else", survives="all"
+)
 @pytest.mark.parametrize("loss", ["deleted run", "no file", "another file"])
 def test_a_checkpoint_that_is_nowhere_else_stays(place: Place, train_id: str, loss: str) -> None:
     assert place.clean() == 0  # opens the copied store
@@ -290,6 +292,7 @@ def test_a_checkpoint_that_is_nowhere_else_stays(place: Place, train_id: str, lo
     assert place.removed_by("--kind", "checkpoints", "--remove", "--yes", status=1) == set()
 
 
+@fault("features that another process has open", sees="status 1: left, which process has it open", survives="all")
 def test_what_another_process_has_open_stays(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     (frames,) = place.cache.glob("features/frames-*/frames.f32")
     with frames.open("rb") as stream, subprocess.Popen(["sleep", "60"], stdin=stream) as holder:
@@ -381,6 +384,7 @@ def test_scratch_of_killed_processes_goes_and_that_of_living_ones_stays(place: P
     assert (tmp_path / "tmpab12").exists()
 
 
+@fault("`clean --remove` interrupted", sees="what was removed by then; status 130", survives="whole things")
 def test_an_interrupted_removal_leaves_whole_things_or_leftovers(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,10 +136,12 @@ def test_models_have_the_params_of_their_training(place: Tracked) -> None:
     train = place.runs("train")[0]
     params = {key: value for key, value in train.data.params.items() if "." in key}
     query = f"source_run_id = '{train.info.run_id}'"
-    models = place.client.search_logged_models([train.info.experiment_id], query)
-    assert len(models) == 2  # the best epoch's checkpoint, and the registered model
-    for model in models:
-        assert params.items() <= model.params.items()
+    # The registered model has taken the place of the best epoch's checkpoint.
+    (model,) = place.client.search_logged_models([train.info.experiment_id], query)
+    assert params.items() <= model.params.items()
+    best = int(train.data.metrics["best/epoch"])
+    assert (model.name, model.tags["kmed.epoch"]) == ("kmed-whisper-tiny", str(best))
+    assert ("valid/cer", best) in {(point.key, point.step) for point in model.metrics}
     (version,) = place.client.search_model_versions(f"run_id = '{train.info.run_id}'")
     assert {key: value for key, value in params.items() if "tracking." not in key}.items() <= version.tags.items()
 
