@@ -113,25 +113,23 @@ def test_profiles_name_settings_of_the_tree():
         assert load_config(path.stem) == load_config(str(path))
 
 
-def test_conda_installs_the_lock_and_the_package():
+def test_conda_installs_the_lock():
     conda = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
     assert "python=3.11" in conda["dependencies"]
     (pip,) = [item["pip"] for item in conda["dependencies"] if isinstance(item, dict)]
-    assert pip == ["-r requirements.lock", "-e ."]
+    assert pip == ["-r requirements.lock"]
 
 
 def test_no_uv_lock_overrides_conda_yaml():
     assert not (ROOT / "uv.lock").exists()
 
 
-def test_the_lock_pins_every_dependency_exactly():
-    lines = [
-        line.split(";")[0].strip()
-        for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    ]
+def test_the_lock_pins_every_dependency_exactly_and_by_its_hashes():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line and not line.startswith("#")]
     assert len(lines) > 50
-    assert all(re.fullmatch(r"[\w.\-]+==[\w.!+\-]+", line) for line in lines)
+    pinned = re.compile(r"([\w.\-]+)==[\w.!+\-]+( ;[^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+")
+    assert [line[:60] for line in lines if not pinned.fullmatch(line)] == []
     names = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     block = project[project.index("dependencies = [") : project.index("[project.optional-dependencies]")]

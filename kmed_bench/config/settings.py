@@ -213,7 +213,8 @@ class TrackingConfig:
     superseded ones are deleted, and the best one when its model is registered. On one file system they are links;
     elsewhere each takes 151 MB (tiny), 290 MB (base) or 967 MB (small)."""
     log_predictions: Annotated[bool, Decides.NOTHING] = False
-    """Whether transcripts are logged to MLflow. They are patient speech."""
+    """Whether transcripts, and ids of utterances that ingest names as examples, are logged to MLflow. They are patient
+    speech, and ids may say who speaks."""
 
 
 @group

@@ -54,6 +54,8 @@ class Opening:
         The plan sealed before training; empty for an opening without a plan.
     settings : dict
         What decides the figures, as text; empty where it was not recorded.
+    verified : bool, optional
+        Whether the settings were the plan's, where they were looked at before a bundle left some of them behind.
     """
 
     opened_ms: int
@@ -63,11 +65,14 @@ class Opening:
     plan_sha256: str
     run_id: str
     settings: Mapping[str, str]
+    verified: bool | None = None
 
     @property
     def contradicts_plan(self) -> bool:
         """Whether its settings are not those of the plan it names: its record was altered, or never completed."""
-        return bool(self.plan_sha256) and hash_settings(self.settings) != self.plan_sha256
+        if not self.plan_sha256:
+            return False
+        return hash_settings(self.settings) != self.plan_sha256 if self.verified is None else not self.verified
 
 
 def hash_settings(settings: Mapping[str, str]) -> str:

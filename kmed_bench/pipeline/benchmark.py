@@ -34,6 +34,7 @@ from kmed_bench.report.page import write_report
 from kmed_bench.tracking.endings import FAILURE_TAG
 from kmed_bench.tracking.metric_names import ingest_metrics, split_metrics
 from kmed_bench.tracking.original.log_export import export_logs
+from kmed_bench.tracking.privacy import without_ids
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, ONLY_TAG, EarlierBench
 from kmed_bench.tracking.run import TrackedRun
@@ -138,8 +139,8 @@ def _make_split(config: Config, folder: Path, out: Path, bench: TrackedRun, earl
         quality = QUALITY.read(folder / "manifest" / "quality.json")
         run.log_summary(ingest_metrics(quality) | split_metrics(split.report))
         run.set_note(describe_ingest(quality) + "\n" + describe_split(split.report))
-        for name in ("manifest/quality.json", "split/split.json"):
-            run.log_file(folder / name)
+        run.log_json(quality if config.tracking.log_predictions else without_ids(quality), "quality.json")
+        run.log_file(folder / "split/split.json")
     return split
 
 
