@@ -9,6 +9,8 @@ from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.transcripts import TRANSCRIPT_FORMATS, Transcript, render
 
+_DECODING = tuple(decisive(Config(), Decides.DECODING))
+
 
 def register(commands: Commands) -> None:
     """Add the command of this module."""
@@ -16,7 +18,7 @@ def register(commands: Commands) -> None:
         "transcribe",
         _transcribe,
         "Transcribe recordings of any common format and length.",
-        reads=[*decisive(Config(), Decides.DECODING), "tracking.uri"],
+        reads=[*_DECODING, "tracking.uri"],
     )
     transcribe.add_argument("files", type=Path, nargs="+", metavar="FILE", help="recordings, or folders of them")
     transcribe.add_argument(
