@@ -29,9 +29,10 @@ from kmed_bench.commands import (
     tune,
 )
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
-from kmed_bench.commands.stages import log_early_failure
+from kmed_bench.commands.stages import log_early_failure, store_refusal
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.callers_folder import enter_callers_folder
-from kmed_bench.core.console import abandon_stdout, configure_logging, prepare_streams
+from kmed_bench.core.console import abandon_stdout, configure_logging, hide_passwords_in_tracebacks, prepare_streams
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.surroundings import prepare_user, sigterm_interrupts
 from kmed_bench.core.system_errors import explain_os_error
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The commands print what matters; a library's advice to developers is no message for users.
     warnings.filterwarnings("ignore", category=FutureWarning)
     prepare_streams()
+    hide_passwords_in_tracebacks()
     enter_callers_folder()
     prepare_user()
     try:
@@ -81,6 +83,8 @@ def _tell_store(command: Command, args: argparse.Namespace) -> int:
         return command(args)
     except Exception as error:
         log_early_failure(error)
+        if refusal := store_refusal(error, args):
+            raise refusal from error
         raise
 
 
@@ -94,7 +98,7 @@ def _own_cause(error: BaseException) -> KmedError | None:
 
 def _fail(message: str) -> int:
     with contextlib.suppress(OSError):  # standard error may be on the full disk
-        print(f"kmed-bench: {message}", file=sys.stderr, flush=True)
+        print(f"kmed-bench: {without_password(message)}", file=sys.stderr, flush=True)
     try:
         sys.stdout.flush()
     except OSError:

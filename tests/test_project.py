@@ -57,7 +57,7 @@ def test_every_declared_parameter_is_used_and_parsed(name):
     given = {key for key, spec in entry["parameters"].items() if spec.get("default") not in (None, AS_PROFILE)}
     # A profile decides unless someone gives a value: what MLproject names by itself is no setting's value.
     assert set(args.overrides) <= {"model.sizes"} | ({"data.source", "model.weights"} if name == "main" else set())
-    assert given <= {"source", "profile", "weights", "resume", "out", "only"} if name == "main" else True
+    assert given <= {"source", "profile", "weights", "resume", "out", "only", "from_study"} if name == "main" else True
     if args.command_name != "run" and "profile" in vars(args):
         assert args.profile == PROFILE
         assert resolve(args).profile == PROFILE
@@ -94,7 +94,14 @@ def test_a_flag_that_is_a_setting_has_one_spelling_everywhere():
 
 
 def test_mains_parameters_are_the_headline_settings():
-    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {*ALIASES, "profile", "out", "only", "resume"}
+    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {
+        *ALIASES,
+        "profile",
+        "out",
+        "only",
+        "from_study",
+        "resume",
+    }
 
 
 def test_mains_defaults_are_written_once():

@@ -32,7 +32,8 @@ def register(commands: Commands) -> None:
         reads=["data.transcript_side", "features", "eval", *TRACKED],
     )
     evaluate.add_argument(
-        "model", help="a size, a .pt file, a Hugging Face or CTranslate2 folder, models:/NAME@ALIAS or runs:/…"
+        "model",
+        help="a size, a .pt file, a folder of another runtime, models:/NAME@ALIAS, runs:/… or NAME:… of a plugin",
     )
     evaluate.add_argument("split", type=Path, help="a folder that `split` wrote, or a manifest: all its utterances")
     evaluate.add_argument("out", type=Path, help="folder for predictions.jsonl and scores.json")

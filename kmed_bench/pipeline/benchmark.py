@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, Decides, benchmark_digest
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.console import log_file
 from kmed_bench.core.corpus_contracts import QUALITY
 from kmed_bench.core.errors import KmedError
@@ -36,6 +37,7 @@ from kmed_bench.tracking.metric_names import ingest_metrics, split_metrics
 from kmed_bench.tracking.original.log_export import export_logs
 from kmed_bench.tracking.privacy import without_ids
 from kmed_bench.tracking.read import read_bench
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, ONLY_TAG, EarlierBench
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.run_notes import describe_ingest, describe_split
@@ -43,6 +45,7 @@ from kmed_bench.tracking.runs import bench_run, log_skipped
 from kmed_bench.tracking.seal import Seal, seal_plan
 from kmed_bench.tracking.series import SERIES_TAG
 from kmed_bench.tracking.store import open_store
+from kmed_bench.tracking.studies import BestOfStudy, link_study
 from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 
 log = logging.getLogger(__name__)
@@ -66,7 +69,9 @@ class BenchOutcome:
     failed: dict[str, str]
 
 
-def run_benchmark(config: Config, out: Path, *, resume: bool = False, only: Only = ()) -> BenchOutcome:
+def run_benchmark(
+    config: Config, out: Path, *, resume: bool = False, only: Only = (), study: BestOfStudy | None = None
+) -> BenchOutcome:
     """Run a benchmark, with all its files in one folder under ``out``, and return its outcome.
 
     Trainings that ran elsewhere against the same store, and belong to it by its plan, are compared and reported too.
@@ -78,6 +83,8 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False, only: Only
         are not run again. If the store has none, a new one starts.
     only : tuple of (str, int)
         Size and seed of the trainings to run here; the plan, and so the benchmark, is that of all. Empty: all.
+    study : BestOfStudy, optional
+        The trial that the settings come from; the two runs are tagged with each other's ids.
 
     Raises
     ------
@@ -98,6 +105,8 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False, only: Only
         log_skipped(bench, skipped)
         split = with_left_out(_make_split(config, folder, out, bench, earlier), folder / "split", config)
         bench.set_tags({SERIES_TAG: series_of(config, split)})
+        if study is not None:
+            link_study(bench, study, split.sha256)
         plan = make_plan(config, Decides.DATA | TRAINED, identify_split(split), weights)
         seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
         speech = featurize_split(split, cache_folder() / "features", config)
@@ -165,9 +174,10 @@ def _train_all(
             try:
                 trained.append(_train(trainer, seed, name, bench, earlier))
             except Exception as error:  # one failing size or seed does not take the others' hours with it
-                expected = isinstance(error, (KmedError, OSError))
-                said = explain_os_error(error) if isinstance(error, OSError) else str(error)
-                failed[name] = said if expected else f"{type(error).__name__}: {error}"
+                refusal = refused(error, bench.uri)
+                expected = isinstance(refusal or error, (KmedError, OSError))
+                said = str(refusal or (explain_os_error(error) if isinstance(error, OSError) else error))
+                failed[name] = without_password(said if expected else f"{type(error).__name__}: {error}")
                 log.error("%s failed: %s", name, said, exc_info=not expected)
     return trained, failed
 
@@ -178,7 +188,8 @@ def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: E
     if before.outcome is not None:
         return before.outcome
     series = series_of(trainer.config, trainer.speech.split)
-    tags = {**trainer.describe(seed), HASH_TAG: before.identity, SERIES_TAG: series}
+    name_tag = {"kmed.bench_name": bench.client.get_run(bench.run_id).info.run_name}
+    tags = {**trainer.describe(seed), **name_tag, HASH_TAG: before.identity, SERIES_TAG: series}
     run_id = before.run.run_id if before.run else None
     if run_id is None:
         tags |= {"kmed.profile": trainer.config.profile, "kmed.code_version": code_version()}

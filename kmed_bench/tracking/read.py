@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.contracts import COMPARISONS, SCORES, NamedComparison
 from kmed_bench.core.corpus_contracts import QUALITY, SPLIT
 from kmed_bench.core.errors import KmedError
@@ -18,8 +19,9 @@ from kmed_bench.core.formats import FileFormat
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.run_contracts import LEAK
 from kmed_bench.tracking.openings import read_openings
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.series import SERIES_TAG, absent_trainings, gather_trains
-from kmed_bench.tracking.store import artifact_folder, read_artifact, search_runs, without_password
+from kmed_bench.tracking.store import artifact_folder, read_artifact, search_runs
 
 NOT_COMPARED_TAG = "kmed.not_compared"
 _BULK_RUNS = 500  # under the 999 variables that older SQLite allows in one query
@@ -72,7 +74,9 @@ def _latest_bench(client: MlflowClient, uri: str) -> Run:
 def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
     try:
         run = client.get_run(run_id)
-    except MlflowException:
+    except MlflowException as error:
+        if refusal := refused(error, uri):
+            raise refusal from error
         latest = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=3)
         listed = ", ".join(f"{bench.info.run_id} ({bench.info.run_name})" for bench in latest)
         raise KmedError(

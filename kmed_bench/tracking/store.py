@@ -22,12 +22,15 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from sqlalchemy import make_url
 
 from kmed_bench.config import TrackingConfig
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.copies import adopt_copy
-from kmed_bench.tracking.reach import check_reach
+from kmed_bench.tracking.reach import check_reach, check_registry
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.run_notes import describe_experiment
+from kmed_bench.tracking.views import shared_views
 from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
 
 _SQLITE = "sqlite:///"
@@ -60,7 +63,8 @@ def open_store(config: TrackingConfig) -> str:
             if database is not None:
                 adopt_copy(database)
     except Exception as error:  # drivers, HTTP and MLflow each raise their own types here
-        raise store_error(error) or KmedError(_explain(uri, error)) from error
+        raise store_error(error) or refused(error, uri) or KmedError(_explain(uri, error)) from error
+    check_registry(MlflowClient(tracking_uri=uri))
     return uri
 
 
@@ -96,12 +100,6 @@ def check_sqlite_path(uri: str) -> None:
         )
 
 
-def without_password(uri: str) -> str:
-    """Return a URI with its user and password masked, for logs, params and messages."""
-    masked = re.sub(r"://.*@", "://***@", uri)
-    return re.sub(r"(?i)([?&][^=&]*(?:password|passwd|token|secret)[^=&]*=)[^&]*", r"\1***", masked)
-
-
 @contextlib.contextmanager
 def global_store(uri: str) -> Iterator[None]:
     """Make a store MLflow's global one while the block runs; afterwards the global URI is what it was.
@@ -133,6 +131,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str, note: str | None = 
         try:
             created = str(client.create_experiment(name, artifact_location=location))
             client.set_experiment_tag(created, MLFLOW_RUN_NOTE, note or describe_experiment(created))
+            for key, view in ({} if note else shared_views()).items():
+                client.set_experiment_tag(created, key, view)
             return created
         except MlflowException:
             experiment = client.get_experiment_by_name(name)  # another process may have been faster
@@ -184,7 +184,7 @@ def local_folder(uri: str) -> Path | None:
 
 
 def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, Any]:
-    """Return a run's JSON artifact in the top folder; {} if the run has none of this name.
+    """Return a run's JSON artifact; {} if the run has none of this name.
 
     Raises
     ------
@@ -192,10 +192,10 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
         When it exists but can't be read.
     """
     try:
-        text = _read_artifact_text(client, run, name)
+        text = read_artifact_text(client, run, name)
         value = {} if text is None else json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
-        raise KmedError(
+        raise refused(error, str(client.tracking_uri)) or KmedError(
             f"{name} of run {run.info.run_id} can't be read ({error}); check the artifact store."
         ) from error
     if not isinstance(value, dict):
@@ -215,12 +215,14 @@ def read_artifact(client: MlflowClient, run: Run, name: str, format: FileFormat[
     return format.check(content, f"{name} of run {run.info.run_id}") if content else None
 
 
-def _read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None:
+def read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None:
+    """Return a run's artifact as text, by its path among the artifacts; None if the run has none of this name."""
     folder = artifact_folder(run)
     if folder is not None:  # faster: MLflow's client would look up the run twice per file
         path = folder / name
         return path.read_text(encoding="utf-8") if path.exists() else None
-    if name not in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}:
+    above = name.rpartition("/")[0] or None
+    if name not in {artifact.path for artifact in client.list_artifacts(run.info.run_id, above)}:
         return None
     with tempfile.TemporaryDirectory() as target:
         return Path(client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")
@@ -247,7 +249,7 @@ def _make_database(path: Path) -> None:
 
 def _explain(uri: str, error: Exception) -> str:
     shown = without_password(uri)
-    text = " ".join(str(error).split()).replace(uri, shown)[:400]
+    text = without_password(" ".join(str(error).replace(uri, shown).split()))[:400]
     if "out-of-date database schema" in text or "Can't locate revision" in text:
         return (
             f"The tracking database {shown} was made by another MLflow release than the {mlflow.__version__} that "
@@ -282,7 +284,7 @@ def ui_command(uri: str) -> str:
     """Return the command, or address, that opens the MLflow UI on this store; a masked password must be filled in."""
     uri = without_password(uri)
     if uri.startswith(("http://", "https://")):
-        return uri
+        return uri.replace("***@", "")  # the browser asks
     program = Path(sys.executable).with_name("mlflow")
     name = shlex.quote(str(program)) if program.exists() else "mlflow"
     place = shlex.quote(uri)

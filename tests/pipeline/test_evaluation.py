@@ -98,6 +98,17 @@ def test_a_ctranslate2_folder_is_decoded_by_faster_whisper(folders, split, tmp_p
     )
 
 
+def test_a_file_of_whisper_cpp_is_a_model_and_no_source_of_an_export(folders, split, tmp_path, capsys):
+    path = folders["ggml"] / "ggml-model.bin"
+    scores = evaluate_model(load_config("sound", SETTINGS), str(path), split, "valid", tmp_path / "out")
+    assert scores["runtime"]["name"] == "whisper.cpp"
+    assert scores["speed"]["model_bytes"] == path.stat().st_size
+    assert main(["export", str(path), str(tmp_path / "again"), "--format", "hf"]) == 2
+    assert "of the format ggml, which is what an export ends in" in capsys.readouterr().err
+    assert main(["export", str(path), str(tmp_path / "again"), "--format", "tflite"]) == 2
+    assert "Format 'tflite' is not written" in capsys.readouterr().err
+
+
 def test_a_baseline_of_other_utterances_is_refused_before_decoding(evaluated, split, tmp_path):
     kept = read_predictions(evaluated / "predictions.jsonl")[1:]
     write_predictions(tmp_path / "short.jsonl", kept)

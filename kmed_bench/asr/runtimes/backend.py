@@ -13,6 +13,7 @@ from kmed_bench.asr.features.audio import decode_audio
 from kmed_bench.config import Context
 from kmed_bench.core.batching import chunks
 from kmed_bench.core.console import track
+from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.corpus.archives.reader import AudioReader
 
@@ -93,7 +94,17 @@ class SampleBackend(Backend):
                 started = time.perf_counter()
                 texts = self.transcribe(clips)
                 decode_s = (time.perf_counter() - started) / len(batch)
+                self._check_texts(texts, len(batch))
                 for row, text in zip(batch, texts, strict=True):
                     decoded[row["utterance_id"]] = Prediction.from_row(row, text, decode_s)
                 tick(len(decoded), len(rows))
         return [decoded[name] for name in rows["utterance_id"]]
+
+    def _check_texts(self, texts: Sequence[object], n_clips: int) -> None:
+        """Raise KmedError unless there is one text a clip; backends may be of other packages."""
+        kinds = {type(text).__name__ for text in texts}
+        if len(texts) != n_clips or kinds != {"str"}:
+            raise KmedError(
+                f"{self.name} returned {len(texts)} values of type {', '.join(sorted(kinds)) or 'none'} for {n_clips} "
+                "clips; its `transcribe` must return one str for each."
+            )

@@ -1,5 +1,6 @@
 """Logs of the original benchmark imported into the store: one finished run per repetition, its figures labelled."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run, RunStatus
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.errors import KmedError
@@ -23,6 +25,7 @@ from kmed_bench.tracking.original.log_format import (
     read_log,
     to_tree,
 )
+from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import experiment_id, search_runs
 
@@ -78,6 +81,7 @@ def import_log(uri: str, path: Path, experiment: str) -> ImportOutcome:
     present = _present(client, experiment_key, sha256)
     missing = [number for number in names if number not in present]
     tags = {"kmed.kind": "imported", "kmed.size": size, "kmed.imported_sha256": sha256, "kmed.imported_file": path.name}
+    tags[PROCESS_TAG] = this_process()
     created: list[str] = []
     try:
         for number in missing:
@@ -87,8 +91,9 @@ def import_log(uri: str, path: Path, experiment: str) -> ImportOutcome:
         for run_id in created:
             client.set_terminated(run_id, _FINISHED)
     except BaseException:
-        for run_id in created:
-            client.delete_run(run_id)
+        with contextlib.suppress(MlflowException):  # a server may not let this user delete; the cause matters more
+            for run_id in created:
+                client.delete_run(run_id)
         raise
     return ImportOutcome(
         created=tuple(names[number] for number in missing),

@@ -20,11 +20,14 @@ from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import local_folder
 
 MODEL_TYPE = "kmed-checkpoint"
 _PAGE = 100
+_undeletable: set[str] = set()
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,18 +165,32 @@ def keep_checkpoints(run: TrackedRun, keep: int) -> list[Checkpoint]:
     checkpoints = search_checkpoints(run)
     others = [one for one in checkpoints if one.whole and not one.best]
     superseded = [one for one in checkpoints if not one.whole] + others[: max(0, len(others) - keep)]
-    for one in superseded:
-        _delete(run.client, run.client.get_logged_model(one.model_id))
-    return superseded
+    return [one for one in superseded if _delete(run.client, run.client.get_logged_model(one.model_id))]
 
 
-def _delete(client: MlflowClient, model: LoggedModel) -> None:
+def _delete(client: MlflowClient, model: LoggedModel) -> bool:
     """Delete the file, then the model; MLflow's own deletion would keep the file until `mlflow gc`.
 
-    If the store can't delete files (some buckets do not grant that right), they stay, with a warning.
+    If the store can't delete files (some buckets do not grant that right), they stay, with a warning. So does the model
+    if a server does not let the user delete it: False is returned then, and no further try is made.
     """
+    if model.model_id in _undeletable:
+        return False
     try:
         get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri).delete_artifacts()  # type: ignore[no-untyped-call]
     except (MlflowException, NotImplementedError, OSError) as error:
-        logging.getLogger(__name__).warning("The files of checkpoint %s stay in the store: %s", model.name, error)
-    client.delete_logged_model(model.model_id)
+        if refused(error) is None:  # the model's own deletion says the same in a moment
+            log.warning("The files of checkpoint %s stay in the store: %s", model.name, error)
+    try:
+        client.delete_logged_model(model.model_id)
+    except MlflowException as error:
+        if refused(error) is None:
+            raise
+        _undeletable.add(model.model_id)
+        log.warning(
+            "Checkpoint %s is superseded and stays in the store: the server does not let this user delete it; it takes "
+            "MANAGE on logged models (docs/server.md).",
+            model.name,
+        )
+        return False
+    return True

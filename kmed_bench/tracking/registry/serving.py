@@ -26,9 +26,11 @@ from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
 
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.registry.request_bodies import fault_of
-from kmed_bench.tracking.store import global_store, without_password
+from kmed_bench.tracking.store import global_store
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -256,7 +258,7 @@ def _load(uri: str, tracking_uri: str) -> PyFuncModel:
         with global_store(tracking_uri):
             model: PyFuncModel = mlflow.pyfunc.load_model(uri)
     except (MlflowException, OSError) as error:
-        raise KmedError(
+        raise refused(error, tracking_uri) or KmedError(
             f"The model {uri} can't be loaded from {without_password(tracking_uri)} ({without_password(str(error))}); "
             "check its name, version or alias in the MLflow UI, and name the store with --tracking.uri."
         ) from None
