@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from kmed_bench import __version__
 from kmed_bench.commands import (
     bundle,
+    clean,
     data,
     export,
     history,
@@ -38,7 +39,22 @@ from kmed_bench.core.surroundings import prepare_user, sigterm_interrupts
 from kmed_bench.core.system_errors import explain_os_error
 
 # The order in which `kmed-bench --help` lists them.
-_MODULES = (run, data, models, transcribe, export, tune, scores, power, tracked, serve, bundle, history, settings)
+_MODULES = (
+    run,
+    data,
+    models,
+    transcribe,
+    export,
+    tune,
+    scores,
+    power,
+    tracked,
+    serve,
+    bundle,
+    history,
+    clean,
+    settings,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

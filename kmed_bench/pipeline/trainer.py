@@ -26,6 +26,7 @@ from kmed_bench.pipeline.training_record import (
     write_training_record,
 )
 from kmed_bench.tracking.params import training_params
+from kmed_bench.tracking.registry.checkpoints import replace_by_registered
 from kmed_bench.tracking.registry.models import log_model
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.seal import Seal
@@ -304,6 +305,7 @@ class Trainer:
                 tags=self.describe(seed),
                 step=best.epoch,
             )
+            replace_by_registered(run, info.model_id)
             log.info("Registered %s version %s.", info.name, info.version)
         return TrainOutcome(
             run.run_id,

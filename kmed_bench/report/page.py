@@ -17,6 +17,9 @@ from kmed_bench.report.seal_tables import count_plans, describe_openings
 from kmed_bench.report.sections import ExtraSection, PlacedSection, save_sections
 from kmed_bench.report.table_view import View
 
+_EXAMPLES = "quality_examples"
+"""The table of utterance ids: with it, page and table can be opened by their owner only."""
+
 
 def write_report(
     record: BenchRecord,
@@ -43,7 +46,7 @@ def write_report(
     best = [run for run in record.trains if headline is not None and run.run_id == headline.row["run_id"]]
     gaps = [row for row in frames["elderly"].to_dict("records") if best and row["run_id"] == best[0].run_id]
     for name, frame in frames.items():
-        write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False))
+        write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False), private=name == _EXAMPLES)
     with plot_style():
         plots = save_plots(frames, headline, out)
     drawn = [plot.name for section in plots.values() for plot in section]
@@ -68,7 +71,7 @@ def write_report(
         settings={key: value for key, value in record.params.items() if "." in key or key == "profile"},
         files=sorted(f"{name}.csv" for name in [*frames, *(view.name for s in sections for view in s.views)]),
     )
-    write_text_atomically(out / "index.html", html)
+    write_text_atomically(out / "index.html", html, private=_EXAMPLES in views)
     return out / "index.html"
 
 
@@ -122,6 +125,11 @@ def find_notices(record: BenchRecord) -> list[str]:
     failed = [run for run in record.trains if run.status != tables.FINISHED]
     if failed:
         notices.append(f"{len(failed)} of {len(record.trains)} train runs did not finish; see “Left out”.")
+    if record.deleted:
+        notices.append(
+            f"{len(record.deleted)} runs of this benchmark were deleted in the store: {', '.join(record.deleted)}; "
+            "see “Left out”."
+        )
     if record.absent:
         notices.append(f"{len(record.absent)} planned trainings are not in the store; see “Left out”.")
     for key in ("transcript_policy", "normaliser_version", "split_sha256"):

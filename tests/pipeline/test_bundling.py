@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fault_table import fault
 from mlflow.tracking import MlflowClient
 from small_store import OPTIONS, shared_store
 
@@ -245,8 +244,10 @@ def edit_head(contents, **changes):
     contents["bundle.json"] = json.dumps(head | changes).encode()
 
 
-@fault(
-    "a bundle that was damaged or altered on its way", sees="the file and what differs", survives="the store as it was"
+@pytest.mark.fault(
+    "a bundle that was damaged or altered on its way",
+    sees="the file and what differs",
+    survives="the store as it was",
 )
 @pytest.mark.parametrize(
     ("change", "said"),

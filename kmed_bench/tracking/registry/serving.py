@@ -28,6 +28,7 @@ from mlflow.pyfunc import PyFuncModel, scoring_server
 
 from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.scratch import scratch_for_libraries
 from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.registry.request_bodies import fault_of
 from kmed_bench.tracking.store import global_store
@@ -214,7 +215,7 @@ def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLi
     KmedError
         When the address can't be used, or the store has no such model.
     """
-    with contextlib.closing(_bind(host, port)) as bound:
+    with scratch_for_libraries(), contextlib.closing(_bind(host, port)) as bound:
         _limit_arenas()
         model = _load(uri, tracking_uri)
         model.unwrap_python_model().is_abandoned = is_abandoned  # type: ignore[no-untyped-call]
