@@ -13,6 +13,7 @@ from kmed_bench.config import Config, Decides, digest
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
+from kmed_bench.core.quantities import explain_rates
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
@@ -202,10 +203,11 @@ def _say_comparison(row: "BaselineComparison") -> str:
     low, high = row["delta_low"], row["delta_high"]
     none = f"no interval: {row['no_interval']}"
     interval = none if low is None or high is None else f"95 % interval {low:+.4f} to {high:+.4f}"
-    return (
+    said = (
         f"Against {row['baseline']}: CER {row['delta']:+.4f} ({interval}; p {row['p_holm']:.4f}, Holm), from "
         f"{row['a']:.4f} to {row['b']:.4f} on {row['n_clips']} clips of {row['n_speakers']} speakers"
     )
+    return f"{said}. {explain_rates(row['a'], row['b'])}".removesuffix(". ")
 
 
 def print_scores(scores: "EvaluatedScores", out: Path) -> None:
@@ -216,6 +218,8 @@ def print_scores(scores: "EvaluatedScores", out: Path) -> None:
     interval = none if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}"
     cer = "undefined" if overall["cer"] is None else f"{overall['cer']:.4f}"
     print(f"CER {cer} ({interval}; {overall['n_clips']} clips, {overall['n_speakers']} speakers)")
+    if overall["cer"] is not None and overall["cer"] > 1:
+        print(explain_rates(overall["cer"]))
     for row in scores.get("comparisons", ()):
         print(_say_comparison(row))
     print(f"Scores: {out / 'scores.json'}")

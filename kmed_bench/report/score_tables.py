@@ -11,6 +11,7 @@ import pandas as pd
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SCORE_FIELDS
+from kmed_bench.report.table_view import NOT_MEANT
 from kmed_bench.report.tables import ordered_trains, scored_trains
 from kmed_bench.scoring.groups import split_values
 from kmed_bench.scoring.measures import MEASURES
@@ -162,16 +163,25 @@ def _untouched_rates(run: TrainRecord) -> dict[str, float]:
 def rates_of_sizes(rates: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
     """Return one row per measure, one column per chosen run's size and state, such as ``base untouched``.
 
-    ``label`` and ``description`` are the measure's own; rates of scores.json that are no measure are left out.
+    Beside each are the bounds of its interval in ``<column>_low`` and ``<column>_high``, and ``NOT_MEANT`` in
+    ``<column>_reason`` for measures without intervals. ``label`` and ``description`` are the measure's own; rates of
+    scores.json that are no measure are left out.
     """
-    chosen = rates[rates["run_id"].isin(run_ids) & rates["measure"].isin(MEASURES)]
-    if not len(chosen):
-        return pd.DataFrame()
-    column = chosen["size"] + " " + chosen["state"]
-    wide = chosen.assign(column=column).pivot(index="measure", columns="column", values="value")
-    wide = wide.loc[[name for name in MEASURES if name in wide.index], list(dict.fromkeys(column))]
-    shown = [MEASURES[str(name)] for name in wide.index]
-    return wide.reset_index().assign(label=[m.label for m in shown], description=[m.description for m in shown])
+    chosen = rates[rates["run_id"].isin(run_ids)]
+    value = dict(
+        zip(zip(chosen["size"] + " " + chosen["state"], chosen["measure"], strict=True), chosen["value"], strict=True)
+    )
+    columns = list(dict.fromkeys(column for column, _ in value))
+    rows = []
+    for name, measure in MEASURES.items():
+        if any((column, name) in value for column in columns):
+            row: dict[str, Any] = {"measure": name, "label": measure.label, "description": measure.description}
+            for column in columns:
+                ends = ("", "_low", "_high")
+                row |= {f"{column}{end}": value.get((column, f"{name}{end}"), math.nan) for end in ends}
+                row[f"{column}_reason"] = "" if measure.interval else NOT_MEANT
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def errors_by_kind(rates: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:

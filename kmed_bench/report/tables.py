@@ -4,7 +4,6 @@ Nothing is estimated: a figure that the record does not have stays empty.
 """
 
 import collections
-import dataclasses
 import math
 import statistics
 from collections.abc import Iterator, Mapping
@@ -130,22 +129,6 @@ def sizes_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Headline:
-    """The recommended size and its row of ``sizes_table``."""
-
-    size: str
-    row: dict[str, Any]
-
-
-def choose_headline(sizes: pd.DataFrame) -> Headline | None:
-    """Return the size with the lowest valid CER, averaged over its finished seeds; None without finished runs."""
-    if not len(sizes):
-        return None
-    row = sizes.sort_values("valid_cer_mean", kind="stable").iloc[0].to_dict()
-    return Headline(size=str(row["size"]), row={str(key): value for key, value in row.items()})
-
-
 def missing_table(bench: BenchRecord) -> pd.DataFrame:
     """Return what the figures leave out: skipped sizes, unfinished runs, labels and clips that were not used."""
     rows = [
@@ -208,6 +191,10 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
     facts |= {_tag_name(key): value for key, value in sorted(tags.items())}
     for size in dict.fromkeys(run.size for run in ordered_trains(bench)):
         runs = [run for run in bench.trains if run.size == size]
+        threads = {run.params["machine.threads"]: run.params for run in runs if "machine.threads" in run.params}
+        for n_threads, params in sorted(threads.items()):
+            decides = params.get("machine.threads_decide", "unknown")
+            facts[f"threads, {size}"] = f"{n_threads} (do results depend on their number? {decides})"
         own = {key for run in runs for key in run.tags if key.startswith("kmed.")}
         for key in sorted(own - _KNOWN_TAGS - set(tags)):
             values = sorted({run.tags[key] for run in runs if key in run.tags})

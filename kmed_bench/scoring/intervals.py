@@ -39,6 +39,8 @@ MAX_DIFFERENCE_SHARE = 0.02
 """Largest share of all errors, or of all differences, of one loop; above, loops have bounds of their own."""
 MAX_FACTOR = 10.0
 """A rate's interval that reaches further than this factor from the rate is not given."""
+MIN_SPEAKERS = 5
+"""Fewest speakers of an interval: the fewest whose coverage decision 006 measured, and of a ranked group's default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,9 +163,12 @@ _EQUAL = "all speakers have the same rate, so the clips do not show how much spe
 
 
 def _too_few_speakers(clips: Clips) -> str:
-    if not clips.n_speakers:
+    n = clips.n_speakers
+    if not n:
         return "no clip counts"
-    return "" if clips.n_speakers > 1 else "one speaker does not show how much speakers differ"
+    if n == 1:
+        return "one speaker does not show how much speakers differ"
+    return f"{n} speakers are too few for an interval, which takes {MIN_SPEAKERS}" if n < MIN_SPEAKERS else ""
 
 
 def _unlike(n_speakers: int) -> str:
@@ -235,7 +240,10 @@ def _with_loops(clips: Clips) -> Interval:
         return rest
     below, above = _loop_reaches([_looping(clips)])[0](ALPHA)
     low = clips.ratio - math.hypot(fluent.ratio - rest.low, below)
-    return Interval(low=max(low, 0.0), high=clips.ratio + math.hypot(rest.high - fluent.ratio, above))
+    high = clips.ratio + math.hypot(rest.high - fluent.ratio, above)
+    if not high <= MAX_FACTOR * clips.ratio:
+        return Interval(reason=_unlike(clips.n_speakers))
+    return Interval(low=max(low, 0.0), high=high)
 
 
 def _loop_reaches(added: Sequence[Clips], taken: Sequence[Clips] = ()) -> list[Reach]:
