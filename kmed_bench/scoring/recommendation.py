@@ -97,10 +97,12 @@ def recommend(record: BenchRecord) -> Recommendation:
         )
     known = [size for size in sizes if not math.isnan(size.valid_cer)]
     best = min(known or sizes, key=lambda size: size.valid_cer)
-    level = f"test CER {percent(best.test_cer)}" if not math.isnan(best.test_cer) else "its test CER is unknown"
+    level = f"test CER {percent(None if math.isnan(best.test_cer) else best.test_cer)}"
     reason = " ".join(filter(None, [_why(best), explain_rates(best.test_cer)]))
     if best.test_cer > MAX_USEFUL_CER:
-        headline = f"No model here is fit for use: the best, {best.size} {best.state}, has a {level}."
+        headline = (
+            f"No model here is fit for use: the best, {best.size} {best.state}, has a {level.replace('CER', 'CER of')}."
+        )
         return Recommendation(sizes=sizes, best=best, headline=headline, reason=f"{UNFIT} {reason}")
     return Recommendation(sizes=sizes, best=best, headline=f"Use {best.size} {best.state}: {level}.", reason=reason)
 

@@ -76,7 +76,8 @@ def judge_training(
     valid : tuple of float
         CER of the valid part by the untouched and the fine-tuned model.
     level : float
-        Level of each test (``gate.significance``); groups are corrected for their number by Holm's method.
+        Level of each test (``gate.significance``). What got worse is shown by p alone, which also exists where all
+        speakers lose alike; groups are corrected for their number by Holm's method.
     """
     cer = compare_counts(before, after, options)
     worse = [*_worse_measures(before, after, options, level), *_worse_groups(before, after, options, level)]
@@ -112,7 +113,7 @@ def _worse_measures(
     for name in _HEARD:
         compared = compare_counts(before, after, options, metric=name)
         if compared["delta"] is not None and compared["delta"] < 0:
-            parts.append(_part(MEASURES[name].label, compared, compared["p_value"], shown=is_shown(compared, level)))
+            parts.append(_part(MEASURES[name].label, compared, compared["p_value"], shown=compared["p_value"] < level))
     return parts
 
 

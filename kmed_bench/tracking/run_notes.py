@@ -49,10 +49,11 @@ def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
     head = ("size", "seed", "untouched", "fine-tuned", "95 %", "best epoch", "valid CER", "status")
     verdict = recommend(bench)
     lines = [f"**{verdict.headline}**", "", verdict.reason, "", *(f"- {size.text}" for size in verdict.sizes), ""]
-    lines += ["**Test CER by size** (one row per seed; CER without spaces and punctuation)", ""]
-    lines += table(head, map(_train_cells, trains))
-    if not bench.trains:
-        lines = ["No training has finished in this benchmark yet."]
+    if bench.trains:
+        lines += ["**Test CER by size** (one row per seed; CER without spaces and punctuation)", ""]
+        lines += table(head, map(_train_cells, trains))
+    else:
+        lines += ["No training has finished in this benchmark yet."]
     for size, reason in bench.skipped.items():
         lines += ["", f"Skipped **{size}**: {reason}"]
     if bench.absent:
