@@ -283,6 +283,33 @@ def test_compare_judges_a_margin_when_asked(split: Split, tmp_path: Path, capsys
     assert "A margin of 0 can't be tested" in capsys.readouterr().err
 
 
+def test_a_margin_says_when_the_speakers_are_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for n_speakers, verdict in ((4, "not shown: 4 speakers can't show it"), (5, "not shown: 5"), (6, "equivalent: ")):
+        clips = [
+            Prediction(
+                utterance_id=f"u{n}",
+                speaker_id=f"s{n % n_speakers}",
+                sentence_id=str(n),
+                reference="가나다라마바사아자차" * (1 + n % 3),
+                hypothesis="가나다라마바사아자",
+                duration_s=2.0,
+                decode_s=0.1,
+                gender="Female",
+                age="20~29",
+                dialect="경상",
+                region="",
+                role="patient",
+            )
+            for n in range(24)
+        ]
+        path = tmp_path / f"{n_speakers}.jsonl"
+        write_predictions(path, clips)
+        assert main(["compare", str(path), str(path), "--margin", "0.2"]) == 0
+        found = json.loads(capsys.readouterr().out)["margin"]
+        assert found["verdict"].startswith(verdict), found
+        assert ("at least 6" in found["verdict"]) == (n_speakers < 6)
+
+
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
