@@ -111,9 +111,11 @@ def _save_groups(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, o
     if len(pairs):
         level = frames["sizes"].set_index("run_id")["test_cer"][best.run_id]
         overall = dict.fromkeys(pairs["age"], level)
-        title = f"{best.size}, fine-tuned: test CER by dialect and age"
+        title = f"{best.size}: CER by dialect and age"
         figure = score_plots.plot_groups(pairs, overall, rows="dialect", columns="age", title=title)
-        saved.append(save_plot(figure, out, "groups-dialect-age", f"{title}. {colours.format('model')}"))
+        saved.append(
+            save_plot(figure, out, "groups-dialect-age", f"{title}, fine-tuned, test part. {colours.format('model')}")
+        )
     return saved
 
 

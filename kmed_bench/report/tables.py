@@ -15,6 +15,7 @@ import pandas as pd
 from kmed_bench.core.contracts import Scores
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SIZES
+from kmed_bench.scoring.intervals import MIN_SPEAKERS
 
 FINISHED = "FINISHED"
 
@@ -81,6 +82,7 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
                 "test_cer_low": get("test/cer_low", math.nan),
                 "test_cer_high": get("test/cer_high", math.nan),
                 "test_cer_reason": scores["overall"].get("no_interval", {}).get("cer", "") if scores else "",
+                "untouched_test_cer_reason": _too_few(scores),
                 "n_clips": scores["overall"]["n_clips"] if scores else math.nan,
                 "n_speakers": scores["overall"]["n_speakers"] if scores else math.nan,
                 "epoch_s": statistics.median(epoch_s) if epoch_s else math.nan,
@@ -88,6 +90,13 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _too_few(scores: Scores | None) -> str:
+    """Return why no model has an interval on a test part of too few speakers; empty where they are enough."""
+    if scores is None or scores["overall"]["n_speakers"] >= MIN_SPEAKERS:
+        return ""
+    return str(scores["overall"].get("no_interval", {}).get("cer", ""))
 
 
 def _by_metric(run: TrainRecord) -> dict[str, dict[int, float]]:

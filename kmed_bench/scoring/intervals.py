@@ -40,7 +40,8 @@ MAX_DIFFERENCE_SHARE = 0.02
 MAX_FACTOR = 10.0
 """A rate's interval that reaches further than this factor from the rate is not given."""
 MIN_SPEAKERS = 5
-"""Fewest speakers of an interval: the fewest whose coverage decision 006 measured, and of a ranked group's default."""
+"""Fewest speakers of an interval, as many as a ranked group has by default; below, decision 006 measured how seldom
+intervals cover."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
