@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
 export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
-.PHONY: run test test-fast fuzz coverage lint format docs-settings docs-faults ui lock clean help
+.PHONY: run test test-fast fuzz coverage lint format docs-settings docs-faults ui lock audit licences dist clean help
 
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
@@ -46,13 +46,25 @@ docs-faults: $(VENV)/.installed-test ## writes docs/faults.md from the tests' ma
 ui: $(VENV)/.installed ## the MLflow UI on the embedded store
 	"$(BIN)"/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db"
 
-lock: ## writes requirements.lock from a fresh environment
+lock: ## writes requirements.lock anew: versions and SHA-256 of every file, for all platforms; pins stay unless taken out
 	rm -rf build/lock-venv && $(PYTHON) -m venv build/lock-venv
-	build/lock-venv/bin/pip install --quiet '.[demo,offline,tune]' torch==2.14.1 torchaudio==2.11.0
-	sed -n '/^#/p' requirements.lock > build/lock.head
-	build/lock-venv/bin/pip freeze --exclude kmed-bench \
-	  | sed -E '/^(nvidia-|cuda-|triton)/s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/' \
-	  | cat build/lock.head - > requirements.lock
+	build/lock-venv/bin/pip install --quiet --disable-pip-version-check uv
+	build/lock-venv/bin/uv pip compile --quiet pyproject.toml --extra demo --extra offline --extra tune \
+	  --python-version 3.11 --universal --generate-hashes --no-annotate --custom-compile-command 'make lock' -o requirements.lock
+
+AUDIT := build/audit-venv/bin/python scripts/supply_chain.py --python "$(BIN)/python"
+audit: build/audit-venv/.installed $(VENV)/.installed ## known weaknesses and licences of what is locked
+	$(AUDIT) licences
+	$(AUDIT) audit
+
+licences: build/audit-venv/.installed $(VENV)/.installed ## writes docs/licences.md from what is installed
+	$(AUDIT) licences --write
+
+dist: build/audit-venv/.installed $(VENV)/.installed ## wheel, sdist and bill of materials in dist/, checked
+	rm -rf dist
+	build/audit-venv/bin/python -m build --quiet
+	build/audit-venv/bin/python -m twine check --strict dist/*
+	$(AUDIT) sbom dist/sbom.cdx.json
 
 clean: ## removes the environment and caches, not results
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -64,14 +76,20 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python requirements.lock pyproject.toml
-	"$(BIN)"/pip install --quiet --disable-pip-version-check -r requirements.lock
+	"$(BIN)"/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	"$(BIN)"/pip install --quiet --disable-pip-version-check --no-deps -e .
+	sed -n 's/^\([a-z].*==[^ ]*\).*/\1/p' requirements.lock > "$(VENV)/pins.txt"  # pip takes no hashed file beside others
+	touch $@
+
+build/audit-venv/.installed: pyproject.toml
+	$(PYTHON) -m venv build/audit-venv
+	build/audit-venv/bin/pip install --quiet --disable-pip-version-check pip-audit pip-licenses cyclonedx-bom build twine
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	"$(BIN)"/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test]'
+	"$(BIN)"/pip install --quiet --disable-pip-version-check -c "$(VENV)/pins.txt" -e '.[test]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	"$(BIN)"/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	"$(BIN)"/pip install --quiet --disable-pip-version-check -c "$(VENV)/pins.txt" -e '.[dev]'
 	touch $@

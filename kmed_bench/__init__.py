@@ -26,12 +26,23 @@ PUBLIC = {
     "featurize_split": "training.epochs",
     "train_epochs": "training.epochs",
     "decode_part": "training.epochs",
+    "transcribe_arrays": "asr.decoding.arrays",
+    "SampleBackend": "asr.runtimes.backend",
+    "open_folder": "asr.runtimes.formats",
     "Prediction": "core.predictions",
     "read_predictions": "core.predictions",
     "write_predictions": "core.predictions",
     "ScoringOptions": "scoring",
     "score_predictions": "scoring",
     "compare_predictions": "scoring",
+    "score_metrics": "tracking.metric_names",
+    "read_bench": "tracking.read",
+    "runs_table": "report.tables",
+    "sizes_table": "report.tables",
+    "history_table": "report.tables",
+    "plot_style": "report.fonts",
+    "plot_curves": "report.plots",
+    "plot_test_cer": "report.score_plots",
 }
 """Each public name and the module that defines it."""
 

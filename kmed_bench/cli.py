@@ -13,7 +13,21 @@ import warnings
 from collections.abc import Sequence
 
 from kmed_bench import __version__
-from kmed_bench.commands import data, export, history, models, power, run, scores, serve, settings, tracked, tune
+from kmed_bench.commands import (
+    bundle,
+    data,
+    export,
+    history,
+    models,
+    power,
+    run,
+    scores,
+    serve,
+    settings,
+    tracked,
+    transcribe,
+    tune,
+)
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
 from kmed_bench.commands.stages import log_early_failure
 from kmed_bench.core.callers_folder import enter_callers_folder
@@ -23,7 +37,7 @@ from kmed_bench.core.surroundings import prepare_user, sigterm_interrupts
 from kmed_bench.core.system_errors import explain_os_error
 
 # The order in which `kmed-bench --help` lists them.
-_MODULES = (run, data, models, export, tune, scores, power, tracked, serve, history, settings)
+_MODULES = (run, data, models, transcribe, export, tune, scores, power, tracked, serve, bundle, history, settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,23 +6,27 @@ Every command runs twice undisturbed on a tiny corpus and a random model: values
 ids) are not compared, all others are. Then each is killed with SIGKILL, SIGTERM and SIGINT, in each round once, after
 its work has begun (a marker file, written on entry to the function that does it) and before its natural end, and
 started again with the same words (and --resume where it takes that). The table has a row for each command; the exit
-status is 1 if a second start fails, a result differs or a temporary file is left.
+status is 1 if a second start fails, a result differs, a temporary file is left or a run stays RUNNING.
+
+The commands are forked from a process that has imported the package, so that each starts in a moment.
 """
 
 import argparse
 import dataclasses
 import hashlib
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from random_whisper import save_random_whisper  # noqa: E402
 
-# The command line with a Whisper tiny that is smaller still; writes MARK when the work begins and MARK.end at its end.
-PROGRAM = """
-import importlib, os, sys
-from kmed_bench import cli
-if os.environ.get("SMALLER"):
-    from kmed_bench.asr.model import weights
-    found = weights._read_checkpoint(weights.Path(os.environ["SMALLER"]))[0]
-    weights.dimensions = lambda size: found
-name, function = os.environ["BEGINS"].split(":")
-module = importlib.import_module(name)
-original = getattr(module, function)
-def begun(*args, **kwargs):
-    open(os.environ["MARK"], "w").close()
-    return original(*args, **kwargs)
-setattr(module, function, begun)
-status = cli.main(sys.argv[1:])
-if status == 0:
-    open(os.environ["MARK"] + ".end", "w").close()
-sys.exit(status)
-"""
+SERVER = multiprocessing.get_context("forkserver")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 INTERRUPTED = 130
 FINISHED = "exists and is not an empty folder"
@@ -67,6 +52,8 @@ UNCOMPARED = ("kmed-bench.log", ".training.lock")
 STUDY_VIEWS = re.compile(r"index\.html|trials\.csv|tuning-(history|parallel)\..+")
 """What shows the trials of study.json, lost ones as well: a killed trial stays in the study and is repeated."""
 LIMIT_S = 600
+PRELOADED = ["kmed_bench.cli", "kmed_bench.pipeline.benchmark", "kmed_bench.tuning.tune", "kmed_bench.report.page"]
+PRELOADED += ["kmed_bench.pipeline.export", "mlflow.store.tracking.sqlalchemy_store", "kmed_bench.scoring.package"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +108,38 @@ COMMANDS = {
 }
 
 
+def run_command(words: list[str], folder: Path, command: Command, base: Path) -> None:
+    """Run the command line in a folder, with a Whisper tiny that is smaller still if the command takes that.
+
+    Writes ``mark`` when the work begins and ``mark.end`` at its end.
+    """
+    os.chdir(folder)
+    os.environ |= {"KMED_CACHE": str(folder / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    said = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore Ctrl-C
+    from kmed_bench import cli
+
+    if command.smaller:
+        from kmed_bench.asr.model import weights
+
+        dimensions = weights._read_checkpoint(base / "tiny.pt")[0]
+        weights.dimensions = lambda _size: dimensions
+    module, function = command.begins.split(":")
+    original = getattr(importlib.import_module(module), function)
+
+    def begun(*args: Any, **kwargs: Any) -> Any:
+        (folder / "mark").touch()
+        return original(*args, **kwargs)
+
+    setattr(sys.modules[module], function, begun)
+    status = cli.main(words)
+    if status == 0:
+        (folder / "mark.end").touch()
+    sys.exit(status)
+
+
 class Place:
     """A folder in which one command is run, with a tracking store of its own."""
 
@@ -131,25 +150,20 @@ class Place:
         if (base / "mlflow.db").exists():
             shutil.copy(base / "mlflow.db", folder)
 
-    def start(self, more: str = "") -> subprocess.Popen[bytes]:
+    def start(self, more: str = "") -> BaseProcess:
         """Return the started command, its output in ``said`` of the folder."""
-        words = shlex.split(self.command.words.replace("{base}", str(self.base)))
-        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "KMED_CACHE": str(self.folder / "cache")}
-        env |= {"MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db", "BEGINS": self.command.begins}
-        env |= {"MARK": str(self.mark), "SMALLER": str(self.base / "tiny.pt") if self.command.smaller else ""}
+        words = [*shlex.split(self.command.words.replace("{base}", str(self.base))), *more.split()]
         self.mark.unlink(missing_ok=True)
         self.end.unlink(missing_ok=True)
-        with (self.folder / "said").open("wb") as said:
-            program = [sys.executable, "-c", PROGRAM, *words, *more.split()]
-            return subprocess.Popen(
-                program, cwd=self.folder, env=env, stdout=said, stderr=said, preexec_fn=_heed_interrupts
-            )
+        process = SERVER.Process(target=run_command, args=(words, self.folder, self.command, self.base))
+        process.start()
+        return process
 
-    def wait_until_begun(self, process: subprocess.Popen[bytes]) -> None:
+    def wait_until_begun(self, process: BaseProcess) -> None:
         """Return when the work has begun."""
         until_s = time.monotonic() + LIMIT_S
         while not self.mark.exists():
-            if process.poll() is not None or time.monotonic() > until_s:
+            if process.exitcode is not None or time.monotonic() > until_s:
                 raise RuntimeError((self.folder / "said").read_text())
             time.sleep(0.002)
 
@@ -157,7 +171,8 @@ class Place:
         """Run the command to its end and return how long its work took, in seconds."""
         process = self.start(more)
         self.wait_until_begun(process)
-        if process.wait(LIMIT_S) != 0:
+        process.join(LIMIT_S)
+        if process.exitcode != 0:
             raise RuntimeError((self.folder / "said").read_text())
         return self.end.stat().st_mtime - self.mark.stat().st_mtime
 
@@ -173,14 +188,13 @@ class Place:
                 found |= flatten(read(path), RUN_ID.sub("*", str(path.relative_to(out))))
         return found | flatten(finished_runs(self.folder), "store")
 
+    def running(self) -> list[str]:
+        """Return the names of the runs that stay RUNNING; a command without runs of its own ends no others."""
+        return [run.info.run_name for run in stored_runs(self.folder, "RUNNING")]
+
     def leftovers(self) -> list[str]:
         """Return the temporary files and folders beside and below the results."""
         return [path.name for path in self.folder.rglob(".*") if TEMPORARY.fullmatch(path.name)]
-
-
-def _heed_interrupts() -> None:
-    """Undo what a shell sets for its background jobs: that they ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def read(path: Path) -> Any:
@@ -227,19 +241,23 @@ def flatten(value: Any, place: str) -> dict[str, Any]:
 
 def finished_runs(folder: Path) -> list[dict[str, float]]:
     """Return the metrics of the store's finished trainings, benchmarks and trials, in the order of kind and value."""
+    runs = stored_runs(folder, "FINISHED")
+    kept = [run for run in runs if run.data.tags.get("kmed.kind") in ("bench", "train", "split", "report", "trial")]
+    return sorted(
+        ({"kind": run.data.tags["kmed.kind"], **dict(sorted(run.data.metrics.items()))} for run in kept),
+        key=repr,
+    )
+
+
+def stored_runs(folder: Path, status: str) -> list[Any]:
+    """Return the runs of a status in a folder's store."""
     from mlflow.tracking import MlflowClient
 
     from kmed_bench.tracking.store import search_runs
 
     if not (folder / "mlflow.db").exists():
         return []
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-    runs = search_runs(client, "attributes.status = 'FINISHED'")
-    kept = [run for run in runs if run.data.tags.get("kmed.kind") in ("bench", "train", "split", "report", "trial")]
-    return sorted(
-        ({"kind": run.data.tags["kmed.kind"], **dict(sorted(run.data.metrics.items()))} for run in kept),
-        key=repr,
-    )
+    return search_runs(MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db"), f"attributes.status = '{status}'")
 
 
 def prepare(base: Path) -> None:
@@ -265,9 +283,11 @@ def kill_once(name: str, number: str, place: Place, work_s: float, chance: rando
         process = place.start()
         place.wait_until_begun(process)
         time.sleep(work_s * chance.uniform(0.0, 0.9))
-        if process.poll() is None:
-            process.send_signal(getattr(signal, number))
-            status = process.wait(LIMIT_S)
+        if process.exitcode is None:
+            assert process.pid is not None
+            os.kill(process.pid, getattr(signal, number))
+            process.join(LIMIT_S)
+            status = process.exitcode
             if not place.end.exists():
                 right = -signal.SIGKILL if number == "SIGKILL" else INTERRUPTED
                 said = (place.folder / "said").read_text(errors="replace")
@@ -305,6 +325,7 @@ def check(name: str, folder: Path, base: Path, rounds: int, chance: random.Rando
                 differ = [key for key in sorted(steady) if found.get(key) != first[key]]
                 wrong += [f"{name} after {number}: {len(differ)} differ: {differ[:5]}"] if differ else []
                 wrong += [f"{name} after {number}: left {place.leftovers()}"] if place.leftovers() else []
+                wrong += [f"{name} after {number}: RUNNING: {left}"] if (left := place.running()) else []
             row["wrong"] += bool(wrong)
             faults += wrong
             if not wrong:
@@ -320,6 +341,8 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(COMMANDS), help="commands, separated by commas")
     parser.add_argument("--base", type=Path, help="a prepared folder to use again")
     args = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    SERVER.set_forkserver_preload(PRELOADED)
     folder, chance = Path(tempfile.mkdtemp(prefix="kills-")), random.Random(args.seed)
     base = args.base or folder / "base"
     if not base.exists():

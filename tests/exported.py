@@ -1,7 +1,7 @@
 """Clips and decodings that the tests of export, runtimes and evaluation share."""
 
 from pathlib import Path
-from typing import get_args
+from typing import cast
 
 import pandas as pd
 
@@ -12,17 +12,26 @@ from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.splitting.split import build_split, sort_manifest, write_split
 from kmed_bench.pipeline.export import export_model
 
-_made: dict[Path, dict[str, Path]] = {}
+
+class Exports(dict[str, Path]):
+    """Folders of one checkpoint by format, each made beside the checkpoint when it is first asked for."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+
+    def __missing__(self, fmt: str) -> Path:
+        self[fmt] = self.checkpoint.parent / fmt
+        export_model(load_weights(self.checkpoint), self[fmt], cast(Format, fmt), EvalConfig())
+        return self[fmt]
 
 
-def export_all(checkpoint: Path) -> dict[str, Path]:
-    """Return a folder of a checkpoint in each format, made once a test session beside the checkpoint."""
-    if checkpoint not in _made:
-        model, beside = load_weights(checkpoint), checkpoint.parent
-        for fmt in get_args(Format):
-            export_model(model, beside / fmt, fmt, EvalConfig())
-        _made[checkpoint] = {fmt: beside / fmt for fmt in get_args(Format)}
-    return _made[checkpoint]
+_made: dict[Path, Exports] = {}
+
+
+def export_all(checkpoint: Path) -> Exports:
+    """Return a checkpoint's folders, shared by the tests of a session."""
+    return _made.setdefault(checkpoint, Exports(checkpoint))
 
 
 def write_thirds(part: pd.DataFrame, out: Path) -> Path:

@@ -57,7 +57,6 @@ class Target:
     seeds: list[bytes]
     allowed: tuple[type[BaseException], ...] = (KmedError,)
     kind: str = "bytes"
-    weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +225,7 @@ def _wav(_folder: Path) -> Target:
             read_samples(data)
         decode_audio(data, "u0")
 
-    return Target(call, [wav(0.02), wav(0.01, rate=16000), wav(0.005)[:-3]], weight=3)
+    return Target(call, [wav(0.02), wav(0.01, rate=16000), wav(0.005)[:-3]])
 
 
 def _label(_folder: Path) -> Target:
@@ -236,7 +235,7 @@ def _label(_folder: Path) -> Target:
 
     name = "PA_0001-0001-01-03-F-08-A"
     seeds = [label()]
-    return Target(lambda data, _: parse_label(name, data), seeds, (), "json", 12)
+    return Target(lambda data, _: parse_label(name, data), seeds, (), "json")
 
 
 def _archives(_folder: Path) -> Target:
@@ -270,7 +269,7 @@ def _archives(_folder: Path) -> Target:
                     check_member(source, member)
                     read_member(source, member)
 
-    return Target(call, [zipped, tarred], weight=3)
+    return Target(call, [zipped, tarred])
 
 
 def _text(_folder: Path) -> Target:
@@ -299,7 +298,7 @@ def _text(_folder: Path) -> Target:
             count_distances([normalise(first)], [normalise(second)])
             align_characters([normalise(first)], [normalise(second)])
 
-    return Target(call, seeds, (), "text", 3)
+    return Target(call, seeds, (), "text")
 
 
 def _predictions(folder: Path) -> Target:
@@ -317,9 +316,7 @@ def _predictions(folder: Path) -> Target:
             read_hypotheses(path)
         read_predictions(path)
 
-    return Target(
-        call, [seed, b'{"utterance_id": "u1", "hypothesis": "\xeb\x84\xa4", "decode_s": 0.5}\n'], kind="json", weight=4
-    )
+    return Target(call, [seed, b'{"utterance_id": "u1", "hypothesis": "\xeb\x84\xa4", "decode_s": 0.5}\n'], kind="json")
 
 
 def _yaml(_folder: Path) -> Target:
@@ -363,7 +360,7 @@ def _package(folder: Path) -> Target:
             _write(place / "systems", name, content)
         read_package(place)
 
-    return Target(call, [(folder / "seed" / "package.json").read_bytes()], kind="json", weight=0.3)
+    return Target(call, [(folder / "seed" / "package.json").read_bytes()], kind="json")
 
 
 def _package_table(folder: Path) -> Target:
@@ -383,7 +380,7 @@ def _package_table(folder: Path) -> Target:
         _write(place / "systems", "base.csv", data)
         read_package(place)
 
-    return Target(call, [seed, b"\n".join(seed.split(b"\n")[:3])], weight=0.3)
+    return Target(call, [seed, b"\n".join(seed.split(b"\n")[:3])])
 
 
 def _import_log(folder: Path) -> Target:
@@ -398,7 +395,7 @@ def _import_log(folder: Path) -> Target:
     )
     write_log(folder / "seed.json", log)
     seeds = [(folder / "seed.json").read_bytes()]
-    return Target(lambda data, place: read_log(_write(place, "log.json", data)), seeds, kind="json", weight=6)
+    return Target(lambda data, place: read_log(_write(place, "log.json", data)), seeds, kind="json")
 
 
 def manifest_table() -> Any:
@@ -428,7 +425,7 @@ def _split(folder: Path) -> Target:
             _write(place, name, content)
         read_split(_write(place, "split.json", data).parent)
 
-    return Target(call, [(folder / "seed" / "split.json").read_bytes()], kind="json", weight=0.2)
+    return Target(call, [(folder / "seed" / "split.json").read_bytes()], kind="json")
 
 
 def _frozen(folder: Path) -> Target:
@@ -443,7 +440,7 @@ def _frozen(folder: Path) -> Target:
     def call(data: bytes, place: Path) -> None:
         apply_frozen(_write(place, "frozen.json", data), table)
 
-    return Target(call, [(folder / "seed.json").read_bytes()], kind="json", weight=0.2)
+    return Target(call, [(folder / "seed.json").read_bytes()], kind="json")
 
 
 def _parquet(folder: Path) -> Target:
@@ -451,7 +448,7 @@ def _parquet(folder: Path) -> Target:
 
     write_manifest(manifest_table(), folder / "seed.parquet")
     seeds = [(folder / "seed.parquet").read_bytes()]
-    return Target(lambda data, place: read_manifest(_write(place, "m.parquet", data)), seeds, weight=0.3)
+    return Target(lambda data, place: read_manifest(_write(place, "m.parquet", data)), seeds)
 
 
 def _checkpoint(folder: Path) -> Target:
@@ -465,7 +462,7 @@ def _checkpoint(folder: Path) -> Target:
     torch.nn.init.zeros_(model.decoder.positional_embedding)
     save_weights(model, folder / "seed.pt")
     seeds = [(folder / "seed.pt").read_bytes()]
-    return Target(lambda data, place: load_weights(_write(place, "m.pt", data)), seeds, weight=0.2)
+    return Target(lambda data, place: load_weights(_write(place, "m.pt", data)), seeds)
 
 
 def _checkpoint_content(_folder: Path) -> Target:
@@ -493,7 +490,7 @@ def _checkpoint_content(_folder: Path) -> Target:
             return
         load_weights(place / "m.pt")
 
-    return Target(call, [json.dumps(seed).encode()], kind="json", weight=0.2)
+    return Target(call, [json.dumps(seed).encode()], kind="json")
 
 
 def _hf(folder: Path) -> Target:
@@ -520,7 +517,7 @@ def _hf(folder: Path) -> Target:
         detect_format(place)
         load_hf_network(place)
 
-    return Target(call, [(folder / "seed" / "config.json").read_bytes()], kind="json", weight=0.03)
+    return Target(call, [(folder / "seed" / "config.json").read_bytes()], kind="json")
 
 
 def _hf_weights(folder: Path) -> Target:
@@ -533,7 +530,7 @@ def _hf_weights(folder: Path) -> Target:
         _write(place, "config.json", config)
         load_hf_network(place)
 
-    return Target(call, [weights], weight=0.03)
+    return Target(call, [weights])
 
 
 def _training_record(folder: Path) -> Target:
@@ -551,7 +548,7 @@ def _training_record(folder: Path) -> Target:
     def call(data: bytes, place: Path) -> None:
         read_training_record(_write(place, "training.json", data).parent)
 
-    return Target(call, seeds, kind="json", weight=6)
+    return Target(call, seeds, kind="json")
 
 
 def _request(_folder: Path) -> Target:
@@ -578,7 +575,7 @@ def _request(_folder: Path) -> Target:
             reader.read(0, row)
 
     seeds = [json.dumps(row).encode() for row in rows] + [wav(0.02)]
-    return Target(call, seeds, (MlflowException,), "json", 8)
+    return Target(call, seeds, (MlflowException,), "json")
 
 
 MAKERS: dict[str, Callable[[Path], Target]] = {

@@ -48,6 +48,11 @@ class Server:
             return requests.post(self.invocations, data=body, headers=headers, timeout=timeout_s)
         return requests.post(self.invocations, json=body, timeout=timeout_s)
 
+    def post(self, body: tuple[str, bytes], timeout_s: float = 60.0) -> requests.Response:
+        """Return the answer to a content of a type."""
+        kind, content = body
+        return requests.post(self.invocations, data=content, headers={"Content-Type": kind}, timeout=timeout_s)
+
     def memory(self) -> int:
         """Return the resident bytes of the process that has the model."""
         family = [self._of(), *self._of().children(recursive=True)]

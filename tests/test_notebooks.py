@@ -1,6 +1,7 @@
 """The notebooks run on a store, show what the store holds, and are kept without outputs."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 from nbclient import NotebookClient
 from small_store import SmallStore, shared_store
 
+import kmed_bench
 from kmed_bench.report.table_view import format_value
 from kmed_bench.tracking.read import read_bench
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+SYSTEMS = ("tiny fine-tuned", "base fine-tuned")
 NAMES = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 
 
@@ -44,8 +47,8 @@ def count_pictures(book: Any) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-def test_there_are_three() -> None:
-    assert NAMES == ["01_data.ipynb", "02_results.ipynb", "03_errors.ipynb"]
+def test_there_are_four() -> None:
+    assert NAMES == ["01_data.ipynb", "02_results.ipynb", "03_errors.ipynb", "04_compare_runs.ipynb"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,3 +102,18 @@ def test_errors_shows_transcripts_and_says_that_it_stays_local(store: SmallStore
     said = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     assert "Private" in said
     assert "don't log, attach or publish" in said
+
+
+@pytest.mark.slow
+def test_runs_are_compared_by_the_public_names_alone(store: SmallStore, tmp_path: Path) -> None:
+    book = execute("04_compare_runs.ipynb", store, tmp_path, KMED_BENCH=store.run_id)
+    shown = texts(book)
+    assert "4 trainings, 2 sizes" in shown
+    (found,) = [row for row in read_bench(store.uri).comparisons if (row["a_name"], row["b_name"]) == SYSTEMS]
+    assert f">{found['delta']:.2%}<" in shown
+    assert shown.count(">tiny → base<") == 3
+    assert count_pictures(book) == 1 + 2
+    assert not [out for cell in book.cells for out in cell.get("outputs", ()) if out.get("name") == "stderr"]
+    code = "\n".join(cell.source for cell in book.cells if cell.cell_type == "code")
+    assert set(re.findall(r"kmed\.(\w+)", code)) <= set(kmed_bench.PUBLIC)
+    assert re.findall(r"(?:import|from) (kmed_bench\S*)", code) == ["kmed_bench"]

@@ -57,7 +57,7 @@ def test_every_declared_parameter_is_used_and_parsed(name):
     given = {key for key, spec in entry["parameters"].items() if spec.get("default") not in (None, AS_PROFILE)}
     # A profile decides unless someone gives a value: what MLproject names by itself is no setting's value.
     assert set(args.overrides) <= {"model.sizes"} | ({"data.source", "model.weights"} if name == "main" else set())
-    assert given <= {"source", "profile", "weights", "resume", "out", "only"} if name == "main" else True
+    assert given <= {"source", "profile", "weights", "resume", "out", "only", "from_study"} if name == "main" else True
     if args.command_name != "run" and "profile" in vars(args):
         assert args.profile == PROFILE
         assert resolve(args).profile == PROFILE
@@ -94,7 +94,14 @@ def test_a_flag_that_is_a_setting_has_one_spelling_everywhere():
 
 
 def test_mains_parameters_are_the_headline_settings():
-    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {*ALIASES, "profile", "out", "only", "resume"}
+    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {
+        *ALIASES,
+        "profile",
+        "out",
+        "only",
+        "from_study",
+        "resume",
+    }
 
 
 def test_mains_defaults_are_written_once():
@@ -113,25 +120,23 @@ def test_profiles_name_settings_of_the_tree():
         assert load_config(path.stem) == load_config(str(path))
 
 
-def test_conda_installs_the_lock_and_the_package():
+def test_conda_installs_the_lock():
     conda = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
     assert "python=3.11" in conda["dependencies"]
     (pip,) = [item["pip"] for item in conda["dependencies"] if isinstance(item, dict)]
-    assert pip == ["-r requirements.lock", "-e ."]
+    assert pip == ["-r requirements.lock"]
 
 
 def test_no_uv_lock_overrides_conda_yaml():
     assert not (ROOT / "uv.lock").exists()
 
 
-def test_the_lock_pins_every_dependency_exactly():
-    lines = [
-        line.split(";")[0].strip()
-        for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    ]
+def test_the_lock_pins_every_dependency_exactly_and_by_its_hashes():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line and not line.startswith("#")]
     assert len(lines) > 50
-    assert all(re.fullmatch(r"[\w.\-]+==[\w.!+\-]+", line) for line in lines)
+    pinned = re.compile(r"([\w.\-]+)==[\w.!+\-]+( ;[^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+")
+    assert [line[:60] for line in lines if not pinned.fullmatch(line)] == []
     names = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     block = project[project.index("dependencies = [") : project.index("[project.optional-dependencies]")]

@@ -1,7 +1,8 @@
-"""Commands from a download to a split: `demo-corpus`, `ingest`, `split`."""
+"""Commands from a download or a list to a split: `demo-corpus`, `ingest`, `import-corpus`, `split`."""
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,20 @@ from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config.describe import setting_keys
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
+from kmed_bench.corpus.imports.lists import COLUMNS
+from kmed_bench.corpus.imports.records import LAYOUT_NAMES
 
 if TYPE_CHECKING:
+    from kmed_bench.corpus.imports.importing import Imported
     from kmed_bench.corpus.splitting.split import Split
+
+_IMPORT_READS = tuple(
+    f"data.{name}"
+    for name in (
+        *("min_duration_s", "max_duration_s", "truncation_tolerance_s"),
+        *("accepted_quality", "silence_level", "clipped_share"),
+    )
+)
 
 
 def register(commands: Commands) -> None:
@@ -37,6 +49,20 @@ def register(commands: Commands) -> None:
     )
     ingest.add_argument("source", type=Path, nargs="+", help="folder of a download; several make one manifest")
     ingest.add_argument("out", type=Path, help="folder for manifest.parquet, rejects.csv and quality.json")
+
+    listed = commands.add(
+        "import-corpus",
+        _import_corpus,
+        "Turn a list of recordings, or a public corpus's folder, into a manifest.",
+        reads=[*_IMPORT_READS, *TRACKED],
+    )
+    listed.add_argument("source", type=Path, help="CSV, TSV, JSON lines or Excel (.xlsx); or a corpus's folder")
+    listed.add_argument("out", type=Path, help="folder for manifest.parquet, rejects.csv, quality.json and audio/")
+    listed.add_argument("--audio-root", type=Path, metavar="FOLDER", help="where paths begin (the list's folder)")
+    for meaning in COLUMNS:
+        listed.add_argument(f"--{meaning}-column", metavar="NAME", help=f"the list's column of {meaning} (usual names)")
+    listed.add_argument("--layout", metavar="NAME", help=f"of a folder: {', '.join(LAYOUT_NAMES)} (by its content)")
+    listed.add_argument("--name", help="what the corpus is called (own recordings, or the layout's)")
 
     split = commands.add(
         "split",
@@ -82,6 +108,47 @@ def _ingest(args: argparse.Namespace) -> int:
     print(json.dumps({key: quality[key] for key in ("labels", "usable", "rejected", "warnings")}, indent=2))
     print(f"Manifest: {args.out / 'manifest.parquet'}")
     return 0
+
+
+def _import_corpus(args: argparse.Namespace) -> int:
+    from kmed_bench.core.schema import read_manifest
+    from kmed_bench.corpus.demo.sentences import corpus_name
+    from kmed_bench.corpus.imports.importing import import_corpus
+    from kmed_bench.corpus.imports.lists import ListOptions
+
+    config = resolve(args)
+    named = {meaning: value for meaning in COLUMNS if (value := getattr(args, f"{meaning}_column"))}
+    options = ListOptions(audio_root=args.audio_root, columns=named)
+    with tracked_stage(args, config) as stage:
+        found = import_corpus(args.source, args.out, config.data, options, layout=args.layout, name=args.name)
+        if stage is not None:
+            manifest = args.out / "manifest.parquet"
+            stage.log_ingest(found.quality, manifest, corpus_name(read_manifest(manifest)))
+    shown = ("labels", "usable", "rejected", "warnings", "speakers", "hours")
+    print(json.dumps({key: found.quality.get(key) for key in shown}, indent=2))
+    for line in explain_absent(found):
+        print(line)
+    if found.n_copies:
+        print(f"Copies: {found.n_copies} files, {found.copied_bytes:,} bytes, in {args.out / 'audio'} (private speech)")
+    print(f"Manifest ({found.layout}): {args.out / 'manifest.parquet'}")
+    return 0
+
+
+def explain_absent(found: "Imported") -> Iterator[str]:
+    """Yield what follows from long recordings and from what an imported corpus does not state of its speakers."""
+    usable = found.quality["usable"]
+    if n := found.quality["rejected"].get("audio_too_long"):
+        yield f"{n} recordings are too long: list their clips, a row each, with columns of start and end."
+    for field, n in found.absent.items():
+        if field == "speaker_id":
+            yield (
+                f"{n} of {usable} utterances have no speaker: no split can keep speakers apart (give --disjoint "
+                "sentence), and no figure has an interval or a p-value."
+            )
+        elif n == usable:
+            yield f"No {field}: there are no scores by {field}."
+        else:
+            yield f"{n} of {usable} utterances have no {field}: they are in a group of their own, N/A."
 
 
 def _refuse_another(path: Path, split: "Split") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
+from kmed_bench.core.finished import MADE_OF, is_finished
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ def register(commands: Commands) -> None:
     )
     export.add_argument("model", help="a size, a .pt file, a Hugging Face folder, models:/NAME@ALIAS or runs:/…")
     export.add_argument("out", type=Path, help="a folder that does not exist yet")
-    export.add_argument("--format", required=True, choices=("openai", "hf", "ct2"), help="of the files")
-    export.add_argument("--quantization", choices=("float32", "int8"), default="float32", help="int8 for ct2 (float32)")
+    export.add_argument("--format", required=True, help="openai, hf, ct2, onnx, openvino or ggml")
+    export.add_argument(
+        "--quantization", choices=("float32", "float16", "int8"), help="int8 for ct2 (ggml: float16, others: float32)"
+    )
     export.add_argument("--split", type=Path, help="measure the drift on it; without a split it is not measured")
     export.add_argument("--part", choices=PARTS, default="test", help="part of the split (test)")
     export.add_argument("--limit-clips", type=int, metavar="N", help="measure on N clips, evenly spaced over the part")
@@ -39,10 +41,11 @@ def register(commands: Commands) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from kmed_bench.core.files import read_json
-    from kmed_bench.pipeline.export import check_request, export_model
+    from kmed_bench.pipeline.export import QUANTIZATIONS, check_format, check_request, export_model
     from kmed_bench.pipeline.models import load_located, located, shown_model, tell_stage
 
     config = resolve(args)
+    args.quantization = args.quantization or QUANTIZATIONS[check_format(args.format)][0]
     if args.limit_clips is not None and args.limit_clips < 1:
         raise KmedError(f"--limit-clips is {args.limit_clips}; give at least 1, or leave it out for the whole part.")
     with (
@@ -78,11 +81,12 @@ def _identify(args: argparse.Namespace, config: "Config", path: Path) -> str:
     """Return the digest of what decides an export: the model, the format, and the clips and bound of its drift."""
     from kmed_bench.config import digest
     from kmed_bench.core.corpus_contracts import SPLIT
+    from kmed_bench.pipeline.models import identify_model
 
     split = None if args.split is None else SPLIT.read(args.split / "split.json")
     return digest(
         {
-            "model": content_sha256(path),
+            "model": identify_model(args.model, path),
             "format": [args.format, args.quantization],
             "split": split and [split["sha256"], split.get("content_sha256"), args.part, args.limit_clips],
             "max_drift": args.max_drift,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from kmed_bench.commands.options import TRAINING, Commands, add_switch, resolve
-from kmed_bench.commands.scores import print_scores
+from kmed_bench.commands.score_text import print_scores
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config import adjust
 from kmed_bench.config.gate import GATE_LIMITS
@@ -32,9 +32,10 @@ def register(commands: Commands) -> None:
         reads=["data.transcript_side", "features", "eval", *TRACKED],
     )
     evaluate.add_argument(
-        "model", help="a size, a .pt file, a Hugging Face or CTranslate2 folder, models:/NAME@ALIAS or runs:/…"
+        "model",
+        help="a size, a .pt file, a folder of another runtime, models:/NAME@ALIAS, runs:/… or NAME:… of a plugin",
     )
-    evaluate.add_argument("split", type=Path, help="a folder that `split` wrote")
+    evaluate.add_argument("split", type=Path, help="a folder that `split` wrote, or a manifest: all its utterances")
     evaluate.add_argument("out", type=Path, help="folder for predictions.jsonl and scores.json")
     evaluate.add_argument("--part", choices=PARTS, default="test", help="part of the split (test)")
     evaluate.add_argument(

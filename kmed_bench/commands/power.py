@@ -46,6 +46,11 @@ def _power(args: argparse.Namespace) -> int:
     design = power.design_of(split.parts[args.part], policy)
     if not len(design.length):
         raise KmedError(f"{args.part} of {args.split} has no clip with text; name another --part.")
+    if not design.n_speakers:
+        raise KmedError(
+            f"The speakers of {args.part} of {args.split} are not all known, so no difference can be shown; import the "
+            "corpus with a column of speakers."
+        )
     if args.predictions:
         spread, source = _pilot(args, split, design, policy)
     else:

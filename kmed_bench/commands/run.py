@@ -3,12 +3,21 @@
 import argparse
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kmed_bench.commands.options import Commands, add_switch, resolve
+from kmed_bench.commands.options import AS_PROFILE, Commands, add_switch, resolve
+from kmed_bench.config import Config, load_config
 from kmed_bench.config.gate import GATE_LIMITS
+from kmed_bench.core.errors import KmedError
+
+if TYPE_CHECKING:
+    from kmed_bench.tracking.studies import BestOfStudy
+
+_NO_SOURCE = ("", "none", "null")
 
 
 def register(commands: Commands) -> None:
@@ -27,6 +36,12 @@ def register(commands: Commands) -> None:
         metavar="SIZE:SEED",
         help="run only these trainings of the benchmark, such as base:0,base:1; other processes run the rest",
     )
+    run.add_argument(
+        "--from-study",
+        default="none",
+        metavar="STUDY",
+        help="take the settings of a study's best trial (name or run id)",
+    )
     add_switch(run, "--resume", "continue the latest unfinished benchmark of the same settings")
     commands.add("doctor", _doctor, "What is there, what is missing, and the remedy.", reads=["tracking.uri"])
 
@@ -37,15 +52,19 @@ def _run(args: argparse.Namespace) -> int:
     from kmed_bench.tracking.store import ui_command
 
     source = args.overrides.get("data.source", "none").strip().lower()
-    if args.profile == "auto":
-        args.profile = "demo" if source in ("", "none", "null") else "sound"
     if "model.sizes" in args.overrides:
         # A size named by the user is not skipped silently.
         args.overrides.setdefault("model.skip_unavailable", "false")
-    config = resolve(args)
+    study = None
+    if args.from_study.strip().lower() not in ("", "none", AS_PROFILE):
+        config, study = _resolve_study(args, source)
+    else:
+        if args.profile == "auto":
+            args.profile = "demo" if source in _NO_SOURCE else "sound"
+        config = resolve(args)
     only = parse_only("" if args.only == "none" else args.only, config)
     try:
-        outcome = run_benchmark(config, Path(args.out), resume=args.resume == "true", only=only)
+        outcome = run_benchmark(config, Path(args.out), resume=args.resume == "true", only=only, study=study)
     except KeyboardInterrupt as interrupt:
         print(f"kmed-bench: interrupted{f' ({interrupt})' if str(interrupt) else ''}.", file=sys.stderr)
         print(f"Continue with: {_continuing(sys.argv)}", file=sys.stderr)
@@ -61,6 +80,37 @@ def _run(args: argparse.Namespace) -> int:
     if outcome.failed:
         print(f"Try the failed ones again with: {_continuing(sys.argv)}")
     return 1 if outcome.failed else 0
+
+
+def _resolve_study(args: argparse.Namespace, source: str) -> "tuple[Config, BestOfStudy]":
+    """Return the settings of the best trial of the study that was named, with those of the command line, and the trial.
+
+    Raises
+    ------
+    KmedError
+        When the store has no such study, or the command line contradicts it.
+    """
+    from kmed_bench.tracking.store import open_store
+    from kmed_bench.tracking.studies import find_best
+
+    if args.profile != "auto":
+        raise KmedError(f"--profile {args.profile} and --from-study both name the settings; leave one of them out.")
+    store = {key: value for key, value in args.overrides.items() if key.startswith("tracking.")}
+    best = find_best(open_store(load_config("demo", store).tracking), args.from_study)
+    if twice := sorted(set(best.trial.params) & set(args.overrides)):
+        raise KmedError(
+            f"Study {best.record.name} chose {', '.join(twice)}, and the command line sets it as well; leave it out, "
+            "or give the study's best.yaml as --profile, which records no study."
+        )
+    if source in _NO_SOURCE and not best.record.synthetic:
+        raise KmedError(
+            f"Study {best.record.name} searched on recordings, and without --source the benchmark would take the "
+            "generated demo corpus; give --source."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        profile = Path(folder) / "best.yaml"
+        profile.write_text(best.profile, encoding="utf-8")
+        return load_config(str(profile), args.overrides), best
 
 
 def _continuing(words: Sequence[str]) -> str:

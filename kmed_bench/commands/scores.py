@@ -1,26 +1,25 @@
 """Commands on predictions, without a model: `score`, `compare`, `errors`, `package`."""
 
 import argparse
-import dataclasses
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.commands.score_text import print_scores
 from kmed_bench.commands.stages import TRACKED, tracked_stage
+from kmed_bench.commands.systems import KINDS, Given, add_references, read_given
 from kmed_bench.config import Config, Decides, digest
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
-from kmed_bench.core.quantities import explain_rates
-from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
-    from kmed_bench.core.contracts import BaselineComparison, EvaluatedScores, JoinedReferences
-    from kmed_bench.core.predictions import Prediction
-    from kmed_bench.corpus.splitting.split import Split
+    from kmed_bench.core.contracts import EvaluatedScores
     from kmed_bench.scoring import ScoringOptions
+    from kmed_bench.scoring.baselines import Baseline
     from kmed_bench.tracking.stages import StageRun
 
 _SCORING = tuple(decisive(Config(), Decides.SCORING))
@@ -42,8 +41,10 @@ def register(commands: Commands) -> None:
         "--against",
         type=Path,
         metavar="BASELINE",
-        help="also compare clip by clip: a predictions.jsonl, the scores.json beside it, or a benchmark package",
+        help="also compare clip by clip: a predictions.jsonl, the scores.json beside it, a benchmark package, or with "
+        "--references any other system's transcripts",
     )
+    score.add_argument("--json", action="store_true", help="print the scores as JSON, not as a table")
 
     compare = commands.add(
         "compare",
@@ -52,8 +53,10 @@ def register(commands: Commands) -> None:
         reads=["data.transcript_side", "eval.bootstrap_draws", "eval.bootstrap_seed"],
         short=_SHORT,
     )
-    compare.add_argument("a", type=Path, help="a predictions.jsonl")
+    compare.add_argument("a", type=Path, help=KINDS)
     compare.add_argument("b", type=Path, help="another one of the same utterances; differences are B minus A")
+    add_references(compare)
+    compare.add_argument("--json", action="store_true", help="JSON on a terminal too, as where output is piped")
     compare.add_argument("--metric", default="cer", help="a rate of scores.json, such as wer or number_exact (cer)")
     compare.add_argument(
         "--margin",
@@ -86,56 +89,16 @@ def register(commands: Commands) -> None:
 
 def _add_predictions(parser: argparse.ArgumentParser) -> None:
     """Add the predictions and where their references come from."""
-    parser.add_argument("predictions", type=Path, help="predictions.jsonl of evaluate, or of any other system")
-    parser.add_argument(
-        "--split", type=Path, help="take references and speakers from it; lines then need utterance_id and hypothesis"
-    )
-    parser.add_argument("--part", choices=PARTS, default="test", help="part of the split (test)")
-    parser.add_argument(
-        "--missing",
-        choices=("refuse", "empty"),
-        default="refuse",
-        help="utterances of the part without a hypothesis: refuse, or count them as empty transcripts",
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Given:
-    """Predictions of a command, with the split they belong to if one was named."""
-
-    predictions: "list[Prediction]"
-    split: "Split | None"
-    joined: "JoinedReferences | None"
-
-    @property
-    def split_sha256(self) -> str | None:
-        return self.split.sha256 if self.split else None
-
-
-def _read(args: argparse.Namespace) -> _Given:
-    """Return the predictions, joined with the references of the split if one was named."""
-    from kmed_bench.core.predictions import read_predictions
-
-    if args.split is None:
-        if args.missing != "refuse":
-            raise KmedError("--missing empty needs --split: without it nothing says which utterances are missing.")
-        return _Given(read_predictions(args.predictions), None, None)
-    from kmed_bench.corpus.splitting.split import read_split
-    from kmed_bench.scoring.external_predictions import join_references, name_some, read_hypotheses
-
-    split = read_split(args.split)
-    joined = join_references(read_hypotheses(args.predictions), split.parts[args.part], missing=args.missing)
-    if joined.missing:
-        print(f"{len(joined.missing)} utterances without a hypothesis count as empty: {name_some(joined.missing)}")
-    if joined.unknown:
-        print(f"{len(joined.unknown)} utterances are not in {args.part} and left out: {name_some(joined.unknown)}")
-    return _Given(joined.predictions, split, {"part": args.part, **joined.describe()})
+    parser.add_argument("predictions", type=Path, help=KINDS)
+    add_references(parser)
 
 
 def _score(args: argparse.Namespace) -> int:
+    from kmed_bench.core.contracts import SIDES
     from kmed_bench.core.files import write_json
     from kmed_bench.scoring import ScoringOptions, score_predictions
-    from kmed_bench.scoring.baselines import compare_with, predictions_beside, read_baseline, read_scores
+    from kmed_bench.scoring.baselines import compare_with, read_scores
+    from kmed_bench.scoring.sides import SIDES_FILE, score_sides
     from kmed_bench.scoring.significance import comparisons_file
 
     if args.predictions.resolve().parent == args.out.resolve() and (args.out / "scores.json").exists():
@@ -143,11 +106,11 @@ def _score(args: argparse.Namespace) -> int:
     config = resolve(args)
     options = ScoringOptions.from_config(config)
     with tracked_stage(args, config, "missing") as stage:
-        given = _read(args)
+        given = read_given(args, args.predictions)
         if stage is not None:
             _log_inputs(stage, args, given)
-        baseline = None if args.against is None else read_baseline(args.against, options)
-        against = args.against and content_sha256(predictions_beside(args.against, package=True))
+        baseline = None if args.against is None else _read_against(args, options)
+        against = args.against and content_sha256(_identified(args.against))
         made_of = _identify(args, given, options, against=against)
         if not is_finished(args.out / "scores.json", made_of):
             compared = [] if baseline is None else compare_with(baseline, given.predictions, options)
@@ -156,17 +119,35 @@ def _score(args: argparse.Namespace) -> int:
             if given.joined:
                 scores["joined"] = given.joined
             (args.out / "comparisons.json").unlink(missing_ok=True)  # of a call that was stopped
+            write_json(args.out / SIDES_FILE, score_sides(given.predictions, options))
             if compared:
                 write_json(args.out / "comparisons.json", comparisons_file(compared))
             write_json(args.out / "scores.json", scores | {MADE_OF: made_of})  # last: it says that the other is there
         written = read_scores(args.out)
-        print_scores(written, args.out)
+        sides = SIDES.read(args.out / SIDES_FILE) if (args.out / SIDES_FILE).exists() else None
+        if args.json:
+            print(json.dumps({**written, "sides": sides}, ensure_ascii=False, indent=2))
+        else:
+            print_scores(written, args.out, sides)
         if stage is not None:
             stage.log_scores(written, f"{args.part}/" if given.split else "scored/")
     return 0
 
 
-def _log_inputs(stage: "StageRun", args: argparse.Namespace, given: _Given) -> None:
+def _read_against(args: argparse.Namespace, options: "ScoringOptions") -> "Baseline":
+    """Return the baseline that ``--against`` names; another system's transcripts take the references of the split."""
+    from kmed_bench.core.predictions import holds_references
+    from kmed_bench.scoring.baselines import baseline_of, predictions_beside, read_baseline
+    from kmed_bench.scoring.package import HEAD_NAME
+
+    own = predictions_beside(args.against)
+    package = (args.against / HEAD_NAME).is_file()
+    if args.split is None or package or not args.against.exists() or (own.is_file() and holds_references(own)):
+        return read_baseline(args.against, options)
+    return baseline_of(args.against, read_given(args, args.against, place=1).predictions, options)
+
+
+def _log_inputs(stage: "StageRun", args: argparse.Namespace, given: Given) -> None:
     from kmed_bench.corpus.demo.sentences import corpus_name
 
     stage.read_predictions(args.predictions, len(given.predictions))
@@ -174,10 +155,21 @@ def _log_inputs(stage: "StageRun", args: argparse.Namespace, given: _Given) -> N
         stage.read_split(given.split.report, args.part, corpus_name(given.split.parts[args.part]))
 
 
-def _identify(args: argparse.Namespace, given: _Given, options: "ScoringOptions", **more: str | None) -> str:
+def _identified(against: Path) -> Path:
+    """Return what identifies a baseline: the predictions beside it, a package's head, or a folder of other files."""
+    from kmed_bench.scoring.baselines import predictions_beside
+
+    own = predictions_beside(against, package=True)
+    return own if own.exists() else against
+
+
+def _identify(args: argparse.Namespace, given: Given, options: "ScoringOptions", **more: str | None) -> str:
     """Return the digest of what decides the output of a command on predictions."""
     from kmed_bench.scoring.measures import versions
 
+    reading = {name: getattr(args, name) for name in ("format", "id_column", "text_column") if getattr(args, name)}
+    if args.names is not None:
+        reading["names"] = content_sha256(args.names)
     return digest(
         {
             "predictions": content_sha256(args.predictions),
@@ -185,6 +177,7 @@ def _identify(args: argparse.Namespace, given: _Given, options: "ScoringOptions"
             "missing": args.missing,
             "options": options,
             **versions(),
+            **reading,
             **more,
         }
     )
@@ -196,51 +189,23 @@ def _options(args: argparse.Namespace) -> "ScoringOptions":
     return ScoringOptions.from_config(resolve(args))
 
 
-def _say_comparison(row: "BaselineComparison") -> str:
-    """Return a comparison in a line: by how much the new system differs from a baseline."""
-    if row["delta"] is None or row["a"] is None or row["b"] is None:
-        return f"Against {row['baseline']}: no clip can be scored."
-    low, high = row["delta_low"], row["delta_high"]
-    none = f"no interval: {row['no_interval']}"
-    interval = none if low is None or high is None else f"95 % interval {low:+.4f} to {high:+.4f}"
-    said = (
-        f"Against {row['baseline']}: CER {row['delta']:+.4f} ({interval}; p {row['p_holm']:.4f}, Holm), from "
-        f"{row['a']:.4f} to {row['b']:.4f} on {row['n_clips']} clips of {row['n_speakers']} speakers"
-    )
-    return f"{said}. {explain_rates(row['a'], row['b'])}".removesuffix(". ")
-
-
-def print_scores(scores: "EvaluatedScores", out: Path) -> None:
-    """Print CER with its interval and what it was measured on, the comparisons, and where both are."""
-    overall = scores["overall"]
-    low, high = overall["cer_low"], overall["cer_high"]
-    none = f"no interval: {overall['no_interval'].get('cer', 'not known')}"
-    interval = none if low is None or high is None else f"95 % interval {low:.4f} to {high:.4f}"
-    cer = "undefined" if overall["cer"] is None else f"{overall['cer']:.4f}"
-    print(f"CER {cer} ({interval}; {overall['n_clips']} clips, {overall['n_speakers']} speakers)")
-    if overall["cer"] is not None and overall["cer"] > 1:
-        print(explain_rates(overall["cer"]))
-    for row in scores.get("comparisons", ()):
-        print(_say_comparison(row))
-    print(f"Scores: {out / 'scores.json'}")
-    if "comparisons" in scores:
-        print(f"Comparisons: {out / 'comparisons.json'}")
-
-
 def _compare(args: argparse.Namespace) -> int:
-    from kmed_bench.core.predictions import read_predictions
+    from kmed_bench.commands.score_text import comparison_lines
     from kmed_bench.scoring import compare_predictions
 
-    a, b = read_predictions(args.a), read_predictions(args.b)
+    a, b = (read_given(args, path, place).predictions for place, path in enumerate((args.a, args.b)))
     result = compare_predictions(a, b, _options(args), metric=args.metric, margin=args.margin)
-    print(json.dumps(result, ensure_ascii=False, indent=2))
+    if args.json or not sys.stdout.isatty():  # scripts read it
+        print(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(comparison_lines(result, str(args.a), str(args.b))))
     return 0
 
 
 def _errors(args: argparse.Namespace) -> int:
     from kmed_bench.report.error_page import NOTICE, make_private, write_error_analysis
 
-    given, options, page = _read(args), _options(args), args.out / "index.html"
+    given, options, page = read_given(args, args.predictions), _options(args), args.out / "index.html"
     made_of = _identify(args, given, options, name=args.name)
     make_private(args.out)
     if not is_finished(args.out / "summary.json", made_of):
@@ -253,7 +218,7 @@ def _errors(args: argparse.Namespace) -> int:
 def _package(args: argparse.Namespace) -> int:
     from kmed_bench.scoring.package import HEAD_NAME, write_package
 
-    given, options, head = _read(args), _options(args), args.out / HEAD_NAME
+    given, options, head = read_given(args, args.predictions), _options(args), args.out / HEAD_NAME
     made_of = _identify(args, given, options, name=args.name)
     # Without a split only the utterances and their references identify what the package is of.
     report = given.split.report if given.split else {"sha256": None, "counts": {args.part: len(given.predictions)}}

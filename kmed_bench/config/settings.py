@@ -30,8 +30,8 @@ class DataConfig:
     """Where the speech comes from and which utterances are usable."""
 
     source: Annotated[str | None, NONE, Decides.DATA] = None
-    """Folder of an AI Hub 208 download. none: the generated demo corpus. A benchmark is recognized by the folder's last
-    name only, so the download may be moved."""
+    """Folder of an AI Hub 208 download, or one with the manifest that `import-corpus` or `ingest` wrote. none: the
+    generated demo corpus. A benchmark is recognized by the folder's last name only, so the download may be moved."""
     roles: Annotated[Names, Decides.DATA] = ("patient",)
     """Whose speech is used: any of patient, nurse and doctor."""
     transcript_side: Annotated[Policy, Decides.TRAINING | Decides.SCORING] = "pronunciation"
@@ -213,7 +213,8 @@ class TrackingConfig:
     superseded ones are deleted. On one file system they are links; elsewhere each takes 151 MB (tiny), 290 MB (base)
     or 967 MB (small)."""
     log_predictions: Annotated[bool, Decides.NOTHING] = False
-    """Whether transcripts are logged to MLflow. They are patient speech."""
+    """Whether transcripts, and ids of utterances that ingest names as examples, are logged to MLflow. They are patient
+    speech, and ids may say who speaks."""
 
 
 @group

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from kmed_bench.config.fields import FORBID, LIST, Count, Decides, Whole, group
+from kmed_bench.config.fields import FORBID, LIST, Count, Decides, Names, Whole, group
 from kmed_bench.config.yaml_text import parse_yaml
 
 
@@ -106,5 +106,7 @@ class TuneConfig:
     """Heartbeat interval of a running trial, in seconds. A process that misses two is considered dead."""
     retries: Annotated[Whole, Decides.NOTHING] = 2
     """How often a trial whose process died is run again with the same parameters."""
+    callbacks: Annotated[Names, Decides.NOTHING] = ()
+    """Functions of your own that are called after each trial with the study and the trial, as module:function."""
     experiment: Annotated[str, Decides.NOTHING] = "kmed-hpo"
     """MLflow experiment of studies."""

@@ -136,35 +136,53 @@ def _shorten(value: object) -> object:
 
 
 @contextlib.contextmanager
-def track(label: str) -> Iterator[Tick]:
+def track(label: str, *, unit: str = "") -> Iterator[Tick]:
     """Yield a function that shows progress: a bar on a terminal, elsewhere a line every 15 s.
 
-    Both estimate the time that remains.
+    Both estimate the time that remains. With a unit, such as "s of audio", they show the rate too.
     """
     screens = [handler for handler in _package.handlers if isinstance(handler, RichHandler)]
     if not screens or screens[0].level > logging.INFO:
-        yield _log_progress(label)
+        yield _log_progress(label, unit)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screens[0].console, transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    pace = _Pace()
+    with Progress(*shown, TimeRemainingColumn(), console=screens[0].console, transient=True) as bar:
+        task = bar.add_task(label, total=None, rate=unit)
+
+        def tick(done: int, total: int) -> None:
+            rate = pace.measure(done)
+            shown_rate = f"{unit}, {rate:.1f} a second" if unit and rate else unit
+            bar.update(task, completed=done, total=total, rate=shown_rate)
+
+        yield tick
 
 
-def _log_progress(label: str) -> Tick:
-    last_s = time.monotonic()
-    first: tuple[float, int] | None = None  # the pace is measured from the first call: what came before may be resumed
+class _Pace:
+    """Work done a second since the first call: what came before that may be resumed."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def measure(self, done: int) -> float:
+        """Return the pace; 0 while nothing was done."""
+        now_s = time.monotonic()
+        first_s, first = self._first = self._first or (now_s, done)
+        return (done - first) / (now_s - first_s) if done > first and now_s > first_s else 0.0
+
+
+def _log_progress(label: str, unit: str) -> Tick:
+    last_s, pace = time.monotonic(), _Pace()
 
     def tick(done: int, total: int) -> None:
-        nonlocal first, last_s
-        now_s = time.monotonic()
-        first = first or (now_s, done)
+        nonlocal last_s
+        now_s, rate = time.monotonic(), pace.measure(done)
         if now_s - last_s < _LOG_INTERVAL_S:
             return
         last_s = now_s
-        advanced = done - first[1]
-        rest = f", about {_rough((total - done) * (now_s - first[0]) / advanced)} left" if advanced > 0 else ""
-        _package.info(f"{label}: {done} of {total}{rest}")
+        shown = f"{label}: {done} of {total}{unit and f' {unit}'}"
+        shown += f", {rate:.1f} a second" if unit and rate else ""
+        _package.info(shown + (f", about {_rough((total - done) / rate)} left" if rate else ""))
 
     return tick
 

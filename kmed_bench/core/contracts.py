@@ -38,6 +38,26 @@ class ScoreCell(CerCell):
     no_interval: dict[str, str]
 
 
+class SideRates(TypedDict):
+    """Main rates on one side of the dual notation; fractions, None where undefined."""
+
+    cer: float | None
+    cer_low: float | None
+    cer_high: float | None
+    wer: float | None
+    cer_number: float | None
+    number_exact: float | None
+
+
+class SideScores(Head):
+    """Content of sides.json: both sides of the notation, how many hypotheses hold digits, and a hint or none."""
+
+    pronunciation: SideRates
+    spelling: SideRates
+    n_with_digits: int
+    hint: str
+
+
 class ElderlyGap(TypedDict):
     """CER of speakers aged 60 and over minus that of the rest."""
 
@@ -290,6 +310,7 @@ class ErrorSummary(Head, RuleVersions):
 
 
 SCORES = FileFormat[Scores]("kmed-scores", version=2, oldest=0, remedy="write it again with `kmed-bench score`")
+SIDES = FileFormat[SideScores]("kmed-sides", version=1, oldest=1, remedy="write it again with `kmed-bench score`")
 COMPARISONS = FileFormat[Comparisons](
     "kmed-comparisons", version=2, oldest=0, remedy="write it again with `kmed-bench score --against`"
 )

@@ -18,7 +18,7 @@ from typing import Any
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.surroundings import machine
 
-_TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{6})_(?P<pid>\d{1,10})_[0-9a-f]{4}")
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{6})_(?P<pid>\d{1,10})_[0-9a-f]{4}")
 _OLD_S = 24 * 3600
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -60,13 +60,24 @@ def remove_leftovers(folder: Path) -> None:
 
 def _remove_left_beside(path: Path) -> None:
     """Remove temporary files and folders for `path` whose writers are gone, or that nobody has touched for a day."""
-    head = f".{path.name}."
-    for left in path.parent.iterdir():
-        match = _TEMPORARY.fullmatch(left.name) if left.name.startswith(head) else None
-        if match is None or not _is_left(left, match):
+    for left, match in _temporaries(path.parent.absolute()).pop(path.name, ()):
+        if not _is_left(left, match):
             continue
         with contextlib.suppress(OSError):  # another process may be faster, or own it
             shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+@functools.lru_cache(maxsize=1024)
+def _temporaries(folder: Path) -> dict[str, list[tuple[Path, re.Match[str]]]]:
+    """Return the temporary files and folders by the name that they are for, as this process first found the folder.
+
+    Listed at each write, a folder of many files would take time in proportion to their number squared.
+    """
+    found: dict[str, list[tuple[Path, re.Match[str]]]] = {}
+    for path in folder.iterdir():
+        if match := _TEMPORARY.fullmatch(path.name):
+            found.setdefault(match["name"], []).append((path, match))
+    return found
 
 
 def _is_left(path: Path, match: re.Match[str]) -> bool:
@@ -276,12 +287,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if len(line) > _MAX_LINE:
                     raise KmedError(f"{place} has more than {_MAX_LINE:,} characters; write one object a line.")
                 if line.strip():
-                    yield place, _parse_line(line, place)
+                    yield place, parse_json_line(line, place)
     except UnicodeDecodeError as error:
         raise KmedError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from None
 
 
-def _parse_line(line: str, place: str) -> dict[str, Any]:
+def parse_json_line(line: str, place: str) -> dict[str, Any]:
+    """Return the JSON object of a line; raises like `read_json_lines`, with the place in the message."""
     try:
         row = json.loads(line, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

@@ -97,6 +97,15 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
         yield prediction
 
 
+def holds_references(path: Path) -> bool:
+    """Return whether a file's first line of JSON has a reference and a hypothesis, as that of predictions.jsonl."""
+    try:
+        _, row = next(iter(read_json_lines(path)), ("", {}))
+    except KmedError:
+        return False
+    return {"reference", "hypothesis"} <= row.keys()
+
+
 def _values(row: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Return the fields of a line; only lines whose types are not exactly right are checked field by field."""
     values = {field.name: row.get(field.name, field.default) for field in _FIELDS}

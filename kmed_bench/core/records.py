@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench.core.contracts import NamedBenefit, NamedComparison, NamedGap, Scores, SeedsMean
+from kmed_bench.core.quantities import percent
 from kmed_bench.core.run_contracts import Leak, Verdict
 
 
@@ -54,6 +55,8 @@ class Opening:
         The plan sealed before training; empty for an opening without a plan.
     settings : dict
         What decides the figures, as text; empty where it was not recorded.
+    verified : bool, optional
+        Whether the settings were the plan's, where they were looked at before a bundle left some of them behind.
     """
 
     opened_ms: int
@@ -63,11 +66,14 @@ class Opening:
     plan_sha256: str
     run_id: str
     settings: Mapping[str, str]
+    verified: bool | None = None
 
     @property
     def contradicts_plan(self) -> bool:
         """Whether its settings are not those of the plan it names: its record was altered, or never completed."""
-        return bool(self.plan_sha256) and hash_settings(self.settings) != self.plan_sha256
+        if not self.plan_sha256:
+            return False
+        return hash_settings(self.settings) != self.plan_sha256 if self.verified is None else not self.verified
 
 
 def hash_settings(settings: Mapping[str, str]) -> str:
@@ -135,6 +141,20 @@ class BenchRecord:
     def synthetic(self) -> bool:
         """Whether the speech is the generated demo corpus, by its train runs, or its own settings without any."""
         return any(is_synthetic(run.params | self.params, run.tags) for run in self.trains or (self,))
+
+    @property
+    def settings_origin(self) -> str:
+        """Which trial of which study the settings come from; empty if they come from none."""
+        if "kmed.study" not in self.tags:
+            return ""
+        values, params = (json.loads(self.tags.get(f"kmed.study_{name}", "{}")) for name in ("values", "params"))
+        listed = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in params.items())
+        cer = f"valid CER {percent(values['cer'], 2)}, " if "cer" in values else ""
+        return (
+            f"trial {self.tags.get('kmed.study_trial')}, the best of study {self.tags['kmed.study']} "
+            f"(run {self.tags.get('kmed.study_run_id')}): {listed}; {cer}compared to the default settings on other "
+            f"seeds: {self.tags.get('kmed.study_confirmed')}"
+        )
 
 
 def is_synthetic(params: Mapping[str, str], tags: Mapping[str, str]) -> bool:
@@ -255,6 +275,16 @@ class StudyRecord:
     trials: tuple[StudyTrial, ...]
     synthetic: bool
     confirmation: Confirmation | None = None
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> "StudyRecord":
+        """Return the record whose fields study.json has as plain values."""
+        trials = tuple(StudyTrial(**trial) for trial in fields["trials"])
+        stored = fields["confirmation"]
+        by_seed = {key: tuple(stored[key]) for key in ("seeds", "default", "best")} if stored else {}
+        confirmation = Confirmation(**{**stored, **by_seed}) if stored else None
+        objectives = tuple(fields["objectives"])
+        return cls(**{**fields, "objectives": objectives, "trials": trials, "confirmation": confirmation})
 
     def slots(self) -> list[StudyTrial]:
         """Return the trials without those that another one repeats."""

@@ -1,6 +1,8 @@
 """What the other JSON files of runs hold, as types: plan, leak, speaker errors, the gate's decision, a study."""
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from annotated_types import Len
 
 from kmed_bench.core.contracts import CerCell, Comparison, RuleVersions
 from kmed_bench.core.formats import FileFormat, Head
@@ -126,6 +128,35 @@ class StudyFile(Head):
     figures: list[dict[str, str]]
 
 
+class RunRecord(TypedDict):
+    """A run as a bundle holds it: as MLflow has it, without what stays behind.
+
+    ``metrics`` are [step, value, milliseconds since 1970], where the value of what is no number is None; ``artifacts``
+    are JSON contents by name.
+    """
+
+    id: str
+    parent: str
+    name: str
+    status: str
+    start_ms: int
+    end_ms: int
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, list[tuple[int, float | None, int]]]
+    artifacts: dict[str, Any]
+
+
+class BundleHead(Head):
+    """Content of a bundle's bundle.json; ``files`` has the SHA-256 of each other member."""
+
+    code_version: str
+    minimum_speakers: int
+    groups_left_out: int
+    runs: list[RunRecord]
+    files: dict[str, str]
+
+
 LEAK = FileFormat[Leak]("kmed-leak", version=1, oldest=1, remedy="decode again with eval.leak_clips")
 PLAN = FileFormat[Plan](
     "kmed-plan",
@@ -159,4 +190,23 @@ STUDY = FileFormat[StudyFile](
     oldest=1,
     remedy="run the same `kmed-bench tune` again, which rewrites it",
     fields={"study": dict[str, Any], "figures": list[dict[str, str]]},
+)
+RUN_FIELDS: dict[str, Any] = {
+    "id": str,
+    "parent": str,
+    "name": str,
+    "status": Literal["FINISHED", "FAILED", "KILLED"],
+    "start_ms": int,
+    "end_ms": int,
+    "params": dict[str, str],
+    "tags": dict[str, str],
+    "metrics": dict[str, list[Annotated[list[float | None], Len(3, 3)]]],
+    "artifacts": dict[str, dict[str, Any]],
+}
+BUNDLE = FileFormat[BundleHead](
+    "kmed-bundle",
+    version=1,
+    oldest=1,
+    remedy="make it again with `kmed-bench bundle`",
+    fields={"code_version": str, "runs": list[dict[str, Any]], "files": dict[str, str]},
 )

@@ -11,8 +11,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 _NAMESPACE = Path("/proc/self/ns/pid")
+_blocks: list[tuple[list[int], dict[int, Any]]] = []
+"""Of each block of `interrupts_wait` in the main thread, from the outside in: signals received, handlers before."""
 
 
 @functools.cache
@@ -63,23 +66,53 @@ def sigterm_interrupts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM act only when a short call has returned.
+def interrupts_wait(*, all_of_them: bool = True) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM act only when the block, a short one, has ended.
 
     For a call that C code runs with callbacks into Python, as soundfile does on files in memory: cffi prints and drops
-    the KeyboardInterrupt that is raised in a callback, and the call fails as if the file were damaged.
+    the KeyboardInterrupt that is raised in a callback, and the call fails as if the file were damaged. And for what
+    must not be left half done, as a transaction.
+
+    Parameters
+    ----------
+    all_of_them : bool
+        False: a second signal acts at once, for a block that may wait for another machine.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received: list[int] = []
-    previous = {}
+    previous: dict[int, Any] = {}
+    holding = True
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        if holding and (all_of_them or not received):
+            received.append(number)
+        else:
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
+
+    block = received, previous
     try:
+        _blocks.append(block)
         for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, lambda number, _frame: received.append(number))
+            previous[number] = signal.signal(number, hold)
         yield
     finally:
+        if _blocks and _blocks[-1] is block:
+            _blocks.pop()
+        holding = False  # from here on `hold` passes signals on, wherever one may cut this short
         for watched, handler in previous.items():
             signal.signal(watched, handler)
         for sent in received:
             signal.raise_signal(sent)
+
+
+def let_interrupts_through() -> None:
+    """Let the signals act that wait in `interrupts_wait`: for a moment within its block at which one does no harm."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for received, previous in reversed(_blocks):  # an inner block hands them to the outer one
+        while received and callable(previous[received[0]]):
+            number = received.pop(0)
+            previous[number](number, None)

@@ -35,6 +35,7 @@ from kmed_bench.scoring.recommendation import Recommendation, recommend
 from kmed_bench.tracking.endings import FAILURE_TAG
 from kmed_bench.tracking.metric_names import ingest_metrics, split_metrics
 from kmed_bench.tracking.original.log_export import export_logs
+from kmed_bench.tracking.privacy import without_ids
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, ONLY_TAG, EarlierBench
 from kmed_bench.tracking.run import TrackedRun
@@ -43,6 +44,7 @@ from kmed_bench.tracking.runs import bench_run, log_skipped
 from kmed_bench.tracking.seal import Seal, seal_plan
 from kmed_bench.tracking.series import SERIES_TAG
 from kmed_bench.tracking.store import open_store
+from kmed_bench.tracking.studies import BestOfStudy, link_study
 from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,9 @@ class BenchOutcome:
     verdict: Recommendation
 
 
-def run_benchmark(config: Config, out: Path, *, resume: bool = False, only: Only = ()) -> BenchOutcome:
+def run_benchmark(
+    config: Config, out: Path, *, resume: bool = False, only: Only = (), study: BestOfStudy | None = None
+) -> BenchOutcome:
     """Run a benchmark, with all its files in one folder under ``out``, and return its outcome.
 
     Trainings that ran elsewhere against the same store, and belong to it by its plan, are compared and reported too.
@@ -81,6 +85,8 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False, only: Only
         are not run again. If the store has none, a new one starts.
     only : tuple of (str, int)
         Size and seed of the trainings to run here; the plan, and so the benchmark, is that of all. Empty: all.
+    study : BestOfStudy, optional
+        The trial that the settings come from; the two runs are tagged with each other's ids.
 
     Raises
     ------
@@ -101,6 +107,8 @@ def run_benchmark(config: Config, out: Path, *, resume: bool = False, only: Only
         log_skipped(bench, skipped)
         split = with_left_out(_make_split(config, folder, out, bench, earlier), folder / "split", config)
         bench.set_tags({SERIES_TAG: series_of(config, split)})
+        if study is not None:
+            link_study(bench, study, split.sha256)
         plan = make_plan(config, Decides.DATA | TRAINED, identify_split(split), weights)
         seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
         speech = featurize_split(split, cache_folder() / "features", config)
@@ -140,8 +148,8 @@ def _make_split(config: Config, folder: Path, out: Path, bench: TrackedRun, earl
         quality = QUALITY.read(folder / "manifest" / "quality.json")
         run.log_summary(ingest_metrics(quality) | split_metrics(split.report))
         run.set_note(describe_ingest(quality) + "\n" + describe_split(split.report))
-        for name in ("manifest/quality.json", "split/split.json"):
-            run.log_file(folder / name)
+        run.log_json(quality if config.tracking.log_predictions else without_ids(quality), "quality.json")
+        run.log_file(folder / "split/split.json")
     return split
 
 
@@ -179,7 +187,8 @@ def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: E
     if before.outcome is not None:
         return before.outcome
     series = series_of(trainer.config, trainer.speech.split)
-    tags = {**trainer.describe(seed), HASH_TAG: before.identity, SERIES_TAG: series}
+    name_tag = {"kmed.bench_name": bench.client.get_run(bench.run_id).info.run_name}
+    tags = {**trainer.describe(seed), **name_tag, HASH_TAG: before.identity, SERIES_TAG: series}
     run_id = before.run.run_id if before.run else None
     if run_id is None:
         tags |= {"kmed.profile": trainer.config.profile, "kmed.code_version": code_version()}

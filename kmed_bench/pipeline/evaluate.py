@@ -15,9 +15,9 @@ from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.predictions import write_predictions
 from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
-from kmed_bench.corpus.splitting.split import read_split
+from kmed_bench.corpus.splitting.whole import read_speech
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, read_baseline_cells, with_left_out, write_leak
-from kmed_bench.pipeline.models import located, open_located, tell_stage
+from kmed_bench.pipeline.models import identify_model, located, open_located, tell_stage
 from kmed_bench.pipeline.plan import SCORED, decisive_settings, identify_split, record_opening
 from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
@@ -49,7 +49,8 @@ def evaluate_model(
     Parameters
     ----------
     model : str
-        A size, a ``.pt`` file, a Hugging Face or CTranslate2 folder, or an MLflow URI (``models:/…``, ``runs:/…``).
+        A size, a ``.pt`` file, a Hugging Face or CTranslate2 folder, an export, an MLflow URI (``models:/…``,
+        ``runs:/…``), or another package's system (``NAME:ARGUMENT``).
     against : Path, optional
         A baseline: predictions.jsonl, the scores.json or the folder beside it, or a benchmark package's folder. Then
         ``comparisons.json`` is written too, and the scores hold its rows under ``comparisons``.
@@ -71,7 +72,7 @@ def evaluate_model(
             f"eval.leak_clips is {config.eval.leak_clips} and --part is {part}; the left-out utterances are compared "
             "with the test part, so leave one of the two out."
         )
-    split = with_left_out(read_split(split_folder), split_folder, config)
+    split = with_left_out(read_speech(split_folder), split_folder, config)
     rows, sample = split.parts[part], split.parts.get(LEFT_OUT)
     if stage is not None:
         stage.read_split(split.report, part, corpus_name(rows))
@@ -87,7 +88,7 @@ def evaluate_model(
                 "settings": decisive_settings(config, SCORED, identify_split(split)),
                 "part": part,
                 "leak_clips": config.eval.leak_clips,
-                "model": content_sha256(path),
+                "model": identify_model(model, path),
                 "against": None if against is None else content_sha256(predictions_beside(against, package=True)),
             }
         )

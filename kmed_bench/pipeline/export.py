@@ -5,7 +5,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -13,6 +13,9 @@ from kmed_bench.asr.model.weights import save_weights
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.asr.runtimes.formats import Format, open_folder
+from kmed_bench.asr.runtimes.ggml import write_ggml
+from kmed_bench.asr.runtimes.graph_writer import write_graph_record, write_graphs
+from kmed_bench.asr.runtimes.graphs import convert_to_openvino
 from kmed_bench.asr.runtimes.hf_format import write_hf_folder
 from kmed_bench.asr.runtimes.libraries import import_transformers, missing_library
 from kmed_bench.asr.runtimes.own import OwnBackend
@@ -24,9 +27,22 @@ from kmed_bench.scoring.measures import count_utterances, rates, versions
 from kmed_bench.text.marks import Policy
 from kmed_bench.text.normalise import normalise
 
-Quantization = Literal["float32", "int8"]
-MAX_DRIFT: dict[Quantization, float] = {"float32": 0.002, "int8": 0.01}
+Quantization = Literal["float32", "float16", "int8"]
+QUANTIZATIONS: dict[Format, tuple[Quantization, ...]] = {
+    **dict.fromkeys(get_args(Format), ("float32",)),
+    "ct2": ("float32", "int8"),
+    "ggml": ("float16",),
+}
+"""Number formats of each format's weights, its default first."""
+MAX_DRIFT: dict[Quantization, float] = {"float32": 0.002, "float16": 0.002, "int8": 0.01}
 """Largest difference of an exported model's CER from the original's, as a fraction, in either direction."""
+NOT_WRITTEN = {
+    "coreml": "its runtime exists on Apple's systems only, so the CER can't be measured again elsewhere; on a Mac, "
+    "whisper.cpp runs the ggml export",
+    "tensorrt": "an engine runs only on the kind of GPU that it was built on; build it there from the onnx export",
+    "tflite": "its converter brings JAX and a second set of converters; convert the hf export with litert-torch",
+}
+"""Formats that are often asked for, and why they are not written."""
 
 _CT2_COPIED = ["tokenizer.json", "preprocessor_config.json", "generation_config.json"]
 
@@ -72,7 +88,7 @@ def export_model(
     format: Format,
     config: EvalConfig,
     *,
-    quantization: Quantization = "float32",
+    quantization: Quantization | None = None,
     check: DriftCheck | None = None,
     max_drift: float | None = None,
     about: dict[str, Any] | None = None,
@@ -84,6 +100,8 @@ def export_model(
     out : Path
         A folder that does not exist yet. It appears whole, after the library opened the files and, with a check, the
         drift was within its bound; otherwise not at all.
+    quantization : str, optional
+        Number format of the weights; None: the first of ``QUANTIZATIONS``.
     check : DriftCheck, optional
         None exports without measuring; ``drift`` is then None.
     max_drift : float, optional
@@ -97,6 +115,7 @@ def export_model(
         As `check_request`; when a library is missing or can't open the files, or the drift exceeds its bound.
     """
     bound = check_request(out, format, quantization, max_drift)
+    quantization = quantization or QUANTIZATIONS[format][0]
     with replacing_folder(out) as folder:
         _WRITERS[format](model, folder, quantization)
         backend = open_folder(folder, config)  # in any case: a file that its library can't read is no export
@@ -114,7 +133,15 @@ def export_model(
     return record
 
 
-def check_request(out: Path, format: Format, quantization: Quantization, max_drift: float | None) -> float:
+def check_format(name: str) -> Format:
+    """Return a format's name; raise KmedError, with the reason, for one that is not written."""
+    if name in QUANTIZATIONS:
+        return name
+    reason = NOT_WRITTEN.get(name, "this package has no runtime for it, so its CER could not be measured again")
+    raise KmedError(f"Format {name!r:.40} is not written: {reason}. Choose {', '.join(QUANTIZATIONS)}.")
+
+
+def check_request(out: Path, format: Format, quantization: Quantization | None, max_drift: float | None) -> float:
     """Return the largest drift that an export may have; to be called before hours of decoding.
 
     Raises
@@ -122,8 +149,13 @@ def check_request(out: Path, format: Format, quantization: Quantization, max_dri
     KmedError
         When the folder exists, the bound is no fraction, or format and quantization do not go together.
     """
-    if quantization != "float32" and format != "ct2":
-        raise KmedError(f"Format {format} is written only in float32; {quantization} needs --format ct2.")
+    possible = QUANTIZATIONS[format]
+    quantization = quantization or possible[0]
+    if quantization not in possible:
+        able = " or ".join(name for name, kinds in QUANTIZATIONS.items() if quantization in kinds)
+        raise KmedError(
+            f"Format {format} is written only in {' and '.join(possible)}; {quantization} needs --format {able}."
+        )
     bound = MAX_DRIFT[quantization] if max_drift is None else max_drift
     if not (math.isfinite(bound) and bound >= 0):
         raise KmedError(f"--max-drift is {bound}; give a fraction of at least 0, such as 0.002.")
@@ -201,8 +233,27 @@ def _write_ct2(model: Whisper, folder: Path, quantization: Quantization) -> None
     converted.rmdir()
 
 
+def _write_onnx(model: Whisper, folder: Path, quantization: Quantization) -> None:
+    del quantization
+    write_graphs(model, folder)
+    write_graph_record(model, folder)
+
+
+def _write_openvino(model: Whisper, folder: Path, quantization: Quantization) -> None:
+    _write_onnx(model, folder, quantization)
+    convert_to_openvino(folder)
+
+
+def _write_ggml(model: Whisper, folder: Path, quantization: Quantization) -> None:
+    del quantization  # float16
+    write_ggml(model, folder / "ggml-model.bin")
+
+
 _WRITERS: dict[Format, Callable[[Whisper, Path, Quantization], None]] = {
     "openai": _write_openai,
     "hf": _write_hf,
     "ct2": _write_ct2,
+    "onnx": _write_onnx,
+    "openvino": _write_openvino,
+    "ggml": _write_ggml,
 }

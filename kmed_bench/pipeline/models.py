@@ -12,10 +12,13 @@ from kmed_bench.asr.model.device import pick_device
 from kmed_bench.asr.model.weights import find_weights, load_weights
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.asr.runtimes.formats import detect_format, open_folder
+from kmed_bench.asr.runtimes.ggml import is_ggml
 from kmed_bench.asr.runtimes.hf_format import read_hf_folder
 from kmed_bench.asr.runtimes.own import OwnBackend
+from kmed_bench.asr.runtimes.plugins import find_system, identify_system, open_system, system_names
 from kmed_bench.config import Config, EvalConfig
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.finished import content_sha256
 from kmed_bench.core.schema import SIZES
 from kmed_bench.tracking.registry.fetch import fetch_checkpoint
 from kmed_bench.tracking.stages import StageRun
@@ -32,8 +35,9 @@ def open_located(config: Config, model: str, path: Path) -> Backend:
     KmedError
         When the model can't be read, or its library is not installed.
     """
-    if path.is_dir():
-        backend = open_folder(path, config.eval)
+    system = find_system(model)
+    if system is not None or path.is_dir() or is_ggml(path):
+        backend = open_folder(path, config.eval) if system is None else open_system(*system, config.eval)
         _warn_of_settings(config.eval, backend.name)
         return backend
     network, model_bytes = load_weights(path, str(pick_device())), path.stat().st_size
@@ -50,12 +54,22 @@ def located(config: Config, model: str) -> Iterator[Path]:
 def tell_stage(stage: StageRun | None, model: str, path: Path) -> None:
     """Log to a stage's run which model it reads, if the stage is tracked."""
     if stage is not None:
-        stage.read_model(shown_model(model), None if path.is_dir() else path)
+        stage.read_model(shown_model(model), path if path.is_file() else None)
 
 
 def shown_model(model: str) -> str:
     """Return a MODEL argument without folders, which may name a user or a patient."""
+    system = find_system(model)
+    if system is not None:
+        entry, argument = system
+        return f"{entry.name}:{Path(argument).name if Path(argument).exists() else argument}"
     return Path(model).name if Path(model).exists() else model
+
+
+def identify_model(model: str, path: Path) -> str:
+    """Return what tells whether the model at the path that `located` yields is still the same."""
+    system = find_system(model)
+    return content_sha256(path) if system is None else identify_system(*system)
 
 
 def _warn_of_settings(config: EvalConfig, library: str) -> None:
@@ -84,11 +98,15 @@ def find_model(config: Config, model: str, folder: Path) -> Path:
     if model.startswith(("models:/", "runs:/")):
         uri = open_store(config.tracking)
         return fetch_checkpoint(model, folder, tracking_uri=uri)
+    if (system := find_system(model)) is not None:
+        return Path(system[1])
     path = Path(model)
     if not path.exists():
+        systems = "".join(f", {name}:…" for name in system_names())
         raise KmedError(
             f"Model {model} does not exist; give a size ({', '.join(SIZES)}), a .pt file, a Hugging Face or "
-            "CTranslate2 folder, or an MLflow URI (models:/NAME@ALIAS, runs:/…)."
+            "CTranslate2 folder, an export to ONNX, OpenVINO or ggml, or an MLflow URI (models:/NAME@ALIAS, runs:/…)"
+            f"{systems}."
         )
     if path.is_dir() and detect_format(path) == "openai":
         return next(path.glob("*.pt"))
@@ -101,13 +119,16 @@ def load_located(model: str, path: Path) -> Whisper:
     Raises
     ------
     KmedError
-        When it can't be read, or is a CTranslate2 folder.
+        When it can't be read, or is of a format that only its runtime reads.
     """
-    if not path.is_dir():
+    if find_system(model) is not None:
+        raise KmedError(f"{model} is another package's system, which can be evaluated and not exported.")
+    fmt = "ggml" if is_ggml(path) else detect_format(path) if path.is_dir() else "openai"
+    if fmt == "openai":
         return load_weights(path, str(pick_device()))
-    if detect_format(path) == "ct2":
+    if fmt != "hf":
         raise KmedError(
-            f"{model} is a CTranslate2 folder, which is what an export ends in; export the .pt file or the Hugging "
+            f"{model} is of the format {fmt}, which is what an export ends in; export the .pt file or the Hugging "
             "Face folder that it was made from."
         )
     return read_hf_folder(path).to(pick_device())

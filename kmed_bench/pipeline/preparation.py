@@ -8,7 +8,9 @@ from pathlib import Path
 from kmed_bench import __version__
 from kmed_bench.asr.model.weights import Weights, WeightsError, find_weights
 from kmed_bench.config import Config, digest
+from kmed_bench.core.corpus_contracts import QUALITY, QualityReport
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import write_bytes_atomically
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.corpus.demo.demo import make_demo_corpus
 from kmed_bench.corpus.demo.sentences import corpus_name
@@ -18,6 +20,7 @@ from kmed_bench.pipeline.planning import describe_plan, plan_split
 from kmed_bench.tracking.run import TrackedRun
 
 log = logging.getLogger(__name__)
+_LISTS = (".csv", ".tsv", ".xlsx", ".jsonl")
 
 
 def collect_weights(config: Config, needed: Collection[str] = ()) -> tuple[dict[str, Weights], dict[str, str]]:
@@ -54,8 +57,32 @@ def check_source(config: Config) -> None:
     if config.data.source is not None and not Path(config.data.source).exists():
         raise KmedError(
             f"Source {config.data.source} does not exist; give the folder that holds Training/ and Validation/ "
-            "of the AI Hub download, or leave it out for the generated demo corpus."
+            "of the AI Hub download, or one that `import-corpus` wrote, or leave it out for the generated demo corpus."
         )
+    if config.data.source is not None:
+        find_manifest(Path(config.data.source))
+
+
+def find_manifest(source: Path) -> Path | None:
+    """Return the manifest that a source is, or holds, as `import-corpus` and `ingest` leave it; None for a download.
+
+    Raises
+    ------
+    KmedError
+        When the source is a list that was not imported, or a manifest without its quality.json.
+    """
+    manifest = source / "manifest.parquet" if source.is_dir() else source
+    if source.suffix.lower() in _LISTS and source.is_file():
+        raise KmedError(
+            f"Source {source} is a list; import it first (`kmed-bench import-corpus {source} OUT`), and give OUT."
+        )
+    if not manifest.is_file() or manifest.suffix != ".parquet":
+        return None
+    if not manifest.with_name("quality.json").is_file():
+        raise KmedError(
+            f"{manifest} has no quality.json beside it, which `import-corpus` and `ingest` write; import again."
+        )
+    return manifest
 
 
 def demo_corpus(config: Config, out: Path) -> Path:
@@ -88,7 +115,7 @@ def read_whole_split(folder: Path) -> Split | None:
 def split_source(source: Path, folder: Path, config: Config) -> Split:
     """Read a corpus into ``manifest/`` of a folder, draw the split, write it into ``split/`` and return it."""
     log.info("Reading %s", source)
-    quality = ingest([source], folder / "manifest", config.data)
+    quality = _take_manifest(source, folder / "manifest") or ingest([source], folder / "manifest", config.data)
     log.info(
         f"{quality['labels']} labels: {quality['usable']} usable, {sum(quality['rejected'].values())} rejected "
         f"({', '.join(f'{reason} {n}' for reason, n in quality['rejected'].items() if n) or 'none'})."
@@ -103,6 +130,20 @@ def split_source(source: Path, folder: Path, config: Config) -> Split:
     )
     log.info(describe_plan(split))
     return dataclasses.replace(split, report=report)
+
+
+def _take_manifest(source: Path, folder: Path) -> QualityReport | None:
+    """Copy the files of an imported corpus into a folder and return its quality.json; None for a download."""
+    manifest = find_manifest(source)
+    if manifest is None:
+        return None
+    quality = QUALITY.read(manifest.with_name("quality.json"))
+    read_manifest(manifest)  # says what is wrong with it
+    for name in ("manifest.parquet", "rejects.csv", "quality.json"):
+        one = manifest if name == "manifest.parquet" else manifest.with_name(name)
+        if one.is_file():
+            write_bytes_atomically(folder / name, one.read_bytes(), private=True)
+    return quality
 
 
 def log_split(run: TrackedRun, split: Split, context: str) -> None:

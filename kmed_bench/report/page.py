@@ -110,6 +110,11 @@ def find_notices(record: BenchRecord) -> list[str]:
         notices.append(
             "Demo corpus: synthetic speech says nothing about patients. These figures show that the chain works."
         )
+    if record.tags.get("kmed.study_split") == "other":
+        notices.append(
+            "The settings were chosen by a study on another split, whose utterances may be in this test part; see "
+            "“Provenance”."
+        )
     shared = [what for what in ("speakers", "sentences", "utterances") if record.split.get("leakage", {}).get(what)]
     if profile == "original":
         notices.append(

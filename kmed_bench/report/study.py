@@ -10,7 +10,7 @@ import pandas as pd
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.quantities import percent
-from kmed_bench.core.records import STATES, Confirmation, StudyRecord, StudyTrial
+from kmed_bench.core.records import STATES, StudyRecord, StudyTrial
 from kmed_bench.core.run_contracts import STUDY, StudyFile
 from kmed_bench.report.rendering import render
 from kmed_bench.report.sections import ExtraFigure, ExtraSection, save_sections
@@ -156,14 +156,7 @@ def read_section(folder: Path) -> ExtraSection:
     """
     content = STUDY.read(folder / STUDY_NAME)
     try:
-        study = dict(content["study"])
-        trials = tuple(StudyTrial(**trial) for trial in study.pop("trials"))
-        confirmation = study.pop("confirmation")
-        if confirmation is not None:
-            by_seed: dict[str, Any] = {key: tuple(confirmation.pop(key)) for key in ("seeds", "default", "best")}
-            confirmation = Confirmation(**by_seed, **confirmation)
-        objectives = tuple(study.pop("objectives"))
-        record = StudyRecord(**study, objectives=objectives, trials=trials, confirmation=confirmation)
+        record = StudyRecord.from_fields(content["study"])
         figures = [_read_figure(folder, **figure) for figure in content["figures"]]
     except (KeyError, TypeError, OSError) as error:
         raise KmedError(

@@ -184,6 +184,8 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
     facts: dict[str, str] = {"bench": f"{bench.name} ({bench.run_id})"}
     if "profile" in bench.params:
         facts["profile"] = bench.params["profile"]
+    if bench.settings_origin:
+        facts["settings"] = bench.settings_origin
     split_sha256 = bench.split.get("sha256") or bench.tags.get("kmed.split_sha256")
     if split_sha256:
         facts["split sha256"] = str(split_sha256)
@@ -223,6 +225,14 @@ _KNOWN_TAGS = {
     "kmed.eval_context",
     "kmed.skipped",
     "kmed.failed",
+    "kmed.study",
+    "kmed.study_run_id",
+    "kmed.study_trial",
+    "kmed.study_trial_run_id",
+    "kmed.study_values",
+    "kmed.study_params",
+    "kmed.study_split",
+    "kmed.study_confirmed",
     "kmed.process",  # by which a later run knows that the writer is gone
 }
 _RULES = ("normaliser", "marks", "numbers", "terms", "variants")

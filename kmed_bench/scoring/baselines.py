@@ -66,7 +66,11 @@ def read_baseline(path: Path, options: ScoringOptions) -> Baseline:
             "package (`kmed-bench package`), a predictions.jsonl of `kmed-bench evaluate`, or the scores.json or the "
             "folder beside one."
         )
-    predictions = read_predictions(file)
+    return baseline_of(path, read_predictions(file), options)
+
+
+def baseline_of(path: Path, predictions: Sequence[Prediction], options: ScoringOptions) -> Baseline:
+    """Return the baseline of one system's predictions, named by the path that they were read from."""
     return Baseline(
         path=path,
         systems={str(path): count_utterances(predictions, options.transcript_side)},

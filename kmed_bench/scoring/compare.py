@@ -97,7 +97,7 @@ def compare_counts(
         "interval": {"method": METHOD, "level": LEVEL},
         "draws": options.bootstrap_draws,
         "n_clips": int(scored.sum()),
-        "n_speakers": clips.n_speakers,
+        "n_speakers": clips.n_known_speakers,
         "n_excluded": int((~scored).sum()),
         "transcript_policy": options.transcript_side,
         **versions(),

@@ -1,7 +1,7 @@
 """Predictions of any other system: ids and hypotheses, joined with a split's references and speakers."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -9,14 +9,11 @@ import pandas as pd
 
 from kmed_bench.core.contracts import JoinedReferences
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import read_json_lines
-from kmed_bench.core.predictions import Prediction, refuse_markers
+from kmed_bench.core.predictions import Prediction
+from kmed_bench.scoring.external_files import Hypothesis, Reading, name_some, read_external, spellings
 
 Missing = Literal["refuse", "empty"]
 """Whether an utterance without a hypothesis is an error, or counts as an empty transcript."""
-
-_NAMED = 5
-"""Ids that a message names; of further ones it gives the number."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,46 +43,35 @@ class Joined:
         }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Hypothesis:
-    """A system's transcript of one utterance; ``decode_s`` is 0 where it is unknown."""
-
-    text: str
-    decode_s: float
-
-
 _NOTHING = Hypothesis(text="", decode_s=0.0)
 
 
-def read_hypotheses(path: Path) -> dict[str, Hypothesis]:
-    """Return hypotheses by utterance id from a file of JSON lines.
+def read_hypotheses(path: Path, reading: Reading | None = None) -> dict[str, Hypothesis]:
+    """Return hypotheses by utterance id from any system's files, as `external_files.read_external` reads them."""
+    return read_external(path, reading or Reading()).hypotheses
 
-    Each line needs ``utterance_id`` and ``hypothesis`` and may have ``decode_s`` (seconds). Everything else is
-    ignored, references included.
+
+def match_names(hypotheses: Mapping[str, Hypothesis], wanted: Collection[str]) -> dict[str, Hypothesis]:
+    """Return the hypotheses by utterance id, where systems name clips by a path or a file.
+
+    A name that is no wanted id stands for the one that it is without folders, audio suffix and the like; a name that
+    stands for none is kept.
 
     Raises
     ------
     KmedError
-        When the file is missing, or a line is not an object with these fields, repeats an utterance or holds Whisper's
-        marker tokens.
+        When several names stand for one utterance.
     """
-    if not path.is_file():
-        raise KmedError(f"Predictions {path} do not exist; give a file of JSON lines with utterance_id and hypothesis.")
-    hypotheses: dict[str, Hypothesis] = {}
-    for where, row in read_json_lines(path):
-        for field in ("utterance_id", "hypothesis"):
-            if field not in row:
-                raise KmedError(f"{where} lacks the field {field!r}; each line needs utterance_id and hypothesis.")
-            if not isinstance(row[field], str):
-                raise KmedError(f"{where} has {field} {row[field]!r:.80}; it must be text (a hypothesis may be empty).")
-        refuse_markers(row["hypothesis"], where)
-        decode_s = row.get("decode_s") or 0.0
-        if type(decode_s) not in (int, float) or not 0 <= decode_s <= 1e9:
-            raise KmedError(f"{where} has decode_s {decode_s!r:.80}; it must be a number of seconds, or left out.")
-        if row["utterance_id"] in hypotheses:
-            raise KmedError(f"{where} repeats utterance {row['utterance_id']!r:.80}; keep one.")
-        hypotheses[row["utterance_id"]] = Hypothesis(text=row["hypothesis"], decode_s=decode_s)
-    return hypotheses
+    ids = frozenset(wanted)
+    found: dict[str, list[str]] = {}
+    for name in hypotheses:
+        found.setdefault(next((one for one in spellings(name) if one in ids), name), []).append(name)
+    if twice := [(one, names) for one, names in found.items() if len(names) > 1]:
+        one, names = twice[0]
+        raise KmedError(
+            f"{len(twice)} utterances have several hypotheses, as {one!r:.80} has {name_some(names)}. Keep one of each."
+        )
+    return {one: hypotheses[name] for one, (name,) in found.items()}
 
 
 def join_references(hypotheses: Mapping[str, Hypothesis], part: pd.DataFrame, *, missing: Missing) -> Joined:
@@ -102,9 +88,10 @@ def join_references(hypotheses: Mapping[str, Hypothesis], part: pd.DataFrame, *,
     Raises
     ------
     KmedError
-        When no id is in the part, or hypotheses are missing and ``missing`` is ``refuse``.
+        When no id is in the part, several names stand for one, or hypotheses are missing and ``missing`` is ``refuse``.
     """
     wanted = list(part["utterance_id"])
+    hypotheses = match_names(hypotheses, wanted)
     absent = tuple(name for name in wanted if name not in hypotheses)
     unknown = tuple(sorted(hypotheses.keys() - set(wanted)))
     if len(absent) == len(wanted):
@@ -127,9 +114,3 @@ def join_references(hypotheses: Mapping[str, Hypothesis], part: pd.DataFrame, *,
 def read_references(part: pd.DataFrame) -> list[Prediction]:
     """Return the references of a part of a split, as predictions whose hypothesis is empty."""
     return [Prediction.from_row(row, "", 0.0) for row in part.to_dict("records")]
-
-
-def name_some(ids: tuple[str, ...]) -> str:
-    """Return the first few ids and the number of the rest."""
-    shown = ", ".join(ids[:_NAMED]) or "(none)"
-    return shown if len(ids) <= _NAMED else f"{shown} and {len(ids) - _NAMED} more"

@@ -19,7 +19,7 @@ from kmed_bench.scoring.compare import holm, pair_counts, paired_clips
 from kmed_bench.scoring.intervals import gap_interval, gap_p_value, t_p_value
 from kmed_bench.scoring.measures import MEASURES, cer_clips, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import Clips, Spread, add_spreads
+from kmed_bench.scoring.spread import Clips, Spread, add_spreads, count_speakers
 
 ELDERLY_AGES = ("60~69", "over70")
 KNOWN_AGES = ("7~10", "11~19", "20~29", "30~39", "40~49", "50~59", *ELDERLY_AGES)
@@ -161,7 +161,7 @@ def _describe(sides: Sides, table: pd.DataFrame, options: ScoringOptions) -> dic
     counts: dict[str, int] = {}
     for name, mask in (("group", sides.inside), ("against", sides.outside)):
         counts[f"n_clips_{name}"] = int(mask.sum())
-        counts[f"n_speakers_{name}"] = int(table.loc[mask, "speaker_id"].nunique())
+        counts[f"n_speakers_{name}"] = count_speakers(table.loc[mask, "speaker_id"])
     clips, speakers = (min(counts[f"{kind}_group"], counts[f"{kind}_against"]) for kind in ("n_clips", "n_speakers"))
     below = clips < options.min_group_clips or speakers < options.min_group_speakers
     return {"field": sides.field, "group": sides.group, "against": sides.against, "below_minimum": below, **counts}

@@ -22,13 +22,13 @@ from kmed_bench.core.contracts import (
 )
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS
+from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS, UNKNOWN
 from kmed_bench.scoring.counting import TERM_COLUMNS
 from kmed_bench.scoring.gaps import ELDERLY_AGES, KNOWN_AGES, group_gaps
 from kmed_bench.scoring.intervals import LEVEL, METHOD, Interval, gap_interval, rate_interval
 from kmed_bench.scoring.measures import EXCLUSIONS, MEASURES, SENTENCE, cer_clips, count_utterances, rates, versions
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.spread import clips_of
+from kmed_bench.scoring.spread import clips_of, count_speakers, unknown_speakers
 
 SPEAKER_QUANTILES = (0, 10, 25, 50, 75, 90, 100)
 """Percentages of the speakers, from the lowest CER to the highest."""
@@ -104,7 +104,8 @@ def score_counts(
 
 def _encode(counts: pd.DataFrame) -> pd.DataFrame:
     """Return the table with codes for speakers and categories for group values, which group faster than texts."""
-    speakers = pd.factorize(counts["speaker_id"].to_numpy(dtype=object), sort=True)[0]
+    known = counts["speaker_id"].where(~counts["speaker_id"].isin(UNKNOWN), None)
+    speakers = pd.factorize(known.to_numpy(dtype=object), sort=True)[0]  # -1: not known
     fields = {field: counts[field].astype("category") for field in SCORE_FIELDS}
     return counts.drop(columns="utterance_id").assign(speaker_id=speakers, **fields)
 
@@ -136,7 +137,7 @@ def score_cell(rows: pd.DataFrame, options: ScoringOptions) -> ScoreCell:
             bounds |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
             reasons |= {name: interval.reason} if interval.reason else {}
     n_clips = int(rows["clips"].sum())
-    n_speakers = rows["speaker_id"][rows["clips"] > 0].nunique()
+    n_speakers = count_speakers(rows["speaker_id"][rows["clips"] > 0])
     too_few = n_clips < options.min_group_clips or n_speakers < options.min_group_speakers
     counts = {"n_clips": n_clips, "n_speakers": n_speakers, "below_minimum": too_few}
     return cast(ScoreCell, {**rates(rows), **bounds, **counts, "no_interval": reasons})
@@ -180,7 +181,8 @@ def spread_of_speakers(scored: pd.DataFrame) -> SpeakerSpread:
 
     Quantiles are interpolated linearly between two speakers (numpy's default). They name no speaker.
     """
-    sums = scored.groupby("speaker_id")[["cer_errors", "cer_length"]].sum()
+    known = scored[~unknown_speakers(scored["speaker_id"])]
+    sums = known.groupby("speaker_id")[["cer_errors", "cer_length"]].sum()
     sums = sums[sums["cer_length"] > 0]
     cers = (sums["cer_errors"] / sums["cer_length"]).to_numpy(dtype=float)
     quantiles = np.quantile(cers, [percent / 100 for percent in SPEAKER_QUANTILES]) if len(cers) else []

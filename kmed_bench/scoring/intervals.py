@@ -167,6 +167,8 @@ def _too_few_speakers(clips: Clips) -> str:
     n = clips.n_speakers
     if not n:
         return "no clip counts"
+    if clips.n_unknown:
+        return f"the speakers of {clips.n_unknown} clips are not known, so nothing shows how much speakers differ"
     if n == 1:
         return "one speaker does not show how much speakers differ"
     return f"{n} speakers are too few for an interval, which takes {MIN_SPEAKERS}" if n < MIN_SPEAKERS else ""

@@ -132,7 +132,7 @@ def _cer(predictions: list[Prediction], policy: Policy) -> LeakCer:
         "cer_low": interval.low,
         "cer_high": interval.high,
         "n_clips": len(rows),
-        "n_speakers": clips.n_speakers,
+        "n_speakers": clips.n_known_speakers,
         "no_interval": interval.reason,
     }
 

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from kmed_bench.core.contracts import PACKAGE, PackageHead
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import (
     COUNT_COLUMNS,
@@ -33,6 +34,7 @@ from kmed_bench.scoring.measures import (
     versions,
 )
 from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.suppression import without_small_groups
 from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
 
@@ -232,3 +234,37 @@ def _parse_counts(raw: bytes, path: Path) -> pd.DataFrame:
 
 def _csv(name: str) -> Path:
     return Path("systems") / f"{name}.csv"
+
+
+def write_pseudonymous(package: Package, folder: Path, rename: Callable[[str, str], str], minimum: int) -> list[Path]:
+    """Write a package whose ids are pseudonyms, and that says of no utterance which groups its speaker is in.
+
+    Parameters
+    ----------
+    rename : callable
+        Kind (utterance, speaker, sentence) and name to the pseudonym.
+    minimum : int
+        Fewest speakers of a group in the baselines' scores.
+
+    Returns
+    -------
+    list of Path
+        The files, the head last.
+    """
+    files, paths = {}, []
+    for name, counts in package.systems.items():
+        shown = counts.copy()
+        for column, kind in (("utterance_id", "utterance"), ("speaker_id", "speaker"), (SENTENCE, "sentence")):
+            if column in shown:
+                shown[column] = [rename(kind, str(value)) for value in shown[column]]
+        for column in (*GROUP_FIELDS, "region"):
+            if column in shown:
+                shown[column] = ""
+        text = shown.sort_values("utterance_id").to_csv(index=False, lineterminator="\n")
+        write_text_atomically(folder / _csv(name), text)
+        files[name] = hashlib.sha256(text.encode()).hexdigest()
+        paths.append(folder / _csv(name))
+    scores = {name: without_small_groups(value, minimum)[0] for name, value in package.head["scores"].items()}
+    split = {key: value for key, value in package.head["split"].items() if key != "shares"}
+    write_json(folder / HEAD_NAME, {**package.head, "files_sha256": files, "scores": scores, "split": split})
+    return [*paths, folder / HEAD_NAME]

@@ -19,7 +19,7 @@ from kmed_bench.core.corpus_contracts import SplitPower
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.quantities import percent
 from kmed_bench.scoring.intervals import LEVEL
-from kmed_bench.scoring.spread import Clips, Codes, Floats, Spread
+from kmed_bench.scoring.spread import Clips, Codes, Floats, Spread, unknown_speakers
 from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
 
@@ -56,7 +56,7 @@ class Design:
     Attributes
     ----------
     speaker, sentence : numpy.ndarray
-        (n_clips,) codes from 0 on.
+        (n_clips,) codes from 0 on; all speakers are -1 if any is not known.
     length : numpy.ndarray
         (n_clips,) characters of the reference, as CER counts them.
     """
@@ -76,6 +76,8 @@ def design_of(part: pd.DataFrame, policy: Policy) -> Design:
     length = np.array([len(normalise(resolve_marks(text, policy))) for text in part["text"]], dtype=np.float64)
     spoken = part[length > 0]
     speaker, sentence = (pd.factorize(spoken[name])[0].astype(np.int64) for name in ("speaker_id", "sentence_id"))
+    if unknown_speakers(spoken["speaker_id"]).any():
+        speaker = np.full_like(speaker, -1)
     return Design(speaker=speaker, sentence=sentence, length=length[length > 0])
 
 
@@ -213,6 +215,8 @@ def find_part(utterances: Set[str], parts: Mapping[str, Set[str]]) -> str:
 
 def describe_power(smallest: float | None, n_speakers: int, n_clips: int, source: str) -> str:
     """Return the smallest difference in words, or that none can be shown (None, or too few speakers)."""
+    if not n_speakers:
+        return f"The speakers of the {n_clips} clips are not all known, so no difference can be shown."
     if smallest is None or n_speakers < MIN_SPEAKERS:
         return f"{n_speakers} speakers cannot show any difference: at least {MIN_SPEAKERS} must differ for p < 0.05."
     return (

@@ -55,7 +55,7 @@ def mean_over_seeds(size: str, runs: Mapping[int, Sequence[Prediction]], options
         "seed_sd": statistics.stdev(rates) if len(rates) > 1 else None,
         "note": _SEVERAL if len(seeds) > 1 else _ONE_SEED,
         "n_clips": len(first),
-        "n_speakers": clips.n_speakers,
+        "n_speakers": clips.n_known_speakers,
     }
 
 

@@ -20,6 +20,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtrit
 
+from kmed_bench.core.schema import UNKNOWN
+
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
@@ -34,12 +36,19 @@ class Clips:
         (n_clips,) float; bottom is positive.
     speaker, sentence : numpy.ndarray
         (n_clips,) int64 codes from 0 on; equal codes are one speaker or one sentence.
+    n_unknown : int
+        Clips whose speaker is not known. With any of them nothing can be said about how much speakers differ: all clips
+        then have one code, which gives neither a variance nor a small p-value.
+    n_known : int
+        Speakers that are known.
     """
 
     top: Floats
     bottom: Floats
     speaker: Codes
     sentence: Codes
+    n_unknown: int = 0
+    n_known: int = -1
 
     @functools.cached_property
     def ratio(self) -> float:
@@ -54,8 +63,13 @@ class Clips:
 
     @functools.cached_property
     def n_speakers(self) -> int:
-        """Number of speakers."""
+        """Number of speakers' codes."""
         return int(self.speaker.max()) + 1 if len(self.speaker) else 0
+
+    @functools.cached_property
+    def n_known_speakers(self) -> int:
+        """Number of speakers that are known: what is reported."""
+        return self.n_known if self.n_unknown else self.n_speakers
 
     @functools.cached_property
     def spread(self) -> "Spread":
@@ -84,7 +98,8 @@ def clips_of(
     Parameters
     ----------
     speakers, sentences : array_like
-        (n_clips,) ids. Without sentences, or where a sentence is negative, each clip is its own sentence.
+        (n_clips,) ids. Without sentences, or where a sentence is negative, each clip is its own sentence. A speaker
+        that is a negative number or in ``core.schema.UNKNOWN`` is not known.
     top, bottom : array_like
         (n_clips,) numerators and denominators.
     """
@@ -93,14 +108,33 @@ def clips_of(
     # Sorted, so the order of the clips changes neither the sums by speaker nor the p-values drawn from them.
     ids = np.asarray(speakers)
     ids = ids if ids.dtype == np.int64 else np.asarray(speakers, dtype=object)
-    speaker = rank_ids(ids[used])
+    ids = ids[used]
+    speaker, unknown = rank_ids(ids), unknown_speakers(ids)
+    n_unknown, n_known = int(unknown.sum()), count_speakers(ids)
+    if n_unknown:
+        speaker = np.zeros_like(speaker)
     alone = np.arange(used.sum(), dtype=np.int64)
     if sentences is None:
         sentence = alone
     else:
         known = np.asarray(sentences, dtype=np.int64)[used]
         sentence = rank_ids(np.where(known < 0, -1 - alone, known))
-    return Clips(top=tops[used], bottom=bottoms[used], speaker=speaker, sentence=sentence)
+    return Clips(
+        top=tops[used], bottom=bottoms[used], speaker=speaker, sentence=sentence, n_unknown=n_unknown, n_known=n_known
+    )
+
+
+def unknown_speakers(ids: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return which ids are no speaker's: negative numbers, and the words for an unknown value."""
+    given = np.asarray(ids)
+    unknown = given < 0 if given.dtype == np.int64 else pd.Series(given, dtype=object).isin(UNKNOWN).to_numpy()
+    return np.asarray(unknown, dtype=np.bool_)
+
+
+def count_speakers(ids: npt.ArrayLike) -> int:
+    """Return how many different speakers are known among the ids."""
+    given = np.asarray(ids)
+    return int(pd.Series(given[~unknown_speakers(given)]).nunique())
 
 
 def rank_ids(ids: npt.NDArray[Any]) -> Codes:

@@ -9,9 +9,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 from kmed_bench.core.console import LOG_NAME
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder, write_json
+from kmed_bench.core.surroundings import interrupts_wait
 from kmed_bench.tracking.privacy import describe_failure, without_speech
 
 FAILURE_TAG = "kmed.failure"
@@ -42,6 +43,9 @@ class Endable(Protocol):
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags of the run."""
+
+
+Run = TypeVar("Run", bound=Endable)
 
 
 class _RunFormatter(logging.Formatter):
@@ -80,6 +84,16 @@ def _free_name(run: Endable) -> str:
 
 
 @contextlib.contextmanager
+def begun(start: Callable[[], Run]) -> Iterator[Run]:
+    """Yield the run that a function starts or reopens, and end it as `ending` does; no interrupt falls in between."""
+    with contextlib.ExitStack() as stack:
+        with interrupts_wait(all_of_them=False):
+            run = start()
+            stack.enter_context(ending(run))
+        yield run
+
+
+@contextlib.contextmanager
 def ending(run: Endable) -> Iterator[None]:
     """End the run with its `ends_as`, or FINISHED, FAILED on an error, KILLED on an interrupt; log its messages.
 
@@ -91,7 +105,7 @@ def ending(run: Endable) -> Iterator[None]:
         with run_log(run):
             yield
         status = RunStatus.FINISHED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, GeneratorExit):  # the latter where an interrupt kept the block from being left
         status, tags = RunStatus.KILLED, {"kmed.ended": "interrupted or terminated"}
         raise
     except BaseException as error:
@@ -101,7 +115,8 @@ def ending(run: Endable) -> Iterator[None]:
                 error.filename = run.client.get_run(run.run_id).info.artifact_uri
         raise
     finally:
-        _end(run, run.ends_as or RunStatus.to_string(status), tags)
+        with interrupts_wait(all_of_them=False):
+            _end(run, run.ends_as or RunStatus.to_string(status), tags)
 
 
 def _end(run: Endable, status: str, tags: Mapping[str, str]) -> None:
@@ -111,7 +126,7 @@ def _end(run: Endable, status: str, tags: Mapping[str, str]) -> None:
         run.set_tags(tags)
         run.client.set_terminated(run.run_id, status, ended_ms)
     except MlflowException:
-        _keep_end(run.run_id, status, ended_ms)
+        keep_end(run.run_id, status, ended_ms)
         log.error("Run %s ended %s and is RUNNING in its store until a later run finds it.", run.run_id, status)
         raise
 
@@ -120,7 +135,7 @@ def _place(run_id: str) -> Path:
     return cache_folder() / "ends" / f"{run_id}.json"
 
 
-def _keep_end(run_id: str, status: str, ended_ms: int) -> None:
+def keep_end(run_id: str, status: str, ended_ms: int) -> None:
     """Keep a run's final status and the time of its end, in milliseconds since the epoch."""
     with contextlib.suppress(OSError):  # the disk may be what is away
         write_json(_place(run_id), {"status": status, "ended_ms": ended_ms})

@@ -8,6 +8,8 @@ from kmed_bench.core.records import Opening
 from kmed_bench.tracking.store import search_runs
 
 PLAN_TAG = "kmed.plan_sha256"
+VERIFIED_TAG = "kmed.plan_verified"
+"""Of a record that a bundle brought: whether its settings were those of its plan where it was made."""
 
 
 def read_openings(uri: str, split_sha256: str) -> tuple[Opening, ...]:
@@ -50,4 +52,5 @@ def _opening(run: Run) -> Opening:
         plan_sha256=tags.get(PLAN_TAG, "") if recorded else "",
         run_id=run.info.run_id,
         settings=dict(run.data.params) if recorded else {},
+        verified={"true": True, "false": False}.get(tags.get(VERIFIED_TAG, "")),
     )

@@ -4,6 +4,7 @@ import re
 import traceback
 from pathlib import Path
 
+from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
 
 _CHARS = 500
@@ -37,6 +38,11 @@ def _hide_path(found: re.Match[str]) -> str:
     words = found[0].strip("'")
     # Metric names such as train/loss, and pairs such as CER/WER, are not paths.
     return found[0] if re.fullmatch(r"[a-z0-9_]{1,20}/[a-z0-9_]{1,20}", words, re.IGNORECASE) else "(path)"
+
+
+def without_ids(quality: QualityReport) -> QualityReport:
+    """Return a quality report without its examples: ids of utterances say who speaks; rejects.csv has them here."""
+    return {**quality, "reject_examples": {}, "warning_examples": {}}
 
 
 def describe_failure(error: BaseException) -> str:

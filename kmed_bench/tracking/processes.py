@@ -19,8 +19,10 @@ from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.surroundings import machine
 from kmed_bench.tracking.endings import forget_end, read_end
+from kmed_bench.tracking.store import search_runs
 
 PROCESS_TAG = "kmed.process"
+"""Tag of the process that writes a run; a study that several processes join has one, with a suffix, for each."""
 _PROCESS = re.compile(r"\d{1,10}:(?:\d+|[0-9a-f]{8}-\d+)", re.ASCII)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_FIELD = 22
@@ -65,14 +67,30 @@ def _differs(tagged: str, current: str) -> bool:
     return "-" in tagged and tagged != current
 
 
-def end_abandoned(client: MlflowClient, experiment_id: str) -> list[str]:
-    """End RUNNING runs of processes that are gone and return their ids: as `endings` kept them, else KILLED."""
-    running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1_000)
-    abandoned = [run.info.run_id for run in running if is_gone(run.data.tags.get(PROCESS_TAG, ""))]
+def owner_tag() -> dict[str, str]:
+    """Return the tag by which a run that several processes write belongs to this one as well."""
+    own = this_process()
+    return {f"{PROCESS_TAG}.{hashlib.sha256(own.encode()).hexdigest()[:8]}": own}
+
+
+def end_abandoned(client: MlflowClient) -> list[str]:
+    """End the store's RUNNING runs whose processes are all gone and return their ids.
+
+    They end as `endings` kept them, else KILLED; runs without an owner are other programs' or earlier releases'.
+    """
+    abandoned = []
+    for run in search_runs(client, "attributes.status = 'RUNNING'"):
+        owners = [value for name, value in run.data.tags.items() if f"{name}.".startswith(f"{PROCESS_TAG}.")]
+        if owners and all(map(is_gone, owners)):
+            abandoned.append(run.info.run_id)
     for run_id in abandoned:
         known = read_end(run_id)
         status, ended_ms = known or (RunStatus.to_string(RunStatus.KILLED), None)
-        why = "its process was gone; a later run noticed" if known is None else "the store was away when it ended"
+        why = (
+            "its process was gone; a later run noticed"
+            if known is None
+            else "the store could not be told when it ended"
+        )
         client.set_tag(run_id, "kmed.ended", why)
         client.set_terminated(run_id, status, ended_ms)
         forget_end(run_id)

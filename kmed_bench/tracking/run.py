@@ -15,7 +15,7 @@ from mlflow.utils import mlflow_tags
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.datasets import dataset_input, datasets_of
-from kmed_bench.tracking.endings import FAILURE_TAG, ending
+from kmed_bench.tracking.endings import FAILURE_TAG, begun
 from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 
 # MLflow's limits (mlflow.utils.validation). Longer values are cut: an error here would come after hours of work.
@@ -83,13 +83,15 @@ class TrackedRun:
         run_id : str, optional
             An unfinished child to continue; None: a new one.
         """
-        own = {"kmed.kind": kind, PROCESS_TAG: this_process()}
-        if run_id is None:
+        own = {"kmed.kind": kind}
+
+        def start() -> TrackedRun:
+            if run_id is not None:
+                return reopen_run(self._client, run_id, own)
             experiment = self._client.get_run(self.run_id).info.experiment_id
-            run = start_run(self._client, experiment, name, own | {mlflow_tags.MLFLOW_PARENT_RUN_ID: self.run_id})
-        else:
-            run = reopen_run(self._client, run_id, own)
-        with ending(run):
+            return start_run(self._client, experiment, name, own | {mlflow_tags.MLFLOW_PARENT_RUN_ID: self.run_id})
+
+        with begun(start) as run:
             run.set_tags(tags or {})
             run.log_params(params or {})
             yield run
@@ -190,7 +192,7 @@ class TrackedRun:
         A continued run keeps what it was begun with.
         """
         logged = self._client.get_run(self.run_id).data.params if self.reopened and params else {}
-        new = [Param(name, _param_text(value)) for name, value in params.items() if name not in logged]
+        new = [Param(name, param_text(value)) for name, value in params.items() if name not in logged]
         self._client.log_batch(self.run_id, params=new)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
@@ -262,7 +264,8 @@ class TrackedRun:
         self._client.log_inputs(self.run_id, datasets=[given])
 
 
-def _param_text(value: Any) -> str:
+def param_text(value: Any) -> str:
+    """Return a setting as the text of a param: None becomes ``none``, and a value over MLflow's limit is cut."""
     text = "none" if value is None or value == "" else str(value)
     return _cut(text, _PARAM_CHARS)
 
@@ -272,18 +275,22 @@ def _cut(text: str, limit: int) -> str:
 
 
 def start_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> TrackedRun:
-    """Return a new run, RUNNING, with these tags and those that MLflow gives any run: user, source, commit."""
-    started = client.create_run(experiment_id, run_name=name, tags=resolve_tags({**tags, **_SOURCE}))
+    """Return a new run, RUNNING, with these tags, its process and what MLflow tags any run with: user, source, commit.
+
+    All of it is one transaction: a process that is killed at any moment leaves no run whose owner is unknown.
+    """
+    own = {PROCESS_TAG: this_process(), **tags, **_SOURCE}
+    started = client.create_run(experiment_id, run_name=name, tags=resolve_tags(own))
     return TrackedRun(client, started.info.run_id)
 
 
 def reopen_run(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> TrackedRun:
-    """Return an ended run, RUNNING again, with these tags and without those that described its end."""
-    client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    """Return an ended run, RUNNING again, with these tags and its process, without those that described its end."""
     before = client.get_run(run_id).data.tags
     for name in _ENDS:
         if name in before:
             client.delete_tag(run_id, name)
     run = TrackedRun(client, run_id, reopened=True)
-    run.set_tags(tags)
+    run.set_tags({PROCESS_TAG: this_process(), **tags})  # first: whoever finds it RUNNING knows its owner
+    client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
     return run

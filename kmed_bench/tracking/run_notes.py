@@ -12,6 +12,7 @@ from kmed_bench.core.schema import SIZES
 from kmed_bench.scoring.recommendation import recommend
 from kmed_bench.scoring.verdict import VERDICT_TEXT_TAG
 from kmed_bench.tracking.markdown import SYNTHETIC_NOTE, interval, table, whole_number
+from kmed_bench.tracking.views import CURVES, TABLE, view_link
 
 
 def charts_link(experiment_id: str, bench_id: str | None = None) -> str:
@@ -36,9 +37,11 @@ def charts_link(experiment_id: str, bench_id: str | None = None) -> str:
 def describe_experiment(experiment_id: str) -> str:
     """Return the description of an experiment: what its runs are, and a link to the charts that compare them."""
     return (
-        f"**[Charts of all trainings]({charts_link(experiment_id)})**, lowest test CER first. Each `bench-…` run has "
+        f"**[Table]({view_link(experiment_id, TABLE)})** of all trainings by benchmark and size, with means over "
+        f"seeds; **[curves]({view_link(experiment_id, CURVES)})**; "
+        f"**[all charts]({charts_link(experiment_id)})**, lowest test CER first. Each `bench-…` run has "
         "its `split`, one `train-…` per size and seed, and its `report`; open it for the headline figures. Step 0 of "
-        "a curve is the untouched model; type `cer$|loss$` into the charts' search to see only the curves. "
+        "a curve is the untouched model. "
         "`valid/cer` is the CER of transcripts, `train/cer_teacher_forced` is not.\n"
     )
 
@@ -58,6 +61,8 @@ def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
         lines += ["", f"Skipped **{size}**: {reason}"]
     if bench.absent:
         lines += ["", f"Not in the store yet: {'; '.join(bench.absent)}."]
+    if bench.settings_origin:
+        lines += ["", f"Settings of {bench.settings_origin}."]
     lines += ["", describe_split(bench.split)]
     if any("test/cer" in run.metrics for run in bench.trains):
         charts = charts_link(experiment_id, bench.run_id)

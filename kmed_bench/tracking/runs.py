@@ -13,7 +13,7 @@ from mlflow.utils import mlflow_tags
 
 from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.core.surroundings import sigterm_interrupts
-from kmed_bench.tracking.endings import ending
+from kmed_bench.tracking.endings import begun, ending
 from kmed_bench.tracking.metric_names import bench_metrics
 from kmed_bench.tracking.own_run import own_run_id
 from kmed_bench.tracking.params import shareable
@@ -107,20 +107,22 @@ def standalone_run(
     uri = open_store(config.tracking)
     client = MlflowClient(tracking_uri=uri)
     version = "kmed.code_version" if run_id is None else "kmed.continued_by_code_version"
-    own = {"kmed.kind": kind, PROCESS_TAG: this_process(), "kmed.profile": config.profile, version: code_version}
+    own = {"kmed.kind": kind, "kmed.profile": config.profile, version: code_version}
     with sigterm_interrupts(), own_run_id(client) as own_id, contextlib.ExitStack() as outer:
-        if run_id is not None:
+        if run_id is not None and own_id is not None:
+            outer.enter_context(_continuation(client, own_id, run_id))
+
+        def start() -> TrackedRun:
+            if run_id is not None:
+                return reopen_run(client, run_id, own)
             if own_id is not None:
-                outer.enter_context(_continuation(client, own_id, run_id))
-            run = reopen_run(client, run_id, own)
-        elif own_id is not None:
-            run = _adopt(client, own_id, name)
-        else:
-            run = start_run(client, experiment_id(client, uri, experiment_name(config.tracking)), name, own)
-        with ending(run):
+                return _adopt(client, own_id, name)
+            return start_run(client, experiment_id(client, uri, experiment_name(config.tracking)), name, own)
+
+        with begun(start) as run:
             run.set_tags(own | dict(tags or {}))
             before = client.get_run(run.run_id)
-            end_abandoned(client, before.info.experiment_id)
+            end_abandoned(client)
             chosen = flatten(shareable(config)) if params is None else params
             run.log_params({key: value for key, value in chosen.items() if key not in before.data.params})
             if kind in ("bench", "train"):  # a stage reads only some of the settings
@@ -135,6 +137,7 @@ def standalone_run(
 
 def _adopt(client: MlflowClient, run_id: str, name: str) -> TrackedRun:
     """Return the run that ``mlflow run`` started, renamed unless a person chose its name."""
+    client.set_tag(run_id, PROCESS_TAG, this_process())
     current = client.get_run(run_id).info.run_name
     is_random = not current or re.fullmatch(r"[a-z]+-[a-z]+-\d+", current)  # such as nervous-fox-12
     client.update_run(run_id, status="RUNNING", name=name if is_random else None)

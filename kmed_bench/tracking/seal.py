@@ -8,13 +8,13 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.config import digest
 from kmed_bench.core.files import write_json
 from kmed_bench.core.records import differing_settings
 from kmed_bench.core.run_contracts import PLAN, Plan
+from kmed_bench.tracking.endings import begun
 from kmed_bench.tracking.openings import PLAN_TAG
 from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, read_artifact
@@ -78,9 +78,9 @@ class Seal:
             key = digest([*made_by, model, untouched, identity])
         own = {"kmed.model": model, "kmed.untouched": str(untouched).lower(), "kmed.opening_key": key}
         experiment = experiment_id(client, self._uri, EXPERIMENT, _NOTE)
-        run = start_run(client, experiment, f"open-{model}".replace(", ", "-"), self._tags | own)
-        run.log_params(self._settings)
-        client.set_terminated(run.run_id, RunStatus.to_string(RunStatus.FINISHED))
+        name = f"open-{model}".replace(", ", "-")
+        with begun(lambda: start_run(client, experiment, name, self._tags | own)) as run:
+            run.log_params(self._settings)
 
 
 def seal_plan(run: TrackedRun, plan: Plan, folder: Path, *, command: str, begun: bool = False) -> Seal:

@@ -21,7 +21,7 @@ from kmed_bench.core.version import code_version
 from kmed_bench.tracking.endings import FAILURE_TAG
 from kmed_bench.tracking.metric_names import ingest_metrics, score_metrics, split_metrics
 from kmed_bench.tracking.own_run import OWN_RUN, refuse_run
-from kmed_bench.tracking.privacy import describe_failure
+from kmed_bench.tracking.privacy import describe_failure, without_ids
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.run_notes import describe_ingest, describe_split
 from kmed_bench.tracking.runs import standalone_run
@@ -77,7 +77,7 @@ class StageRun:
             sha256=sha256, counts={"usable": quality["usable"]}, context="ingest", name=corpus, kind="manifest"
         )
         self.run.log_metrics(ingest_metrics(quality))
-        self.run.log_file(manifest.with_name("quality.json"))
+        self.run.log_json(without_ids(quality), "quality.json")
         self.run.set_note(describe_ingest(quality))
 
     def log_manifest(self, manifest: Path, n_clips: int, corpus: str) -> None:

@@ -28,6 +28,7 @@ from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.copies import adopt_copy
 from kmed_bench.tracking.reach import check_reach
 from kmed_bench.tracking.run_notes import describe_experiment
+from kmed_bench.tracking.views import shared_views
 from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
 
 _SQLITE = "sqlite:///"
@@ -133,6 +134,8 @@ def experiment_id(client: MlflowClient, uri: str, name: str, note: str | None = 
         try:
             created = str(client.create_experiment(name, artifact_location=location))
             client.set_experiment_tag(created, MLFLOW_RUN_NOTE, note or describe_experiment(created))
+            for key, view in ({} if note else shared_views()).items():
+                client.set_experiment_tag(created, key, view)
             return created
         except MlflowException:
             experiment = client.get_experiment_by_name(name)  # another process may have been faster
@@ -184,7 +187,7 @@ def local_folder(uri: str) -> Path | None:
 
 
 def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, Any]:
-    """Return a run's JSON artifact in the top folder; {} if the run has none of this name.
+    """Return a run's JSON artifact; {} if the run has none of this name.
 
     Raises
     ------
@@ -192,7 +195,7 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
         When it exists but can't be read.
     """
     try:
-        text = _read_artifact_text(client, run, name)
+        text = read_artifact_text(client, run, name)
         value = {} if text is None else json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
         raise KmedError(
@@ -215,12 +218,14 @@ def read_artifact(client: MlflowClient, run: Run, name: str, format: FileFormat[
     return format.check(content, f"{name} of run {run.info.run_id}") if content else None
 
 
-def _read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None:
+def read_artifact_text(client: MlflowClient, run: Run, name: str) -> str | None:
+    """Return a run's artifact as text, by its path among the artifacts; None if the run has none of this name."""
     folder = artifact_folder(run)
     if folder is not None:  # faster: MLflow's client would look up the run twice per file
         path = folder / name
         return path.read_text(encoding="utf-8") if path.exists() else None
-    if name not in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}:
+    above = name.rpartition("/")[0] or None
+    if name not in {artifact.path for artifact in client.list_artifacts(run.info.run_id, above)}:
         return None
     with tempfile.TemporaryDirectory() as target:
         return Path(client.download_artifacts(run.info.run_id, name, target)).read_text(encoding="utf-8")

@@ -16,10 +16,14 @@ from kmed_bench.core.surroundings import sigterm_interrupts
 from kmed_bench.tracking.endings import FAILURE_TAG, ending
 from kmed_bench.tracking.own_run import own_run_id
 from kmed_bench.tracking.params import shareable
-from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
+from kmed_bench.tracking.processes import PROCESS_TAG, is_gone, owner_tag, this_process
 from kmed_bench.tracking.run import TrackedRun, start_run
 from kmed_bench.tracking.store import experiment_id, search_runs
 
+_NOTE = (
+    "One `hpo-…` run for each study of `kmed-bench tune`, with a `trial-…` for each trial below it. Trials are "
+    "compared by the lowest `valid/cer`; none sees the test part. `run --from-study NAME` benchmarks the best.\n"
+)
 _RUNNING = RunStatus.to_string(RunStatus.RUNNING)
 _FAILED = RunStatus.to_string(RunStatus.FAILED)
 log = logging.getLogger(__name__)
@@ -30,7 +34,7 @@ def open_study_run(
 ) -> tuple[TrackedRun, bool]:
     """Return the parent run of a study, RUNNING, and whether it was created by this call.
 
-    It has no `PROCESS_TAG`, because it may outlive the process that created it.
+    It may outlive the process that created it, so each process that joins is one of its owners.
 
     Parameters
     ----------
@@ -42,9 +46,11 @@ def open_study_run(
         with contextlib.suppress(MlflowException):
             info = client.get_run(run_id).info
             if info.lifecycle_stage == "active":
+                study = TrackedRun(client, run_id)
+                study.set_tags(owner_tag())
                 if info.status != _RUNNING:
                     client.update_run(run_id, status=_RUNNING)
-                return TrackedRun(client, run_id), False
+                return study, False
     named = os.environ.get("MLFLOW_EXPERIMENT_NAME", "")
     if named not in ("", config.tune.experiment):
         log.warning(
@@ -52,7 +58,7 @@ def open_study_run(
             named,
             config.tune.experiment,
         )
-    experiment = experiment_id(client, uri, config.tune.experiment)
+    experiment = experiment_id(client, uri, config.tune.experiment, _NOTE)
     run = start_run(client, experiment, f"hpo-{name}", {"kmed.kind": "study", "kmed.study": name})
     shown = shareable(config)
     run.set_tags(tags)
@@ -66,9 +72,13 @@ def trial_params(config: Config) -> dict[str, Any]:
     return {key: value for key, value in flatten(shareable(config)).items() if not key.startswith("tune.")}
 
 
-def end_study(run: TrackedRun, *, complete: bool) -> None:
-    """End the parent run: FINISHED, or KILLED if trials are left and no process works on them."""
+def end_study(run: TrackedRun, *, complete: bool, reason: str | None = None) -> None:
+    """End the parent run: FINISHED, or KILLED, for this reason, if trials are left and no process works on them."""
     status = RunStatus.FINISHED if complete else RunStatus.KILLED
+    if reason is not None and not complete:
+        run.set_tags({"kmed.ended": reason})
+    elif "kmed.ended" in run.client.get_run(run.run_id).data.tags:  # of an earlier end
+        run.client.delete_tag(run.run_id, "kmed.ended")
     run.client.set_terminated(run.run_id, RunStatus.to_string(status))
 
 
@@ -113,6 +123,6 @@ def study_process(study: TrackedRun) -> Iterator[None]:
             return
         own = TrackedRun(study.client, own_id)
         with ending(own):
-            own.set_tags({"kmed.kind": "worker", "kmed.study_run_id": study.run_id})
+            own.set_tags({"kmed.kind": "worker", PROCESS_TAG: this_process(), "kmed.study_run_id": study.run_id})
             own.set_note(f"Worked on a tuning study; its trials are under run `{study.run_id}`.\n")
             yield

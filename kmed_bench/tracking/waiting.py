@@ -2,6 +2,9 @@
 
 MLflow waits 20 s for a lock without a word, then logs the whole chain of exceptions. Here each statement and commit is
 tried again until ``WAIT_S`` have passed. SQLite refuses a statement before it changes anything, so it can be repeated.
+
+An interrupt waits for the end of MLflow's session, but not for a lock. Raised in the middle of SQLAlchemy's code it can
+leave the connection with its transaction open, and then this process waits for its own lock to end its run.
 """
 
 import contextlib
@@ -14,9 +17,11 @@ from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.locks import name_holder
+from kmed_bench.core.surroundings import interrupts_wait, let_interrupts_through
 
 WAIT_S = 120.0
 """Longest wait for a locked SQLite store."""
@@ -51,8 +56,26 @@ def wait_for_sqlite() -> None:
     event.listen(Engine, "do_executemany", _execute_many)
     event.listen(Engine, "do_execute_no_params", _execute_bare)
     event.listen(Engine, "commit", _commit)
+    _hold_interrupts(Session)
     # It logs each exception with its traceback before it raises it.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def _hold_interrupts(kind: type[Session]) -> None:
+    """Let interrupts wait from the beginning to the end of each ``with`` block of a session on SQLite."""
+    enter, leave = kind.__enter__, kind.__exit__
+
+    def begin(session: Session) -> Session:
+        held = session.info["kmed.held"] = contextlib.ExitStack()
+        if session.bind is not None and session.bind.dialect.name == "sqlite":
+            held.enter_context(interrupts_wait())
+        return enter(session)
+
+    def end(session: Session, *error: Any) -> None:
+        with session.info.pop("kmed.held"):
+            leave(session, *error)
+
+    kind.__enter__, kind.__exit__ = begin, end  # type: ignore[method-assign, assignment]
 
 
 def check_sqlite(path: Path) -> None:
@@ -137,6 +160,7 @@ def _wait(path: Path, waited_s: float, limit_s: float) -> None:
         log.warning(
             "Waiting for the store %s, which %s has locked, for up to %.0f s.", path, name_holder(path), limit_s
         )
+    let_interrupts_through()
     time.sleep(_PAUSE_S)
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from kmed_bench.tracking.processes import this_process
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import open_store
 from kmed_bench.training.epochs import FeaturizedSplit, ScoredEpoch, featurize_split, train_epochs
+from kmed_bench.tuning.callbacks import Callback, guard, load_callbacks
 from kmed_bench.tuning.pruning import report_epochs
 from kmed_bench.tuning.space import check_space, fit_warmup, suggest
 from kmed_bench.tuning.storage import StudyLock, check_storage
@@ -42,10 +43,15 @@ _REASON_CHARS = 1_000
 class Search:
     """One process's part in a study.
 
+    Parameters
+    ----------
+    callbacks : sequence of callable
+        Called after each trial, after those that ``tune.callbacks`` names.
+
     Raises
     ------
     KmedError
-        Before any training: for a faulty space, a split, storage or store that can't be used, or
+        Before any training: for a faulty space or callback, a split, storage or store that can't be used, or
         a study of this name that was made with other settings.
     """
 
@@ -57,8 +63,10 @@ class Search:
         *,
         name: str | None,
         code_version: str,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         check_space(config)
+        self._callbacks = [*load_callbacks(config.tune.callbacks), *callbacks]
         self.weights = weights
         self.split = read_split(split_folder)
         config = self.config = fit_warmup(config, len(self.split.parts["train"]))
@@ -96,7 +104,7 @@ class Search:
         return parent
 
     def run(self) -> None:
-        """Work on the study until no trial is left, here or elsewhere.
+        """Work on the study until no trial is left, here or elsewhere, or a callback stops it.
 
         Raises
         ------
@@ -108,10 +116,16 @@ class Search:
         self._log_start()
         self.speech(self.config)  # before any trial, which must not fail for what this machine lacks
         try:
-            self.queue.work(self._objective, _TRIAL_ERRORS)
+            guarded = [guard(callback, self._note_failure) for callback in self._callbacks]
+            self.queue.work(self._objective, _TRIAL_ERRORS, guarded)
+            if self.queue.is_stopped():
+                log.info(f"Study {self.name} was stopped by a callback; the same command continues it.")
         except KeyboardInterrupt:
             log.info(f"Study {self.name}: the interrupted trial is queued again; the same command continues the study.")
             raise
+
+    def _note_failure(self, failure: str) -> None:
+        self.parent.set_tags({"kmed.callback_failure": failure})
 
     def _log_start(self) -> None:
         record = self.record()
@@ -137,7 +151,8 @@ class Search:
             tracked.close_orphans(self.parent)
             complete = self.queue.is_complete()
             if complete or not self.queue.is_running():
-                tracked.end_study(self.parent, complete=complete)
+                stopped = "stopped by a callback" if self.queue.is_stopped() else None
+                tracked.end_study(self.parent, complete=complete, reason=stopped)
 
     def _close_lost(self, trial: FrozenTrial) -> None:
         run_id = trial.user_attrs.get(RUN)

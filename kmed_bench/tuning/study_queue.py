@@ -3,7 +3,7 @@
 import copy
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.processes import is_gone
+from kmed_bench.tuning.callbacks import Callback
 from kmed_bench.tuning.samplers import directions, make_pruner, make_sampler
 from kmed_bench.tuning.space import find_default
 from kmed_bench.tuning.storage import StudyLock, open_storage
@@ -23,6 +24,8 @@ from kmed_bench.tuning.storage import StudyLock, open_storage
 PROCESS, RUN, ERROR, DEFAULT = "kmed.process", "kmed.run_id", "kmed.error", "kmed.default"
 INTERRUPTED = "kmed.interrupted"
 _SETUP = "kmed.setup"
+_STOPS = "kmed.stops"
+_SHOWN = {"cer": "valid CER", "seconds_per_clip": "seconds per clip"}
 _OPEN = (TrialState.WAITING, TrialState.RUNNING)
 _POLL_S = 2.0
 
@@ -63,8 +66,11 @@ class StudyQueue:
                 pruner=make_pruner(config),
                 load_if_exists=True,
             )
+            with _experimental():  # what the dashboard calls the objectives
+                self.study.set_metric_names([_SHOWN[objective] for objective in config.tune.objectives])
             self._check_setup(name, setup)
             self._top_up()
+            self._stops = self._count_stops()
 
     def close(self) -> None:
         """Close the connections to the storage."""
@@ -98,8 +104,10 @@ class StudyQueue:
         """Return all trials, retries included, by number."""
         return self.study.get_trials(deepcopy=False)
 
-    def work(self, objective: Objective, catch: tuple[type[Exception], ...]) -> None:
-        """Run trials until none is waiting and none is running in any process.
+    def work(
+        self, objective: Objective, catch: tuple[type[Exception], ...], callbacks: Sequence[Callback] = ()
+    ) -> None:
+        """Run trials until none is waiting and none is running in any process, or any process stops the study.
 
         Parameters
         ----------
@@ -107,23 +115,39 @@ class StudyQueue:
             Takes the trial and the lock, which it must release once it has recorded which process runs the trial.
         catch : tuple of exception types
             Errors that end a trial but not the study.
+        callbacks : sequence of callable
+            Called after each trial of this process with the study and the trial; ``study.stop()`` in one of them keeps
+            all processes now at work from starting another trial.
         """
         while True:
             with self.lock() as lock:
                 self.settle()
+                if self.is_stopped():
+                    return
                 states = [trial.state for trial in self.trials()]
                 if TrialState.WAITING in states:
                     # Only the lock's holder claims trials, so Optuna will claim the first waiting one.
                     self.study.sampler = make_sampler(self._config.tune, states.index(TrialState.WAITING))
-                    self._run_one(objective, lock, catch)
+                    self._run_one(objective, lock, catch, callbacks)
                     continue
             if TrialState.RUNNING not in states:
                 return
             time.sleep(_POLL_S)  # another process may die, and its trial be queued again
 
-    def _run_one(self, objective: Objective, lock: StudyLock, catch: tuple[type[Exception], ...]) -> None:
+    def _run_one(
+        self,
+        objective: Objective,
+        lock: StudyLock,
+        catch: tuple[type[Exception], ...],
+        callbacks: Sequence[Callback],
+    ) -> None:
+        # A trial may end before the objective releases the lock, which no callback may hold: it may take long.
+        after = [lambda *_: lock.release(), *callbacks]
         try:
-            self.study.optimize(lambda trial: objective(trial, lock), n_trials=1, catch=catch)
+            self.study.optimize(lambda trial: objective(trial, lock), n_trials=1, catch=catch, callbacks=after)
+            if self.study._stop_flag:  # Optuna has no public attribute for it; `optimize` resets it when it starts
+                with self.lock():
+                    self.study.set_user_attr(_STOPS, self._count_stops() + 1)
         except (UpdateFinishedTrialError, ValueError) as error:
             # This process missed so many heartbeats that its trial was marked as failed and queued again.
             if isinstance(error, ValueError) and not str(error).startswith("Cannot tell a"):
@@ -157,6 +181,13 @@ class StudyQueue:
             if len(deaths) <= self._config.tune.retries:
                 with _experimental():
                     RetryHeartbeatStaleTrialCallback()(self.study, copy.deepcopy(trial))
+
+    def _count_stops(self) -> int:
+        return int(self.study.user_attrs.get(_STOPS, 0))
+
+    def is_stopped(self) -> bool:
+        """Return whether a callback of any process has stopped the study since this process joined it."""
+        return self._count_stops() > self._stops
 
     def is_complete(self) -> bool:
         """Return whether no trial is waiting or running."""

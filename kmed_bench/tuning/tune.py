@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,7 @@ from kmed_bench.core.files import write_text_atomically
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.report.study import STUDY_NAME, study_section, write_study
 from kmed_bench.tracking import trials as tracked
+from kmed_bench.tuning.callbacks import Callback
 from kmed_bench.tuning.confirm import check_seeds, confirm_best
 from kmed_bench.tuning.plots import draw_study
 from kmed_bench.tuning.search import Search
@@ -45,6 +47,7 @@ def tune(
     name: str | None = None,
     confirm: tuple[int, ...] = (),
     code_version: str,
+    callbacks: Sequence[Callback] = (),
 ) -> StudyOutcome:
     """Run or join a study and return its results; all files are written under ``out``.
 
@@ -55,6 +58,9 @@ def tune(
         command continues the same study.
     confirm : tuple of int
         Seeds with which the default and the best settings are trained again and compared.
+    callbacks : sequence of callable
+        Called after each trial of this process with the study and the finished trial, beside those that
+        ``tune.callbacks`` names. An error of one is logged and doesn't end the study; ``study.stop()`` does.
 
     Raises
     ------
@@ -63,7 +69,7 @@ def tune(
     """
     check_seeds(config, confirm)
     with log_file(out), quiet_optuna():
-        search = Search(config, weights, split_folder, name=name, code_version=code_version)
+        search = Search(config, weights, split_folder, name=name, code_version=code_version, callbacks=callbacks)
         with tracked.study_process(search.parent):
             try:
                 search.run()

@@ -28,6 +28,7 @@ def progress(done, total):
     if done == 3:
         os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore Ctrl-C
 try:
     build_features(pd.read_parquet(sys.argv[1]), Path(sys.argv[2]), n_threads=3, progress=progress)
 except KeyboardInterrupt:

@@ -51,7 +51,7 @@ def own(model, tone_part, tmp_path_factory):
     return predict_part(model, tone_part, store, DecodingOptions(batch_size=5, max_new_tokens=8))
 
 
-@pytest.mark.parametrize("kind", ["openai", "hf", "ct2"])
+@pytest.mark.parametrize("kind", ["openai", "hf", "ct2", "onnx", "openvino", "ggml"])
 def test_a_folder_is_known_by_its_files(folders, kind):
     assert detect_format(folders[kind]) == kind
 
@@ -62,6 +62,8 @@ def test_a_folder_is_known_by_its_files(folders, kind):
         ({}, "no model"),
         ({"model.bin": "", "model.safetensors": ""}, "several models"),
         ({"a.pt": "", "b.pt": ""}, "no model"),
+        ({"encoder.onnx": "", "encoder.xml": ""}, "several models"),
+        ({"ggml-a.bin": "", "ggml-b.bin": ""}, "no model"),
         ({"adapter_config.json": "{}", "adapter_model.safetensors": ""}, "adapters"),
         ({"model.safetensors": "", "config.json": '{"model_type": "wav2vec2"}'}, "'wav2vec2'"),
         ({"model.safetensors": ""}, "config.json does not exist"),

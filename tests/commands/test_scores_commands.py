@@ -156,7 +156,7 @@ def test_one_command_measures_and_compares_with_a_package(
     (row,) = read_json(out / "comparisons.json")["comparisons"]
     assert row == json.loads(json.dumps({"baseline": "base", **expected, "p_holm": expected["p_value"]}))
     assert row["delta"] < 0
-    assert f"Against base: CER {row['delta']:+.4f}" in capsys.readouterr().out
+    assert f"Against base: CER {100 * row['delta']:+.2f} points" in capsys.readouterr().out
     assert read_json(out / "scores.json")["split_sha256"] == split.sha256
     assert main([*command, "--policy", "spelling"]) == 2
     assert "pronunciation side" in capsys.readouterr().err

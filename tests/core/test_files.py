@@ -114,6 +114,14 @@ def test_content_reaches_the_disk_before_the_name(tmp_path):
     assert calls == ["fsync", "replace", "fsync", "fsync", "fsync", "replace", "fsync"]
 
 
+def test_a_folder_is_listed_at_the_first_write_into_it_only(tmp_path, monkeypatch):
+    listed, iterdir = [], Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: listed.append(folder) or iterdir(folder))
+    for name in ("a", "b", "a"):
+        write_text_atomically(tmp_path / name, "x")
+    assert listed == [tmp_path]
+
+
 def test_a_folder_takes_the_place_of_an_empty_one_only(tmp_path):
     (tmp_path / "out").mkdir()
     for name in ("a", "b"):

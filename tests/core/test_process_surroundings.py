@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from kmed_bench.core.surroundings import interrupts_wait, sigterm_interrupts
+from kmed_bench.core.surroundings import interrupts_wait, let_interrupts_through, sigterm_interrupts
 
 SAMPLES = np.arange(1_000, dtype=np.int16)
 
@@ -76,3 +76,34 @@ def test_a_handler_that_notes_is_called_with_its_signal() -> None:
         assert signal.getsignal(signal.SIGTERM) is note
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_block_may_let_a_waiting_interrupt_through(number: signal.Signals) -> None:
+    reached: list[str] = []
+
+    def block() -> None:
+        let_interrupts_through()  # none waits
+        signal.raise_signal(number)
+        reached.append("waits")
+        let_interrupts_through()
+        reached.append("never")
+
+    with sigterm_interrupts(), pytest.raises(KeyboardInterrupt), interrupts_wait(), interrupts_wait():
+        block()
+    assert reached == ["waits"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_acts_at_once_where_the_block_may_take_long() -> None:
+    reached: list[str] = []
+
+    def block() -> None:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+            reached.append("waits")
+
+    with pytest.raises(KeyboardInterrupt), interrupts_wait(all_of_them=False):
+        block()
+    assert reached == ["waits"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -12,6 +12,7 @@ from kmed_bench.config import EvalConfig, load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
 from kmed_bench.core.predictions import read_predictions, write_predictions
+from kmed_bench.corpus.splitting.whole import WHOLE, read_speech
 from kmed_bench.pipeline.evaluate import evaluate_model
 from kmed_bench.pipeline.models import located, open_located
 from kmed_bench.tracking.openings import read_openings
@@ -63,13 +64,22 @@ def test_scores_say_what_decoded_and_at_what_cost(evaluated, tiny_checkpoint):
     assert "comparisons" not in scores
 
 
+def test_a_manifest_is_evaluated_whole_without_a_split(evaluated, tiny_checkpoint, split, tmp_path):
+    shutil.copy(split / "test.parquet", tmp_path / "manifest.parquet")  # as `import-corpus` writes it
+    scores = evaluate_model(load_config("sound", SETTINGS), str(tiny_checkpoint), tmp_path, "test", tmp_path / "out")
+    decoded, before = (read_predictions(folder / "predictions.jsonl") for folder in (tmp_path / "out", evaluated))
+    assert [one.hypothesis for one in decoded] == [one.hypothesis for one in before]
+    assert scores["overall"]["n_clips"] == 4
+    assert read_speech(tmp_path).report["label"] == WHOLE
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "hf"])
 def test_the_same_model_in_another_format_scores_the_same(folders, evaluated, split, tmp_path, kind, capsys):
     baseline = evaluated / "scores.json"
     assert main(["evaluate", str(folders[kind]), str(split), str(tmp_path), "--against", str(baseline), *WORDS]) == 0
     printed = capsys.readouterr().out
-    assert f"Against {baseline}: CER +0.0000" in printed
+    assert f"Against {baseline}: CER +0.00 points" in printed
     (row,) = read_json(tmp_path / "comparisons.json")["comparisons"]
     assert row["delta"] == 0
     assert row["n_clips"] == 4
@@ -86,6 +96,17 @@ def test_a_ctranslate2_folder_is_decoded_by_faster_whisper(folders, split, tmp_p
     assert [p.utterance_id for p in read_predictions(tmp_path / "predictions.jsonl")] == sorted(
         p.utterance_id for p in read_predictions(tmp_path / "predictions.jsonl")
     )
+
+
+def test_a_file_of_whisper_cpp_is_a_model_and_no_source_of_an_export(folders, split, tmp_path, capsys):
+    path = folders["ggml"] / "ggml-model.bin"
+    scores = evaluate_model(load_config("sound", SETTINGS), str(path), split, "valid", tmp_path / "out")
+    assert scores["runtime"]["name"] == "whisper.cpp"
+    assert scores["speed"]["model_bytes"] == path.stat().st_size
+    assert main(["export", str(path), str(tmp_path / "again"), "--format", "hf"]) == 2
+    assert "of the format ggml, which is what an export ends in" in capsys.readouterr().err
+    assert main(["export", str(path), str(tmp_path / "again"), "--format", "tflite"]) == 2
+    assert "Format 'tflite' is not written" in capsys.readouterr().err
 
 
 def test_a_baseline_of_other_utterances_is_refused_before_decoding(evaluated, split, tmp_path):
@@ -110,7 +131,7 @@ def test_a_benchmark_package_is_a_baseline_too(evaluated, tiny_checkpoint, split
     words = ["evaluate", str(tiny_checkpoint), str(split), str(tmp_path / "out"), "--against", str(package), *WORDS]
     capsys.readouterr()
     assert main(words) == 0
-    assert "Against random: CER +0.0000" in capsys.readouterr().out
+    assert "Against random: CER +0.00 points" in capsys.readouterr().out
     assert main([*words, "--data.transcript_side", "spelling"]) == 2
     assert "scored on the pronunciation side" in capsys.readouterr().err
 

@@ -149,7 +149,9 @@ def test_int8_is_a_quarter_of_float32(model, tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("fmt", "quantization", "bound", "said"),
     [
-        ("hf", "int8", None, "only in float32"),
+        ("hf", "int8", None, "only in float32; int8 needs --format ct2"),
+        ("onnx", "float16", None, "float16 needs --format ggml"),
+        ("ggml", "float32", None, "only in float16"),
         ("ct2", "int8", -1.0, "--max-drift"),
         ("hf", "float32", float("nan"), "nan"),
     ],
@@ -233,8 +235,12 @@ def base_check(real_speech, tmp_path_factory):
     return base, DriftCheck(part=part, originals=decode_original(base, part, EvalConfig()), about={})
 
 
+BASE_FORMATS = [("hf", "float32"), ("ct2", "float32"), ("ct2", "int8")]
+BASE_FORMATS += [("onnx", "float32"), ("openvino", "float32"), ("ggml", "float16")]
+
+
 @pytest.mark.real_speech
-@pytest.mark.parametrize(("fmt", "quantization"), [("hf", "float32"), ("ct2", "float32"), ("ct2", "int8")])
+@pytest.mark.parametrize(("fmt", "quantization"), BASE_FORMATS)
 def test_base_is_the_same_model_elsewhere(base_check, tmp_path, fmt, quantization):
     base, check = base_check
     record = export_model(base, tmp_path / "out", fmt, EvalConfig(), quantization=quantization, check=check)

@@ -129,7 +129,13 @@ def test_models_have_the_params_of_their_training(place: Tracked) -> None:
     for model in models:
         assert params.items() <= model.params.items()
     (version,) = place.client.search_model_versions(f"run_id = '{train.info.run_id}'")
-    assert {key: value for key, value in params.items() if "tracking." not in key}.items() <= version.tags.items()
+    telling = {key: value for key, value in version.tags.items() if key in params}
+    assert telling.items() <= params.items()
+    assert {"train.lr", "train.epochs", "train.batch_size", "train.max_len", "train.seeds"} <= set(telling)
+    assert telling["eval.max_new_tokens"] == str(SETTINGS["eval.max_new_tokens"])  # not the default
+    assert not {"train.weight_decay", "train.checkpoint_steps", "tracking.experiment"} & set(telling)
+    assert not [key for key in version.tags if key.startswith("kmed.test.cer.")]  # of groups
+    assert place.client.get_registered_model(version.name).tags["kmed.size"] == "tiny"
 
 
 def test_a_benchmark_sums_up_its_trainings(place: Tracked) -> None:

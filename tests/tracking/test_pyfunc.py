@@ -85,7 +85,7 @@ REFUSED = {
     "too long": ({"audio": noise(121, kind="FLAC", rate_hz=4_000)}, "lasts 121 s, over the limit of 120 s"),
     "no base64": ({"audio_base64": "%%%"}, "the text is not base64"),
     "empty base64": ({"audio_base64": ""}, "it is empty"),
-    "missing file": ({"path": "/nowhere/a.wav"}, r"/nowhere/a\.wav can't be read \(No such file"),
+    "missing file": ({"path": "/nowhere/a.wav"}, r"Row 0, path: it can't be read \(No such file"),
     "a folder": ({"path": "/"}, "can't be read"),
     "samples without rate": ({"samples": [0.0, 0.1]}, "give rate_hz"),
     "rate zero": ({"samples": [0.0], "rate_hz": 0}, "rate is 0 Hz"),
@@ -93,6 +93,8 @@ REFUSED = {
     "fast rate": ({"samples": [0.1] * 14_000, "rate_hz": 10**9}, "that must be from 4000"),
     "infinite rate": ({"samples": [0.1], "rate_hz": float("inf")}, "give a number of samples per second"),
     "rate in words": ({"samples": [0.1], "rate_hz": "fast"}, "rate_hz is 'fast'"),
+    "audio as a rate": ({"samples": [0.1], "rate_hz": "UklGRqQM" * 9}, "rate_hz is a long str; give"),
+    "audio as a path": ({"path": "UklGRqQM" * 90}, r"path: it can't be read \(File name too long\); check the path"),
     "many at a fast rate": (
         {"audio": silence(20, 384_000)},
         r"has 7,680,000 samples of 384000 Hz, over the limit of 5,7",
@@ -143,6 +145,23 @@ def test_a_server_reads_no_paths(model: Any, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
     with pytest.raises(MlflowException, match="a server reads no files"):
         model.predict(table)
+
+
+def test_only_the_folder_that_the_operator_allows_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kmed_bench.tracking.registry.pyfunc_model import AudioReader
+
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # as `mlflow models predict` sets it, too
+    allowed = tmp_path / "clips"
+    allowed.mkdir()
+    for folder in (tmp_path, allowed):
+        (folder / "a.wav").write_bytes(noise())
+    (allowed / "link.wav").symlink_to(tmp_path / "a.wav")
+    reader = AudioReader(max_bytes=2**20, max_s=1.0, path_root=str(allowed))
+    for path in ("a.wav", str(allowed / "a.wav"), "../clips/a.wav"):
+        assert len(reader.read(0, {"path": path})) == 8_000
+    for path in ("../a.wav", str(tmp_path / "a.wav"), "link.wav", "/etc/passwd", "../missing.wav"):
+        with pytest.raises(MlflowException, match="outside of the folder that the setting path_root allows"):
+            reader.read(0, {"path": path})
 
 
 def test_rows_of_every_kind_and_length_keep_their_order(

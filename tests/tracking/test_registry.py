@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import torch
 import whisper
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from random_whisper import save_random_whisper
 
@@ -103,6 +104,10 @@ def test_the_version_says_what_it_is(registered: registry.ModelVersionInfo, conf
     assert all("==" in pin and "+" not in pin for pin in pins)
     example = json.loads((folder / "input_example.json").read_text())
     assert example["columns"] == ["audio"]
+    samples, rate_hz = soundfile.read(io.BytesIO(base64.b64decode(example["data"][0][0])))
+    spectrum = np.abs(np.fft.rfft(samples))
+    assert spectrum.argmax() * rate_hz / len(samples) == 440.0  # a tone and nothing else
+    assert spectrum.max() ** 2 > 0.99 * (spectrum**2).sum()
     assert not list(folder.rglob("*.pkl"))
     whisper.load_model(str(folder / "artifacts" / "tiny.pt"))
     card = (folder / "artifacts" / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -116,6 +121,39 @@ def test_the_version_says_what_it_is(registered: registry.ModelVersionInfo, conf
         "| fine-tuned | 25.0 % |",
     ):
         assert told in card
+
+
+@pytest.mark.usefixtures("global_store", "registered")
+def test_the_registered_model_says_what_it_is_and_keeps_what_a_user_wrote(config: Config) -> None:
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    model = client.get_registered_model("kmed-whisper-tiny")
+    assert model.description.startswith("Whisper tiny, fine-tuned on Korean medical speech")
+    expected = {"kmed.size": "tiny", "kmed.language": "ko", "kmed.task": "automatic-speech-recognition"}
+    assert model.tags == expected
+    client.update_registered_model(model.name, "ours")
+    client.set_registered_model_tag(model.name, "kmed.task", "dictation")
+    registry._describe_registered(client, model.name, "tiny")
+    model = client.get_registered_model("kmed-whisper-tiny")
+    assert (model.description, model.tags) == ("ours", expected | {"kmed.task": "dictation"})
+
+
+@pytest.mark.usefixtures("global_store")
+def test_mlflow_models_predict_reads_paths_where_that_is_allowed(
+    registered: registry.ModelVersionInfo, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.pyfunc.scoring_server import _predict
+
+    clips = {"a.wav": tone(0.5), "b.wav": tone(1.0)}
+    for name, content in clips.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "paths.csv").write_text("\n".join(["path", *clips]), encoding="utf-8")
+    files = (registered.uri, str(tmp_path / "paths.csv"), str(tmp_path / "texts.json"), "csv")
+    with pytest.raises(MlflowException, match="the setting path_root names the folder"):
+        _predict(*files)
+    monkeypatch.setenv("MLFLOW_PYFUNC_INFERENCE_CONFIG", json.dumps({"path_root": str(tmp_path)}))
+    _predict(*files)
+    found = json.loads((tmp_path / "texts.json").read_text(encoding="utf-8"))
+    assert [row["text"] for row in found["predictions"]] == [expected_text(checkpoint, clip) for clip in clips.values()]
 
 
 def test_the_logged_model_has_its_figures_and_its_data(registered: registry.ModelVersionInfo, config: Config) -> None:

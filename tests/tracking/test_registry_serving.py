@@ -16,7 +16,8 @@ import pytest
 import requests
 import soundfile
 from fault_table import fault
-from model_server import MLFLOW, register_random, rows, serving
+from model_server import MLFLOW, Server, register_random, rows, serving
+from planted_bodies import audio_bodies, traces
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,12 +41,17 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def endpoint(registered: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a model server of its own process, whose largest audio file is 1 MiB."""
+def server(registered: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A model server of its own process, whose largest audio file is 1 MiB."""
     variables = {"MLFLOW_PYFUNC_INFERENCE_CONFIG": json.dumps({"max_audio_mib": 1})}
     log = tmp_path_factory.mktemp("serve") / "log.txt"
-    with serving(MLFLOW, "models:/kmed-whisper-tiny@challenger", registered[0], log, **variables) as server:
-        yield server.invocations
+    with serving(MLFLOW, "models:/kmed-whisper-tiny@challenger", registered[0], log, **variables) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def endpoint(server: Server) -> str:
+    return server.invocations
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +138,14 @@ def test_bad_bodies_get_a_400_with_a_reason(endpoint: str, body: Any, message: s
     answer = ask(endpoint, body)
     assert answer.status_code == 400
     assert message in answer.json()["message"]
+
+
+def test_no_error_repeats_the_audio_that_it_is_about(server: Server) -> None:
+    for name, body in audio_bodies().items():
+        answer = server.post(body)
+        assert answer.status_code >= 400, name
+        assert not traces(answer.text), name
+    assert not traces(server.log.read_text(errors="replace"))
 
 
 @fault(

@@ -70,6 +70,18 @@ def test_what_the_model_can_read_passes(body: bytes) -> None:
         ),
         refused("samples in two levels", records({"samples": [[0.1]], "rate_hz": 16_000}), "one flat list of numbers"),
         refused("TensorFlow's formats", b'{"instances": [{"audio": "A"}]}', "dataframe_records and dataframe_split"),
+        refused(
+            "a rate that is no number", records({"samples": [0.1], "rate_hz": "fast"}), "Row 0 has a rate_hz that is no"
+        ),
+        refused("a list as a rate", split(["samples", "rate_hz"], [[[0.1], 8], [[0.1], [8]]]), "Row 1 has a rate_hz"),
+        refused(
+            "a parameter of another type",
+            b'{"dataframe_records": [], "params": {"detail": "yes"}}',
+            "detail, true or false",
+        ),
+        refused(
+            "an unknown parameter", b'{"dataframe_records": [], "params": {"beam": 5}}', "params must be an object"
+        ),
         refused("two formats at once", b'{"dataframe_records": [], "dataframe_split": {}}', "and nothing else"),
         refused("a whole number of 5,000 digits", b'{"a": ' + b"1" * 5_000 + b"}", "thousands of digits"),
         refused("bytes that are not UTF-8", b'{"a": "\xff\xfe"}', "not text in UTF-8"),
@@ -111,7 +123,8 @@ def nested(depth: int) -> Any:
 def test_limits_hold_to_the_unit(excess: int, is_refused: bool) -> None:
     # the body, the list of rows and a row are three levels; params may hold what no column may
     params = {"language": nested(MAX_DEPTH - 2 + excess)}
-    assert (fault_of(json.dumps({"dataframe_records": [], "params": params}).encode()) is not None) == is_refused
+    said = fault_of(json.dumps({"dataframe_records": [], "params": params}).encode()) or ""
+    assert ("nested deeper" in said) == is_refused
     names = {f"c{n}": 1 for n in range(MAX_NAMES - 1 + excess)}  # dataframe_records is a name as well
     assert (fault_of(records(names)) is not None) == is_refused
     rows = [{"audio": "A"}] * (MAX_CONTAINERS - 2 + excess)

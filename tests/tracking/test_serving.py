@@ -21,6 +21,7 @@ import requests
 import soundfile
 from fault_table import fault
 from model_server import MLFLOW, OURS, Server, register_random, rows, serving
+from planted_bodies import audio_bodies, other_bodies, traces
 
 pytestmark = [
     pytest.mark.slow,
@@ -98,6 +99,14 @@ def test_the_endpoints_are_mlflows(server: Server) -> None:
     assert [row["duration_s"] for row in detailed] == [1.0]
     assert requests.get(server.invocations, timeout=60).status_code == 405
     assert requests.post(f"{server.address}/nothing", timeout=60).status_code == 404
+
+
+def test_no_error_repeats_what_was_sent(server: Server) -> None:
+    for name, body in (audio_bodies() | other_bodies()).items():
+        answer = server.post(body)
+        assert answer.status_code >= 400, name
+        assert not traces(answer.text), name
+    assert not traces(server.log.read_text(errors="replace"))
 
 
 @pytest.mark.parametrize(

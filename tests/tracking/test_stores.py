@@ -145,11 +145,11 @@ def test_the_next_run_ends_what_the_store_could_not_take(
     kept = endings.read_end(run.run_id)
     assert kept is not None
     monkeypatch.setattr(processes, "is_gone", lambda tag: tag == processes.this_process())
-    assert processes.end_abandoned(client, client.get_run(run.run_id).info.experiment_id) == [run.run_id]
+    assert processes.end_abandoned(client) == [run.run_id]
     ended = client.get_run(run.run_id)
     assert (ended.info.status, ended.info.end_time) == kept
     assert ended.info.status == status
-    assert ended.data.tags["kmed.ended"] == "the store was away when it ended"
+    assert ended.data.tags["kmed.ended"] == "the store could not be told when it ended"
     assert endings.read_end(run.run_id) is None
 
 
@@ -332,7 +332,7 @@ def test_a_step_of_the_clock_ends_no_living_run(config: Config, folder: Path, mo
         for step_s in (-3600.0, 3600.0, 1e9):
             with monkeypatch.context() as patched:
                 patched.setattr("psutil._pslinux.boot_time", lambda step_s=step_s: 1e9 + step_s)
-                assert processes.end_abandoned(run.client, run.client.get_run(run.run_id).info.experiment_id) == []
+                assert processes.end_abandoned(run.client) == []
         tag = run.client.get_run(run.run_id).data.tags[processes.PROCESS_TAG]
     machine, pid, _ = tag.split(":")
     assert not processes.is_gone(f"{machine}:{pid}:1700000000")  # a tag of an earlier release: seconds by the clock

@@ -326,7 +326,7 @@ def test_runs_of_a_killed_process_are_ended_by_the_next(config: Config, uri: str
     assert [client.get_run(run_id).info.status for run_id in left] == ["RUNNING", "RUNNING"]
     with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as child:
         assert [client.get_run(run_id).info.status for run_id in left] == ["KILLED", "KILLED"]
-        assert processes.end_abandoned(client, client.get_run(bench.run_id).info.experiment_id) == []
+        assert processes.end_abandoned(client) == []
     assert client.get_run(child.run_id).info.status == "FINISHED"
 
 

@@ -80,12 +80,17 @@ class FeatureStore:
 
     def window(self, utterance_ids: Sequence[str], n_frames: int) -> torch.Tensor:
         """Return clips padded with their own silence, fp32, shape (batch, 80, n_frames)."""
-        batch = np.empty((len(utterance_ids), n_frames, N_MELS), dtype=np.float32)
-        for i, name in enumerate(utterance_ids):
-            frames = self.frames(name)[:n_frames]
-            batch[i, : len(frames)] = frames
-            batch[i, len(frames) :] = self.pad_value(name)
-        return torch.from_numpy(batch).transpose(1, 2)
+        return pad_to_window([(self.frames(name), self.pad_value(name)) for name in utterance_ids], n_frames)
+
+
+def pad_to_window(clips: Sequence[tuple[np.ndarray, float]], n_frames: int) -> torch.Tensor:
+    """Return clips' frames, each with the value of its padding, in one window, fp32, shape (batch, 80, n_frames)."""
+    batch = np.empty((len(clips), n_frames, N_MELS), dtype=np.float32)
+    for i, (frames, pad) in enumerate(clips):
+        frames = frames[:n_frames]
+        batch[i, : len(frames)] = frames
+        batch[i, len(frames) :] = pad
+    return torch.from_numpy(batch).transpose(1, 2)
 
 
 def build_features(
@@ -163,9 +168,7 @@ def _write_store(
     def compute(clip: tuple[str, str]) -> tuple[np.ndarray, float]:
         name, location = clip
         samples = decode_audio(reader.read(location), name)
-        frames = log_mel(samples if speed == 1 else change_speed(samples, speed))
-        # Rounded as the frames are, so the padding equals the silence within the clip.
-        return frames.astype(DTYPES[dtype]), float(DTYPES[dtype].type(pad_value(frames)))
+        return rounded_frames(samples if speed == 1 else change_speed(samples, speed), dtype)
 
     with (
         AudioReader() as reader,
@@ -180,6 +183,12 @@ def _write_store(
                 progress(done, len(names))
     index = {"dtype": dtype, "speed": speed, "utterance_ids": names, "n_frames": n_frames, "pad_values": pads}
     (folder / INDEX).write_text(json.dumps({"version": FEATURE_VERSION, **index}), encoding="utf-8")
+
+
+def rounded_frames(samples: np.ndarray, dtype: Dtype) -> tuple[np.ndarray, float]:
+    """Return a clip's frames in a number format, and the value of the silence after it, rounded alike."""
+    frames = log_mel(samples)
+    return frames.astype(DTYPES[dtype]), float(DTYPES[dtype].type(pad_value(frames)))
 
 
 def _key(part: pd.DataFrame, dtype: Dtype, speed: float) -> str:

@@ -5,13 +5,17 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
 
+from kmed_bench.core.surroundings import interrupts_wait
+
 T = TypeVar("T")
 R = TypeVar("R")
+_LONGEST_WAIT_S = 0.1
+"""Longest time until an interrupt acts."""
 
 
 def count_cores() -> int:
@@ -39,12 +43,21 @@ def map_in_order(function: Callable[[T], R], items: Iterable[T], n_threads: int)
         remaining = iter(items)
         ahead: collections.deque[Future[R]] = collections.deque()
         while True:
-            ahead.extend(
-                pool.submit(function, item) for item in itertools.islice(remaining, 2 * n_threads - len(ahead))
-            )
+            due = list(itertools.islice(remaining, 2 * n_threads - len(ahead)))
+            with interrupts_wait():  # else the pool may not know of a thread that has just started, nor wait for it
+                ahead.extend([pool.submit(function, item) for item in due])
             if not ahead:
                 return
-            yield ahead.popleft().result()
+            yield _await(ahead.popleft())
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(n_torch_threads)  # a worker's call has set what threads started later take, too
+        with interrupts_wait(all_of_them=False):
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(n_torch_threads)  # a worker's call has set what threads started later take, too
+
+
+def _await(future: Future[R]) -> R:
+    """Return a future's result; an interrupt acts between two waits, within one it can fail as an unheld lock."""
+    while True:
+        with interrupts_wait():
+            if wait([future], _LONGEST_WAIT_S).done:
+                return future.result()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from whisper.model import ModelDimensions
+from whisper.model import AudioEncoder, ModelDimensions, TextDecoder
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZE_SHAPES
@@ -39,6 +39,15 @@ def read_dimensions(value: Any) -> ModelDimensions:
     if wrong:
         raise ValueError(f"its dims are impossible: {', '.join(wrong)}")
     return dims
+
+
+def tensor_shapes(dims: ModelDimensions) -> dict[str, torch.Size]:
+    """Return the shape of each of a model's tensors by openai-whisper's name, without memory for them."""
+    audio = (dims.n_mels, dims.n_audio_ctx, dims.n_audio_state, dims.n_audio_head, dims.n_audio_layer)
+    text = (dims.n_vocab, dims.n_text_ctx, dims.n_text_state, dims.n_text_head, dims.n_text_layer)
+    with torch.device("meta"):
+        parts = {"encoder": AudioEncoder(*audio), "decoder": TextDecoder(*text)}
+    return {f"{side}.{name}": x.shape for side, part in parts.items() for name, x in part.state_dict().items()}
 
 
 def check_outline(dims: ModelDimensions, state: Mapping[str, torch.Tensor], where: str | Path) -> None:

@@ -13,6 +13,7 @@ from kmed_bench.asr.features.audio import decode_audio
 from kmed_bench.config import Context
 from kmed_bench.core.batching import chunks
 from kmed_bench.core.console import track
+from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.corpus.archives.reader import AudioReader
 
@@ -34,6 +35,8 @@ class Backend(ABC):
         Number of learned parameters; None if the file does not tell.
     model_bytes : int
         Size of the weights on disk.
+    batch_size : int
+        Most clips for a call of ``transcribe``.
     """
 
     name: str
@@ -43,6 +46,11 @@ class Backend(ABC):
     uses_torch = True
     parameters: int | None
     model_bytes: int
+    batch_size: int
+
+    @abstractmethod
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """Return the transcripts of clips: mono float32 samples at 16 kHz, at most 30 s of each."""
 
     @abstractmethod
     def decode(self, rows: pd.DataFrame) -> list[Prediction]:
@@ -69,18 +77,7 @@ class SampleBackend(Backend):
 
     It gets the same samples as our own decoding, in the same 30 s window, decodes greedily, in Korean if the model
     knows languages, and keeps its own features, padding and suppressed tokens.
-
-    Attributes
-    ----------
-    batch_size : int
-        Clips per call of ``transcribe``.
     """
-
-    batch_size: int
-
-    @abstractmethod
-    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """Return the transcripts of clips: mono float32 samples at 16 kHz, at most 30 s of each."""
 
     def decode(self, rows: pd.DataFrame) -> list[Prediction]:
         """Return the predictions, the longest clips decoded first.
@@ -97,7 +94,17 @@ class SampleBackend(Backend):
                 started = time.perf_counter()
                 texts = self.transcribe(clips)
                 decode_s = (time.perf_counter() - started) / len(batch)
+                self._check_texts(texts, len(batch))
                 for row, text in zip(batch, texts, strict=True):
                     decoded[row["utterance_id"]] = Prediction.from_row(row, text, decode_s)
                 tick(len(decoded), len(rows))
         return [decoded[name] for name in rows["utterance_id"]]
+
+    def _check_texts(self, texts: Sequence[object], n_clips: int) -> None:
+        """Raise KmedError unless there is one text a clip; backends may be of other packages."""
+        kinds = {type(text).__name__ for text in texts}
+        if len(texts) != n_clips or kinds != {"str"}:
+            raise KmedError(
+                f"{self.name} returned {len(texts)} values of type {', '.join(sorted(kinds)) or 'none'} for {n_clips} "
+                "clips; its `transcribe` must return one str for each."
+            )

@@ -1,5 +1,6 @@
 """The formats of a model folder: recognised by their files, opened by the library they belong to."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,8 @@ from pydantic import Field
 
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.asr.runtimes.faster_whisper import FasterWhisperBackend
+from kmed_bench.asr.runtimes.ggml import GgmlBackend
+from kmed_bench.asr.runtimes.graphs import OnnxBackend, OpenVinoBackend
 from kmed_bench.asr.runtimes.openai import OpenAIBackend
 from kmed_bench.asr.runtimes.transformers import TransformersBackend
 from kmed_bench.config import EvalConfig
@@ -28,11 +31,17 @@ _HF_LIMITS = {
     "max_source_positions": 1 << 13,
     "max_target_positions": 1 << 13,
 }
-Format = Literal["openai", "hf", "ct2"]
+Format = Literal["openai", "hf", "ct2", "onnx", "openvino", "ggml"]
+_FILES: dict[Format, tuple[str, ...]] = {
+    "hf": ("model*.safetensors", "pytorch_model*.bin"),
+    "ct2": ("model.bin",),
+    "onnx": ("encoder.onnx", "decoder.onnx"),
+    "openvino": ("encoder.xml", "decoder.xml"),
+}
 
 
 def detect_format(folder: Path) -> Format:
-    """Return the format of a model folder: ``hf``, ``ct2`` or, for one ``.pt`` file, ``openai``.
+    """Return the format of a model folder: one of ``Format``, known by its files.
 
     Raises
     ------
@@ -44,18 +53,19 @@ def detect_format(folder: Path) -> Format:
             f"{folder} holds adapters, not a whole model; merge them into their base model first "
             "(peft's `merge_and_unload`) and save that."
         )
-    formats: list[Format] = []
-    if any(any(folder.glob(pattern)) for pattern in ("model*.safetensors", "pytorch_model*.bin")):
-        formats.append("hf")
-    if (folder / "model.bin").is_file():
-        formats.append("ct2")
+    formats: list[Format] = [
+        name for name, patterns in _FILES.items() if any(any(folder.glob(pattern)) for pattern in patterns)
+    ]
     if len(list(folder.glob("*.pt"))) == 1:
         formats.append("openai")
+    if len(list(folder.glob("ggml*.bin"))) == 1:
+        formats.append("ggml")
     if len(formats) != 1:
         held = "several models" if formats else "no model"
         raise KmedError(
             f"{folder} holds {held}: expected either a Hugging Face model (config.json and *.safetensors), or a "
-            "CTranslate2 model (model.bin), or one .pt file of openai-whisper."
+            "CTranslate2 model (model.bin), or one .pt file of openai-whisper, or one ggml*.bin of whisper.cpp, or "
+            "an exported folder of ONNX or OpenVINO graphs (encoder.onnx or encoder.xml)."
         )
     if formats == ["hf"]:
         _check_hf_config(folder / "config.json")
@@ -76,16 +86,26 @@ def _check_hf_config(path: Path) -> None:
 
 
 def open_folder(folder: Path, config: EvalConfig) -> Backend:
-    """Return the backend that belongs to a folder's format.
+    """Return the backend that belongs to a folder's format, or to a single file of whisper.cpp.
 
     Raises
     ------
     KmedError
         When the folder is of no known format, is incomplete, or its library is not installed.
     """
+    if not folder.is_dir():
+        return GgmlBackend(folder, config)
     fmt = detect_format(folder)
-    if fmt == "hf":
-        return TransformersBackend(folder, config)
-    if fmt == "ct2":
-        return FasterWhisperBackend(folder, config)
-    return OpenAIBackend(next(folder.glob("*.pt")), config)
+    if fmt == "openai":
+        return OpenAIBackend(next(folder.glob("*.pt")), config)
+    if fmt == "ggml":
+        return GgmlBackend(next(folder.glob("ggml*.bin")), config)
+    return _FOLDERS[fmt](folder, config)
+
+
+_FOLDERS: dict[Format, Callable[[Path, EvalConfig], Backend]] = {
+    "hf": TransformersBackend,
+    "ct2": FasterWhisperBackend,
+    "onnx": OnnxBackend,
+    "openvino": OpenVinoBackend,
+}

@@ -70,7 +70,7 @@ def write_hf_folder(model: Whisper, folder: Path) -> None:
         When transformers is missing or the vocabulary is not the multilingual one of 51,865 tokens.
     """
     transformers = import_transformers()
-    _check_vocabulary(model.dims.n_vocab)
+    check_vocabulary(model.dims.n_vocab)
     network = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**_config(model.dims)))
     state = model.state_dict()
     renamed = {theirs: state[ours].detach().cpu().float() for ours, theirs in tensor_names(model.dims).items()}
@@ -100,7 +100,7 @@ def read_hf_folder(folder: Path) -> Whisper:
     """
     network = load_hf_network(folder)
     config = network.config
-    _check_vocabulary(config.vocab_size)
+    check_vocabulary(config.vocab_size)
     dims = ModelDimensions(
         config.num_mel_bins,
         config.max_source_positions,
@@ -152,7 +152,8 @@ def load_hf_network(folder: Path) -> "WhisperForConditionalGeneration":
     return network
 
 
-def _check_vocabulary(n_vocab: int) -> None:
+def check_vocabulary(n_vocab: int) -> None:
+    """Raise KmedError unless a model has the multilingual vocabulary, the one that exports are made for."""
     if n_vocab != N_VOCAB:
         raise KmedError(
             f"The model has {n_vocab} tokens; exports are made for Whisper's multilingual vocabulary of {N_VOCAB} "

@@ -22,6 +22,6 @@ def import_transformers() -> Any:
     return transformers
 
 
-def missing_library(library: str, purpose: str, error: ImportError) -> KmedError:
+def missing_library(library: str, purpose: str, error: ImportError, *, extra: str = "export") -> KmedError:
     """Return an error that names the extra to install."""
-    return KmedError(f"{purpose} needs {library} ({error}); install it with `pip install 'kmed-bench[export]'`.")
+    return KmedError(f"{purpose} needs {library} ({error}); install it with `pip install 'kmed-bench[{extra}]'`.")

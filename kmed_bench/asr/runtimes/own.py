@@ -2,12 +2,16 @@
 
 import importlib.metadata
 import logging
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from kmed_bench import __version__
-from kmed_bench.asr.decoding.decode import predict_part
+from kmed_bench.asr.decoding.continuous import ENCODER_BATCH
+from kmed_bench.asr.decoding.decode import decode_clips, predict_part
 from kmed_bench.asr.decoding.options import DecodingOptions
+from kmed_bench.asr.features.clips import ClipFeatures
 from kmed_bench.asr.features.log_mel import N_MELS
 from kmed_bench.asr.features.store import build_features
 from kmed_bench.asr.model.tokenizer import N_VOCAB
@@ -60,6 +64,7 @@ class OwnBackend(Backend):
             )
         self._network, self._config = network, config
         self._features = features or FeaturesConfig()
+        self.batch_size = ENCODER_BATCH if network.device.type == "cuda" else config.batch_size
         self.version = f"{__version__}, torch {importlib.metadata.version('torch')}"
         self.audio_context = config.audio_context
         self.parameters = sum(p.numel() for p in network.parameters())
@@ -72,6 +77,15 @@ class OwnBackend(Backend):
             "device": network.device.type,
             "timed": "encoder and decoding of ready features",
         }
+
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """Return the transcripts; features are computed in memory and rounded as on disk."""
+        self._network.eval()
+        features = ClipFeatures(clips, self._features.dtype)
+        options = DecodingOptions.from_config(self._config)
+        decoded = decode_clips(self._network, features, features.names, options)
+        texts = {result.utterance_id: result.text for result in decoded}
+        return [texts[name] for name in features.names]
 
     def decode(self, rows: pd.DataFrame) -> list[Prediction]:
         """Return the predictions; the untimed first batch is of the longest clips."""

@@ -12,7 +12,7 @@ samples that was never filled in.
 import io
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import soundfile
@@ -60,6 +60,13 @@ class HeaderTooShort(WavError):  # noqa: N818 (a request for more bytes before i
     """The given bytes end before the header does."""
 
 
+class ByteView(Protocol):
+    """Bytes of a file that are read where they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, place: slice, /) -> bytes: ...
+
+
 class WavHeader(NamedTuple):
     """What a WAV header states.
 
@@ -102,7 +109,7 @@ class _Chunk(NamedTuple):
     size: int
 
 
-def read_header(head: bytes, n_bytes: int) -> WavHeader:
+def read_header(head: ByteView, n_bytes: int) -> WavHeader:
     """Return what a WAV header states.
 
     Parameters
@@ -125,7 +132,6 @@ def read_header(head: bytes, n_bytes: int) -> WavHeader:
     return WavHeader(n_frames / form.rate_hz, missing_s, form.rate_hz, form.channels, form.bits)
 
 
-@interrupts_wait()
 def read_samples(content: bytes) -> tuple[np.ndarray, int]:
     """Return a WAV file's samples, float32 of full scale 1, shape (n_frames, channels), and their rate in Hz.
 
@@ -134,30 +140,51 @@ def read_samples(content: bytes) -> tuple[np.ndarray, int]:
     WavError
         For the same reasons as in ``read_header``.
     """
-    form, big_endian, start, n_bytes, _ = _find_samples(content, len(content))
-    if n_bytes == 0:
-        return np.empty((0, form.channels), np.float32), form.rate_hz
-    samples, rate_hz = soundfile.read(
-        io.BytesIO(content[start : start + n_bytes]),
+    layout = _find_samples(content, len(content))
+    return _decode(content[layout.start : layout.start + layout.n_bytes], layout), layout.form.rate_hz
+
+
+def sample_blocks(content: ByteView, n_values: int) -> Iterator[np.ndarray]:
+    """Yield the same samples in blocks of about `n_values` numbers, so that a long file is never held whole.
+
+    Raises
+    ------
+    WavError
+        For the same reasons as in ``read_header``, before the first block.
+    """
+    layout = _find_samples(content, len(content))
+    step = max(n_values // layout.form.channels, 1) * layout.form.frame_bytes
+    for start in range(layout.start, layout.start + layout.n_bytes, step):
+        yield _decode(content[start : min(start + step, layout.start + layout.n_bytes)], layout)
+
+
+@interrupts_wait()
+def _decode(raw: bytes, layout: _Layout) -> np.ndarray:
+    """Return whole frames as float32 of full scale 1, shape (n_frames, channels)."""
+    form = layout.form
+    if not raw:
+        return np.empty((0, form.channels), np.float32)
+    samples: np.ndarray = soundfile.read(
+        io.BytesIO(raw),
         dtype="float32",
         always_2d=True,
         format="RAW",
         subtype=form.encoding,
-        endian="BIG" if big_endian else "LITTLE",
+        endian="BIG" if layout.big_endian else "LITTLE",
         samplerate=form.rate_hz,
         channels=form.channels,
-    )
-    return samples, rate_hz
+    )[0]
+    return samples
 
 
-def is_wav(content: bytes) -> bool:
+def is_wav(content: ByteView) -> bool:
     """Return whether the bytes begin like a file of the WAV family."""
     return content[:16] == _W64_RIFF or (
         content[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and content[8:12] == b"WAVE"
     )
 
 
-def _find_samples(head: bytes, n_bytes: int) -> _Layout:
+def _find_samples(head: ByteView, n_bytes: int) -> _Layout:
     """Return the format and the place of the samples."""
     if n_bytes == 0:
         raise WavError("the file is empty (0 bytes)")
@@ -191,7 +218,7 @@ def _find_samples(head: bytes, n_bytes: int) -> _Layout:
     raise WavError(f"no samples within its {n_bytes:,} bytes")
 
 
-def _chunks(head: bytes, n_bytes: int, big_endian: bool) -> Iterator[_Chunk]:
+def _chunks(head: ByteView, n_bytes: int, big_endian: bool) -> Iterator[_Chunk]:
     """Yield the chunks in order; raise HeaderTooShort where more of the file is needed."""
     wave64 = head[:4] == b"riff"
     order, field, position = "big" if big_endian else "little", 24 if wave64 else 8, 40 if wave64 else 12
@@ -219,7 +246,7 @@ def _is_placeholder(size: int) -> bool:
     return size == 0 or size >= _PLACEHOLDER
 
 
-def _is_chunk(head: bytes, at: int, n_bytes: int, big_endian: bool) -> bool:
+def _is_chunk(head: ByteView, at: int, n_bytes: int, big_endian: bool) -> bool:
     """Return whether another chunk begins here, so that a size of 0 before it is real and not a placeholder."""
     if at + 8 > len(head) and at + 8 <= n_bytes:
         raise HeaderTooShort("the header is cut off")
@@ -254,7 +281,7 @@ def _read_format(chunk: bytes, stated: int, present: int, big_endian: bool) -> _
     return _Format(encoding, rate_hz, channels, bits, channels * bits // 8)
 
 
-def _measure(form: _Format, big_endian: bool, data: _Chunk, head: bytes, n_bytes: int) -> _Layout:
+def _measure(form: _Format, big_endian: bool, data: _Chunk, head: ByteView, n_bytes: int) -> _Layout:
     """Return where the samples of a data chunk are, limited to what the file holds."""
     present = max(n_bytes - data.start, 0)
     stated = present if _is_placeholder(data.size) else data.size
@@ -264,7 +291,7 @@ def _measure(form: _Format, big_endian: bool, data: _Chunk, head: bytes, n_bytes
     return _Layout(form, big_endian, data.start, whole, stated)
 
 
-def _refuse_more_samples(head: bytes, n_bytes: int, big_endian: bool) -> None:
+def _refuse_more_samples(head: ByteView, n_bytes: int, big_endian: bool) -> None:
     """Raise WavError for a file with several chunks of samples, of which reading only the first would drop speech."""
     if len(head) < n_bytes:
         raise HeaderTooShort("more may follow the samples")

@@ -5,6 +5,12 @@ from importlib import resources
 
 import pandas as pd
 
+from kmed_bench.core.schema import UNKNOWN
+
+AIHUB = "AI Hub 208"
+AIHUB_RELEASES = frozenset(("Training", "Validation", *UNKNOWN))
+"""Values of ``release`` in a manifest that `ingest` wrote."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sentence:
@@ -32,5 +38,10 @@ def is_synthetic(rows: pd.DataFrame) -> bool:
 
 
 def corpus_name(rows: pd.DataFrame) -> str:
-    """Return what the tracking store calls the corpus: generated speech never goes by the recordings' name."""
-    return "demo corpus (synthetic)" if is_synthetic(rows) else "AI Hub 208"
+    """Return what the tracking store calls the corpus: generated speech never goes by the recordings' name.
+
+    The release of an imported corpus is its name.
+    """
+    if is_synthetic(rows):
+        return "demo corpus (synthetic)"
+    return ", ".join(sorted({*rows["release"]} - AIHUB_RELEASES)) or AIHUB

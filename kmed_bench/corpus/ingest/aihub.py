@@ -185,7 +185,7 @@ def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
     if not isinstance(text, str):
         _reject(label, "label_incomplete", "no LabelText in 전사정보")
         return
-    sentence, reason, detail = _judge_text(text)
+    sentence, reason, detail = judge_text(text)
     if reason == "label_unreadable":
         _reject(label, reason, detail)
         return
@@ -197,7 +197,7 @@ def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
 
 
 @functools.lru_cache(maxsize=1 << 16)  # a sentence is read by many speakers
-def _judge_text(text: str) -> tuple[str, Verdict, str]:
+def judge_text(text: str) -> tuple[str, Verdict, str]:
     """Return the sentence id of a transcript, and a reject reason with its detail, or two empty texts."""
     if not is_utf8(text):
         return "", "label_unreadable", "LabelText holds half of a character (a lone surrogate)"

@@ -79,13 +79,13 @@ def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityRep
             f"Reading stopped at {error.filename or store.folder}: {error.strerror or error}. Remove the cause and "
             "start again: what was read is kept."
         ) from None
-    manifest = _manifest(rows)
+    manifest = make_manifest(rows)
     warnings = listing.warnings | _audio_warnings(rows, labels, audio, config)
     quality = describe(manifest, rows, config, warnings, left_out, listing.ignored)
     if manifest.empty:
         store.clear()
         raise KmedError(_nothing_usable(quality, listing, sources))
-    _write(out, manifest, rows, quality)
+    write_corpus(out, manifest, rows, quality)
     store.clear()
     return quality
 
@@ -186,7 +186,8 @@ def release_of(trail: str) -> str:
     return "N/A"
 
 
-def _manifest(rows: pd.DataFrame) -> pd.DataFrame:
+def make_manifest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the manifest's columns of the usable rows: labels with their verdict and their audio's columns."""
     names = {
         "stem": "utterance_id",
         "audio_path": "audio",
@@ -197,7 +198,7 @@ def _manifest(rows: pd.DataFrame) -> pd.DataFrame:
     return manifest.reset_index(drop=True).astype({"rate_hz": "int32"})
 
 
-def _write(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality: QualityReport) -> None:
+def write_corpus(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality: QualityReport) -> None:
     """Write the three files, `quality.json` last: where it is, the other two belong to it."""
     with replacing(out / "manifest.parquet", private=True) as temporary:
         write_manifest(manifest, temporary)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QUALITY, QualityReport
-from kmed_bench.core.schema import AUDIO_DIGEST, WarningKind
+from kmed_bench.core.schema import AUDIO_DIGEST, UNKNOWN, WarningKind
 from kmed_bench.corpus.ingest.aihub import VOCABULARY
 from kmed_bench.text.marks import MARKS_VERSION
 
@@ -52,7 +52,7 @@ def describe(
         "usable": len(manifest),
         "rejected": {str(reason): len(ids) for reason, ids in rejected},
         "warnings": {kind: len(ids) for kind, ids in warned.items()},
-        "speakers": int(manifest["speaker_id"].nunique()),
+        "speakers": int(manifest.loc[~manifest["speaker_id"].isin(UNKNOWN), "speaker_id"].nunique()),
         "sentences": int(manifest["sentence_id"].nunique()),
         "hours": round(float(hours.sum()), 4),
         "by": {field: _counts(manifest[field]) for field in FIELDS},

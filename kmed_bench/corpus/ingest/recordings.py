@@ -5,8 +5,9 @@ import hashlib
 import pandas as pd
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.corpus.archives.media import open_media
 from kmed_bench.corpus.archives.reader import AudioReader
-from kmed_bench.corpus.archives.wav import WavError, read_samples
+from kmed_bench.corpus.archives.wav import is_wav, read_samples
 
 _ALIKE = ["audio_first", "audio_duration_s", "audio_rate_hz", "audio_channels"]
 
@@ -46,8 +47,17 @@ def _digest(value: str) -> str:
 
 def _read(reader: AudioReader, path: str, stem: str) -> str:
     """Return a digest of all samples, or where they can't be read the utterance's name, which is unique."""
+    total = hashlib.blake2b(digest_size=16)
     try:
-        samples, rate_hz = read_samples(reader.read(path))
-    except (OSError, ValueError, WavError, KmedError):
+        content = reader.read(path)
+        if is_wav(content):
+            samples, rate_hz = read_samples(content)
+            total.update(samples.tobytes())
+        else:
+            with open_media(content) as media:
+                rate_hz = media.rate_hz
+                for block in media.blocks:
+                    total.update(block.tobytes())
+    except (OSError, ValueError, KmedError):
         return stem
-    return f"{rate_hz}\t{hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest()}"
+    return f"{rate_hz}\t{total.hexdigest()}"

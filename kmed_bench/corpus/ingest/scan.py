@@ -163,7 +163,7 @@ def _read_audio(reader: _Reader, _stem: str, refused: str | None, member: Member
         try:
             reader.check(member)
             header = _read_header(reader, member)
-            level = _decode(reader.read(member, None)) if reader.decode else (_NAN, _NAN, _NAN)
+            level = measure_level(read_samples(reader.read(member, None))[0]) if reader.decode else (_NAN, _NAN, _NAN)
             return (*header, *level, _first_samples(reader, member), "")
         except Exception as error:
             fault = _why(error)
@@ -189,9 +189,14 @@ def _first_samples(reader: _Reader, member: Member) -> int:
     return 0
 
 
-def _decode(data: bytes) -> tuple[float, float, float]:
-    """Return the largest absolute sample of the mono signal, the share at full scale, and whether channels cancel."""
-    samples, _ = read_samples(data)
+def measure_level(samples: np.ndarray) -> tuple[float, float, float]:
+    """Return the largest absolute sample of the mono signal, the share at full scale, and whether channels cancel.
+
+    Raises
+    ------
+    WavError
+        When samples are not finite, or far over full scale.
+    """
     if samples.size == 0:
         return 0.0, 0.0, 0.0
     loudest = float(np.abs(samples.mean(axis=1)).max())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from kmed_bench.core.schema import CELLS, PARTS, SELECTION, UNSEEN
+from kmed_bench.core.schema import CELLS, PARTS, SELECTION, UNKNOWN, UNSEEN
 from kmed_bench.corpus.splitting.identity import holds_recordings, join_spellings
 from kmed_bench.corpus.splitting.selection import hash_unit
 
@@ -24,7 +24,8 @@ def name_cells(rows: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> "pd.Ser
     Seen is what the training part holds. Unseen is what neither the training part nor the valid part holds, as in a
     disjoint test part. A speaker or a sentence that only the valid part holds influenced which epoch was chosen, so
     its utterances are neither: they are ``SELECTION``. So are left-out utterances whose recording is in a part under
-    another id. All spellings of a sentence are one sentence.
+    another id. So are those whose speaker is not known. All spellings of a sentence are
+    one sentence.
     """
     joined = join_spellings(pd.concat([rows, *(parts[part] for part in PARTS)]).reset_index(drop=True))
     held = {part: joined[joined["utterance_id"].isin(parts[part]["utterance_id"])] for part in ("train", "valid")}
@@ -33,6 +34,9 @@ def name_cells(rows: pd.DataFrame, parts: Mapping[str, pd.DataFrame]) -> "pd.Ser
     for column in ("speaker_id", "sentence_id"):
         seen = own[column].isin(held["train"][column]).to_numpy()
         chosen = ~seen & own[column].isin(held["valid"][column]).to_numpy()
+        if column == "speaker_id":
+            unknown = own[column].isin(UNKNOWN).to_numpy()
+            seen, chosen = seen & ~unknown, chosen | unknown
         states.append(np.where(seen, "seen", np.where(chosen, "", "unseen")))
     speaker, sentence = states
     named = [f"{a}_{b}" if a and b else SELECTION for a, b in zip(speaker, sentence, strict=True)]

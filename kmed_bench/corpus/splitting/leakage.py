@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from kmed_bench.core.schema import GROUP_FIELDS, PARTS
+from kmed_bench.core.schema import GROUP_FIELDS, PARTS, UNKNOWN
 from kmed_bench.corpus.splitting.identity import count_recordings, join_spellings
 from kmed_bench.corpus.splitting.quotas import count_values
+
+UNKNOWN_SPEAKERS = "speakers_unknown"
 
 
 def split_digest(parts: Mapping[str, pd.DataFrame]) -> str:
@@ -22,19 +24,28 @@ def split_digest(parts: Mapping[str, pd.DataFrame]) -> str:
 def count_leaks(parts: Mapping[str, pd.DataFrame]) -> dict[str, int]:
     """Return how many speakers, sentences, utterances and recordings are in more than one part.
 
-    Spellings of one sentence are one. Recordings are left out where the manifest does not tell them apart.
+    Spellings of one sentence are one. Recordings are left out where the manifest does not tell them apart. Where
+    utterances have no known speaker, their number is ``speakers_unknown``: their speakers may be in several parts.
     """
     whole = join_spellings(pd.concat([parts[part].assign(part=part) for part in PARTS], ignore_index=True))
     leaks = {}
+    unknown = whole["speaker_id"].isin(UNKNOWN)
     for name, column in (("speakers", "speaker_id"), ("sentences", "sentence_id"), ("utterances", "utterance_id")):
-        leaks[name] = int((whole.groupby(column)["part"].nunique() > 1).sum())
+        known = whole[~unknown] if name == "speakers" else whole
+        leaks[name] = int((known.groupby(column)["part"].nunique() > 1).sum())
     recordings = count_recordings(parts)
-    return leaks if recordings is None else {**leaks, "recordings": recordings}
+    leaks |= {} if recordings is None else {"recordings": recordings}
+    return leaks | ({UNKNOWN_SPEAKERS: int(unknown.sum())} if unknown.any() else {})
 
 
 def name_leaks(leaks: Mapping[str, int]) -> str:
-    """Return ``disjoint``, or ``leaking`` with what leaks: the label under which a split's figures are shown."""
-    leaking = [name for name, n in leaks.items() if n]
+    """Return ``disjoint``, or ``leaking`` with what leaks: the label under which a split's figures are shown.
+
+    Unknown speakers count as leaking: nothing shows that they are not in several parts.
+    """
+    leaking = [name for name, n in leaks.items() if n and name != UNKNOWN_SPEAKERS]
+    if leaks.get(UNKNOWN_SPEAKERS):
+        leaking.append("unknown speakers")
     return f"leaking {', '.join(leaking)}" if leaking else "disjoint"
 
 
@@ -83,7 +94,7 @@ def describe_parts(parts: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     return {
         part: {
             "utterances": len(table),
-            "speakers": int(table["speaker_id"].nunique()),
+            "speakers": int(table.loc[~table["speaker_id"].isin(UNKNOWN), "speaker_id"].nunique()),
             "sentences": int(table["sentence_id"].nunique()),
             "hours": round(float(table["duration_s"].sum()) / 3600, 4),
         }

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kmed_bench.config import SplitConfig
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.schema import PARTS
+from kmed_bench.core.schema import PARTS, UNKNOWN
 from kmed_bench.corpus.splitting.disjoint import Problem, assign
 from kmed_bench.corpus.splitting.quotas import Counts, Strata, build_strata, choose_counts, largest_remainder
 
@@ -213,6 +213,7 @@ def _name_all_lacks(found: Selection) -> str:
 def _explain(table: pd.DataFrame, config: SplitConfig, found: Selection, lacks: str, nearest: Sizes | None) -> str:
     kept = f" with the corpus's shares of {', '.join(found.strata.fields)}" if found.strata.fields else ""
     apart = f" that share no {' and no '.join(config.disjoint)}" if config.disjoint else ""
+    n_speakers = table.loc[~table["speaker_id"].isin(UNKNOWN), "speaker_id"].nunique()
     remedy = (
         f"The nearest sizes found are --train {nearest[0]} --valid {nearest[1]} --test {nearest[2]}"
         if nearest
@@ -220,6 +221,6 @@ def _explain(table: pd.DataFrame, config: SplitConfig, found: Selection, lacks: 
     )
     return (
         f"--train {config.train} --valid {config.valid} --test {config.test} can't be drawn from {len(table)} "
-        f"utterances ({table['speaker_id'].nunique()} speakers, {table['sentence_id'].nunique()} sentences) as parts"
+        f"utterances ({n_speakers} known speakers, {table['sentence_id'].nunique()} sentences) as parts"
         f"{apart}{kept}: {lacks}. {remedy}; fewer fields in --by, or only speakers in --disjoint, allow more."
     )

@@ -22,7 +22,7 @@ from kmed_bench.config import SplitConfig
 from kmed_bench.core.corpus_contracts import SPLIT, SplitDetails, SplitReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing, write_json
-from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, read_manifest, write_manifest
+from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, UNKNOWN, read_manifest, write_manifest
 from kmed_bench.corpus.splitting.cells import CELL, LEFT_OUT, count_cells, find_left_out, name_cells
 from kmed_bench.corpus.splitting.identity import content_digest, count_near, join_spellings, mark_repeats
 from kmed_bench.corpus.splitting.leakage import (
@@ -79,6 +79,7 @@ def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
     """
     _check(config)
     table = sort_manifest(manifest)
+    _refuse_unknown_speakers(table, config)
     if not config.disjoint and config.by == ("age",):
         part = draw_published(table, (config.train, config.valid, config.test), config.seed)
         method, crossing, merged, repeats = "published two-step draw on age", 0, [], 0
@@ -129,6 +130,17 @@ def _check(config: SplitConfig) -> None:
                 f"split.{name} is {','.join(given)!r}; choose from {', '.join(known)}, each at most once, separated by "
                 "commas, or none."
             )
+
+
+def _refuse_unknown_speakers(table: pd.DataFrame, config: SplitConfig) -> None:
+    unknown = table["speaker_id"].isin(UNKNOWN)
+    if "speaker" in config.disjoint and unknown.any():
+        others = ",".join(name for name in config.disjoint if name != "speaker") or "none"
+        raise KmedError(
+            f"The speakers of {int(unknown.sum())} of {len(table)} utterances are not known, so no split can keep them "
+            f"apart. Import the corpus with a column of speakers, or give --split.disjoint {others}: the split is then "
+            "labelled as leaking unknown speakers, and no figure has an interval."
+        )
 
 
 def sort_manifest(manifest: pd.DataFrame) -> pd.DataFrame:

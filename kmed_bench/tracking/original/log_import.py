@@ -23,6 +23,7 @@ from kmed_bench.tracking.original.log_format import (
     read_log,
     to_tree,
 )
+from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import experiment_id, search_runs
 
@@ -78,6 +79,7 @@ def import_log(uri: str, path: Path, experiment: str) -> ImportOutcome:
     present = _present(client, experiment_key, sha256)
     missing = [number for number in names if number not in present]
     tags = {"kmed.kind": "imported", "kmed.size": size, "kmed.imported_sha256": sha256, "kmed.imported_file": path.name}
+    tags[PROCESS_TAG] = this_process()
     created: list[str] = []
     try:
         for number in missing:

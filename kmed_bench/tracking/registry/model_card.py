@@ -15,6 +15,15 @@ _WORST_GROUPS = 5
 """Number of groups on a card; all of them are in scores.json."""
 
 
+def describe_registered(size: str) -> str:
+    """Return the description of a registered model, whose versions each have a model card."""
+    return (
+        f"Whisper {size}, fine-tuned on Korean medical speech: one version per training, with its model card. "
+        "`challenger` is the version with the lowest valid CER of those measured on one split; `champion` is the one "
+        "that passed the gate of `kmed-bench promote`. Not a medical device.\n"
+    )
+
+
 def write_card(
     *,
     name: str,

@@ -21,17 +21,23 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from kmed_bench.config import Config, Decides, flatten
+from kmed_bench.config.identity import decisive
 from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
 from kmed_bench.core.surroundings import interrupts_wait
 from kmed_bench.tracking.datasets import datasets_of
+from kmed_bench.tracking.endings import forget_end, keep_end
 from kmed_bench.tracking.registry.challenger import BENCH_TAG, persistently, set_challenger
-from kmed_bench.tracking.registry.model_card import write_card
-from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.tracking.registry.model_card import describe_registered, write_card
+from kmed_bench.tracking.run import TrackedRun, param_text
 from kmed_bench.tracking.store import global_store, read_artifact
 
 PREFIX = "kmed-whisper-"
+_HEADLINE = ("train.lr", "train.epochs", "train.batch_size", "train.max_len", "train.audio_context", "train.seeds")
+_GROUP_DEPTH = 2
+"""Slashes in the name of a group's metric, such as test/cer/gender/Female, from this number on."""
 LANGUAGE = "ko"
 """What the registered model transcribes unless a request names another language."""
 _REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "scipy", "numpy", "pandas")
@@ -81,7 +87,7 @@ def log_model(
     split_sha256 : str
         Hash of the split it was measured on; only versions with equal hashes are compared.
     metrics : mapping
-        Figures that become version tags, such as ``{"test/cer": 0.118}``.
+        Figures such as ``{"test/cer": 0.118}``; all but those of groups become version tags.
     step : int
         The checkpoint's epoch.
 
@@ -97,7 +103,9 @@ def log_model(
     source = client.get_run(run.run_id)
     sha256 = sha256_of(checkpoint)
     described = {"kmed.size": size, "kmed.language": LANGUAGE, "kmed.split_sha256": split_sha256, **(tags or {})}
-    described |= {f"kmed.{key}".replace("/", "."): repr(float(value)) for key, value in (metrics or {}).items()}
+    # The UI's table of versions shows every tag of every version, one below the other.
+    overall = {key: value for key, value in (metrics or {}).items() if key.count("/") < _GROUP_DEPTH}
+    described |= {f"kmed.{key}".replace("/", "."): repr(float(value)) for key, value in overall.items()}
     described["kmed.checkpoint_sha256"] = sha256
     if bench := source.data.tags.get(MLFLOW_PARENT_RUN_ID):
         described[BENCH_TAG] = bench
@@ -106,17 +114,18 @@ def log_model(
         model_id = _logged_before(client, source, name, sha256)
         model_id = model_id or _log_model(checkpoint, name, step, described, card, source.data.params)
         # Versions have no params; as tags they can be searched.
-        decisive = _decisive(source.data.params)
+        telling = telling_params(source.data.params)
         version = persistently(
             lambda: (
                 _registered_before(client, name, run.run_id, model_id)
-                or mlflow.register_model(f"models:/{model_id}", name, tags=decisive)
+                or mlflow.register_model(f"models:/{model_id}", name, tags=telling)
             )
         )
     run.link_model(model_id, metrics or {}, step=0)
     for key, value in described.items():
         client.set_model_version_tag(name, version.version, key, value)
     client.update_model_version(name, version.version, card)
+    _describe_registered(client, name, size)
     set_challenger(client, name, str(version.version))
     return ModelVersionInfo(
         name=name,
@@ -138,7 +147,7 @@ def _log_model(
             name=name,
             python_model=str(_CODE),
             artifacts={"checkpoint": str(checkpoint), "card": str(card_file)},
-            model_config={"language": LANGUAGE, **LIMITS},
+            model_config={"language": LANGUAGE, "path_root": "", **LIMITS},
             signature=signature(),
             input_example=_example(),
             pip_requirements=pinned_requirements(),
@@ -149,9 +158,25 @@ def _log_model(
     return str(logged.model_id)
 
 
-def _decisive(params: Mapping[str, str]) -> dict[str, str]:
-    """Return the params that decide a model, which exclude where it is tracked."""
-    return {key: value for key, value in params.items() if not key.startswith("tracking.")}
+def telling_params(params: Mapping[str, str]) -> dict[str, str]:
+    """Return the params that tell versions apart: the headline ones, and others that decide and are not the default.
+
+    The LoggedModel behind a version has all of its training's params.
+    """
+    default = {key: param_text(value) for key, value in flatten(Config()).items()}
+    deciding = decisive(Config(), ~Decides.NOTHING)
+    changed = {key for key in deciding if params.get(key, default[key]) != default[key]}
+    return {key: value for key, value in params.items() if key in _HEADLINE or key in changed}
+
+
+def _describe_registered(client: MlflowClient, name: str, size: str) -> None:
+    """Give a registered model a description and tags unless it has them, which may be a person's."""
+    found = client.get_registered_model(name)
+    if not found.description:
+        client.update_registered_model(name, describe_registered(size))
+    wanted = {"kmed.size": size, "kmed.language": LANGUAGE, "kmed.task": "automatic-speech-recognition"}
+    for key in wanted.keys() - found.tags.keys():
+        client.set_registered_model_tag(name, key, wanted[key])
 
 
 def _logged_before(client: MlflowClient, run: Run, name: str, sha256: str) -> str | None:
@@ -197,14 +222,21 @@ def pinned_requirements() -> list[str]:
 
 @contextlib.contextmanager
 def _active(run: TrackedRun) -> Iterator[None]:
-    """Make a run MLflow's active one, which is where `log_model` puts models; its status afterwards is as before."""
-    status = run.client.get_run(run.run_id).info.status
+    """Make a run MLflow's active one, which is where `log_model` puts models; its status afterwards is as before.
+
+    Meanwhile it is RUNNING. If this process is killed, `processes.end_abandoned` finds the status of an ended run.
+    """
+    info = run.client.get_run(run.run_id).info
+    status = info.status
+    if info.end_time is not None:
+        keep_end(run.run_id, status, info.end_time)
     with global_store(run.uri):
         mlflow.start_run(run_id=run.run_id, nested=True)
         try:
             yield
         finally:
             mlflow.end_run(status)
+            forget_end(run.run_id)
 
 
 @contextlib.contextmanager

@@ -48,6 +48,8 @@ KEPT_SAMPLES = 10 * 60 * SAMPLE_RATE
 # How often a waiting request checks whether it is still wanted, and the share of the server's time limit that it may
 # take, so that its own error reaches the client before the server's.
 LOOK_EVERY_S, SHARE_OF_TIMEOUT = 0.2, 0.9
+# Longest value of a request that an error repeats; what is longer may be audio.
+MAX_ECHO = 16
 # Channels cancel each other where the peak of their mean is below this share of the channels' own peak.
 CANCELLING = 0.1
 
@@ -103,7 +105,11 @@ class WhisperModel(PythonModel):
         self.language = str(config["language"])
         self.limits = Limits.from_config(config)
         max_bytes = int(self.limits.max_audio_mib * 2**20)
-        self.reader = AudioReader(max_bytes=max_bytes, max_s=self.limits.max_audio_minutes * 60)
+        self.reader = AudioReader(
+            max_bytes=max_bytes,
+            max_s=self.limits.max_audio_minutes * 60,
+            path_root=str(config.get("path_root", "")),
+        )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = whisper.load_model(context.artifacts["checkpoint"], device=device)
         self.model.eval()
@@ -143,7 +149,7 @@ class WhisperModel(PythonModel):
         params = params or {}
         language = str(params.get("language") or self.language)
         if language != "auto" and language not in whisper.tokenizer.LANGUAGES:
-            raise _refuse(f"language is {language!r:.40}; give a code of Whisper's, such as 'ko', or 'auto'.")
+            raise _refuse(f"language is {_brief(language)}; give a code of Whisper's, such as 'ko', or 'auto'.")
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame({"audio": list(model_input)})
         if not set(table.columns) & set(SOURCES):  # MLflow drops columns that the signature does not name
             raise _refuse(f"No column holds audio; give exactly one of {', '.join(SOURCES)} in each row.")
@@ -245,9 +251,9 @@ class _Job:
     def check(self) -> None:
         """Raise MlflowException when nobody waits for the request any more."""
         if self._is_abandoned():
-            raise MlflowException("The client is gone, so its request was stopped.", error_code=CANCELLED)
+            raise _RequestError("The client is gone, so its request was stopped.", error_code=CANCELLED)
         if time.monotonic() > self._end:
-            raise MlflowException(
+            raise _RequestError(
                 f"The request takes longer than this server's limit of {self._limit_s:g} s, waiting for others "
                 "included; send less audio at a time, or start the server with a longer timeout.",
                 error_code=DEADLINE_EXCEEDED,
@@ -312,10 +318,12 @@ class AudioReader:
         Largest audio file.
     max_s : float
         Longest audio in seconds.
+    path_root : str
+        The folder whose files ``path`` may name; empty: any file, but none on a server.
     """
 
-    def __init__(self, *, max_bytes: int, max_s: float) -> None:
-        self.max_bytes, self.max_s = max_bytes, max_s
+    def __init__(self, *, max_bytes: int, max_s: float, path_root: str = "") -> None:
+        self.max_bytes, self.max_s, self.path_root = max_bytes, max_s, path_root
         self._sources = {
             "audio": self._from_bytes,
             "audio_base64": self._from_base64,
@@ -359,15 +367,26 @@ class AudioReader:
         return self._decode(content)
 
     def _from_path(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
-        if os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true":
-            # otherwise anyone who can reach the port could read and probe the server's files
-            raise _BadAudioError("a server reads no files of its own machine; send the bytes in audio_base64.")
         path = Path(str(row["path"]))
         try:
+            if self.path_root:
+                root = Path(self.path_root).resolve()
+                path = (root / path).resolve()
+                if not path.is_relative_to(root):
+                    raise _BadAudioError("it is outside of the folder that the setting path_root allows.")
+            elif os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT") == "true":
+                # otherwise anyone who can reach the port could read and probe the server's files
+                raise _BadAudioError(
+                    "a server reads no files of its own machine; send the bytes in audio_base64. For `mlflow models "
+                    "predict`, the setting path_root names the folder that it may read."
+                )
             self._check_bytes(path.stat().st_size)
             return self._decode(path.read_bytes())
-        except OSError as error:
-            raise _BadAudioError(f"{path} can't be read ({error.strerror}); check the path.") from None
+        except (OSError, ValueError) as error:
+            if isinstance(error, _BadAudioError):
+                raise
+            reason = error.strerror if isinstance(error, OSError) else "no path"
+            raise _BadAudioError(f"it can't be read ({reason}); check the path.") from None  # it may be audio instead
 
     def _from_samples(self, row: dict[Any, Any]) -> tuple[np.ndarray, int]:
         if _is_missing(row.get("rate_hz")):
@@ -382,7 +401,7 @@ class AudioReader:
         try:
             return samples, int(row["rate_hz"])
         except (TypeError, ValueError, OverflowError):
-            raise _BadAudioError(f"rate_hz is {row['rate_hz']!r:.40}; give a number of samples per second.") from None
+            raise _BadAudioError(f"rate_hz is {_brief(row['rate_hz'])}; give a number of samples per second.") from None
 
     def _decode(self, content: bytes) -> tuple[np.ndarray, int]:
         """Return (samples, rate in Hz) of an audio file's bytes; channels are averaged."""
@@ -395,7 +414,8 @@ class AudioReader:
                 return self._read_mono(file), file.samplerate
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise _BadAudioError(
-                f"it is not audio that soundfile can read ({error}); send WAV, FLAC, OGG or MP3."
+                f"it is not audio that soundfile can read ({getattr(error, 'error_string', error)}); send WAV, FLAC, "
+                "OGG or MP3."
             ) from None
 
     def _read_mono(self, file: soundfile.SoundFile) -> np.ndarray:
@@ -482,8 +502,27 @@ def _is_missing(value: Any) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
+def _brief(value: Any) -> str:
+    """Return what a value is, for an error; of a long one, which may be audio in the wrong place, only its type."""
+    text = repr(value)
+    return text if len(text) <= MAX_ECHO else f"a long {type(value).__name__}"
+
+
+class _RequestError(MlflowException):
+    """An error whose message stays as it was written: MLflow's server would put the request's data into it."""
+
+    @property
+    def message(self) -> str:
+        """What the client is told."""
+        return self._message
+
+    @message.setter
+    def message(self, text: str) -> None:
+        self._message = getattr(self, "_message", text)
+
+
 def _refuse(message: str) -> MlflowException:
-    return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
+    return _RequestError(message, error_code=INVALID_PARAMETER_VALUE)
 
 
 mlflow.models.set_model(WhisperModel())

@@ -1,0 +1,71 @@
+"""Small groups: hidden, and not to be worked out from what is shown."""
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmed_bench.scoring.suppression import hide_groups, hide_pairs, hide_values, rows_of_shown
+
+NAMES = "abcdef"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "hidden"),
+    [
+        ({"서울": 40, "경상": 30, "전라": 20}, set()),
+        ({"서울": 40, "경상": 30, "제주": 2}, {"제주", "경상"}),  # 서울 + 경상 + 제주 is known
+        ({"서울": 40, "강원": 3, "제주": 2}, {"제주", "강원"}),
+        ({"서울": 40, "경상": 30, "제주": 0}, set()),  # nobody is nobody's secret
+        ({"서울": 2}, {"서울"}),
+        ({"서울": 40, "제주": 4}, {"서울", "제주"}),
+    ],
+)
+def test_a_small_group_takes_the_smallest_other_one_with_it(sizes, hidden):
+    assert hide_values(sizes, 5) == hidden
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.integers(0, 12)), st.integers(1, 6))
+def test_one_hidden_value_never_stands_alone(sizes, minimum):
+    hidden = hide_values(sizes, minimum)
+    there = {value for value, n in sizes.items() if n}
+    assert {value for value in there if sizes[value] < minimum} <= hidden <= there
+    assert len(hidden) != 1 or there == hidden
+
+
+@given(
+    st.dictionaries(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES.upper())), st.integers(0, 12)),
+    st.sets(st.sampled_from(NAMES)),
+    st.integers(1, 6),
+)
+def test_no_line_of_two_crossed_fields_gives_a_cell_away(sizes, first, minimum):
+    """Each row and column with hidden cells has at least two, or nothing else; so no total minus the rest is one."""
+    hidden = hide_pairs(sizes, first, set(), minimum)
+    there = {pair for pair, n in sizes.items() if n}
+    assert {pair for pair in there if sizes[pair] < minimum or pair[0] in first} <= hidden <= there
+    lines = defaultdict(set)
+    for pair in there:
+        lines[0, pair[0]].add(pair)
+        lines[1, pair[1]].add(pair)
+    for line in lines.values():
+        assert len(line & hidden) != 1 or line <= hidden
+
+
+def test_pairs_of_a_hidden_value_are_hidden_under_both_orders():
+    speakers = {
+        "dialect": {"서울": 9, "제주": 2, "경상": 8},
+        "gender": {"F": 10, "M": 9},
+        "dialect_gender": {"서울_F": 5, "서울_M": 4, "제주_F": 1, "제주_M": 1, "경상_F": 4, "경상_M": 4},
+    }
+    hidden = hide_groups(lambda field: speakers.get(field, {}), ["gender", "dialect"], 3)
+    assert hidden["dialect"] == {"제주", "경상"}
+    assert hidden["gender"] == set()
+    assert {"제주_F", "제주_M", "경상_F", "경상_M"} <= hidden["dialect_gender"]
+    assert "gender_dialect" not in hidden
+
+
+def test_a_difference_is_shown_if_both_its_groups_are():
+    rows = [{"field": "dialect", "group": group, "against": against} for group, against in ("ab", "ac", "bc")]
+    assert rows_of_shown(rows, {"dialect": {"c"}}) == [rows[0]]
+    assert rows_of_shown(rows, {"gender": {"a", "b", "c"}}) == rows
