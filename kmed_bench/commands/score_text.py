@@ -39,7 +39,8 @@ def print_scores(scores: "EvaluatedScores", out: Path, sides: "SideScores | None
     against = scores.get("comparisons", ())
     for row in against:
         print(_say_against(row))
-    if why := explain_rates(*(overall[name] for name in ("cer", "wer")), *(row["a"] for row in against)):  # type: ignore[literal-required]
+    rates: Mapping[str, Any] = overall
+    if why := explain_rates(*(rates.get(name) for name in _RATES), *(row["a"] for row in against)):
         print(why)
     print(f"Scores: {out / 'scores.json'}")
     if "comparisons" in scores:
