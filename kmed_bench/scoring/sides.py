@@ -50,5 +50,5 @@ def _hint(sides: dict[str, dict[str, object]], with_digits: int, options: Scorin
     return (
         f"{with_digits} transcripts hold digits. On the {options.transcript_side} side CER is {percent(cer)}, on the "
         f"{other_side} side {percent(other)}, and with numbers in one form (cer_number) {percent(number)}: much of "
-        "that is how numbers are written, not what was heard. Compare systems by cer_number, or on the side that they write."
+        "that is how numbers are written, not what was heard. Compare systems by cer_number, or on the side they write."
     )
