@@ -233,7 +233,7 @@ def test_power_takes_a_pilot_or_assumed_deviations(
     for words in ([], pilot, [*pilot, "--difference", "0.5"], ["--speaker-sd", "0.3"]):
         assert main(["power", str(split_folder), *words]) == 0
         shown.append(capsys.readouterr().out)
-    assert all("40 clips of" in text and "with a power of 80%" in text for text in shown)
+    assert all("40 clips of" in text and "with a power of 80 %" in text for text in shown)
     assert "assumed deviations" in shown[0]
     assert "from a pilot with" in shown[1]
     assert shown[2].splitlines()[1].startswith("A difference of 0.5000 needs")
