@@ -78,7 +78,7 @@ $(VENV)/bin/python:
 $(VENV)/.installed: $(VENV)/bin/python requirements.lock pyproject.toml
 	"$(BIN)"/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	"$(BIN)"/pip install --quiet --disable-pip-version-check --no-deps -e .
-	sed -n 's/^\([a-z].*==[^ ]*\).*/\1/p' requirements.lock > "$(VENV)/pins.txt"  # pip takes no hashed file beside others
+	sed -n 's/^\([a-z0-9.-]*==[^ ;]*\).*/\1/p' requirements.lock > "$(VENV)/pins.txt"  # pip takes no hashed file beside others
 	touch $@
 
 build/audit-venv/.installed: pyproject.toml

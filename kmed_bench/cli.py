@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from kmed_bench import __version__
 from kmed_bench.commands import (
     bundle,
+    clean,
     data,
     export,
     history,
@@ -29,15 +30,31 @@ from kmed_bench.commands import (
     tune,
 )
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
-from kmed_bench.commands.stages import log_early_failure
+from kmed_bench.commands.stages import log_early_failure, store_refusal
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.callers_folder import enter_callers_folder
-from kmed_bench.core.console import abandon_stdout, configure_logging, prepare_streams
+from kmed_bench.core.console import abandon_stdout, configure_logging, hide_passwords_in_tracebacks, prepare_streams
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.surroundings import prepare_user, sigterm_interrupts
 from kmed_bench.core.system_errors import explain_os_error
 
 # The order in which `kmed-bench --help` lists them.
-_MODULES = (run, data, models, transcribe, export, tune, scores, power, tracked, serve, bundle, history, settings)
+_MODULES = (
+    run,
+    data,
+    models,
+    transcribe,
+    export,
+    tune,
+    scores,
+    power,
+    tracked,
+    serve,
+    bundle,
+    history,
+    clean,
+    settings,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The commands print what matters; a library's advice to developers is no message for users.
     warnings.filterwarnings("ignore", category=FutureWarning)
     prepare_streams()
+    hide_passwords_in_tracebacks()
     enter_callers_folder()
     prepare_user()
     try:
@@ -81,6 +99,8 @@ def _tell_store(command: Command, args: argparse.Namespace) -> int:
         return command(args)
     except Exception as error:
         log_early_failure(error)
+        if refusal := store_refusal(error, args):
+            raise refusal from error
         raise
 
 
@@ -94,7 +114,7 @@ def _own_cause(error: BaseException) -> KmedError | None:
 
 def _fail(message: str) -> int:
     with contextlib.suppress(OSError):  # standard error may be on the full disk
-        print(f"kmed-bench: {message}", file=sys.stderr, flush=True)
+        print(f"kmed-bench: {without_password(message)}", file=sys.stderr, flush=True)
     try:
         sys.stdout.flush()
     except OSError:

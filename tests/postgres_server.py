@@ -1,5 +1,6 @@
 """A PostgreSQL server of a test module's own, where its programs are installed."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -29,9 +30,16 @@ def as_server_user() -> list[str] | None:
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
     """The URI of an empty database of a server of its own, with a password in it."""
-    initdb, pg_ctl, prefix = find_program("initdb"), find_program("pg_ctl"), as_server_user()
-    if initdb is None or pg_ctl is None or prefix is None:
+    if find_program("initdb") is None or as_server_user() is None:
         pytest.skip("PostgreSQL's server is not installed")
+    with running_postgres() as uri:
+        yield uri
+
+
+@contextlib.contextmanager
+def running_postgres() -> Iterator[str]:
+    """Yield the URI of an empty database; its server ends with the block."""
+    initdb, pg_ctl, prefix = (str(find_program("initdb")), str(find_program("pg_ctl")), as_server_user() or [])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -40,8 +48,10 @@ def database() -> Iterator[str]:
         if prefix:
             shutil.chown(folder, "postgres")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        (folder / "password").write_text("secret")
+        init = [initdb, "-D", str(folder / "db"), "-A", "scram-sha-256", "--pwfile", str(folder / "password")]
         start = [pg_ctl, "-D", str(folder / "db"), "-w", "-l", str(folder / "log"), "-o", options, "start"]
-        for command in ([initdb, "-D", str(folder / "db"), "-A", "trust", "-U", "kmed", "--no-sync"], start):
+        for command in ([*init, "-U", "kmed", "--no-sync"], start):
             subprocess.run([*prefix, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
         yield f"postgresql://kmed:secret@127.0.0.1:{port}/postgres"
         subprocess.run([*prefix, pg_ctl, "-D", str(folder / "db"), "-m", "immediate", "stop"], cwd=folder, check=True)

@@ -3,11 +3,13 @@
 import argparse
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmed_bench.config import Config, TrackingConfig, flatten
+from kmed_bench.core.errors import KmedError
 
 if TYPE_CHECKING:
     from kmed_bench.tracking.stages import StageRun
@@ -53,3 +55,13 @@ def log_early_failure(error: BaseException) -> None:
     from kmed_bench.tracking.stages import tag_own_run
 
     tag_own_run(error)
+
+
+def store_refusal(error: BaseException, args: argparse.Namespace) -> KmedError | None:
+    """Return what it means that the tracking server refused a command; None for any other error."""
+    if isinstance(error, KmedError) or "mlflow" not in sys.modules:
+        return None
+    from kmed_bench.tracking.refusals import refused
+    from kmed_bench.tracking.store import resolve_uri
+
+    return refused(error, resolve_uri(args.overrides.get("tracking.uri")))

@@ -210,8 +210,8 @@ class TrackingConfig:
     """Whether the use of processor, memory, disk, network and, with nvidia-ml-py, GPU is logged during training."""
     log_checkpoints: Annotated[bool, Decides.NOTHING] = True
     """Whether the best epoch's weights and the train.keep_checkpoints latest others are stored as LoggedModels;
-    superseded ones are deleted. On one file system they are links; elsewhere each takes 151 MB (tiny), 290 MB (base)
-    or 967 MB (small)."""
+    superseded ones are deleted, and the best one when its model is registered. On one file system they are links;
+    elsewhere each takes 151 MB (tiny), 290 MB (base) or 967 MB (small)."""
     log_predictions: Annotated[bool, Decides.NOTHING] = False
     """Whether transcripts, and ids of utterances that ingest names as examples, are logged to MLflow. They are patient
     speech, and ids may say who speaks."""

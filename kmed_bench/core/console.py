@@ -9,12 +9,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kmed_bench.core.addresses import without_password
 
 Tick = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -63,16 +66,32 @@ def configure_logging(level: str = "info") -> None:
     if sys.stderr.isatty():
         options: dict[str, Any] = {"show_time": False, "show_level": False, "show_path": False, "keywords": []}
         handler = RichHandler(console=Console(stderr=True), highlighter=NullHighlighter(), **options)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_Formatter("%(message)s"))
     else:
         handler = _StderrHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.set_name(_CONSOLE_HANDLER)
     handler.setLevel(level.upper())
     for earlier in [handler for handler in _package.handlers if handler.get_name() == _CONSOLE_HANDLER]:
         _package.removeHandler(earlier)
     _package.addHandler(handler)
     _package.setLevel(level.upper())
+
+
+def hide_passwords_in_tracebacks() -> None:
+    """Mask passwords in the traceback of an exception that nothing catches: libraries quote addresses in full."""
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.stderr.write(without_password("".join(traceback.format_exception(kind, error, trace))))
+
+    sys.excepthook = show
+
+
+class _Formatter(logging.Formatter):
+    """Masks passwords in messages and exceptions."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_password(super().format(record))
 
 
 class _StderrHandler(logging.Handler):
@@ -85,8 +104,13 @@ class _StderrHandler(logging.Handler):
 
 @contextlib.contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """Append messages of all levels to ``kmed-bench.log`` in a folder, and where an exception came from."""
+    """Append messages of all levels to ``kmed-bench.log`` in a folder, and where an exception came from.
+
+    They may name utterances, so a new file can be opened by its owner only.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # if that fails, opening it says so
+        (folder / LOG_NAME).touch(mode=0o600)
     handler = _LogFile(folder / LOG_NAME, encoding="utf-8")
     handler.setFormatter(_FileFormatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     level = _package.level
@@ -115,7 +139,7 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
-class _FileFormatter(logging.Formatter):
+class _FileFormatter(_Formatter):
     """Shortens exceptions to their type and paths to their last part: the rest may name patients or what they said."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -115,6 +115,8 @@ class BenchRecord:
         Planned training that no run in the store is of, to the remedy.
     not_compared : mapping
         Training that has no part in the comparisons, to the reason.
+    deleted : mapping
+        Each of its runs that was deleted in the store, to what restores it; the figures are without them.
     """
 
     run_id: str
@@ -136,6 +138,7 @@ class BenchRecord:
     openings: tuple[Opening, ...] = ()
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     not_compared: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    deleted: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def synthetic(self) -> bool:

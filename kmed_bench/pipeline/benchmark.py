@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, Decides, benchmark_digest
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.console import log_file
 from kmed_bench.core.corpus_contracts import QUALITY
 from kmed_bench.core.errors import KmedError
@@ -37,6 +38,7 @@ from kmed_bench.tracking.metric_names import ingest_metrics, split_metrics
 from kmed_bench.tracking.original.log_export import export_logs
 from kmed_bench.tracking.privacy import without_ids
 from kmed_bench.tracking.read import read_bench
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, ONLY_TAG, EarlierBench
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.run_notes import describe_ingest, describe_split
@@ -174,9 +176,10 @@ def _train_all(
             try:
                 trained.append(_train(trainer, seed, name, bench, earlier))
             except Exception as error:  # one failing size or seed does not take the others' hours with it
-                expected = isinstance(error, (KmedError, OSError))
-                said = explain_os_error(error) if isinstance(error, OSError) else str(error)
-                failed[name] = said if expected else f"{type(error).__name__}: {error}"
+                refusal = refused(error, bench.uri)
+                expected = isinstance(refusal or error, (KmedError, OSError))
+                said = str(refusal or (explain_os_error(error) if isinstance(error, OSError) else error))
+                failed[name] = without_password(said if expected else f"{type(error).__name__}: {error}")
                 log.error("%s failed: %s", name, said, exc_info=not expected)
     return trained, failed
 

@@ -28,6 +28,7 @@ from kmed_bench.pipeline.training_record import (
 )
 from kmed_bench.scoring.verdict import verdict_tags
 from kmed_bench.tracking.params import training_params
+from kmed_bench.tracking.registry.checkpoints import replace_by_registered
 from kmed_bench.tracking.registry.models import log_model
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.seal import Seal
@@ -308,6 +309,7 @@ class Trainer:
                 tags={**self.describe(seed), **verdict},
                 step=best.epoch,
             )
+            replace_by_registered(run, info.model_id)
             log.info("Registered %s version %s.", info.name, info.version)
         return TrainOutcome(
             run.run_id,

@@ -20,6 +20,9 @@ from kmed_bench.report.table_view import View
 from kmed_bench.scoring.intervals import MIN_SPEAKERS
 from kmed_bench.scoring.recommendation import recommend
 
+_EXAMPLES = "quality_examples"
+"""The table of utterance ids: with it, page and table can be opened by their owner only."""
+
 
 def write_report(
     record: BenchRecord,
@@ -47,7 +50,7 @@ def write_report(
     best = [run for run in record.trains if advice.best is not None and run.run_id == advice.best.run_id]
     gaps = [row for row in frames["elderly"].to_dict("records") if best and row["run_id"] == best[0].run_id]
     for name, frame in frames.items():
-        write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False))
+        write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False), private=name == _EXAMPLES)
     with plot_style():
         plots = save_plots(frames, advice.best, out)
     drawn = [plot.name for section in plots.values() for plot in section]
@@ -74,7 +77,7 @@ def write_report(
         settings={key: value for key, value in record.params.items() if "." in key or key == "profile"},
         files=sorted(f"{name}.csv" for name in [*frames, *(view.name for s in sections for view in s.views)]),
     )
-    write_text_atomically(out / "index.html", html)
+    write_text_atomically(out / "index.html", html, private=_EXAMPLES in views)
     return out / "index.html"
 
 
@@ -128,6 +131,11 @@ def find_notices(record: BenchRecord) -> list[str]:
     failed = [run for run in record.trains if run.status != tables.FINISHED]
     if failed:
         notices.append(f"{len(failed)} of {len(record.trains)} train runs did not finish; see “Left out”.")
+    if record.deleted:
+        notices.append(
+            f"{len(record.deleted)} runs of this benchmark were deleted in the store: {', '.join(record.deleted)}; "
+            "see “Left out”."
+        )
     if record.absent:
         notices.append(f"{len(record.absent)} planned trainings are not in the store; see “Left out”.")
     for key in ("transcript_policy", "normaliser_version", "split_sha256"):

@@ -150,6 +150,7 @@ def missing_table(bench: BenchRecord) -> pd.DataFrame:
         elif "best/valid_cer" not in run.metrics:
             rows.append({"what": f"run {run.name} ({run.size}, seed {run.seed})", "reason": "logged no best/valid_cer"})
     rows += [{"what": f"training {name}", "reason": reason} for name, reason in bench.absent.items()]
+    rows += [{"what": f"run {name}", "reason": reason} for name, reason in bench.deleted.items()]
     rows += [{"what": f"comparisons with {name}", "reason": reason} for name, reason in bench.not_compared.items()]
     return pd.DataFrame(rows + _long_labels(bench) + _unscored(bench), columns=["what", "reason"])
 

@@ -6,3 +6,5 @@ import os
 # files would break up those of the benchmark itself.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# At the end of a run, MLflow prints the server's address to standard output, with the password that it may hold.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -14,6 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT, MLFLOW_SOURCE_N
 
 from kmed_bench.core.callers_folder import project_folder
 from kmed_bench.tracking.processes import PROCESS_TAG
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.waiting import store_error
 
 OWN_RUN = "MLFLOW_RUN_ID"
@@ -44,7 +45,7 @@ def refuse_run(client: MlflowClient, run_id: str) -> str | None:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if store_error(error) is not None:
+        if store_error(error) is not None or refused(error) is not None:
             raise
         return "the store has no such run"
     tags = run.data.tags

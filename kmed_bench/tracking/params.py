@@ -1,12 +1,14 @@
 """The settings of a run as its params: without folders and passwords, and those of the training they belong to."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
 from kmed_bench.config import Config, flatten
-from kmed_bench.tracking.store import sqlite_file, without_password
+from kmed_bench.core.addresses import without_password
+from kmed_bench.tracking.store import sqlite_file
 
 _TRAINED_WITH = ("model.", "features.", "train.", "eval.", "tracking.")
 
@@ -14,14 +16,20 @@ _TRAINED_WITH = ("model.", "features.", "train.", "eval.", "tracking.")
 def shareable(config: Config) -> Config:
     """Return the settings with folders reduced to their last name and passwords masked.
 
-    Paths may contain the name of a person or an institution, and a database URI its password.
+    Paths may contain the name of a person or an institution, a database URI its password, and the address or the
+    arguments by which a promotion is told a token.
     """
-    data, model, tracking = config.data, config.model, config.tracking
+    data, model, tracking, gate = config.data, config.model, config.tracking, config.gate
     return dataclasses.replace(
         config,
         data=dataclasses.replace(data, source=data.source and PurePath(data.source).name),
         model=dataclasses.replace(model, weights=model.weights and PurePath(model.weights).name),
         tracking=dataclasses.replace(tracking, uri=tracking.uri and _shareable_uri(tracking.uri)),
+        gate=dataclasses.replace(
+            gate,
+            command=gate.command and PurePath(shlex.split(gate.command)[0]).name,
+            webhook=gate.webhook and "https://***",
+        ),
         tune=dataclasses.replace(config.tune, storage=_shareable_uri(config.tune.storage)),
     )
 

@@ -4,8 +4,10 @@ import re
 import traceback
 from pathlib import Path
 
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.refusals import refused
 
 _CHARS = 500
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -23,18 +25,18 @@ _UTTERANCES = re.compile(r"\(utterances [^)]*\)")
 
 
 def without_speech(text: str) -> str:
-    """Return a text without paths, ids of utterances, names of the user's files, and Korean words.
+    """Return a text without passwords, paths, ids of utterances, names of the user's files, and Korean words.
 
     Messages are English: Korean in them comes from labels, transcripts or names of folders.
     """
-    shown = _PATHS.sub(_hide_path, _UTTERANCES.sub("(utterances)", text))
+    shown = _PATHS.sub(_hide_path, _UTTERANCES.sub("(utterances)", without_password(text)))
     shown = _AUDIO.sub(lambda found: found[0] if found[0] in _OWN_FILES else "(path)", shown)
     return _KOREAN.sub("(korean)", shown)
 
 
 def _hide_path(found: re.Match[str]) -> str:
     if found["address"]:
-        return re.sub(r"://.*@", "://***@", found["address"])
+        return found[0]
     words = found[0].strip("'")
     # Metric names such as train/loss, and pairs such as CER/WER, are not paths.
     return found[0] if re.fullmatch(r"[a-z0-9_]{1,20}/[a-z0-9_]{1,20}", words, re.IGNORECASE) else "(path)"
@@ -49,8 +51,9 @@ def describe_failure(error: BaseException) -> str:
     """Return why a run failed, in one line that may be logged.
 
     A `KmedError` explains itself; of other exceptions only the type and the line of this package are named, because
-    their text may quote what was said.
+    their text may quote what was said. What a server refused is named in words of our own.
     """
+    error = refused(error) or error
     if isinstance(error, KmedError):
         text = " ".join(without_speech(str(error)).split())
         return text if len(text) <= _CHARS else f"{text[: _CHARS - 1]}…"

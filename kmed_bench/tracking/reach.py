@@ -1,30 +1,67 @@
 """A single check that a tracking server or database answers at all: MLflow would retry for minutes."""
 
-import contextlib
-import socket
-import urllib.error
-import urllib.request
+import logging
+import os
+import warnings
 
-from sqlalchemy import make_url
+import sqlalchemy
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from sqlalchemy.pool import NullPool
 
-_ANSWER_WITHIN_S = 10.0
-_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+from kmed_bench.core.addresses import without_password
+from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.refusals import refused
+
+_ANSWER_WITHIN_S = 10
+_REGISTRY = "MLFLOW_REGISTRY_URI"
+_DATABASES = ("postgresql", "mysql", "mssql")
+log = logging.getLogger(__name__)
 
 
 def check_reach(uri: str) -> None:
-    """Raise the system's error if a server, or a database's port, does not answer; files are not asked.
+    """Raise an error if a server or a database does not answer, or refuses the certificate or the password.
+
+    A server is asked with the credentials and certificates that MLflow takes from the environment; files are not asked.
 
     Raises
     ------
-    OSError, ValueError, KeyError, sqlalchemy.exc.ArgumentError
+    OSError, ValueError, mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError
         When there is no answer, or the address is not valid.
     """
     if uri.startswith(("http://", "https://")):
-        # An error of HTTP is an answer; whether the request is allowed is for MLflow to find out.
-        with contextlib.suppress(urllib.error.HTTPError):
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN_S).close()
-    elif uri.startswith(tuple(_DATABASE_PORTS)):
-        address = make_url(uri)
-        port = address.port or _DATABASE_PORTS[address.get_backend_name()]
-        if address.host:  # without one it is a local socket, which answers at once
-            socket.create_connection((address.host, port), timeout=_ANSWER_WITHIN_S).close()
+        _ask_server(uri)
+    elif uri.startswith(_DATABASES):
+        options = {"connect_timeout": _ANSWER_WITHIN_S} if uri.startswith("postgresql") else {}
+        engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args=options)
+        engine.connect().close()
+
+
+def check_registry(client: MlflowClient) -> None:
+    """Raise KmedError if MLFLOW_REGISTRY_URI names another server or database for models, which can't be used."""
+    uri = os.environ.get(_REGISTRY, "")
+    if uri in ("", client.tracking_uri):
+        return
+    try:
+        check_reach(uri)
+        client.search_registered_models(max_results=1)
+    except Exception as error:  # drivers, HTTP and MLflow each raise their own types here
+        shown, text = without_password(uri), " ".join(without_password(str(error)).split())[:400]
+        raise refused(error, uri) or KmedError(
+            f"The model registry {shown} can't be used ({type(error).__name__}: {text}); start it, or correct or "
+            f"unset {_REGISTRY}."
+        ) from error
+
+
+def _ask_server(uri: str) -> None:
+    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    if credentials.ignore_tls_verification and uri.startswith("https://"):
+        warnings.filterwarnings("ignore", message="Unverified HTTPS request")  # one for each request otherwise
+        log.warning("MLFLOW_TRACKING_INSECURE_TLS is true: nobody checks that the server is the one that is meant.")
+    try:
+        # Any status is an answer; whether the request is allowed is for MLflow to find out.
+        http_request(credentials, "/health", "GET", max_retries=0, timeout=_ANSWER_WITHIN_S, raise_on_status=False)  # type: ignore[no-untyped-call]
+    except MlflowException as error:
+        raise (error.__cause__ or error.__context__ or error) from None

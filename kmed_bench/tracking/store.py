@@ -22,11 +22,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from sqlalchemy import make_url
 
 from kmed_bench.config import TrackingConfig
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.copies import adopt_copy
-from kmed_bench.tracking.reach import check_reach
+from kmed_bench.tracking.reach import check_reach, check_registry
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.run_notes import describe_experiment
 from kmed_bench.tracking.views import shared_views
 from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
@@ -61,7 +63,8 @@ def open_store(config: TrackingConfig) -> str:
             if database is not None:
                 adopt_copy(database)
     except Exception as error:  # drivers, HTTP and MLflow each raise their own types here
-        raise store_error(error) or KmedError(_explain(uri, error)) from error
+        raise store_error(error) or refused(error, uri) or KmedError(_explain(uri, error)) from error
+    check_registry(MlflowClient(tracking_uri=uri))
     return uri
 
 
@@ -95,12 +98,6 @@ def check_sqlite_path(uri: str) -> None:
             f"The path {meant} can't name a SQLite store: a database address takes '?' for its end and '%' with two "
             "digits for a sign; rename the folder, or choose another with tracking.uri or tune.storage."
         )
-
-
-def without_password(uri: str) -> str:
-    """Return a URI with its user and password masked, for logs, params and messages."""
-    masked = re.sub(r"://.*@", "://***@", uri)
-    return re.sub(r"(?i)([?&][^=&]*(?:password|passwd|token|secret)[^=&]*=)[^&]*", r"\1***", masked)
 
 
 @contextlib.contextmanager
@@ -154,7 +151,8 @@ def search_runs(
     client: MlflowClient, query: str, *, limit: int | None = None, view: int = ViewType.ACTIVE_ONLY
 ) -> list[Run]:
     """Return the runs of all experiments that match a query, the latest first; by default those not deleted."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments(view)]
+    holders = ViewType.ACTIVE_ONLY if view == ViewType.ACTIVE_ONLY else ViewType.ALL
+    experiments = [experiment.experiment_id for experiment in client.search_experiments(holders)]
     if not experiments:
         return []
     runs: list[Run] = []
@@ -198,7 +196,7 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
         text = read_artifact_text(client, run, name)
         value = {} if text is None else json.loads(text)
     except (MlflowException, OSError, ValueError) as error:
-        raise KmedError(
+        raise refused(error, str(client.tracking_uri)) or KmedError(
             f"{name} of run {run.info.run_id} can't be read ({error}); check the artifact store."
         ) from error
     if not isinstance(value, dict):
@@ -252,7 +250,7 @@ def _make_database(path: Path) -> None:
 
 def _explain(uri: str, error: Exception) -> str:
     shown = without_password(uri)
-    text = " ".join(str(error).split()).replace(uri, shown)[:400]
+    text = without_password(" ".join(str(error).replace(uri, shown).split()))[:400]
     if "out-of-date database schema" in text or "Can't locate revision" in text:
         return (
             f"The tracking database {shown} was made by another MLflow release than the {mlflow.__version__} that "
@@ -287,7 +285,7 @@ def ui_command(uri: str) -> str:
     """Return the command, or address, that opens the MLflow UI on this store; a masked password must be filled in."""
     uri = without_password(uri)
     if uri.startswith(("http://", "https://")):
-        return uri
+        return uri.replace("***@", "")  # the browser asks
     program = Path(sys.executable).with_name("mlflow")
     name = shlex.quote(str(program)) if program.exists() else "mlflow"
     place = shlex.quote(uri)

@@ -7,11 +7,12 @@ import logging
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import StudyRecord, StudyTrial
 from kmed_bench.core.run_contracts import STUDY
 from kmed_bench.tracking.run import TrackedRun
-from kmed_bench.tracking.store import read_artifact, read_artifact_text, search_runs, without_password
+from kmed_bench.tracking.store import read_artifact, read_artifact_text, search_runs
 
 BENCHES_TAG = "kmed.bench_run_ids"
 _SHOWN = 5

@@ -15,10 +15,12 @@ from optuna.storages import RDBStorage
 from sqlalchemy.pool import NullPool
 
 from kmed_bench.config import TuneConfig
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import creating
 from kmed_bench.core.locks import acquire
-from kmed_bench.tracking.store import check_sqlite_path, sqlite_file, without_password
+from kmed_bench.tracking.refusals import refused
+from kmed_bench.tracking.store import check_sqlite_path, sqlite_file
 
 _BUSY_S = 60
 _LOCK_WAIT_S = 600.0  # it is held for moments, or for a migration
@@ -68,7 +70,7 @@ def _lock_database(url: str) -> Callable[[], None]:
     try:
         connection = sqlalchemy.create_engine(url, poolclass=NullPool).connect()
     except Exception as error:  # drivers raise their own types
-        raise _unusable(url, error) from error
+        raise refused(error, url) or _unusable(url, error) from error
     connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": key})
     return connection.close
 
@@ -115,11 +117,11 @@ def open_storage(config: TuneConfig) -> RDBStorage:
                 grace_period=2 * config.heartbeat_s,
             )
     except Exception as error:  # drivers and Optuna each raise their own types here
-        raise _unusable(config.storage, error) from error
+        raise refused(error, config.storage) or _unusable(config.storage, error) from error
 
 
 def _unusable(url: str, error: Exception) -> KmedError:
-    text = " ".join(str(error).split()).replace(url, without_password(url))[:400]
+    text = without_password(" ".join(str(error).replace(url, without_password(url)).split()))[:400]
     return KmedError(
         f"The Optuna storage {without_password(url)} can't be used ({type(error).__name__}: {text}); start it, or "
         "choose another with tune.storage."

@@ -245,7 +245,9 @@ def edit_head(contents, **changes):
 
 
 @pytest.mark.fault(
-    "a bundle that was damaged or altered on its way", "the file and what differs", "the store as it was"
+    "a bundle that was damaged or altered on its way",
+    sees="the file and what differs",
+    survives="the store as it was",
 )
 @pytest.mark.parametrize(
     ("change", "said"),

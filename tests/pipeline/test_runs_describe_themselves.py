@@ -1,6 +1,7 @@
 """What runs say of themselves: a benchmark, a training alone and every stage in one store, as a user runs them."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from file_modes import check_modes
 from mlflow.entities import Run
 from small_bench import PROGRAM, SETTINGS, Place
 
@@ -69,7 +71,11 @@ class Tracked(Place):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
-    return Tracked(tmp_path_factory.mktemp("tracked"))
+    before = os.umask(0)  # for `test_what_is_private_stays_so_without_a_umask`
+    try:
+        return Tracked(tmp_path_factory.mktemp("tracked"))
+    finally:
+        os.umask(before)
 
 
 def patterns(heading: str, kind: str) -> list[str]:
@@ -81,6 +87,15 @@ def patterns(heading: str, kind: str) -> list[str]:
             found += re.findall(r"`([^`]+)`", names)
     wild = {"\\*": ".+", "<size>": "(tiny|base|small)", "<part>": "(train|valid|test|scored)", "<n>": r"\d+"}
     return [re.sub("|".join(map(re.escape, wild)), lambda m: wild[m[0]], re.escape(name)) for name in found]
+
+
+def test_what_is_private_stays_so_without_a_umask(place: Tracked) -> None:
+    private = check_modes(place.folder, 0)
+    assert {"manifest.parquet", "test.parquet", "predictions.jsonl", "quality.json", "mlflow.db"} <= private
+    assert {"frames.f32", "index.json", "index.html", "quality_examples.csv", "kmed-bench.log"} <= private
+    for folder in ("m", "s", "e", "alone/seed0"):
+        assert (place.folder / folder).stat().st_mode & 0o777 == 0o700, folder
+    assert (place.folder / "x").stat().st_mode & 0o777 == 0o777  # an export is handed on
 
 
 KINDS = ("bench", "split", "train", "report", "ingest", "evaluate", "score", "export")
@@ -124,10 +139,12 @@ def test_models_have_the_params_of_their_training(place: Tracked) -> None:
     train = place.runs("train")[0]
     params = {key: value for key, value in train.data.params.items() if "." in key}
     query = f"source_run_id = '{train.info.run_id}'"
-    models = place.client.search_logged_models([train.info.experiment_id], query)
-    assert len(models) == 2  # the best epoch's checkpoint, and the registered model
-    for model in models:
-        assert params.items() <= model.params.items()
+    # The registered model has taken the place of the best epoch's checkpoint.
+    (model,) = place.client.search_logged_models([train.info.experiment_id], query)
+    assert params.items() <= model.params.items()
+    best = int(train.data.metrics["best/epoch"])
+    assert (model.name, model.tags["kmed.epoch"]) == ("kmed-whisper-tiny", str(best))
+    assert ("valid/cer", best) in {(point.key, point.step) for point in model.metrics}
     (version,) = place.client.search_model_versions(f"run_id = '{train.info.run_id}'")
     telling = {key: value for key, value in version.tags.items() if key in params}
     assert telling.items() <= params.items()

@@ -34,6 +34,6 @@ def test_a_failure_is_one_line_and_foreign_texts_are_not_quoted() -> None:
         without_speech(3)  # type: ignore[arg-type]
     except TypeError as error:
         reason = describe_failure(error)
-    assert reason.startswith("TypeError in privacy.py, line ")
+    assert reason.startswith("TypeError in addresses.py, line ")
     assert "expected" not in reason
     assert describe_failure(ValueError("배가 아파요")).startswith("ValueError;")

@@ -1,5 +1,6 @@
 """The challenger when several processes register at the same moment, against real stores."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from postgres_server import database  # noqa: F401 (a fixture)
 
 from kmed_bench.config import load_config
 from kmed_bench.tracking.registry.challenger import BENCH_TAG, CER_TAG, set_challenger
+from kmed_bench.tracking.registry.promotion import promote
 from kmed_bench.tracking.store import open_store
 
 WORKER = Path(__file__).parents[1] / "registering_worker.py"
@@ -91,3 +93,30 @@ def test_a_version_that_is_no_improvement_gets_no_alias(tmp_path: Path) -> None:
         )
     ]
     assert seen == ["", "", "", "4", "4", "6", "6", "8"]
+
+
+@pytest.mark.slow
+def test_a_promotion_mends_what_a_dead_process_left(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process sees its version alone, waits, and dies between writing the alias and looking again."""
+    shutil.copy(empty_database, tmp_path)
+    client = MlflowClient(tracking_uri=make_store(f"sqlite:///{tmp_path}/mlflow.db"))
+    client.create_registered_model(NAME)
+    write = MlflowClient.set_registered_model_alias
+
+    def overtaken(dying: MlflowClient, name: str, alias: str, version: str) -> None:
+        monkeypatch.undo()
+        assert register(client, 0.2, SPLIT) == "2"
+        write(dying, name, alias, version)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", overtaken)
+    with pytest.raises(KeyboardInterrupt):
+        register(client, 0.3, SPLIT)
+    assert str(client.get_model_version_by_alias(NAME, "challenger").version) == "1"
+    assert promote(client.tracking_uri, NAME, 1, dry_run=True)["promoted"] is False
+    assert str(client.get_model_version_by_alias(NAME, "challenger").version) == "1"
+    assert promote(client.tracking_uri, NAME, 1)["promoted"] is False
+    assert str(client.get_model_version_by_alias(NAME, "challenger").version) == "2"
+    assert "the challenger is version 2, not 1, which has a higher valid CER" in caplog.text

@@ -1,5 +1,6 @@
 """Logs of the original benchmark imported into the store: one finished run per repetition, its figures labelled."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run, RunStatus
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.errors import KmedError
@@ -89,8 +91,9 @@ def import_log(uri: str, path: Path, experiment: str) -> ImportOutcome:
         for run_id in created:
             client.set_terminated(run_id, _FINISHED)
     except BaseException:
-        for run_id in created:
-            client.delete_run(run_id)
+        with contextlib.suppress(MlflowException):  # a server may not let this user delete; the cause matters more
+            for run_id in created:
+                client.delete_run(run_id)
         raise
     return ImportOutcome(
         created=tuple(names[number] for number in missing),

@@ -5,6 +5,7 @@ to the best version that it sees, and looks again until what it sees and the ali
 all versions that were complete before, and a version that was completed later sets the alias itself.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.scoring.verdict import BETTER, VERDICT_TAG
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.waiting import store_error
 
 ALIAS = "challenger"
@@ -26,6 +28,7 @@ _MEASURE = ("kmed.split_sha256", "kmed.eval_context", "kmed.transcript_policy")
 _TRIES = 16
 _LONGEST_PAUSE_S = 1.0
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 def set_challenger(client: MlflowClient, name: str, version: str) -> str:
@@ -55,6 +58,17 @@ def set_challenger(client: MlflowClient, name: str, version: str) -> str:
             if holder == best or not _is_comparable(client.get_model_version(name, holder).tags, new.tags):
                 return best
     return best
+
+
+def mend_challenger(client: MlflowClient, name: str) -> None:
+    """Give the alias to the best version comparable with the one that has it.
+
+    A process that dies between writing the alias and looking again may leave it with a version that is no longer the
+    best. The next registration mends that; before a decision it can't be waited for.
+    """
+    holder = _alias(client, name)
+    if holder and (best := set_challenger(client, name, holder)) != holder:
+        log.warning("%s: the challenger is version %s, not %s, which has a higher valid CER.", name, best, holder)
 
 
 def _best(client: MlflowClient, new: ModelVersion) -> str:
@@ -92,13 +106,13 @@ def persistently(act: Callable[[], T]) -> T:
     Raises
     ------
     mlflow.exceptions.MlflowException
-        When it is refused too often, or the store is away.
+        When it is refused too often, or for lack of a permission, or the store is away.
     """
     for attempt in range(_TRIES - 1):
         try:
             return act()
         except MlflowException as error:
-            if store_error(error) is not None:
+            if store_error(error) is not None or refused(error) is not None:
                 raise
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.02 * 2**attempt)))
     return act()

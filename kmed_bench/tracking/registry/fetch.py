@@ -5,8 +5,10 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking.store import global_store, without_password
+from kmed_bench.tracking.refusals import refused
+from kmed_bench.tracking.store import global_store
 
 
 def fetch_checkpoint(uri: str, folder: Path, *, tracking_uri: str) -> Path:
@@ -26,7 +28,7 @@ def fetch_checkpoint(uri: str, folder: Path, *, tracking_uri: str) -> Path:
         with global_store(tracking_uri):
             downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except (MlflowException, OSError) as error:
-        raise KmedError(
+        raise refused(error, tracking_uri) or KmedError(
             f"The model {uri} can't be fetched from {without_password(tracking_uri)} ({without_password(str(error))}); "
             "check its name, version or alias in the MLflow UI, and name the store with --tracking.uri."
         ) from None

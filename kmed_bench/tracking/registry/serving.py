@@ -26,9 +26,12 @@ from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
 
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.scratch import scratch_for_libraries
+from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.registry.request_bodies import fault_of
-from kmed_bench.tracking.store import global_store, without_password
+from kmed_bench.tracking.store import global_store
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -212,7 +215,7 @@ def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLi
     KmedError
         When the address can't be used, or the store has no such model.
     """
-    with contextlib.closing(_bind(host, port)) as bound:
+    with scratch_for_libraries(), contextlib.closing(_bind(host, port)) as bound:
         _limit_arenas()
         model = _load(uri, tracking_uri)
         model.unwrap_python_model().is_abandoned = is_abandoned  # type: ignore[no-untyped-call]
@@ -256,7 +259,7 @@ def _load(uri: str, tracking_uri: str) -> PyFuncModel:
         with global_store(tracking_uri):
             model: PyFuncModel = mlflow.pyfunc.load_model(uri)
     except (MlflowException, OSError) as error:
-        raise KmedError(
+        raise refused(error, tracking_uri) or KmedError(
             f"The model {uri} can't be loaded from {without_password(tracking_uri)} ({without_password(str(error))}); "
             "check its name, version or alias in the MLflow UI, and name the store with --tracking.uri."
         ) from None
