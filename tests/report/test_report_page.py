@@ -394,7 +394,8 @@ def test_figures_that_a_record_lacks_are_left_out(tmp_path: Path) -> None:
     unknown = "(no interval: none was logged)"
     assert page.tables["sizes"][1]["fine-tuned, test CER"] == [repr(run.metrics["test/cer"]), unknown]
     assert page.tables["sizes"][1]["untouched, test CER"] == ["–"]
-    assert set(page.tables) == {"sizes", "costs", "published", "provenance", "runs"}
+    assert set(page.tables) == {"verdicts", "sizes", "costs", "published", "provenance", "runs"}
+    assert page.tables["verdicts"][1]["verdict"] == ["not compared"]
 
 
 @pytest.mark.slow
