@@ -52,7 +52,12 @@ PARAMS = {
     "eval.max_new_tokens": "224",
     "eval.no_repeat_ngram_size": "none",
 }
-TAGS = {"kmed.machine": "H100 & friends", "kmed.software": "Python 3.11.2, torch 2.9.1", "kmed.train_precision": "bf16"}
+TAGS = {
+    "kmed.weights_sha256": "feedbacfeedbac00",
+    "kmed.machine": "H100 & friends",
+    "kmed.software": "Python 3.11.2, torch 2.9.1",
+    "kmed.train_precision": "bf16",
+}
 PLAN = "c0ffee" * 10 + "abcd"
 
 

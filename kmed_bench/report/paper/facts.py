@@ -39,7 +39,7 @@ GROUP_WORDS = {
 }
 _ROLES = {"patient": Say("patients", "환자"), "nurse": Say("nurses", "간호사"), "doctor": Say("doctors", "의사")}
 _SIDES = {"pronunciation": Say("pronunciation", "발음 전사"), "spelling": Say("spelling", "철자 전사")}
-_LONG_SHA = 12
+_SHOWN_DIGITS = 12
 
 
 def shared_setting(record: BenchRecord, name: str) -> str | None:
@@ -130,7 +130,7 @@ def _split(record: BenchRecord) -> _Named:
     if discarded := split.get("discarded"):
         yield "discarded", count(discarded)
     if sha256 := split.get("sha256") or record.tags.get("kmed.split_sha256"):
-        yield "split_sha256", str(sha256)[:_LONG_SHA]
+        yield "split_sha256", str(sha256)[:_SHOWN_DIGITS]
 
 
 def _models(record: BenchRecord) -> _Named:
@@ -140,6 +140,9 @@ def _models(record: BenchRecord) -> _Named:
     sizes = {run.size: run.metrics.get("speed/parameters") for run in runs}
     names = [size if n is None else f"{size} ({n / 1e6:.1f} M)" for size, n in sizes.items()]
     yield "sizes", Say(listed(names), listed(names, "ko"))
+    weights = list(dict.fromkeys((run.size, run.tags.get("kmed.weights_sha256", "")[:_SHOWN_DIGITS]) for run in runs))
+    if all(digits for _, digits in weights):
+        yield "weights", ", ".join(f"{size} {digits}" for size, digits in weights)
     seeds = {size: tuple(run.seed for run in runs if run.size == size) for size in sizes}
     if len(set(seeds.values())) == 1:
         own = seeds[runs[0].size]
@@ -183,9 +186,9 @@ def _training(record: BenchRecord) -> _Named:
             yield f"{name.partition('.')[0]}_{context}", ""
     if precision := shared_tag(record, "kmed.train_precision"):
         yield "precision", precision
-    for name, key in (("machine", "machine"), ("software", "software"), ("code_version", "code_version")):
+    for name in ("machine", "software", "code_version"):
         if value := shared_tag(record, f"kmed.{name}"):
-            yield key, value
+            yield name, value
     if "kmed.study" in record.tags:
         yield "study", record.tags["kmed.study"]
 
@@ -250,4 +253,4 @@ def _seal(record: BenchRecord) -> _Named:
     plans = {opening.plan_sha256 for opening in record.openings} - {""}
     plans = {record.tags["kmed.plan_sha256"]} if "kmed.plan_sha256" in record.tags else plans
     if len(plans) == 1:
-        yield "plan_sha256", plans.pop()[:_LONG_SHA]
+        yield "plan_sha256", plans.pop()[:_SHOWN_DIGITS]

@@ -91,7 +91,11 @@ TRAINING = (
         "다음 크기(매개변수 수)의 Whisper 모델을 미세 조정(fine-tuning)하였다: {sizes}.",
     ),
     Say(
-        "AdamW minimised the cross-entropy with a learning rate of {lr} and batches of {batch_size} utterances for "
+        "The SHA-256 of the initial weights begins with: {weights}.",
+        "초기 가중치의 SHA-256 앞자리는 다음과 같다: {weights}.",
+    ),
+    Say(
+        "AdamW minimized the cross-entropy with a learning rate of {lr} and batches of {batch_size} utterances for "
         "{epochs} epochs.",
         "손실 함수는 교차 엔트로피, 최적화 알고리즘은 AdamW, 학습률은 {lr}, 배치 크기는 {batch_size}, 에폭 수는 "
         "{epochs}이다.",
@@ -137,8 +141,8 @@ TRAINING = (
     ),
     Say("The settings came from the hyperparameter study {study}.", "설정값은 하이퍼파라미터 탐색 {study}의 결과이다."),
     Say(
-        "The epoch, and of several seeds the training, with the lowest CER of decoded validation transcripts was "
-        "chosen; the test part was not used for this choice.",
+        "For each size, the epoch, and with several seeds the training, with the lowest CER of decoded validation "
+        "transcripts was selected; the test part was not used for this selection.",
         "검증 세트를 디코딩한 결과의 CER이 가장 낮은 에폭(시드가 여럿이면 그 학습)을 선택하였으며, 이 선택에 평가 "
         "세트는 "
         "사용하지 않았다.",
@@ -174,7 +178,7 @@ DECODING = (
 SCORING = (
     Say(
         "The character error rate (CER) is the number of substituted, deleted and inserted characters, summed over all "
-        "clips, over the number of reference characters, after normalisation and without spaces and punctuation.",
+        "clips, over the number of reference characters, after normalization and without spaces and punctuation.",
         "문자 오류율(character error rate, CER)은 정규화 후 공백과 문장 부호를 제거한 텍스트에서, 전체 발화의 "
         "대치·삭제·삽입 "
         "문자 수의 합을 정답 문자 수의 합으로 나눈 값이다.",
@@ -186,7 +190,7 @@ SCORING = (
         ("scored",),
     ),
     Say(
-        "References and hypotheses were normalised by version {normaliser} of kmed-bench's rules.",
+        "References and hypotheses were normalized by version {normaliser} of kmed-bench's rules.",
         "정답과 인식 결과는 모두 kmed-bench의 정규화 규칙(버전 {normaliser})을 적용하였다.",
     ),
     Say(
@@ -200,16 +204,17 @@ SCORING = (
 )
 STATISTICS = (
     Say(
-        "The {level}% confidence intervals are not bootstrap intervals: they use Student's t distribution with the "
-        "variance between speakers and between sentences, for rates on the logarithmic scale, and Clopper and "
-        "Pearson's "
-        "limits with an effective sample size for {few_events} errors or fewer; repetition loops that make much of a "
-        "sum have gamma limits.",
-        "{level}% 신뢰구간은 부트스트랩이 아니라, 화자 간 분산과 문장 간 분산을 함께 반영한 스튜던트 t 분포로 "
-        "구하였다. 비율의 "
-        "구간은 로그 척도에서 계산하였고, 오류가 {few_events}개 이하이면 유효 표본 크기를 적용한 Clopper-Pearson "
-        "구간을, 합계에서 "
-        "큰 몫을 차지하는 반복 출력에는 감마 분포에 의한 한계를 사용하였다.",
+        "{level}% confidence intervals are based on Student's t distribution, with the variance between speakers and "
+        "between sentences; those of rates are computed on the logarithmic scale. For {few_events} errors or fewer "
+        "they are "
+        "Clopper-Pearson intervals with an effective sample size; repetition loops that make up much of a sum have "
+        "gamma "
+        "limits.",
+        "{level}% 신뢰구간은 화자 간 분산과 문장 간 분산을 함께 반영한 스튜던트 t 분포로 구하였고, 비율의 구간은 "
+        "로그 척도에서 "
+        "계산하였다. 오류가 {few_events}개 이하이면 유효 표본 크기를 적용한 Clopper-Pearson 구간을, 합계에서 큰 몫을 "
+        "차지하는 "
+        "반복 출력에는 감마 분포에 의한 한계를 사용하였다.",
     ),
     Say(
         "No interval is given for fewer than {min_speakers} speakers.",
@@ -233,9 +238,11 @@ STATISTICS = (
         "보정된 p값은 모델 간 비교 {n_comparisons}건에 대하여 Holm 방법으로 보정한 값이다.",
     ),
     Say(
-        "p-values of gaps between groups of speakers were corrected by Holm's method over all gaps, whose number was "
-        "{n_gaps}.",
-        "화자 집단 간 차이의 p값은 차이 {n_gaps}건에 대하여 Holm 방법으로 보정하였다.",
+        "Gaps between a group of speakers and the other speakers were tested with Student's t distribution and Welch's "
+        "degrees of freedom, and corrected by Holm's method over all tested gaps, whose number was {n_gaps}.",
+        "화자 집단과 나머지 화자의 차이는 Welch의 자유도를 적용한 스튜던트 t 분포로 검정하였고, p값은 검정한 차이 "
+        "{n_gaps}건에 "
+        "대하여 Holm 방법으로 보정하였다.",
     ),
     Say(
         "A difference counts as shown if its interval excludes 0 and p is below {alpha}.",
@@ -248,8 +255,9 @@ SOURCE = (
     Say("Software: {software}.", "소프트웨어: {software}."),
     Say("Code: kmed-bench {code_version}.", "코드: kmed-bench {code_version}."),
     Say(
-        "The test part was opened {openings} times in all, {tuned_openings} of them by a model after training, under "
-        "this many sealed plans: {plans}.",
+        "The test part was opened {openings} times in all, {tuned_openings} of them by a model after training; the "
+        "number "
+        "of sealed plans was {plans}.",
         "평가 세트는 모두 {openings}회 사용되었고 그중 학습된 모델에 의한 것이 {tuned_openings}회이며, 사전에 봉인한 "
         "계획의 수는 "
         "{plans}개이다.",
