@@ -42,7 +42,7 @@ def test_files_say_that_they_are_private_and_agree(tmp_path: Path) -> None:
     tags.feed(page.read_text(encoding="utf-8"))
     assert +tags.opened == +tags.closed
     assert NOTICE in tags.text
-    assert "Errors of base <1>" in tags.text
+    assert "Transcription errors: base <1>, CER " in tags.text
     assert tags.opened["b"] == 0
     assert "http" not in page.read_text(encoding="utf-8")
     summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))

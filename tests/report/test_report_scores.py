@@ -12,6 +12,7 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.report import score_plots, score_tables, tables
 from kmed_bench.report.page_tables import make_frames, size_costs
 from kmed_bench.scoring import ScoringOptions, score_predictions
+from kmed_bench.scoring.recommendation import recommend
 from kmed_bench.scoring.significance import compare_sizes, compare_systems
 
 
@@ -76,14 +77,14 @@ def test_rates_of_sizes_have_a_column_per_state() -> None:
 
 
 def test_costs_stand_beside_the_chosen_runs() -> None:
-    costs = size_costs(make_frames(make_bench(seeds=2), ())).set_index("size")
+    costs = size_costs(make_frames(bench := make_bench(seeds=2), (), recommend(bench))).set_index("size")
     assert costs["parameters"].to_dict() == PARAMETERS
     assert costs.loc["base", "run_id"] == "base001"
 
 
 def test_our_figures_come_before_published_ones() -> None:
     bench = make_bench(sizes=("base",), profile="demo")
-    table = make_frames(bench, ())["published"]
+    table = make_frames(bench, (), recommend(bench))["published"]
     ours = table[table["ours"]]
     m = bench.trains[0].metrics
     assert ours["cer"].tolist() == [m["untouched/test_cer"], m["test/cer"]]

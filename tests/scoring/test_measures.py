@@ -14,6 +14,7 @@ from kmed_bench.report.page_tables import make_frames, make_views
 from kmed_bench.scoring import ScoringOptions, compare_predictions, counting, score_predictions
 from kmed_bench.scoring.intervals import rate_interval
 from kmed_bench.scoring.measures import MEASURES, Measure, count_utterances
+from kmed_bench.scoring.recommendation import recommend
 from kmed_bench.scoring.spread import clips_of
 from kmed_bench.tracking.metric_names import overall_metrics
 
@@ -53,7 +54,7 @@ def test_a_measure_that_is_added_to_the_registry_appears_everywhere(added: Measu
     assert compare_predictions(a, b, OPTIONS, metric=added.name)["a"] == value
     bench = make_bench(sizes=("base",))
     bench.scores["base000"] = scores
-    rates = make_views(make_frames(bench, ()))["rates"]
+    rates = make_views(make_frames(bench, (), recommend(bench)))["rates"]
     row = next(row for row in rates.records() if row["measure"] == added.name)
     assert (row["label"], row["description"], row["base fine-tuned"]) == (added.label, added.description, value)
 
