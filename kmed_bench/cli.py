@@ -27,6 +27,7 @@ from kmed_bench.commands import (
     tracked,
     transcribe,
     tune,
+    verify,
 )
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
 from kmed_bench.commands.stages import log_early_failure, store_refusal
@@ -38,7 +39,22 @@ from kmed_bench.core.surroundings import prepare_user, sigterm_interrupts
 from kmed_bench.core.system_errors import explain_os_error
 
 # The order in which `kmed-bench --help` lists them.
-_MODULES = (run, data, models, transcribe, export, tune, scores, power, tracked, serve, bundle, history, settings)
+_MODULES = (
+    run,
+    data,
+    models,
+    transcribe,
+    export,
+    tune,
+    scores,
+    power,
+    tracked,
+    serve,
+    verify,
+    bundle,
+    history,
+    settings,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -303,6 +303,7 @@ class Trainer:
                 metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
                 tags=self.describe(seed),
                 step=best.epoch,
+                sign_key=self.config.tracking.sign_key,
             )
             log.info("Registered %s version %s.", info.name, info.version)
         return TrainOutcome(
