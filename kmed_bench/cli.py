@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from kmed_bench import __version__
 from kmed_bench.commands import (
     bundle,
+    clean,
     data,
     export,
     history,
@@ -53,6 +54,7 @@ _MODULES = (
     verify,
     bundle,
     history,
+    clean,
     settings,
 )
 

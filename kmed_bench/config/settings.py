@@ -202,8 +202,8 @@ class TrackingConfig:
     experiment: Annotated[str | None, NONE, Decides.NOTHING] = None
     """MLflow experiment of benchmarks and single trainings. none: MLFLOW_EXPERIMENT_NAME, else kmed-bench."""
     register: Annotated[bool, Decides.NOTHING] = True
-    """Whether the best checkpoint of each training is registered as kmed-whisper-SIZE, with the alias challenger for
-    the best of its seeds."""
+    """Whether the best checkpoint of each training is registered as kmed-whisper-SIZE, with its verdict as a tag and
+    the alias challenger for the best one that is better than the untouched model."""
     sign_key: Annotated[str | None, NONE, Decides.NOTHING] = None
     """PEM file of an Ed25519 private key, without a passphrase, which signs the passport of each registered model.
     none: passports are not signed."""
@@ -213,8 +213,8 @@ class TrackingConfig:
     """Whether the use of processor, memory, disk, network and, with nvidia-ml-py, GPU is logged during training."""
     log_checkpoints: Annotated[bool, Decides.NOTHING] = True
     """Whether the best epoch's weights and the train.keep_checkpoints latest others are stored as LoggedModels;
-    superseded ones are deleted. On one file system they are links; elsewhere each takes 151 MB (tiny), 290 MB (base)
-    or 967 MB (small)."""
+    superseded ones are deleted, and the best one when its model is registered. On one file system they are links;
+    elsewhere each takes 151 MB (tiny), 290 MB (base) or 967 MB (small)."""
     log_predictions: Annotated[bool, Decides.NOTHING] = False
     """Whether transcripts, and ids of utterances that ingest names as examples, are logged to MLflow. They are patient
     speech, and ids may say who speaks."""

@@ -3,7 +3,8 @@
 A store is a folder ``<name>/`` that holds an ``index.json``. It is written as ``.<name>.<random>/`` and renamed once
 it is whole and on disk, so a killed writer leaves nothing that is ever read. The name is made of the content's kind
 and digest, so an existing folder holds exactly what would be written again. ``checksums.json`` has the size and CRC-32
-of each file, which are compared whenever a store is opened; a damaged one is written again.
+of each file, which are compared whenever a store is opened; a damaged one is written again. Stores hold speech in
+another form and the clips' ids, so only their owner can open them.
 """
 
 import errno
@@ -19,7 +20,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import sync, temporary_beside
+from kmed_bench.core.files import PRIVATE_FILE, PRIVATE_FOLDER, sync, temporary_beside
 from kmed_bench.core.locks import locked
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def _write_aside(
         _check_budget(cache, what, needed, budget)
         _check_disk(cache, what, needed)
         aside = temporary_beside(cache / name)
-        aside.mkdir()
+        aside.mkdir(PRIVATE_FOLDER)
         with (aside / _RESERVED).open("wb") as stream:
             stream.truncate(needed)
     try:
@@ -134,6 +135,7 @@ def _write_aside(
         sums = {path.name: _checksum(path) for path in written}
         (aside / CHECKSUMS).write_text(json.dumps(sums), encoding="utf-8")
         for path in aside.iterdir():
+            path.chmod(PRIVATE_FILE)
             sync(path)
         with _accounts(cache):
             (aside / _RESERVED).unlink()

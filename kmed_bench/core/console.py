@@ -104,8 +104,13 @@ class _StderrHandler(logging.Handler):
 
 @contextlib.contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """Append messages of all levels to ``kmed-bench.log`` in a folder, and where an exception came from."""
+    """Append messages of all levels to ``kmed-bench.log`` in a folder, and where an exception came from.
+
+    They may name utterances, so a new file can be opened by its owner only.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # if that fails, opening it says so
+        (folder / LOG_NAME).touch(mode=0o600)
     handler = _LogFile(folder / LOG_NAME, encoding="utf-8")
     handler.setFormatter(_FileFormatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     level = _package.level

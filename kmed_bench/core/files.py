@@ -18,6 +18,8 @@ from typing import Any
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.surroundings import machine
 
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+"""Modes of what holds transcripts, utterance ids or audio, whatever the umask."""
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{6})_(?P<pid>\d{1,10})_[0-9a-f]{4}")
 _OLD_S = 24 * 3600
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -80,6 +82,12 @@ def _temporaries(folder: Path) -> dict[str, list[tuple[Path, re.Match[str]]]]:
     return found
 
 
+def is_leftover(path: Path) -> bool | None:
+    """Return whether the writer of a temporary file or folder is gone; None for a name of another kind."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return None if match is None else _is_left(path, match)
+
+
 def _is_left(path: Path, match: re.Match[str]) -> bool:
     if match["machine"] == machine()[:6]:
         try:
@@ -104,19 +112,20 @@ def cache_folder() -> Path:
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; the file written there replaces `path` when the block ends.
 
-    A private file, as one with transcripts is, can be opened by its owner only, whatever the umask.
+    A private file, as one with transcripts is, can be opened by its owner only, whatever the umask, and so can its
+    folder if it has to be made.
 
     The file reaches the disk before the rename, so after a crash `path` has its old content or all of the new one.
     If the block raises, the temporary file is removed and `path` stays as it was. A KeyboardInterrupt is raised again
     as such: torch's writer fails once more when it closes the half-written file, and that error would hide it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(PRIVATE_FOLDER if private else 0o777, parents=True, exist_ok=True)
     _remove_left_beside(path)
     temporary = temporary_beside(path)
     try:
         with _naming(path, temporary):
             if private:
-                temporary.touch(mode=0o600)  # before the first byte is in it
+                temporary.touch(mode=PRIVATE_FILE)  # before the first byte is in it
             yield temporary
             sync(temporary)
             temporary.replace(path)
@@ -168,7 +177,8 @@ def _disk_error(error: Exception) -> OSError | None:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` that is renamed to `path`, which must be absent or empty, when the block ends.
 
-    If the block raises, the new folder is removed with all that was written into it.
+    Its files get the rights that the umask leaves, also where a library made them of private temporary ones: the folder
+    is a product to hand on. If the block raises, the new folder is removed with all that was written into it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_beside(path)
@@ -176,8 +186,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         with _naming(path, temporary):
             temporary.mkdir()
+            rights = temporary.stat().st_mode & 0o777
             yield temporary
             for written in temporary.rglob("*"):
+                written.chmod(rights if written.is_dir() else rights & 0o666)
                 sync(written)
             temporary.replace(path)
             sync(path.parent)
@@ -190,15 +202,16 @@ def creating(path: Path) -> Iterator[Path]:
     """Yield a path in a temporary folder; the file written there is linked to `path` unless that exists by then.
 
     For a file that several processes may want to create at once: the first one wins. The folder also takes what a
-    database writes beside its file.
+    database writes beside its file. The file is private, as in `replacing`; SQLite gives its journals the same rights.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_beside(path)
     folder = temporary_beside(path)
-    folder.mkdir()
+    folder.mkdir(PRIVATE_FOLDER)
     try:
         temporary = folder / path.name
         yield temporary
+        temporary.chmod(PRIVATE_FILE)
         sync(temporary)
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
@@ -217,9 +230,9 @@ def write_text_atomically(path: Path, text: str, *, private: bool = False) -> No
     write_bytes_atomically(path, text.encode(), private=private)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write UTF-8 JSON, indented, Hangul readable, atomically."""
-    write_text_atomically(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    """Write UTF-8 JSON, indented, Hangul readable, atomically; `private` as in `replacing`."""
+    write_text_atomically(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n", private=private)
 
 
 def read_json(path: Path) -> Any:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from kmed_bench.core.contracts import NamedBenefit, NamedComparison, NamedGap, Scores, SeedsMean
 from kmed_bench.core.quantities import percent
-from kmed_bench.core.run_contracts import Leak
+from kmed_bench.core.run_contracts import Leak, Verdict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,8 @@ class BenchRecord:
         Paired differences on the test part; what ``scoring.significance.compare_systems`` returned.
     gaps, benefits, seeds : tuple of dict
         The further entries of comparisons.json: groups against the rest, and means over seeds.
+    verdicts : mapping
+        Run id of a train run to its verdict.json; runs of earlier releases have none.
     leaks : mapping
         Run id of a train run to its leak.json, where left-out utterances were decoded too.
     openings : tuple of Opening
@@ -113,6 +115,8 @@ class BenchRecord:
         Planned training that no run in the store is of, to the remedy.
     not_compared : mapping
         Training that has no part in the comparisons, to the reason.
+    deleted : mapping
+        Each of its runs that was deleted in the store, to what restores it; the figures are without them.
     """
 
     run_id: str
@@ -129,10 +133,12 @@ class BenchRecord:
     gaps: tuple[NamedGap, ...] = ()
     benefits: tuple[NamedBenefit, ...] = ()
     seeds: tuple[SeedsMean, ...] = ()
+    verdicts: Mapping[str, Verdict] = dataclasses.field(default_factory=dict)
     leaks: Mapping[str, Leak] = dataclasses.field(default_factory=dict)
     openings: tuple[Opening, ...] = ()
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     not_compared: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    deleted: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def synthetic(self) -> bool:

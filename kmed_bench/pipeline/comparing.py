@@ -2,13 +2,13 @@
 
 import json
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from kmed_bench.config import Config
 from kmed_bench.core.predictions import Prediction, read_predictions
 from kmed_bench.core.records import TrainRecord
+from kmed_bench.core.scratch import scratch_folder
 from kmed_bench.pipeline.continuation import results_folder
 from kmed_bench.pipeline.training_record import TrainOutcome
 from kmed_bench.scoring import ScoringOptions
@@ -27,14 +27,17 @@ log = logging.getLogger(__name__)
 def compare_trainings(trained: Sequence[TrainOutcome], config: Config, out: Path, bench: TrackedRun) -> None:
     """Log comparisons on the test part: of each size untouched and fine-tuned, of sizes, of groups, and over seeds.
 
-    Each size is compared by its seed of the lowest valid CER. Trainings whose transcripts are elsewhere are left out,
-    with a warning and in the report.
+    Each size is compared by its seed of the lowest valid CER. Trainings whose transcripts are elsewhere, and deleted
+    runs, are left out, with a warning and in the report.
     """
     own = {(outcome.size, outcome.seed): outcome.checkpoint.parent for outcome in trained}
     pairs: dict[str, dict[int, Pair]] = {}
     cers: dict[tuple[str, int], float] = {}
-    left_out: dict[str, str] = {}
-    for train in read_bench(bench.uri, bench.run_id).trains:
+    record = read_bench(bench.uri, bench.run_id)
+    left_out = dict(record.deleted)
+    for name, reason in left_out.items():
+        log.warning("Not compared: %s (%s).", name, reason)
+    for train in record.trains:
         if train.status != FINISHED or "best/valid_cer" not in train.metrics:
             continue
         pair = _read_pair(train, own.get((train.size, train.seed)), out, config, bench)
@@ -55,10 +58,10 @@ def _read_pair(train: TrainRecord, own: Path | None, out: Path, config: Config, 
     """Return the test part by the untouched and the trained model, from a folder here or from the run; or None."""
     if own is None and (parent := parent_of(train)) is not None:
         own = results_folder(out, config.profile, parent) / train.size / f"seed{train.seed}"
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         paths: list[Path] | None = [own / name for name in _NAMES] if own is not None else None
         if paths is None or not all(path.is_file() for path in paths):
-            paths = fetch_files(bench.client, train.run_id, _NAMES, Path(folder))
+            paths = fetch_files(bench.client, train.run_id, _NAMES, folder)
         if paths is None:
             return None
         untouched, tuned = (read_predictions(path) for path in paths)

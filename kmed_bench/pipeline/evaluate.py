@@ -10,7 +10,7 @@ from kmed_bench.config import Config, digest
 from kmed_bench.core.console import log_file
 from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import write_json
+from kmed_bench.core.files import PRIVATE_FOLDER, write_json
 from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.predictions import write_predictions
 from kmed_bench.corpus.demo.sentences import corpus_name
@@ -81,6 +81,7 @@ def evaluate_model(
     if baseline is not None:
         check_same_speech(baseline, read_references(rows), options)
     untouched = None if sample is None else read_baseline_cells(against, split)
+    out.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     with located(config, model) as path, log_file(out):
         tell_stage(stage, model, path)
         made_of = digest(

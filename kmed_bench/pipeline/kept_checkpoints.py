@@ -10,7 +10,7 @@ from whisper.model import Whisper
 from kmed_bench.asr.model.weights import save_weights
 from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import replacing, write_text_atomically
+from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_text_atomically
 from kmed_bench.tracking.registry.checkpoints import keep_checkpoints, log_checkpoint
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.adapt import merged_state
@@ -25,7 +25,7 @@ def check_room(model: Whisper, folder: Path, size: str) -> None:
     """Raise KmedError if the disk can't hold a training's state and checkpoints."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     needed = weights * (3 * _STATE_COPIES + 2)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise KmedError(

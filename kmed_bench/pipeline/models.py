@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from kmed_bench.config import Config, EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.finished import content_sha256
 from kmed_bench.core.schema import SIZES
+from kmed_bench.core.scratch import scratch_folder
 from kmed_bench.tracking.registry.fetch import fetch_checkpoint
 from kmed_bench.tracking.stages import StageRun
 from kmed_bench.tracking.store import open_store
@@ -47,8 +47,8 @@ def open_located(config: Config, model: str, path: Path) -> Backend:
 @contextlib.contextmanager
 def located(config: Config, model: str) -> Iterator[Path]:
     """Yield the path that `find_model` returns; what was downloaded is there until the block ends."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield find_model(config, model, Path(folder))
+    with scratch_folder() as folder:
+        yield find_model(config, model, folder)
 
 
 def tell_stage(stage: StageRun | None, model: str, path: Path) -> None:

@@ -11,7 +11,7 @@ from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config
 from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import cache_folder
+from kmed_bench.core.files import PRIVATE_FOLDER, cache_folder
 from kmed_bench.core.locks import name_holder
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
@@ -28,6 +28,8 @@ from kmed_bench.training.epochs import featurize_split
 from kmed_bench.training.parallel import Parallel
 
 log = logging.getLogger(__name__)
+TRAINING_LOCK = ".training.lock"
+"""Held by a process that trains in the folder; the file stays."""
 
 
 def train_one(
@@ -113,8 +115,8 @@ def train_from(
 @contextlib.contextmanager
 def _only_process_in(folder: Path) -> Iterator[None]:
     """Keep a second process from training in the folder; the system frees the lock of a killed one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".training.lock")
+    folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+    lock = FileLock(folder / TRAINING_LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -1,7 +1,6 @@
 """`verify`: a model's files against its passport, and the passport against its own digest and signature."""
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.run_contracts import PASSPORT, Passport
+from kmed_bench.core.scratch import scratch_folder
 from kmed_bench.core.signatures import faults_of, read_public_key, signer_of
 from kmed_bench.tracking.markdown import interval
 from kmed_bench.tracking.registry.fetch import fetch_model, foreign_code
@@ -52,9 +52,9 @@ def verify_model(model: str, public_key: Path | None, *, tracking_uri: str | Non
         When the model, the key or the passport can't be read.
     """
     key = None if public_key is None else read_public_key(public_key)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         if tracking_uri is not None:
-            return _verify(fetch_model(model, Path(folder), tracking_uri=tracking_uri), model, key)
+            return _verify(fetch_model(model, folder, tracking_uri=tracking_uri), model, key)
         if not Path(model).exists():
             raise KmedError(
                 f"Model {model} does not exist; give models:/NAME@ALIAS, runs:/…, or a folder with {PASSPORT_FILE}."

@@ -70,10 +70,13 @@ def write_error_analysis(
     }
     make_private(folder)
     for stem, table in tables.items():
-        write_text_atomically(folder / f"{stem}.csv", "\ufeff" + table.to_csv(index=False, lineterminator="\n"))
+        write_text_atomically(
+            folder / f"{stem}.csv", "\ufeff" + table.to_csv(index=False, lineterminator="\n"), private=True
+        )
     summary = _summarise(analysis, scores, name)
-    write_text_atomically(folder / "index.html", _render(analysis, summary))
-    write_json(folder / "summary.json", {**summary, MADE_OF: made_of})  # last: it says that all the others are there
+    write_text_atomically(folder / "index.html", _render(analysis, summary), private=True)
+    # Last: it says that all the others are there.
+    write_json(folder / "summary.json", {**summary, MADE_OF: made_of}, private=True)
     return folder / "index.html"
 
 

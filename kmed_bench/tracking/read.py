@@ -1,12 +1,13 @@
 """Runs read from the store as records; nothing here writes."""
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pandas as pd
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -17,15 +18,19 @@ from kmed_bench.core.corpus_contracts import QUALITY, SPLIT
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.formats import FileFormat
 from kmed_bench.core.records import BenchRecord, TrainRecord
-from kmed_bench.core.run_contracts import LEAK
+from kmed_bench.core.run_contracts import LEAK, VERDICT
+from kmed_bench.scoring.verdict import VERDICT_FILE
+from kmed_bench.tracking.deleted_runs import deleted_parts, restore_command
 from kmed_bench.tracking.openings import read_openings
 from kmed_bench.tracking.refusals import refused
-from kmed_bench.tracking.series import SERIES_TAG, absent_trainings, gather_trains
+from kmed_bench.tracking.series import SERIES_TAG, absent_trainings, gather_trains, series_query
 from kmed_bench.tracking.store import artifact_folder, read_artifact, search_runs
 
 NOT_COMPARED_TAG = "kmed.not_compared"
+log = logging.getLogger(__name__)
 _BULK_RUNS = 500  # under the 999 variables that older SQLite allows in one query
 _BULK_POINTS = 10_000_000
+_NAMED_RUNS = 3
 _HISTORY_COLUMNS = ("metric", "step", "value")
 # Metrics whose step is an epoch; of all others, which are final figures, only the last value is needed.
 _EPOCH_METRICS = ("train/", "valid/", "time/", "original/")
@@ -63,12 +68,21 @@ def read_train(client: MlflowClient, run_id: str) -> TrainRecord:
 def _latest_bench(client: MlflowClient, uri: str) -> Run:
     benches = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=1)
     benches = benches or search_runs(client, f"tags.`kmed.kind` = 'train' and tags.`{SERIES_TAG}` != ''", limit=1)
+    deleted = search_runs(client, "tags.`kmed.kind` = 'bench'", view=ViewType.DELETED_ONLY)
     if not benches:
+        gone = f" but {len(deleted)} deleted, {_name_first(deleted)}" if deleted else ""
         raise KmedError(
-            f"The tracking store {without_password(uri)} has no benchmark; make one with `kmed-bench run`, or name "
-            "the store that has one with tracking.uri or MLFLOW_TRACKING_URI."
+            f"The tracking store {without_password(uri)} has no benchmark{gone}; make one with `kmed-bench run`, or "
+            "name the store that has one with tracking.uri or MLFLOW_TRACKING_URI."
         )
+    if later := [run for run in deleted if run.info.start_time > benches[0].info.start_time]:
+        log.warning("Passed over: %d later benchmarks that were deleted, %s.", len(later), _name_first(later))
     return benches[0]
+
+
+def _name_first(deleted: Sequence[Run]) -> str:
+    named = ", ".join(f"{run.info.run_name} ({restore_command(run)})" for run in deleted[:_NAMED_RUNS])
+    return f"{named}{', …' if len(deleted) > _NAMED_RUNS else ''}"
 
 
 def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
@@ -100,6 +114,7 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
     histories = _histories(client, trains)
     scores = {run.info.run_id: read_artifact(client, run, "scores.json", SCORES) for run in trains}
     leaks = {run.info.run_id: read_artifact(client, run, "leak.json", LEAK) for run in trains}
+    verdicts = {run.info.run_id: read_artifact(client, run, VERDICT_FILE, VERDICT) for run in trains}
     compared = read_artifact(client, bench, "comparisons.json", COMPARISONS)
     params, profile = dict(bench.data.params), bench.data.tags.get("kmed.profile")
     if profile is not None:
@@ -125,7 +140,9 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
         gaps=tuple(compared.get("gaps", ())) if compared else (),
         benefits=tuple(compared.get("benefits", ())) if compared else (),
         seeds=tuple(compared.get("seeds", ())) if compared else (),
+        verdicts={run_id: content for run_id, content in verdicts.items() if content is not None},
         leaks={run_id: content for run_id, content in leaks.items() if content is not None},
+        deleted=deleted_parts(client, bench, series_query(bench)),
         openings=read_openings(str(client.tracking_uri), bench.data.tags.get("kmed.split_sha256", "")),
     )
 

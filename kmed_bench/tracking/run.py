@@ -23,7 +23,7 @@ _PARAM_CHARS = 6_000
 _TAG_CHARS = 8_000
 _SAME = 1e-4
 """Relative tolerance for values logged twice: fp32 sums differ by about this much between thread counts and kernels."""
-_TIMINGS = ("time/", "speed/")
+_TIMINGS = ("time/", "speed/", "latency/")
 """Metrics that differ between any two passes; the value logged first is kept."""
 _ENDS = ("kmed.ended", "kmed.failed", FAILURE_TAG)
 # MLflow would log the full path of the program, which may contain a person's name.

@@ -38,18 +38,23 @@ def gather_trains(client: MlflowClient, bench: Run, own: Sequence[Run]) -> list[
     bench : mlflow.entities.Run
         A benchmark, or a training without one, which then stands for all of its series.
     """
-    series = bench.data.tags.get(SERIES_TAG)
-    if series is None:
+    if SERIES_TAG not in bench.data.tags:
         return list(own)
     planned, weights = planned_trainings(bench), _weights(client, bench)
     there = {_key(run): run for run in own if run.info.status == FINISHED}
-    query = f"tags.`kmed.kind` = 'train' and tags.`{SERIES_TAG}` = '{series}' and attributes.status = '{FINISHED}'"
+    query = f"{series_query(bench)} and attributes.status = '{FINISHED}'"
     for run in reversed(search_runs(client, query)):
         size, sha256 = _key(run)[0], run.data.tags.get("kmed.weights_sha256", "")
         if (planned is None or _key(run) in planned) and weights.get(size, sha256) == sha256:
             there.setdefault(_key(run), run)
     kept = [run for run in own if _key(run) not in there]
     return sorted([*kept, *there.values()], key=lambda run: int(run.info.start_time))
+
+
+def series_query(bench: Run) -> str | None:
+    """Return the query of all train runs of a benchmark's series, wherever they ran; None for older benchmarks."""
+    series = bench.data.tags.get(SERIES_TAG)
+    return None if series is None else f"tags.`kmed.kind` = 'train' and tags.`{SERIES_TAG}` = '{series}'"
 
 
 def absent_trainings(bench: Run, trains: Sequence[Run], skipped: Mapping[str, str]) -> dict[str, str]:

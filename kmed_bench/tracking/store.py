@@ -151,7 +151,8 @@ def search_runs(
     client: MlflowClient, query: str, *, limit: int | None = None, view: int = ViewType.ACTIVE_ONLY
 ) -> list[Run]:
     """Return the runs of all experiments that match a query, the latest first; by default those not deleted."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments(view)]
+    holders = ViewType.ACTIVE_ONLY if view == ViewType.ACTIVE_ONLY else ViewType.ALL
+    experiments = [experiment.experiment_id for experiment in client.search_experiments(holders)]
     if not experiments:
         return []
     runs: list[Run] = []

@@ -85,7 +85,7 @@ class StateKeeper:
         target, previous = self.folder / STATE_NAME, self.folder / PREVIOUS_NAME
         whole = {"version": _VERSION, "fingerprint": self._fingerprint, "account": self.account, **loop}
         try:
-            with replacing(target) as temporary:
+            with replacing(target, private=True) as temporary:
                 with temporary.open("wb") as stream:
                     torch.save(whole, stream)
                 if target.exists():

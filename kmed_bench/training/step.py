@@ -16,6 +16,7 @@ from kmed_bench.asr.model.windows import Window
 from kmed_bench.config import TrainConfig
 from kmed_bench.core.batching import chunks
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import replacing
 from kmed_bench.training.batches import Batch, Example, n_learned
 from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.step_results import MakeBatch, Sums, TakenStep, read_results
@@ -218,11 +219,12 @@ class Stepper:
         share = self.parallel.share(step.examples) or list(step.examples[:1])
         kept = ""
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / FAULTY_BATCH_NAME
             audio, inputs, *_ = step.make(share).tensors()
             names = [e.utterance_id for e in share]
-            torch.save({"utterance_ids": names, "audio": audio, "inputs": inputs, "where": step.where}, path)
+            content = {"utterance_ids": names, "audio": audio, "inputs": inputs, "where": step.where}
+            with replacing(path, private=True) as temporary, temporary.open("wb") as stream:
+                torch.save(content, stream)
             kept = f" The batch is kept in {path}, only on this machine."
         raise KmedError(
             f"The loss is {loss} and its gradient's norm {norm} at {step.where} (utterances "

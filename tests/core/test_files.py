@@ -21,6 +21,7 @@ from kmed_bench.core.files import (
     replacing,
     replacing_folder,
     sha256_of,
+    write_json,
     write_text_atomically,
 )
 from kmed_bench.core.surroundings import machine
@@ -53,7 +54,11 @@ def test_a_file_is_replaced_with_the_rights_that_the_umask_leaves(tmp_path, umas
         assert path.stat().st_mode & 0o777 == 0o640
     assert list(path.parent.iterdir()) == [path]
     with replacing_folder(tmp_path / "folder") as temporary:
-        (temporary / "a").write_text("x")
+        (temporary / "inner").mkdir(mode=0o700)
+        with replacing(temporary / "inner" / "a", private=True) as private:  # as libraries write weights
+            private.write_text("x")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "folder").rglob("*")}
+    assert modes == {"inner": 0o750, "a": 0o640}
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
 
 
@@ -65,6 +70,13 @@ def test_a_private_file_is_its_owners_alone_from_the_first_byte(tmp_path, umask)
         assert temporary.stat().st_mode & 0o777 == 0o600
         temporary.write_text("new")
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o600)
+    write_json(tmp_path / "below" / "made" / "a.json", {}, private=True)
+    folders = [(tmp_path / name).stat().st_mode & 0o777 for name in ("below", "below/made")]
+    assert folders == [0o750, 0o700]
+    with creating(tmp_path / "db") as fresh:
+        assert fresh.parent.stat().st_mode & 0o777 == 0o700
+        fresh.write_text("x")
+    assert (tmp_path / "db").stat().st_mode & 0o777 == 0o600
 
 
 def fail(writer: Any, path: Path, error: type[BaseException]) -> None:

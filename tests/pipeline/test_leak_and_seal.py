@@ -1,9 +1,11 @@
 """Left-out utterances and openings of the test part in real runs: benchmark, resume, evaluation, a changed plan."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from file_modes import check_modes
 from small_bench import Place
 
 from kmed_bench import cli
@@ -32,7 +34,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A finished benchmark whose left-out utterances were decoded."""
     made = Place(tmp_path_factory.mktemp("sealed"))
     made.words += [word for key, value in DISJOINT.items() for word in (f"--{key}", str(value))]
+    before = os.umask(0o022)
     done = made.run()
+    os.umask(before)
     assert done.returncode == 0, done.stdout + done.stderr
     return made
 
@@ -51,6 +55,11 @@ def results(place: Place) -> Path:
 
 def openings(place: Place) -> tuple[Opening, ...]:
     return read_openings(place.uri, read_split(results(place) / "split").sha256)
+
+
+def test_figures_follow_the_umask_and_transcripts_do_not(place: Place) -> None:
+    private = check_modes(place.folder, 0o022)
+    assert {"left_out.parquet", "predictions_left_out.jsonl", "predictions_left_out_untouched.jsonl"} <= private
 
 
 def test_left_out_utterances_are_decoded_by_both_models_and_none_was_trained_on(place: Place) -> None:

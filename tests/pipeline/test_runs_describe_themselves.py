@@ -1,6 +1,7 @@
 """What runs say of themselves: a benchmark, a training alone and every stage in one store, as a user runs them."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,8 +9,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from file_modes import check_modes
 from mlflow.entities import Run
 from small_bench import PROGRAM, SETTINGS, Place
+
+from kmed_bench.scoring.recommendation import recommend
+from kmed_bench.tracking.read import read_bench
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs" / "tracking.md"
@@ -66,7 +71,11 @@ class Tracked(Place):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
-    return Tracked(tmp_path_factory.mktemp("tracked"))
+    before = os.umask(0)  # for `test_what_is_private_stays_so_without_a_umask`
+    try:
+        return Tracked(tmp_path_factory.mktemp("tracked"))
+    finally:
+        os.umask(before)
 
 
 def patterns(heading: str, kind: str) -> list[str]:
@@ -78,6 +87,15 @@ def patterns(heading: str, kind: str) -> list[str]:
             found += re.findall(r"`([^`]+)`", names)
     wild = {"\\*": ".+", "<size>": "(tiny|base|small)", "<part>": "(train|valid|test|scored)", "<n>": r"\d+"}
     return [re.sub("|".join(map(re.escape, wild)), lambda m: wild[m[0]], re.escape(name)) for name in found]
+
+
+def test_what_is_private_stays_so_without_a_umask(place: Tracked) -> None:
+    private = check_modes(place.folder, 0)
+    assert {"manifest.parquet", "test.parquet", "predictions.jsonl", "quality.json", "mlflow.db"} <= private
+    assert {"frames.f32", "index.json", "index.html", "quality_examples.csv", "kmed-bench.log"} <= private
+    for folder in ("m", "s", "e", "alone/seed0"):
+        assert (place.folder / folder).stat().st_mode & 0o777 == 0o700, folder
+    assert (place.folder / "x").stat().st_mode & 0o777 == 0o777  # an export is handed on
 
 
 KINDS = ("bench", "split", "train", "report", "ingest", "evaluate", "score", "export")
@@ -121,10 +139,12 @@ def test_models_have_the_params_of_their_training(place: Tracked) -> None:
     train = place.runs("train")[0]
     params = {key: value for key, value in train.data.params.items() if "." in key}
     query = f"source_run_id = '{train.info.run_id}'"
-    models = place.client.search_logged_models([train.info.experiment_id], query)
-    assert len(models) == 2  # the best epoch's checkpoint, and the registered model
-    for model in models:
-        assert params.items() <= model.params.items()
+    # The registered model has taken the place of the best epoch's checkpoint.
+    (model,) = place.client.search_logged_models([train.info.experiment_id], query)
+    assert params.items() <= model.params.items()
+    best = int(train.data.metrics["best/epoch"])
+    assert (model.name, model.tags["kmed.epoch"]) == ("kmed-whisper-tiny", str(best))
+    assert ("valid/cer", best) in {(point.key, point.step) for point in model.metrics}
     (version,) = place.client.search_model_versions(f"run_id = '{train.info.run_id}'")
     telling = {key: value for key, value in version.tags.items() if key in params}
     assert telling.items() <= params.items()
@@ -140,6 +160,37 @@ def test_a_benchmark_sums_up_its_trainings(place: Tracked) -> None:
     assert (metrics["bench/trainings"], metrics["bench/finished"], metrics["tiny/seeds"]) == (2, 2, 2)
     mean = sum(run.data.metrics["test/cer"] for run in trains) / 2
     assert metrics["tiny/test_cer"] == pytest.approx(mean)
+
+
+def test_terminal_page_notes_and_registry_repeat_one_verdict(place: Tracked) -> None:
+    """A tiny model of random weights on a handful of clips: training can't be shown to help."""
+    bench, trains = place.only("bench"), place.runs("train")[:2]
+    record = read_bench(place.uri, bench.info.run_id)
+    advice = recommend(record)
+    assert set(record.verdicts) >= {run.info.run_id for run in trains}
+    assert advice.best is not None
+    assert advice.best.state == "untouched"
+    said, note = place.bench.stdout, bench.data.tags["mlflow.note.content"]
+    page = (place.results / "report" / "index.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert advice.headline in said
+    assert advice.headline in note
+    assert f"<strong>{advice.headline}</strong>" in page
+    for size in advice.sizes:
+        assert size.text in said
+        assert size.text in note
+        assert f">{size.verdict and size.verdict['outcome']}</td>" in page
+    for run in trains:
+        text, outcome = run.data.tags["kmed.verdict_text"], run.data.tags["kmed.verdict"]
+        assert outcome in ("no evidence", "kept untouched", "worse")
+        assert run.data.tags["mlflow.note.content"].startswith(text)
+        (version,) = place.client.search_model_versions(f"run_id = '{run.info.run_id}'")
+        assert (version.tags["kmed.verdict"], version.tags["kmed.recommended"]) == (outcome, "false")
+        assert text in version.description
+        assert "Not recommended: use the untouched model." in version.description
+        assert int(run.data.params["machine.threads"]) >= 1
+        assert run.data.params["machine.threads_decide"].startswith("yes")
+    assert "challenger" not in place.client.get_registered_model("kmed-whisper-tiny").aliases
+    assert "do results depend on their number? yes" in page
 
 
 def test_curves_by_step(place: Tracked) -> None:

@@ -13,6 +13,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking import runs
 from kmed_bench.tracking.registry import checkpoints
 from kmed_bench.tracking.registry.fetch import fetch_checkpoint
+from kmed_bench.tracking.registry.models import log_model
 from kmed_bench.tracking.run import TrackedRun
 
 SHA = "ab" * 32
@@ -126,6 +127,35 @@ def test_the_file_takes_no_second_place_on_the_same_disk(child: TrackedRun, tmp_
     log(child, tmp_path / "best.pt", 2, 0.4, best=True)
     assert stored.read_bytes() == kept
     assert not stored.samefile(tmp_path / "best.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
+def test_a_registered_checkpoint_stands_once(child: TrackedRun, tmp_path: Path, config: Config) -> None:
+    path = save_random_whisper(tmp_path / "best.pt")
+    child.log_epoch(3, {"valid/cer": 0.4, "valid/loss": 2.0})
+    logged = checkpoints.log_checkpoint(child, path, epoch=3, metrics={"valid/cer": 0.4}, split_sha256=SHA, best=True)
+    other = log(child, tmp_path / "other.pt", 2, 0.5)
+    before = stored_copies(config, path)
+    info = log_model(child, path, size="tiny", split_sha256=SHA, step=3)
+    assert stored_copies(config, path) == before + 1
+    for _ in range(2):  # a continued training does it again
+        checkpoints.replace_by_registered(child, info.model_id)
+        assert stored_copies(config, path) == 1
+        assert [one.model_id for one in checkpoints.search_checkpoints(child)] == [other]
+    model = child.client.get_logged_model(info.model_id)
+    assert model.tags["kmed.epoch"] == "3"
+    assert ("valid/cer", 3, 0.4) in {(point.key, point.step, point.value) for point in model.metrics}
+    assert logged != info.model_id
+    fetched = fetch_checkpoint(info.uri, tmp_path / "fetched", tracking_uri=child.uri)
+    assert checkpoints.sha256_of(fetched) == checkpoints.sha256_of(path)
+
+
+def stored_copies(config: Config, path: Path) -> int:
+    """Number of files in the store with a checkpoint's content."""
+    assert config.tracking.uri is not None
+    store = Path(config.tracking.uri.removeprefix("sqlite:///")).parent / "mlruns"
+    return sum(checkpoints.sha256_of(path) == checkpoints.sha256_of(file) for file in store.rglob("*.pt"))
 
 
 def test_a_store_that_keeps_files_is_named(

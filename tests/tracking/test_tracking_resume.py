@@ -41,7 +41,7 @@ def start(config: Config, error: type[BaseException] = KeyboardInterrupt) -> tup
             child.log_dataset(sha256=SHA, counts={"train": 3}, context="training")
             child.log_metrics({"data/train_examples": 3})
             for epoch in (0, 1):
-                child.log_epoch(epoch, {"valid/cer": 0.5 - 0.1 * epoch, "time/epoch_s": 1.0})
+                child.log_epoch(epoch, {"valid/cer": 0.5 - 0.1 * epoch, "time/epoch_s": 1.0, "latency/clip_s_p50": 1.0})
             raise error
     return bench.run_id, child.run_id
 
@@ -60,7 +60,9 @@ def test_a_reopened_run_goes_on_without_repeating_itself(config: Config) -> None
             child.log_dataset(sha256=SHA, counts={"train": 3}, context="training")
             child.log_metrics({"data/train_examples": 3})
             for epoch in (0, 1, 2):
-                child.log_epoch(epoch, {"valid/cer": 0.5 - 0.1 * epoch + 1e-7, "time/epoch_s": 2.0})
+                child.log_epoch(
+                    epoch, {"valid/cer": 0.5 - 0.1 * epoch + 1e-7, "time/epoch_s": 2.0, "latency/clip_s_p50": 2.0}
+                )
             child.log_epoch(2, {"valid/cer": 0.3})
     curve = [(point.step, point.value) for point in client.get_metric_history(child_id, "valid/cer")]
     assert curve == [(0, 0.5), (1, 0.4), (2, pytest.approx(0.3))]

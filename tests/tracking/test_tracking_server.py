@@ -34,9 +34,14 @@ START_WITHIN_S = 180.0
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's own folder."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
     """The address of a tracking server whose database and artifacts its clients can't see as files."""
-    folder = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -140,7 +145,8 @@ def test_failures_end_their_runs_there_too(server: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_the_whole_run_through_a_server(server: str, tmp_path: Path) -> None:
+def test_the_whole_run_through_a_server(server: str, folder: Path, tmp_path: Path) -> None:
+    before = set(folder.rglob("*.pt"))
     place = Place(tmp_path, server)
     killed = place.killed("_finish:2", "SIGKILL")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -149,6 +155,9 @@ def test_the_whole_run_through_a_server(server: str, tmp_path: Path) -> None:
     assert f"MLflow UI: {server}" in done.stdout
     check_whole(place)
     assert not list(tmp_path.glob("ml*"))  # no store of its own
+    best = sorted(checkpoints.sha256_of(path) for path in tmp_path.glob("out/bench-*/tiny/seed*/best.pt"))
+    assert len(best) == 2
+    assert sorted(map(checkpoints.sha256_of, set(folder.rglob("*.pt")) - before)) == best  # once each
 
 
 @pytest.mark.slow

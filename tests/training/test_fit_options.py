@@ -161,6 +161,7 @@ def test_a_faulty_batch_is_kept_on_this_machine(tiny_checkpoint, examples, store
     assert len(kept["utterance_ids"]) == 4
     assert all(name in str(caught.value) for name in kept["utterance_ids"])
     assert kept["audio"].shape[:2] == (4, 80)
+    assert (tmp_path / FAULTY_BATCH_NAME).stat().st_mode & 0o777 == 0o600
 
 
 class Hungry:

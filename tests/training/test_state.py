@@ -75,7 +75,7 @@ def test_an_interrupt_while_the_state_is_written_is_an_interrupt(tmp_path):
     with sigterm_interrupts(), pytest.raises(KeyboardInterrupt):
         states.save({"step": 2, "signal": Interrupting()})
     assert StateKeeper(tmp_path, "same", resume=True).load()["step"] == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == [STATE_NAME]
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {STATE_NAME: 0o600}
 
 
 def test_an_interrupt_behind_another_error_is_an_interrupt(tmp_path, monkeypatch):

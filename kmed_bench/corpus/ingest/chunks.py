@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import replacing
+from kmed_bench.core.files import PRIVATE_FOLDER, replacing
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.scan import READING_VERSION, Chunk, read_chunk
 
@@ -90,7 +90,7 @@ def read_entries(
         When an archive is gone, or the store can't be written.
     """
     parts = list(_cut(containers, entries))
-    store.folder.mkdir(parents=True, exist_ok=True)
+    store.folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     paths = [store.path(_chunk(containers, kind, part)) for part in parts]
     waiting = [(part, path) for part, path in zip(parts, paths, strict=True) if store.load(path) is None]
     if len(waiting) < len(parts):

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import replacing, write_json, write_text_atomically
+from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_json, write_text_atomically
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, WarningKind, write_manifest
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.aihub import ROLES, parse_name
@@ -64,7 +64,7 @@ def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityRep
     """
     _check_roles(config)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     except OSError as error:
         raise KmedError(f"The output folder {out} can't be made: {error.strerror}; choose another.") from None
     listing = list_sources(sources, out)
@@ -206,4 +206,4 @@ def write_corpus(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality:
     rejects = rows.loc[rows["reason"] != "", ["stem", "path", "reason", "detail"]]
     rejects = rejects.rename(columns={"stem": "utterance_id"})
     write_text_atomically(out / "rejects.csv", rejects.to_csv(index=False), private=True)
-    write_json(out / "quality.json", quality)
+    write_json(out / "quality.json", quality, private=True)  # it has ids as examples

@@ -33,7 +33,8 @@ def freeze_split(split: Split, path: Path, *, hashes: bool = True) -> FrozenSpli
     ----------
     hashes : bool
         Whether each label's hash is written, which reveals changed labels in another copy. A guess at a short
-        label can be confirmed by its hash, so a file to be published should hold only ids.
+        label can be confirmed by its hash, so a file to be published should hold only ids; one with hashes can be
+        opened by its owner only.
     """
     frozen: FrozenSplit = {
         **FROZEN_SPLIT.head,
@@ -41,7 +42,7 @@ def freeze_split(split: Split, path: Path, *, hashes: bool = True) -> FrozenSpli
         "config": split.report["config"],
         "parts": {part: _hash_rows(split.parts[part], hashes=hashes) for part in PARTS},
     }
-    write_json(path, frozen)
+    write_json(path, frozen, private=hashes)
     return frozen
 
 

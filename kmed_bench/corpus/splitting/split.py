@@ -21,7 +21,7 @@ import pandas as pd
 from kmed_bench.config import SplitConfig
 from kmed_bench.core.corpus_contracts import SPLIT, SplitDetails, SplitReport
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import replacing, write_json
+from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_json
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, UNKNOWN, read_manifest, write_manifest
 from kmed_bench.corpus.splitting.cells import CELL, LEFT_OUT, count_cells, find_left_out, name_cells
 from kmed_bench.corpus.splitting.identity import content_digest, count_near, join_spellings, mark_repeats
@@ -221,7 +221,7 @@ def write_split(split: Split, out: Path) -> SplitReport:
     KmedError
         When what was written is not what was to be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     (out / "split.json").unlink(missing_ok=True)
     for part in PARTS:
         with replacing(out / f"{part}.parquet", private=True) as temporary:

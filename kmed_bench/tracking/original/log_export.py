@@ -47,10 +47,10 @@ def export_logs(bench: BenchRecord, out: Path) -> tuple[dict[str, Path], dict[st
     -------
     tuple of dict
         Size to the file, and name of a train run to the reason why it, or its last epochs, are left out; also the
-        planned trainings that are not in the store.
+        planned trainings that are not in the store, and the runs that were deleted there.
     """
     files: dict[str, Path] = {}
-    left_out = dict(bench.absent)
+    left_out = {**bench.absent, **bench.deleted}
     for size in dict.fromkeys(train.size for train in bench.trains):
         trains = sorted((t for t in bench.trains if t.size == size), key=lambda t: (t.seed, t.name))
         log = _log_of(bench, size, trains, left_out)

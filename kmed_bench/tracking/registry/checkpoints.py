@@ -3,7 +3,7 @@
 A checkpoint in fp32 takes about 151 MB (tiny), 290 MB (base) or 967 MB (small). If the store's artifacts are on the
 same file system as the checkpoint, the file is hard-linked and takes no extra space until the training replaces it;
 otherwise it is copied or uploaded. A training keeps 1 + keep of them in the store, and one more while a new one is
-being written.
+being written. Once the best one is registered, the registered model's file is the only one of it.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ def log_checkpoint(
         elif model_id is None and stored.whole and stored.sha256 == sha256:
             model_id = stored.model_id
         else:
-            _delete(client, client.get_logged_model(stored.model_id))
+            delete_model(client, client.get_logged_model(stored.model_id))
     if model_id is None:
         tags = {"kmed.kind": "checkpoint", "kmed.epoch": str(epoch), "kmed.split_sha256": split_sha256}
         tags |= {"kmed.checkpoint_sha256": sha256, "kmed.checkpoint_bytes": str(path.stat().st_size)}
@@ -165,10 +165,25 @@ def keep_checkpoints(run: TrackedRun, keep: int) -> list[Checkpoint]:
     checkpoints = search_checkpoints(run)
     others = [one for one in checkpoints if one.whole and not one.best]
     superseded = [one for one in checkpoints if not one.whole] + others[: max(0, len(others) - keep)]
-    return [one for one in superseded if _delete(run.client, run.client.get_logged_model(one.model_id))]
+    return [one for one in superseded if delete_model(run.client, run.client.get_logged_model(one.model_id))]
 
 
-def _delete(client: MlflowClient, model: LoggedModel) -> bool:
+def replace_by_registered(run: TrackedRun, model_id: str) -> None:
+    """Delete the run's checkpoint that a registered model holds too; MLflow gave that model the epoch's metrics.
+
+    Parameters
+    ----------
+    model_id : str
+        The LoggedModel behind a version that `models.log_model` registered.
+    """
+    sha256 = run.client.get_logged_model(model_id).tags["kmed.checkpoint_sha256"]
+    for one in search_checkpoints(run):
+        if one.sha256 == sha256:
+            run.client.set_logged_model_tags(model_id, {"kmed.epoch": str(one.epoch)})
+            delete_model(run.client, run.client.get_logged_model(one.model_id))
+
+
+def delete_model(client: MlflowClient, model: LoggedModel) -> bool:
     """Delete the file, then the model; MLflow's own deletion would keep the file until `mlflow gc`.
 
     If the store can't delete files (some buckets do not grant that right), they stay, with a warning. So does the model

@@ -30,6 +30,7 @@ from mlflow.pyfunc import PyFuncModel, scoring_server
 
 from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.scratch import scratch_for_libraries
 from kmed_bench.tracking.registry.fetch import fetch_model, foreign_code
 from kmed_bench.tracking.registry.request_bodies import fault_of
 from kmed_bench.tracking.store import global_store
@@ -218,7 +219,11 @@ def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLi
     KmedError
         When the address can't be used, the store has no such model, or its code is another one and not trusted.
     """
-    with contextlib.closing(_bind(host, port)) as bound, tempfile.TemporaryDirectory() as fetched:
+    with (
+        scratch_for_libraries(),
+        contextlib.closing(_bind(host, port)) as bound,
+        tempfile.TemporaryDirectory() as fetched,
+    ):
         _limit_arenas()
         model = _load(uri, Path(fetched), tracking_uri, trust_code=trust_code)
         model.unwrap_python_model().is_abandoned = is_abandoned  # type: ignore[no-untyped-call]
