@@ -32,6 +32,7 @@ from kmed_bench.core.files import sha256_of
 from kmed_bench.core.surroundings import interrupts_wait
 from kmed_bench.tracking.datasets import datasets_of
 from kmed_bench.tracking.endings import forget_end, keep_end
+from kmed_bench.tracking.origin import HIDDEN
 from kmed_bench.tracking.registry.challenger import BENCH_TAG, persistently, set_challenger
 from kmed_bench.tracking.registry.fetch import MODEL_CODE
 from kmed_bench.tracking.registry.model_card import describe_registered, write_card
@@ -171,7 +172,7 @@ def _log_model(files: Mapping[str, Path], name: str, step: int, tags: dict[str, 
         input_example=_example(),
         pip_requirements=pinned_requirements(),
         step=step,
-        tags=tags,
+        tags={**tags, **HIDDEN},
         params=dict(params),
     )
     return str(logged.model_id)
