@@ -28,6 +28,7 @@ from kmed_bench.commands import (
     tracked,
     transcribe,
     tune,
+    verify,
 )
 from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
 from kmed_bench.commands.stages import log_early_failure, store_refusal
@@ -50,6 +51,7 @@ _MODULES = (
     power,
     tracked,
     serve,
+    verify,
     bundle,
     history,
     clean,

@@ -13,6 +13,7 @@ from kmed_bench.core.schema import PARTS
 if TYPE_CHECKING:
     from kmed_bench.asr.model.whisper import Whisper
     from kmed_bench.config import Config
+    from kmed_bench.core.run_contracts import Passport
     from kmed_bench.pipeline.export import DriftCheck
     from kmed_bench.tracking.stages import StageRun
 
@@ -37,6 +38,9 @@ def register(commands: Commands) -> None:
     export.add_argument(
         "--max-drift", type=float, metavar="X", help="largest difference in CER (0.002; int8, float16: 0.01)"
     )
+    export.add_argument(
+        "--sign-key", metavar="FILE", help="PEM of an Ed25519 key; signs the passport, which a model with one hands on"
+    )
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -59,6 +63,7 @@ def _export(args: argparse.Namespace) -> int:
             record = read_json(args.out / "export.json")
         else:
             check_request(args.out, args.format, args.quantization, args.max_drift)
+            passport = _passport(args, path)
             model = load_located(args.model, path)
             record = export_model(
                 model,
@@ -69,12 +74,33 @@ def _export(args: argparse.Namespace) -> int:
                 check=None if args.split is None else _drift_check(args, model, config, stage),
                 max_drift=args.max_drift,
                 about={"model": shown_model(args.model), MADE_OF: made_of},
+                passport=passport,
+                sign_key=args.sign_key,
             )
         if stage is not None:
             stage.log_export(record)
     print(_describe_drift(record["drift"]))
     print(f"Export: {args.out} ({args.format}, {args.quantization}){', made before' if made_before else ''}")
     return 0
+
+
+def _passport(args: argparse.Namespace, path: Path) -> "Passport | None":
+    """Return the passport of the model to export; raise KmedError where it does not hold, or can't be signed."""
+    from kmed_bench.core.run_contracts import PASSPORT
+    from kmed_bench.core.signatures import read_private_key
+    from kmed_bench.pipeline.verify import verify_model
+    from kmed_bench.tracking.registry.passport import find_passport
+
+    if args.sign_key is not None:
+        read_private_key(Path(args.sign_key))
+    found = find_passport(path)
+    if found is None:
+        if args.sign_key is not None:
+            raise KmedError(f"{args.model} has no passport.json, so there is none to sign; export a registered model.")
+        return None
+    if faults := verify_model(str(path), None, tracking_uri=None).faults:
+        raise KmedError(f"{args.model} is not what its passport says: {'; '.join(faults)}. Fetch it again.")
+    return PASSPORT.read(found)
 
 
 def _identify(args: argparse.Namespace, config: "Config", path: Path) -> str:

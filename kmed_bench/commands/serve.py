@@ -21,6 +21,9 @@ def register(commands: Commands) -> None:
     serve.add_argument("--max-body-mib", type=float, default=32.0, metavar="X", help="largest request (32)")
     serve.add_argument("--max-requests", type=int, default=16, metavar="N", help="requests at the same time (16)")
     serve.add_argument("--body-within-s", type=float, default=60.0, metavar="X", help="time for a body to arrive (60)")
+    serve.add_argument(
+        "--trust-code", action="store_true", help="run the model's own code though this release did not write it"
+    )
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -36,5 +39,12 @@ def _serve(args: argparse.Namespace) -> int:
         max_requests=args.max_requests,
         body_within_s=args.body_within_s,
     )
-    serve(args.model, host=args.host, port=args.port, tracking_uri=open_store(resolve(args).tracking), limits=limits)
+    serve(
+        args.model,
+        host=args.host,
+        port=args.port,
+        tracking_uri=open_store(resolve(args).tracking),
+        limits=limits,
+        trust_code=args.trust_code,
+    )
     return 0

@@ -204,6 +204,9 @@ class TrackingConfig:
     register: Annotated[bool, Decides.NOTHING] = True
     """Whether the best checkpoint of each training is registered as kmed-whisper-SIZE, with its verdict as a tag and
     the alias challenger for the best one that is better than the untouched model."""
+    sign_key: Annotated[str | None, NONE, Decides.NOTHING] = None
+    """PEM file of an Ed25519 private key, without a passphrase, which signs the passport of each registered model.
+    none: passports are not signed."""
     step_interval: Annotated[Count | None, NONE, Decides.NOTHING] = 50
     """Optimizer steps between the points of the curves step/loss, step/lr and step/grad_norm. none: no such curves."""
     system_metrics: Annotated[bool, Decides.NOTHING] = False

@@ -1,4 +1,4 @@
-"""What the other JSON files of runs hold, as types: plan, leak, speaker errors, the gate's decision, a study."""
+"""What the other JSON files of runs hold, as types: plan, leak, the gate's decision, a study, a bundle, a passport."""
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -157,6 +157,47 @@ class BundleHead(Head):
     files: dict[str, str]
 
 
+class PassportResults(TypedDict):
+    """Figures of the test part: rates are fractions, None where undefined."""
+
+    overall: CerCell | None
+    untouched_cer: float | None
+    groups: dict[str, dict[str, CerCell]]
+    groups_left_out: int
+    minimum: dict[str, int]
+    transcript_policy: str
+
+
+class Passport(Head):
+    """Content of passport.json, which says what a model's files are and where they come from.
+
+    ``files`` has the SHA-256 of each file beside it; ``model_code_sha256`` is of the Python file by which MLflow loads
+    the model, None for an export. ``sha256`` is of all but itself and ``signature``; see `core.signatures`. ``export``
+    is None for a model that training wrote.
+    """
+
+    name: str
+    size: str
+    language: str
+    run_id: str
+    made_at: str
+    code_version: str
+    lock_sha256: str | None
+    files: dict[str, str]
+    model_code_sha256: str | None
+    origin: dict[str, str]
+    split: dict[str, Any]
+    rules: dict[str, str]
+    results: PassportResults
+    speed: dict[str, float]
+    data: dict[str, Any]
+    training: dict[str, str]
+    limits: list[str]
+    export: dict[str, Any] | None
+    sha256: str
+    signature: dict[str, str] | None
+
+
 LEAK = FileFormat[Leak]("kmed-leak", version=1, oldest=1, remedy="decode again with eval.leak_clips")
 PLAN = FileFormat[Plan](
     "kmed-plan",
@@ -209,4 +250,24 @@ BUNDLE = FileFormat[BundleHead](
     oldest=1,
     remedy="make it again with `kmed-bench bundle`",
     fields={"code_version": str, "runs": list[dict[str, Any]], "files": dict[str, str]},
+)
+PASSPORT = FileFormat[Passport](
+    "kmed-passport",
+    version=1,
+    oldest=1,
+    remedy="register or export the model again",
+    fields={
+        "name": str,
+        "run_id": str,
+        "made_at": str,
+        "code_version": str,
+        "files": dict[str, str],
+        "model_code_sha256": str | None,
+        "split": dict[str, Any],
+        "results": dict[str, Any],
+        "data": dict[str, Any],
+        "limits": list[str],
+        "sha256": str,
+        "signature": dict[str, str] | None,
+    },
 )

@@ -22,6 +22,7 @@ from kmed_bench.pipeline.continuation import Only, describe_only, find_earlier, 
 from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import (
+    check_sign_key,
     check_source,
     collect_weights,
     demo_corpus,
@@ -98,6 +99,7 @@ def run_benchmark(
     """
     weights, skipped = collect_weights(config, needed=[size for size, _ in only])
     check_source(config)
+    check_sign_key(config)
     uri = open_store(config.tracking)
     earlier = find_earlier(config, uri, out, resume=resume, only=only)
     tags = {HASH_TAG: benchmark_digest(config), ONLY_TAG: describe_only(only)}

@@ -23,9 +23,11 @@ from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing_folder, sha256_of, write_json
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.run_contracts import Passport
 from kmed_bench.scoring.measures import count_utterances, rates, versions
 from kmed_bench.text.marks import Policy
 from kmed_bench.text.normalise import normalise
+from kmed_bench.tracking.registry.passport import passport_of_export, write_passport
 
 Quantization = Literal["float32", "float16", "int8"]
 QUANTIZATIONS: dict[Format, tuple[Quantization, ...]] = {
@@ -92,6 +94,8 @@ def export_model(
     check: DriftCheck | None = None,
     max_drift: float | None = None,
     about: dict[str, Any] | None = None,
+    passport: Passport | None = None,
+    sign_key: str | None = None,
 ) -> dict[str, Any]:
     """Write a folder in a library's own format and return its ``export.json``.
 
@@ -108,6 +112,10 @@ def export_model(
         Largest difference in CER, a fraction; None: ``MAX_DRIFT``.
     about : dict
         The origin of the model, for ``export.json``.
+    passport : Passport, optional
+        The model's; the export gets one that is made from it. None: none.
+    sign_key : str, optional
+        File of the Ed25519 key that signs it.
 
     Raises
     ------
@@ -129,6 +137,9 @@ def export_model(
             "files": _list_files(folder),
         }
         write_json(folder / "export.json", record)
+        if passport is not None:
+            content = passport_of_export(passport, record)
+            write_passport(content, sorted(folder.iterdir()), folder, sign_key)
         _refuse_existing(out)
     return record
 

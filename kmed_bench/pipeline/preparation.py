@@ -12,6 +12,7 @@ from kmed_bench.core.corpus_contracts import QUALITY, QualityReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_bytes_atomically
 from kmed_bench.core.schema import read_manifest
+from kmed_bench.core.signatures import read_private_key
 from kmed_bench.corpus.demo.demo import make_demo_corpus
 from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.ingest.manifest import ingest
@@ -50,6 +51,12 @@ def collect_weights(config: Config, needed: Collection[str] = ()) -> tuple[dict[
     if not available:
         raise WeightsError(" ".join(skipped.values()))
     return available, skipped
+
+
+def check_sign_key(config: Config) -> None:
+    """Raise KmedError if passports shall be signed with a key that can't be read; called before hours of training."""
+    if config.tracking.register and config.tracking.sign_key is not None:
+        read_private_key(Path(config.tracking.sign_key))
 
 
 def check_source(config: Config) -> None:

@@ -17,7 +17,7 @@ from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
-from kmed_bench.pipeline.preparation import collect_weights, log_split
+from kmed_bench.pipeline.preparation import check_sign_key, collect_weights, log_split
 from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome, read_training_record
 from kmed_bench.tracking.runs import standalone_run
@@ -72,6 +72,7 @@ def train_from(
     parallel: Parallel | None = None,
 ) -> tuple[TrainOutcome, str] | None:
     """Do what `train_one` does, with the weights that are passed in."""
+    check_sign_key(config)
     parallel, seed = parallel or Parallel(), config.train.seeds[0]
     with parallel.main_first():
         split = with_left_out(read_split(split_folder), split_folder, config)

@@ -310,6 +310,7 @@ class Trainer:
                 metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
                 tags={**self.describe(seed), **verdict},
                 step=best.epoch,
+                sign_key=self.config.tracking.sign_key,
             )
             replace_by_registered(run, info.model_id)
             log.info("Registered %s version %s.", info.name, info.version)

@@ -11,6 +11,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.finished import MADE_OF
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.spreadsheets import csv_text
 from kmed_bench.report.rendering import render
 from kmed_bench.scoring.alignment import align
 from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
@@ -70,9 +71,7 @@ def write_error_analysis(
     }
     make_private(folder)
     for stem, table in tables.items():
-        write_text_atomically(
-            folder / f"{stem}.csv", "\ufeff" + table.to_csv(index=False, lineterminator="\n"), private=True
-        )
+        write_text_atomically(folder / f"{stem}.csv", "\ufeff" + csv_text(table), private=True)
     summary = _summarise(analysis, scores, name)
     write_text_atomically(folder / "index.html", _render(analysis, summary), private=True)
     # Last: it says that all the others are there.

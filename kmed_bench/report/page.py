@@ -8,6 +8,7 @@ from pathlib import Path
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.files import write_text_atomically
 from kmed_bench.core.records import BenchRecord
+from kmed_bench.core.spreadsheets import csv_text
 from kmed_bench.report import tables
 from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style
@@ -51,7 +52,7 @@ def write_report(
     best = [run for run in record.trains if advice.best is not None and run.run_id == advice.best.run_id]
     gaps = [row for row in frames["elderly"].to_dict("records") if best and row["run_id"] == best[0].run_id]
     for name, frame in frames.items():
-        write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False), private=name == _EXAMPLES)
+        write_text_atomically(out / f"{name}.csv", csv_text(frame), private=name == _EXAMPLES)
     with plot_style():
         plots = save_plots(frames, advice.best, functools.partial(save_plot, out))
     drawn = [plot.name for section in plots.values() for plot in section]

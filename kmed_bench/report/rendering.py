@@ -13,6 +13,14 @@ from kmed_bench.report.table_view import cell, interval, is_absent, number
 _FONT_MARK = "/*hangul*/"
 """Where a template's style wants the page's own Hangul glyphs."""
 
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; form-action 'none'"
+)
+"""Content Security Policy of every page: styles, pictures and fonts within it, no script, nothing from elsewhere.
+
+Styles can't be named by a hash, since plots have them as attributes.
+"""
+
 
 def render(template: str, **context: Any) -> str:
     """Return the page that a file of ``templates`` makes of a context."""
@@ -26,6 +34,7 @@ def render(template: str, **context: Any) -> str:
     environment.filters |= {"number": number, "percent": percent, "safe_svg": Markup}
     environment.tests["known"] = lambda value: not is_absent(value)
     environment.globals |= {"cell": cell, "interval": interval, "explain_rates": explain_rates, "version": __version__}
+    environment.globals |= {"policy": Markup(POLICY)}
     html = environment.get_template(template).render(**context)
     return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
 

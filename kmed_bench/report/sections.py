@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from kmed_bench.core.files import write_bytes_atomically, write_text_atomically
+from kmed_bench.core.spreadsheets import csv_text
 from kmed_bench.report.plots import Plot, inline_svg, render_figure
 from kmed_bench.report.table_view import View
 
@@ -102,7 +103,7 @@ def save_sections(sections: Sequence[ExtraSection], out: Path, taken: Collection
 def _place(section: ExtraSection, identity: str, out: Path) -> PlacedSection:
     shown = [view for view in section.tables if len(view.rows)]
     for view in shown:
-        write_text_atomically(out / f"{view.name}.csv", view.rows.to_csv(index=False))
+        write_text_atomically(out / f"{view.name}.csv", csv_text(view.rows))
     return PlacedSection(
         id=identity,
         title=section.title,

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT, MLFLOW_SOURCE_NAME
 
 from kmed_bench.core.callers_folder import project_folder
+from kmed_bench.tracking.origin import hide_origin
 from kmed_bench.tracking.processes import PROCESS_TAG
 from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.waiting import store_error
@@ -34,6 +35,8 @@ def own_run_id(client: MlflowClient) -> Iterator[str | None]:
         reason = refuse_run(client, run_id) if run_id else None
         if reason is not None:
             log.warning("%s=%s is ignored: %s. Unset it; a run of its own is used.", OWN_RUN, run_id, reason)
+        elif run_id:
+            hide_origin(client, run_id)
         yield None if reason is not None else run_id or None
     finally:
         if run_id is not None:

@@ -24,7 +24,11 @@ def shareable(config: Config) -> Config:
         config,
         data=dataclasses.replace(data, source=data.source and PurePath(data.source).name),
         model=dataclasses.replace(model, weights=model.weights and PurePath(model.weights).name),
-        tracking=dataclasses.replace(tracking, uri=tracking.uri and _shareable_uri(tracking.uri)),
+        tracking=dataclasses.replace(
+            tracking,
+            uri=tracking.uri and _shareable_uri(tracking.uri),
+            sign_key=tracking.sign_key and PurePath(tracking.sign_key).name,
+        ),
         gate=dataclasses.replace(
             gate,
             command=gate.command and PurePath(shlex.split(gate.command)[0]).name,

@@ -10,12 +10,12 @@ from typing import Any
 
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
-from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils import mlflow_tags
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.datasets import dataset_input, datasets_of
 from kmed_bench.tracking.endings import FAILURE_TAG, begun
+from kmed_bench.tracking.origin import run_tags
 from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 
 # MLflow's limits (mlflow.utils.validation). Longer values are cut: an error here would come after hours of work.
@@ -26,8 +26,6 @@ _SAME = 1e-4
 _TIMINGS = ("time/", "speed/", "latency/")
 """Metrics that differ between any two passes; the value logged first is kept."""
 _ENDS = ("kmed.ended", "kmed.failed", FAILURE_TAG)
-# MLflow would log the full path of the program, which may contain a person's name.
-_SOURCE = {mlflow_tags.MLFLOW_SOURCE_NAME: "kmed-bench"}
 
 
 class TrackedRun:
@@ -275,12 +273,12 @@ def _cut(text: str, limit: int) -> str:
 
 
 def start_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> TrackedRun:
-    """Return a new run, RUNNING, with these tags, its process and what MLflow tags any run with: user, source, commit.
+    """Return a new run, RUNNING, with these tags, its process and the commit; see `origin`.
 
     All of it is one transaction: a process that is killed at any moment leaves no run whose owner is unknown.
     """
-    own = {PROCESS_TAG: this_process(), **tags, **_SOURCE}
-    started = client.create_run(experiment_id, run_name=name, tags=resolve_tags(own))
+    own = {PROCESS_TAG: this_process(), **tags}
+    started = client.create_run(experiment_id, run_name=name, tags=run_tags(own))
     return TrackedRun(client, started.info.run_id)
 
 

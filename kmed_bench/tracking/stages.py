@@ -20,6 +20,7 @@ from kmed_bench.core.quantities import percent
 from kmed_bench.core.version import code_version
 from kmed_bench.tracking.endings import FAILURE_TAG
 from kmed_bench.tracking.metric_names import ingest_metrics, score_metrics, split_metrics
+from kmed_bench.tracking.origin import hide_origin
 from kmed_bench.tracking.own_run import OWN_RUN, refuse_run
 from kmed_bench.tracking.privacy import describe_failure, without_ids
 from kmed_bench.tracking.run import TrackedRun
@@ -49,6 +50,7 @@ def tag_own_run(error: BaseException) -> None:
         client = MlflowClient(tracking_uri=resolve_uri())
         if refuse_run(client, run_id) is None:
             client.set_tag(run_id, FAILURE_TAG, describe_failure(error))
+            hide_origin(client, run_id)
 
 
 class StageRun:

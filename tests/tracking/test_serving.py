@@ -310,7 +310,7 @@ def test_a_missing_model_is_said(tmp_path: Path) -> None:
     words = ("--port", "0", "--tracking.uri", "sqlite:///m.db")
     done = command_line("models:/nothing@champion", *words, cwd=tmp_path)
     assert done.returncode == 2
-    assert "The model models:/nothing@champion can't be loaded from sqlite:///" in done.stderr
+    assert "The model models:/nothing@champion can't be fetched from sqlite:///" in done.stderr
     assert "Traceback" not in done.stderr
     done = command_line("models:/nothing@champion", *words, "--timeout-s", "0", cwd=tmp_path)
     assert "--timeout-s is 0; give a number over 0." in done.stderr

@@ -137,7 +137,12 @@ def load_hf_network(folder: Path) -> "WhisperForConditionalGeneration":
     transformers.utils.logging.set_verbosity_error()  # hides its table of missing tensors, which are named below
     try:
         network, found = transformers.WhisperForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
     except Exception as error:  # of safetensors, of the configuration's checks and of the layers that it describes
         raise KmedError(

@@ -31,7 +31,9 @@ class TransformersBackend(SampleBackend):
         self._device = pick_device()
         try:
             with self._quiet():
-                self._processor = transformers.WhisperProcessor.from_pretrained(folder, local_files_only=True)
+                self._processor = transformers.WhisperProcessor.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
         except Exception as error:  # tokenizers raise Exception itself, transformers a dozen types
             raise KmedError(
                 f"The tokenizer or feature extractor of {folder} can't be opened by transformers {self.version} "

@@ -21,6 +21,7 @@ from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_json, write_text_atomically
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, WarningKind, write_manifest
+from kmed_bench.core.spreadsheets import csv_text
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.aihub import ROLES, parse_name
 from kmed_bench.corpus.ingest.checks import judge_audio, judge_labels, pair_audio
@@ -205,5 +206,5 @@ def write_corpus(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality:
         (out / "quality.json").unlink(missing_ok=True)
     rejects = rows.loc[rows["reason"] != "", ["stem", "path", "reason", "detail"]]
     rejects = rejects.rename(columns={"stem": "utterance_id"})
-    write_text_atomically(out / "rejects.csv", rejects.to_csv(index=False), private=True)
+    write_text_atomically(out / "rejects.csv", csv_text(rejects), private=True)
     write_json(out / "quality.json", quality, private=True)  # it has ids as examples

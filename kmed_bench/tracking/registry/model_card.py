@@ -3,16 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kmed_bench.core.contracts import Scores
+from kmed_bench.core.contracts import RuleVersions, Scores
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import is_synthetic
 from kmed_bench.core.schema import GROUP_FIELDS
+from kmed_bench.core.version import lock_sha256
 from kmed_bench.scoring.verdict import BETTER, RECOMMENDED_TAG, VERDICT_TAG, VERDICT_TEXT_TAG
 from kmed_bench.tracking.markdown import SYNTHETIC_NOTE, interval, table, whole_number
 
 _RECIPE = ("epochs", "batch_size", "lr", "max_len", "weight_decay", "warmup_steps", "grad_clip", "audio_context")
 _WORST_GROUPS = 5
 """Number of groups on a card; all of them are in scores.json."""
+LIMITS = (
+    "Not a medical device. A person must check numbers, drug names and doses in its text.",
+    "On silence and noise Whisper may write text that nobody spoke.",
+    "Trained on clips of at most 30 s. Longer audio is cut into windows; words at a cut may be lost or doubled.",
+    "Groups with few speakers have wide intervals; what is not listed was not measured.",
+)
+TERMS = (
+    "The recordings of AI Hub data set 208 may not be redistributed, and its terms govern what may be done with models "
+    "trained on them: read them before sharing this one."
+)
 
 
 def describe_registered(size: str) -> str:
@@ -54,14 +65,9 @@ def write_card(
         f"## Data\n\n{_describe_data(params, tags, counts)}",
         f"## Recipe\n\n{_describe_recipe(params, tags, metrics)}",
         f"## Results on the test part\n\n{_describe_results(metrics, scores)}",
-        "## Limits\n\n"
-        "- Not a medical device. A person must check numbers, drug names and doses in its text.\n"
-        "- On silence and noise Whisper may write text that nobody spoke.\n"
-        "- Trained on clips of at most 30 s. Longer audio is cut into windows; words at a cut may be lost or doubled.\n"
-        "- Groups with few speakers have wide intervals; what is not listed was not measured.",
-        "## Licence\n\n"
-        "Whisper's code and weights are MIT. The recordings of AI Hub data set 208 may not be redistributed, and its "
-        "terms govern what may be done with models trained on them: read them before sharing this one.",
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
+        f"## Licence\n\nWhisper's code and weights are MIT. {TERMS}",
+        f"## Passport\n\n{_describe_passport(tags, scores)}",
         "## Use\n\n```python\nimport mlflow, pandas as pd\n"
         f'model = mlflow.pyfunc.load_model("models:/{name}{"@challenger" if better else "/VERSION"}")\n'
         'model.predict(pd.DataFrame({"path": ["speech.wav"]}), params={"detail": True})\n```\n\n'
@@ -88,6 +94,20 @@ def _describe_recipe(params: Mapping[str, str], tags: Mapping[str, str], metrics
     chosen = f"Epoch {whole_number(metrics.get('best/epoch'))} was kept: its valid CER of "
     chosen += f"{percent(metrics.get('best/valid_cer'))} was the lowest."
     return "\n".join(["AdamW, cross-entropy. " + chosen, "", *table(("setting", "value"), rows)])
+
+
+def _describe_passport(tags: Mapping[str, str], scores: Scores | None) -> str:
+    """Return what tells this model from every other one; passport.json has it for programs."""
+    rules: Mapping[str, Any] = scores or {}
+    rows = [
+        ("checkpoint SHA-256", tags.get("kmed.checkpoint_sha256")),
+        ("weights it was trained from, SHA-256", tags.get("kmed.weights_sha256")),
+        ("split", tags.get("kmed.split_label")),
+        *((name.replace("_", " "), rules.get(name)) for name in RuleVersions.__annotations__),
+        ("requirements.lock SHA-256", lock_sha256()),
+    ]
+    lines = table(("what", "value"), [(name, f"`{value}`") for name, value in rows if value])
+    return "\n".join([*lines, "", "`kmed-bench verify MODEL` checks the files of a model against its `passport.json`."])
 
 
 def _describe_results(metrics: Mapping[str, float], scores: Scores | None) -> str:

@@ -6,9 +6,12 @@ import importlib.metadata
 import io
 import json
 import logging
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -29,8 +32,11 @@ from kmed_bench.core.files import sha256_of
 from kmed_bench.core.surroundings import interrupts_wait
 from kmed_bench.tracking.datasets import datasets_of
 from kmed_bench.tracking.endings import forget_end, keep_end
+from kmed_bench.tracking.origin import HIDDEN
 from kmed_bench.tracking.registry.challenger import BENCH_TAG, persistently, set_challenger
+from kmed_bench.tracking.registry.fetch import MODEL_CODE
 from kmed_bench.tracking.registry.model_card import describe_registered, write_card
+from kmed_bench.tracking.registry.passport import describe_model, write_passport
 from kmed_bench.tracking.run import TrackedRun, param_text
 from kmed_bench.tracking.store import global_store, read_artifact
 
@@ -43,7 +49,6 @@ LANGUAGE = "ko"
 _REQUIRED = ("mlflow", "openai-whisper", "torch", "torchaudio", "soundfile", "scipy", "numpy", "pandas")
 # The operator of a server can change these with MLFLOW_PYFUNC_INFERENCE_CONFIG, as JSON.
 LIMITS = {"max_rows": 512, "max_audio_mib": 128.0, "max_audio_minutes": 10.0, "max_request_minutes": 60.0}
-_CODE = Path(__file__).with_name("pyfunc_model.py")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,7 @@ def log_model(
     metrics: Mapping[str, float] | None = None,
     tags: Mapping[str, str] | None = None,
     step: int = 0,
+    sign_key: str | None = None,
 ) -> ModelVersionInfo:
     """Log a checkpoint as a pyfunc model of the run, register it, and return the version.
 
@@ -90,11 +96,13 @@ def log_model(
         Figures such as ``{"test/cer": 0.118}``; all but those of groups become version tags.
     step : int
         The checkpoint's epoch.
+    sign_key : str, optional
+        File of the Ed25519 key that signs the passport.
 
     Raises
     ------
     KmedError
-        When the checkpoint does not exist.
+        When the checkpoint does not exist, or the key can't be read.
     """
     if not checkpoint.is_file():
         raise KmedError(f"The checkpoint {checkpoint} does not exist, so it can't be registered; train first.")
@@ -109,10 +117,19 @@ def log_model(
     described["kmed.checkpoint_sha256"] = sha256
     if bench := source.data.tags.get(MLFLOW_PARENT_RUN_ID):
         described[BENCH_TAG] = bench
-    card = _card(client, source, name, size, described, metrics or {})
+    facts = _facts(client, source, name, size, described, metrics or {})
+    card = write_card(**facts)
+    passport = describe_model(language=LANGUAGE, run_id=run.run_id, **facts)
     with _active(run), _quiet():
         model_id = _logged_before(client, source, name, sha256)
-        model_id = model_id or _log_model(checkpoint, name, step, described, card, source.data.params)
+        if model_id is None:
+            with tempfile.TemporaryDirectory() as folder:
+                # MLflow writes the paths it was given into MLmodel, and those of the results may name a person.
+                files = {"checkpoint": Path(folder) / checkpoint.name, "card": Path(folder) / "MODEL_CARD.md"}
+                _link_or_copy(checkpoint, files["checkpoint"])
+                files["card"].write_text(card, encoding="utf-8")
+                files["passport"] = write_passport(passport, files.values(), Path(folder), sign_key)
+                model_id = _log_model(files, name, step, described, source.data.params)
         # Versions have no params; as tags they can be searched.
         telling = telling_params(source.data.params)
         version = persistently(
@@ -136,25 +153,28 @@ def log_model(
     )
 
 
-def _log_model(
-    checkpoint: Path, name: str, step: int, tags: dict[str, str], card: str, params: Mapping[str, str]
-) -> str:
+def _link_or_copy(path: Path, target: Path) -> None:
+    try:
+        os.link(path, target)  # MLflow refuses a symbolic link that leads out of a folder
+    except OSError:
+        shutil.copy(path, target)
+
+
+def _log_model(files: Mapping[str, Path], name: str, step: int, tags: dict[str, str], params: Mapping[str, str]) -> str:
     """Return the id of a new LoggedModel of the active run, with the run's params."""
-    with tempfile.TemporaryDirectory() as folder:
-        card_file = Path(folder) / "MODEL_CARD.md"
-        card_file.write_text(card, encoding="utf-8")
-        logged = mlflow.pyfunc.log_model(
-            name=name,
-            python_model=str(_CODE),
-            artifacts={"checkpoint": str(checkpoint), "card": str(card_file)},
-            model_config={"language": LANGUAGE, "path_root": "", **LIMITS},
-            signature=signature(),
-            input_example=_example(),
-            pip_requirements=pinned_requirements(),
-            step=step,
-            tags=tags,
-            params=dict(params),
-        )
+    code = shutil.copy(MODEL_CODE, files["card"].parent)
+    logged = mlflow.pyfunc.log_model(
+        name=name,
+        python_model=str(code),
+        artifacts={key: str(path) for key, path in files.items()},
+        model_config={"language": LANGUAGE, "path_root": "", **LIMITS},
+        signature=signature(),
+        input_example=_example(),
+        pip_requirements=pinned_requirements(),
+        step=step,
+        tags={**tags, **HIDDEN},
+        params=dict(params),
+    )
     return str(logged.model_id)
 
 
@@ -194,25 +214,25 @@ def _registered_before(client: MlflowClient, name: str, run_id: str, model_id: s
     return next((version for version in versions if version.source == f"models:/{model_id}"), None)
 
 
-def _card(
+def _facts(
     client: MlflowClient, run: Run, name: str, size: str, tags: Mapping[str, str], metrics: Mapping[str, float]
-) -> str:
-    """Return the model card, written from what the run and its benchmark have logged so far."""
+) -> dict[str, Any]:
+    """Return what a model's card and passport tell, from what the run and its benchmark have logged so far."""
     parent_id = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     parent = client.get_run(parent_id).data if parent_id else run.data
     counts: dict[str, int] = {}
     for dataset in datasets_of(run):
         profile = json.loads(dataset.profile or "{}")
         counts |= {key.removeprefix("n_"): n for key, n in profile.items() if key.startswith("n_")}
-    return write_card(
-        name=name,
-        size=size,
-        params={**parent.params, **run.data.params},
-        tags={**parent.tags, **run.data.tags, **tags},
-        metrics={**run.data.metrics, **metrics},
-        scores=read_artifact(client, run, "scores.json", SCORES),
-        counts=counts,
-    )
+    return {
+        "name": name,
+        "size": size,
+        "params": {**parent.params, **run.data.params},
+        "tags": {**parent.tags, **run.data.tags, **tags},
+        "metrics": {**run.data.metrics, **metrics},
+        "scores": read_artifact(client, run, "scores.json", SCORES),
+        "counts": counts,
+    }
 
 
 def pinned_requirements() -> list[str]:

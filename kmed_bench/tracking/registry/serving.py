@@ -14,10 +14,12 @@ import json
 import logging
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -29,7 +31,7 @@ from mlflow.pyfunc import PyFuncModel, scoring_server
 from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.scratch import scratch_for_libraries
-from kmed_bench.tracking.refusals import refused
+from kmed_bench.tracking.registry.fetch import fetch_model, foreign_code
 from kmed_bench.tracking.registry.request_bodies import fault_of
 from kmed_bench.tracking.store import global_store
 
@@ -200,7 +202,7 @@ def is_abandoned() -> bool:
     return gone is not None and gone.is_set()
 
 
-def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLimits) -> None:
+def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLimits, trust_code: bool = False) -> None:
     """Serve a registered model until a signal stops the process.
 
     Parameters
@@ -209,15 +211,21 @@ def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLi
         ``models:/…``, ``runs:/…`` or the folder of a model.
     tracking_uri : str
         The store that has the model, as `open_store` returned it.
+    trust_code : bool
+        Whether to run a model's own code where it is not this release's.
 
     Raises
     ------
     KmedError
-        When the address can't be used, or the store has no such model.
+        When the address can't be used, the store has no such model, or its code is another one and not trusted.
     """
-    with scratch_for_libraries(), contextlib.closing(_bind(host, port)) as bound:
+    with (
+        scratch_for_libraries(),
+        contextlib.closing(_bind(host, port)) as bound,
+        tempfile.TemporaryDirectory() as fetched,
+    ):
         _limit_arenas()
-        model = _load(uri, tracking_uri)
+        model = _load(uri, Path(fetched), tracking_uri, trust_code=trust_code)
         model.unwrap_python_model().is_abandoned = is_abandoned  # type: ignore[no-untyped-call]
         # The model ends a request in time and says why; MLflow's own answer, which does not, comes later.
         os.environ[MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.name] = str(limits.timeout_s + _MLFLOW_LATER_S)
@@ -254,15 +262,19 @@ def _bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _load(uri: str, tracking_uri: str) -> PyFuncModel:
+def _load(uri: str, folder: Path, tracking_uri: str, *, trust_code: bool) -> PyFuncModel:
+    """Return a model whose code is known before it is imported; what is fetched goes into a folder."""
+    path = Path(uri) if Path(uri).is_dir() else fetch_model(uri, folder, tracking_uri=tracking_uri)
+    if not trust_code and (why := foreign_code(path)):
+        raise KmedError(
+            f"The model {uri} would run code that this release did not write: {why}. If you know who wrote it, serve "
+            "it with --trust-code; otherwise register its checkpoint again with this release."
+        )
     try:
         with global_store(tracking_uri):
-            model: PyFuncModel = mlflow.pyfunc.load_model(uri)
+            model: PyFuncModel = mlflow.pyfunc.load_model(str(path))
     except (MlflowException, OSError) as error:
-        raise refused(error, tracking_uri) or KmedError(
-            f"The model {uri} can't be loaded from {without_password(tracking_uri)} ({without_password(str(error))}); "
-            "check its name, version or alias in the MLflow UI, and name the store with --tracking.uri."
-        ) from None
+        raise KmedError(f"The model {uri} can't be loaded ({without_password(str(error))}).") from None
     if not hasattr(model.unwrap_python_model(), "is_abandoned"):  # type: ignore[no-untyped-call]
         _log.warning("%s was registered by an earlier release: a request whose client leaves runs on to its end.", uri)
     return model

@@ -1,0 +1,103 @@
+"""Every page fetches nothing and runs nothing, and says so to the browser."""
+
+import html.parser
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pytest
+from bench_records import make_bench
+from misheard import LINES, OPTIONS, predictions
+from test_report_sections import draw, make_table
+
+from kmed_bench.core.records import StudyRecord
+from kmed_bench.report.error_page import write_error_analysis
+from kmed_bench.report.page import write_report
+from kmed_bench.report.rendering import POLICY
+from kmed_bench.report.sections import ExtraSection
+from kmed_bench.report.study import write_study
+
+TEMPLATES = Path(__file__).parents[2] / "kmed_bench" / "report" / "templates"
+FETCHED = ("src", "srcset", "data", "poster", "background", "action", "formaction", "xlink:href", "ping", "manifest")
+
+
+class References(html.parser.HTMLParser):
+    """What a page fetches, where its links lead, what it would run, and its policy."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: set[str] = set(re.findall(r"url\(\s*[\"']?([^\"')]*)", text))
+        self.fetched |= set(re.findall(r"@import[^;]*", text))
+        self.links: set[str] = set()
+        self.run: set[str] = set()
+        self.policies: list[str] = []
+        self.order: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.order.append(tag)
+        given = {name: value or "" for name, value in attrs}
+        if tag in ("script", "iframe", "object", "embed", "link", "base", "form"):
+            self.run.add(tag)
+        self.run |= {name for name in given if name.startswith("on")}
+        self.fetched |= {value for name, value in given.items() if name in FETCHED}
+        if "href" in given and tag == "a":
+            self.links.add(given["href"])
+        elif "href" in given:
+            self.fetched.add(given["href"])
+        if given.get("http-equiv", "").lower() == "content-security-policy":
+            self.policies.append(given["content"])
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("pages")
+    section = ExtraSection(title="T", lead="L", figures=(draw("study-cer"),), tables=(make_table(),))
+    lines = [*LINES, ("s9", '=cmd"><script>alert(1)</script><img src=http://a.b/c onerror=x>', "=1+1")]
+    study = StudyRecord(
+        name="s", size="base", sampler="tpe", pruner="none", epochs=1, n_trials=0, objectives=("cer",), trials=(),
+        synthetic=True,
+    )  # fmt: skip
+    written = {
+        "page.html": write_report(make_bench(sizes=("base",), epochs=1), folder / "report", extra=[section]),
+        "errors.html": write_error_analysis(folder / "errors", predictions(lines), OPTIONS, name="<script>x</script>"),
+        "study.html": write_study(study, (draw("a"),), folder / "study"),
+    }
+    return {name: path.read_text(encoding="utf-8") for name, path in written.items()}
+
+
+def test_every_template_of_a_page_is_looked_at(pages: dict[str, str]) -> None:
+    whole = {path.name for path in TEMPLATES.glob("*.html") if "extends" in path.read_text(encoding="utf-8")}
+    assert whole == set(pages)
+    assert [path.name for path in TEMPLATES.glob("*.html") if "<html" in path.read_text(encoding="utf-8")] == [
+        "base.html"
+    ]
+
+
+@pytest.mark.parametrize("name", ["page.html", "errors.html", "study.html"])
+def test_a_page_fetches_nothing_and_runs_nothing(name: str, pages: dict[str, str]) -> None:
+    found = References(pages[name])
+    assert found.policies == [POLICY]
+    assert found.order.index("meta") < found.order.index("style")
+    assert {urlsplit(address).scheme or address[:1] for address in found.fetched} <= {"data", "#"}
+    assert found.run == set()
+    for link in found.links:
+        assert re.fullmatch(r"#[\w-]+|[\w-]+\.(csv|png|svg)", link), link
+
+
+def test_the_policy_allows_no_script_and_no_address() -> None:
+    rules = dict(rule.split(maxsplit=1) for rule in POLICY.split("; "))
+    assert rules.pop("default-src") == "'none'"
+    assert "script-src" not in rules
+    assert set(" ".join(rules.values()).split()) == {"'none'", "'unsafe-inline'", "data:"}
+    assert [name for name, value in rules.items() if "'unsafe-inline'" in value] == ["style-src"]
+
+
+def test_the_tables_of_an_analysis_hold_no_formula(tmp_path: Path) -> None:
+    lines = [("s1", "", "배"), ("=s2", "배가", "@배가")]
+    page = write_error_analysis(tmp_path / "e", predictions(lines), OPTIONS, name="x")
+    tables = [pd.read_csv(path, keep_default_na=False, dtype=str) for path in page.parent.glob("*.csv")]
+    texts = [str(cell) for table in tables for cell in table.to_numpy().ravel()]
+    assert "'=s2" in texts
+    assert not [text for text in texts if text.startswith(("=", "@"))]
