@@ -35,7 +35,7 @@ def register(commands: Commands) -> None:
     export.add_argument("--part", choices=PARTS, default="test", help="part of the split (test)")
     export.add_argument("--limit-clips", type=int, metavar="N", help="measure on N clips, evenly spaced over the part")
     export.add_argument(
-        "--max-drift", type=float, metavar="X", help="largest difference in CER (0.002; with int8 0.01)"
+        "--max-drift", type=float, metavar="X", help="largest difference in CER (0.002; int8, float16: 0.01)"
     )
 
 
