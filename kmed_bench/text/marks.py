@@ -31,8 +31,10 @@ _INTERJECTION = "아|어|음|에|으|응|엄|흠|오"
 # A filler ends a word; before more Hangul the slash joins alternatives (`월/수/금`), unless the
 # word is an interjection at a word's start.
 # A run of them (`아/음/네`) is removed at once; one at a time, a long run would take as many passes.
+# No possessive groups: Python before 3.11.5 matches them wrongly (python/cpython#106052). None is needed, since the
+# optional group can always be empty, so nothing is ever given back.
 _FILLER = re.compile(
-    rf"(?<![가-힣A-Za-z0-9/])(?=[가-힣])((?:(?:{_INTERJECTION})/(?=[가-힣]))*+)(?:([가-힣]++)/(?=[\s.,!?…~*+]|$))?+"
+    rf"(?<![가-힣A-Za-z0-9/])(?=[가-힣])((?:(?:{_INTERJECTION})/(?=[가-힣]))*)(?:([가-힣]++)/(?=[\s.,!?…~*+]|$))?"
 )
 _STAR = re.compile(r"(?<!\d)\*+|\*+(?!\d)")
 _PLUS = re.compile(r"(?<=[가-힣,.?!])\++|(?<!\S)\++(?!\S)")

@@ -1,0 +1,1 @@
+"""A folder with all that a machine without network needs to install and run the package."""
