@@ -28,12 +28,11 @@ from kmed_bench.corpus.demo.demo import make_demo_corpus
 from kmed_bench.text.marks import resolve_marks
 
 DECODING = ["--eval.audio_context", "dynamic", "--eval.max_new_tokens", "8", "--eval.bootstrap_draws", "100"]
-TRAINING = ["--epochs", "1", "--batch_size", "8", "--lr", "1e-3", "--audio_context", "dynamic"]
+TRAINING = ["--epochs", "1", "--seeds", "0,1", "--batch_size", "8", "--lr", "1e-3", "--audio_context", "dynamic"]
 SCORING = ["--eval.bootstrap_draws", "100"]
 CHEAPER = {
     "run": [*TRAINING, *DECODING],
-    "train": [*TRAINING, *DECODING],
-    "tune": [*TRAINING, *DECODING],
+    "tune": [*TRAINING, "--seeds", "0", *DECODING],
     "evaluate": DECODING,
     "transcribe": ["--eval.max_new_tokens", "8"],
     "export": ["--eval.max_new_tokens", "8", "--limit-clips", "2"],
@@ -127,7 +126,7 @@ class Ward:
     def _name_pseudonym(self, found: re.Match[str]) -> str:
         """Return the pseudonym that a bundle made here has for an utterance of the split."""
         utterance = read_predictions(self.predictions)[0].utterance_id
-        return Pseudonyms.from_file(default_key_file(), create=False).replace("utterance", utterance)
+        return Pseudonyms.from_file(default_key_file(), create=False).of("utterance", utterance)
 
     def crown(self) -> None:
         """Give the alias champion to version 1, as `promote` does for recordings; it never does for the demo corpus."""
@@ -194,6 +193,7 @@ class Ward:
             (r"\b(PACKAGE|REPORT|transcripts/)", rf"{out}-\1"),
             (r"utterance-0123456789abcdef", self._name_pseudonym),
             (r"(?<=--references )corpus\b", str(self.split)),
+            (r"(kmed-whisper-base |version=)3", r"\g<1>2"),
             (r"--trials \d+", "--trials 2"),
             (r"(--(?:split\.)?(train|valid|test)) \d+", lambda found: f"{found[1]} {sizes[found[2]]}"),
         ):

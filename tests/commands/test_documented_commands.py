@@ -107,7 +107,7 @@ def test_a_download_in_the_readmes_commands(ward: Ward, capfd: pytest.CaptureFix
     capfd.readouterr()
     again = [*ward.benchmark, "-P", "resume=true"]
     assert ward.run(again) == 0
-    assert "train-base-seed2: done before, not run again." in capfd.readouterr().err
+    assert "train-base-seed1: done before, not run again." in capfd.readouterr().err
     assert ward.find_run() == ward.run_id
 
 
