@@ -47,6 +47,7 @@ SMALL = {
     "train": {"seeds": [0, 1], "epochs": 1, "batch_size": 2, "audio_context": "dynamic"},
     "eval": {"audio_context": "dynamic", "max_new_tokens": 8, "bootstrap_draws": 100},
 }
+SPACE = {"train.lr": {"low": 1e-6, "high": 1e-3, "log": True}}
 ORIGINAL = {
     "mata_data": {"model_name": "whisper-base", "path": "x", "save_model_name": "x", "save_logging_file_name": "x"}
     | {"batch_size": 4, "epochs": 1, "start_epoch": 0, "ver_start": 0, "lr": 2e-05, "max_len": 80, "device": "cuda"},
@@ -110,7 +111,7 @@ class Walk:
         self.rows.append((user, what, f"{status}{'' if right else ' WRONG'}", f"{duration_s:.0f}", shown))
         print("| " + " | ".join(self.rows[-1]) + " |", flush=True)
 
-    def entry(self, user: str, name: str, *, project: str = str(ROOT), expected: int = 0, **parameters: str) -> str:
+    def entry(self, user: str, name: str, /, *, project: str = str(ROOT), expected: int = 0, **parameters: str) -> str:
         """Run an entry point of MLproject."""
         words = ["mlflow", "run", project, "-e", name, "--env-manager", "local"]
         words += ["--version", "walked"] if project == GIT else []
@@ -177,7 +178,9 @@ def walk(folder: Path, ward: Ward, optuna: str) -> Walk:
 def _take(made: Walk, folder: Path, optuna: str) -> None:
     weights = str(save_random_tiny(folder / "tiny.pt"))
     profile, log, bare = folder / "small.yaml", folder / "logging_base.json", folder / "kmed-bench.git"
-    profile.write_text(yaml.safe_dump(SMALL | {"tune": {"storage": optuna, "trials": 2}}), encoding="utf-8")
+    profile.write_text(
+        yaml.safe_dump(SMALL | {"tune": {"storage": optuna, "trials": 2, "space": SPACE}}), encoding="utf-8"
+    )
     log.write_text(json.dumps(ORIGINAL), encoding="utf-8")
     subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), str(bare)], check=True)
     subprocess.run(["git", "--git-dir", str(bare), "branch", "walked", "HEAD"], check=True)
@@ -195,7 +198,7 @@ def _take(made: Walk, folder: Path, optuna: str) -> None:
     made.entry("kim", "evaluate", model=f"models:/{NAME}@challenger", **{"eval.max_new_tokens": "8"})
     made.entry("lee", "evaluate", model=f"models:/{NAME}/1", split=str(made.users["kim"] / "kmed-output" / "split"))
     made.entry("kim", "score", predictions="kmed-output/evaluate/predictions.jsonl")
-    made.entry("kim", "export", model=f"models:/{NAME}@challenger", **{"eval.max_new_tokens": "8"})
+    made.entry("kim", "export", model=f"models:/{NAME}@challenger", format="openai")
     made.entry("lee", "import-log", file=str(log))
     made.entry("kim", "tune", size="tiny", **small)
     made.entry("lee", "promote", name=NAME, version="1", expected=1)  # generated speech never passes

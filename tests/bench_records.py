@@ -83,6 +83,9 @@ def score(cer: float | None, n_clips: int, n_speakers: int, *, below_minimum: bo
         "n_clips": n_clips,
         "n_speakers": n_speakers,
         "below_minimum": below_minimum,
+        "no_interval": dict.fromkeys(
+            ("wer", "cer_number", "number_exact", "term_recall", "hallucination_rate"), "too few"
+        ),
     }
 
 

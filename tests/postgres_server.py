@@ -53,7 +53,10 @@ def running_postgres() -> Iterator[str]:
         start = [pg_ctl, "-D", str(folder / "db"), "-w", "-l", str(folder / "log"), "-o", options, "start"]
         for command in ([*init, "-U", "kmed", "--no-sync"], start):
             subprocess.run([*prefix, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
-        yield f"postgresql://kmed:secret@127.0.0.1:{port}/postgres"
-        subprocess.run([*prefix, pg_ctl, "-D", str(folder / "db"), "-m", "immediate", "stop"], cwd=folder, check=True)
+        try:
+            yield f"postgresql://kmed:secret@127.0.0.1:{port}/postgres"
+        finally:
+            stop = [*prefix, pg_ctl, "-D", str(folder / "db"), "-m", "immediate", "stop"]
+            subprocess.run(stop, cwd=folder, check=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

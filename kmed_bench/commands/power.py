@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmed_bench.commands.options import Commands, resolve
+from kmed_bench.core.quantities import percent
 from kmed_bench.core.schema import PARTS
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _power(args: argparse.Namespace) -> int:
         needed = power.speakers_needed(spread, design.n_speakers, args.difference)
         print(
             f"A difference of {args.difference:.4f} needs {needed:,} speakers with as many clips each for a power of "
-            f"{power.POWER:.0%} ({source})."
+            f"{percent(power.POWER, 0)} ({source})."
         )
     return 0
 

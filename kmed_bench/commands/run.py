@@ -73,6 +73,8 @@ def _run(args: argparse.Namespace) -> int:
         print(f"Skipped {size}: {reason}")
     for name, reason in outcome.failed.items():
         print(f"Failed {name}: {reason}")
+    for line in outcome.verdict.lines():
+        print(line)
     print(f"Report: {outcome.report.resolve()}")
     print(f"MLflow UI: {ui_command(outcome.tracking_uri)}")
     if outcome.failed:

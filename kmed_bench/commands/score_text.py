@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmed_bench.core.quantities import percent
+from kmed_bench.core.quantities import explain_rates, percent
 from kmed_bench.core.schema import SCORE_FIELDS, UNKNOWN
 
 if TYPE_CHECKING:
@@ -36,8 +36,12 @@ def print_scores(scores: "EvaluatedScores", out: Path, sides: "SideScores | None
         print("\n".join(table_lines(("group", "clips", "speakers", "CER", "95 % interval"), groups)))
         print("*: fewer clips or speakers than the minimum for a ranking")
     print()
-    for row in scores.get("comparisons", ()):
+    against = scores.get("comparisons", ())
+    for row in against:
         print(_say_against(row))
+    rates: Mapping[str, Any] = overall
+    if why := explain_rates(*(rates.get(name) for name in _RATES), *(row["a"] for row in against)):
+        print(why)
     print(f"Scores: {out / 'scores.json'}")
     if "comparisons" in scores:
         print(f"Comparisons: {out / 'comparisons.json'}")

@@ -202,8 +202,8 @@ class TrackingConfig:
     experiment: Annotated[str | None, NONE, Decides.NOTHING] = None
     """MLflow experiment of benchmarks and single trainings. none: MLFLOW_EXPERIMENT_NAME, else kmed-bench."""
     register: Annotated[bool, Decides.NOTHING] = True
-    """Whether the best checkpoint of each training is registered as kmed-whisper-SIZE, with the alias challenger for
-    the best of its seeds."""
+    """Whether the best checkpoint of each training is registered as kmed-whisper-SIZE, with its verdict as a tag and
+    the alias challenger for the best one that is better than the untouched model."""
     step_interval: Annotated[Count | None, NONE, Decides.NOTHING] = 50
     """Optimizer steps between the points of the curves step/loss, step/lr and step/grad_norm. none: no such curves."""
     system_metrics: Annotated[bool, Decides.NOTHING] = False

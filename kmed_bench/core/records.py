@@ -10,7 +10,7 @@ import pandas as pd
 
 from kmed_bench.core.contracts import NamedBenefit, NamedComparison, NamedGap, Scores, SeedsMean
 from kmed_bench.core.quantities import percent
-from kmed_bench.core.run_contracts import Leak
+from kmed_bench.core.run_contracts import Leak, Verdict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,8 @@ class BenchRecord:
         Paired differences on the test part; what ``scoring.significance.compare_systems`` returned.
     gaps, benefits, seeds : tuple of dict
         The further entries of comparisons.json: groups against the rest, and means over seeds.
+    verdicts : mapping
+        Run id of a train run to its verdict.json; runs of earlier releases have none.
     leaks : mapping
         Run id of a train run to its leak.json, where left-out utterances were decoded too.
     openings : tuple of Opening
@@ -131,6 +133,7 @@ class BenchRecord:
     gaps: tuple[NamedGap, ...] = ()
     benefits: tuple[NamedBenefit, ...] = ()
     seeds: tuple[SeedsMean, ...] = ()
+    verdicts: Mapping[str, Verdict] = dataclasses.field(default_factory=dict)
     leaks: Mapping[str, Leak] = dataclasses.field(default_factory=dict)
     openings: tuple[Opening, ...] = ()
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from annotated_types import Len
 
-from kmed_bench.core.contracts import CerCell, RuleVersions
+from kmed_bench.core.contracts import CerCell, Comparison, RuleVersions
 from kmed_bench.core.formats import FileFormat, Head
 
 
@@ -60,6 +60,40 @@ class SpeakerErrors(Head):
     normaliser_version: str
     marks_version: str
     speakers: dict[str, list[Any]]
+
+
+Outcome = Literal["better", "no evidence", "kept untouched", "worse"]
+
+
+class WorsePart(TypedDict):
+    """What got worse by its figure: a measure, or the CER of a group; ``shown``: by more than chance."""
+
+    what: str
+    delta: float
+    p_value: float
+    n_speakers: int
+    shown: bool
+
+
+class SpeakerCers(TypedDict):
+    """CER of each speaker of the test part, from the lowest untouched one; no ids."""
+
+    untouched: list[float]
+    tuned: list[float]
+    n_clips: list[int]
+
+
+class Verdict(Head):
+    """Content of verdict.json: what fine-tuning changed, and whether the fine-tuned model is recommended."""
+
+    outcome: Outcome
+    recommended: bool
+    level: float
+    valid_untouched: float
+    valid_tuned: float
+    cer: Comparison
+    worse: list[WorsePart]
+    speakers: SpeakerCers
 
 
 class GateCheck(TypedDict):
@@ -133,6 +167,22 @@ PLAN = FileFormat[Plan](
 )
 SPEAKER_ERRORS = FileFormat[SpeakerErrors](
     "kmed-speaker-errors", version=2, oldest=0, remedy="train the version again with this release"
+)
+VERDICT = FileFormat[Verdict](
+    "kmed-verdict",
+    version=1,
+    oldest=1,
+    remedy="train again with this release",
+    fields={
+        "outcome": Literal["better", "no evidence", "kept untouched", "worse"],
+        "recommended": bool,
+        "level": float,
+        "valid_untouched": float,
+        "valid_tuned": float,
+        "cer": dict[str, Any],
+        "worse": list[dict[str, Any]],
+        "speakers": dict[str, list[Any]],
+    },
 )
 STUDY = FileFormat[StudyFile](
     "kmed-study",

@@ -30,8 +30,9 @@ from kmed_bench.pipeline.preparation import (
     split_source,
 )
 from kmed_bench.pipeline.trainer import Trainer
-from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome
+from kmed_bench.pipeline.training_record import TrainOutcome
 from kmed_bench.report.page import write_report
+from kmed_bench.scoring.recommendation import Recommendation, recommend
 from kmed_bench.tracking.endings import FAILURE_TAG
 from kmed_bench.tracking.metric_names import ingest_metrics, split_metrics
 from kmed_bench.tracking.original.log_export import export_logs
@@ -59,6 +60,8 @@ class BenchOutcome:
     ----------
     failed : dict
         Name of a train run to the error that ended it.
+    verdict : Recommendation
+        Which model to use, and what the trainings of the whole benchmark changed.
     """
 
     run_id: str
@@ -67,6 +70,7 @@ class BenchOutcome:
     trained: tuple[TrainOutcome, ...]
     skipped: dict[str, str]
     failed: dict[str, str]
+    verdict: Recommendation
 
 
 def run_benchmark(
@@ -118,12 +122,10 @@ def run_benchmark(
             bench.ends_as = "FAILED"
             reason = f"{len(failed)} of {len(failed) + len(trained)} trainings failed; their runs say why."
             bench.set_tags({"kmed.failed": ", ".join(sorted(failed)), FAILURE_TAG: reason})
-        report = _make_report(uri, bench, folder, earlier)
+        report, verdict = _make_report(uri, bench, folder, earlier)
         if config.profile == "original":
             _write_original_logs(uri, bench, folder)
-        for outcome in trained:
-            log.info(describe_outcome(outcome))
-    return BenchOutcome(bench.run_id, report, uri, tuple(trained), skipped, failed)
+    return BenchOutcome(bench.run_id, report, uri, tuple(trained), skipped, failed, verdict)
 
 
 def _make_split(config: Config, folder: Path, out: Path, bench: TrackedRun, earlier: EarlierBench | None) -> Split:
@@ -200,7 +202,9 @@ def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: E
     return outcome
 
 
-def _make_report(uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBench | None) -> Path:
+def _make_report(
+    uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBench | None
+) -> tuple[Path, Recommendation]:
     before = earlier.stages.get("report") if earlier else None
     with bench.child("report", "report", run_id=before.run_id if before else None) as run:
         started = time.perf_counter()
@@ -211,7 +215,7 @@ def _make_report(uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBenc
         run.set_note("Wrote the report, which is among the artifacts of the benchmark's run: `report/index.html`.\n")
         run.log_summary({"report/trainings": len(record.trains), "time/report_s": time.perf_counter() - started})
         log.info(f"Report written in {time.perf_counter() - started:.0f} s")
-    return page
+    return page, recommend(record)
 
 
 def _write_original_logs(uri: str, bench: TrackedRun, folder: Path) -> None:

@@ -10,6 +10,7 @@ from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
+from kmed_bench.core.run_contracts import Verdict
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.pipeline.latency import measure_latency
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, write_leak
@@ -18,6 +19,7 @@ from kmed_bench.scoring import ScoringOptions
 from kmed_bench.scoring.gate import EVIDENCE_NAME, UNTOUCHED_NAME, summarise_speakers
 from kmed_bench.scoring.groups import score_counts
 from kmed_bench.scoring.measures import count_utterances
+from kmed_bench.scoring.verdict import VERDICT_FILE, judge_training
 from kmed_bench.tracking.metric_names import leak_metrics, overall_metrics, score_metrics
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.epochs import FeaturizedSplit, decode_part
@@ -40,6 +42,8 @@ class TestScores:
     ----------
     cer, untouched_cer : float
         Of the checkpoint and of the model before training.
+    verdict : dict
+        Content of verdict.json.
     metrics : dict
         All figures under their names in the tracking store.
     """
@@ -47,6 +51,7 @@ class TestScores:
     cer: float
     untouched_cer: float
     metrics: dict[str, float]
+    verdict: Verdict
 
 
 def score_test(
@@ -56,8 +61,10 @@ def score_test(
     speech: FeaturizedSplit,
     untouched: tuple[list[Prediction], list[Prediction]],
     device: torch.device,
+    *,
+    valid: tuple[float, float],
 ) -> TestScores:
-    """Decode and score the test part with a checkpoint; write predictions and scores beside it, log the scores.
+    """Decode and score the test part with a checkpoint; write the results beside it and log them.
 
     Where the split has a sample of what it left out, that is decoded too and scored by cell.
 
@@ -65,6 +72,8 @@ def score_test(
     ----------
     untouched : tuple of list of Prediction
         The test part, and that sample, by the model before training.
+    valid : tuple of float
+        CER of the valid part by the untouched and the fine-tuned model.
     """
     folder, sha256 = checkpoint.parent, speech.split.sha256
     model = load_weights(checkpoint, str(device))
@@ -111,4 +120,8 @@ def score_test(
             f"None of the test part's {len(predictions)} references can be scored ({scores['n_excluded']}); draw a "
             "split whose test part has transcripts without masks."
         )
-    return TestScores(cer, untouched_cer, metrics)
+    level = config.gate.significance
+    verdict = judge_training(counts_before, counts, valid=valid, options=options, level=level)
+    write_json(folder / VERDICT_FILE, verdict)
+    run.log_file(folder / VERDICT_FILE)
+    return TestScores(cer, untouched_cer, metrics, verdict)

@@ -6,13 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision
+from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_precision, thread_params
 from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, training_digest
 from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.quantities import percent
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
@@ -25,6 +26,7 @@ from kmed_bench.pipeline.training_record import (
     read_training_record,
     write_training_record,
 )
+from kmed_bench.scoring.verdict import verdict_tags
 from kmed_bench.tracking.params import training_params
 from kmed_bench.tracking.registry.checkpoints import replace_by_registered
 from kmed_bench.tracking.registry.models import log_model
@@ -111,9 +113,10 @@ class Trainer:
         }
 
     def params(self, seed: int) -> dict[str, Any]:
-        """Return the params of a train run: the settings that decide it."""
+        """Return the params of a train run: the settings that decide it, and the threads it runs with."""
         drawn = self.speech.split.report.get("config", {})
-        return training_params(self.config, size=self.weights.size, seed=seed, split=drawn)
+        params = training_params(self.config, size=self.weights.size, seed=seed, split=drawn)
+        return params | thread_params(self.device)
 
     def folder(self, seed: int) -> Path:
         """Return the folder of a seed's files."""
@@ -258,7 +261,7 @@ class Trainer:
                     write_history(folder, untouched.valid, epochs)
                 log.info(
                     f"{label}: epoch {epoch.epoch} of {n_epochs}, train loss {epoch.train_loss:.3f}, "
-                    f"valid loss {epoch.valid_loss:.3f}, valid CER {epoch.valid_cer:.1%}, {epoch.epoch_s:.0f} s"
+                    f"valid loss {epoch.valid_loss:.3f}, valid CER {percent(epoch.valid_cer)}, {epoch.epoch_s:.0f} s"
                 )
         if run is not None:
             save_weights(model, folder / "last.pt", merged_state(model))
@@ -290,9 +293,10 @@ class Trainer:
         """Score the test part once, with the selected checkpoint, and register that."""
         checkpoint, untouched = self.folder(seed) / "best.pt", self.untouched
         self._record_opening(f"{self.weights.size}, seed {seed}", identity=self.fingerprint(seed))
-        scored = score_test(
-            run, checkpoint, self.config, self.speech, (untouched.test, untouched.left_out), self.device
-        )
+        decoded, valid = (untouched.test, untouched.left_out), (untouched.valid["valid/cer"], best.valid_cer)
+        scored = score_test(run, checkpoint, self.config, self.speech, decoded, self.device, valid=valid)
+        verdict = verdict_tags(scored.verdict, f"{self.weights.size}, seed {seed}")
+        run.set_tags(verdict)
         metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer, **scored.metrics}
         run.log_metrics(metrics)
         if self.config.tracking.register:
@@ -302,7 +306,7 @@ class Trainer:
                 size=self.weights.size,
                 split_sha256=self.speech.split.sha256,
                 metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
-                tags=self.describe(seed),
+                tags={**self.describe(seed), **verdict},
                 step=best.epoch,
             )
             replace_by_registered(run, info.model_id)

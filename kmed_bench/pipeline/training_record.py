@@ -9,6 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.fields import describe_fault
 from kmed_bench.core.files import parse_json, read_json_text, write_json
+from kmed_bench.core.quantities import percent
+from kmed_bench.core.run_contracts import VERDICT
+from kmed_bench.scoring.verdict import VERDICT_FILE, say_verdict
 
 TRAINING_FILE = "training.json"
 
@@ -77,10 +80,9 @@ def read_training_record(folder: Path) -> TrainingRecord | None:
 
 
 def describe_outcome(outcome: TrainOutcome) -> str:
-    """Return one line on what training changed, in plain words, also if it made things worse."""
-    before, after = outcome.untouched_test_cer, outcome.test_cer
-    verb = "lowered" if after < before else "did not lower"
-    return (
-        f"{outcome.size}, seed {outcome.seed}: fine-tuning {verb} the decoded test CER "
-        f"({before:.1%} untouched, {after:.1%} after epoch {outcome.best_epoch})."
-    )
+    """Return what a training changed in plain words: the verdict in its folder."""
+    name, path = f"{outcome.size}, seed {outcome.seed}", outcome.checkpoint.parent / VERDICT_FILE
+    if path.is_file():
+        return say_verdict(VERDICT.read(path), name)
+    before, after = percent(outcome.untouched_test_cer), percent(outcome.test_cer)
+    return f"{name}: trained by a release without verdicts; test CER {before} untouched, {after} fine-tuned."

@@ -10,7 +10,7 @@ from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.report import plots, score_plots, score_tables
 from kmed_bench.report.page_tables import COSTS, chosen_runs, size_costs
 from kmed_bench.report.plots import CURVES, QUANTITIES, Plot, save_plot
-from kmed_bench.report.tables import Headline
+from kmed_bench.scoring.recommendation import SizeVerdict
 
 TWO_CERS = (
     "Two different quantities: the train line is teacher-forced (the true text so far is fed in), "
@@ -18,12 +18,13 @@ TWO_CERS = (
 )
 
 
-def save_plots(frames: Mapping[str, pd.DataFrame], headline: Headline | None, out: Path) -> dict[str, list[Plot]]:
+def save_plots(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, out: Path) -> dict[str, list[Plot]]:
     """Write every figure as PNG and SVG and return them by section; call it inside ``fonts.plot_style``."""
     return {
         "curves": _save_curves(frames["history"], out),
         "sizes": _save_sizes(frames, out),
-        "groups": _save_groups(frames, headline, out),
+        "groups": _save_groups(frames, best, out),
+        "speakers": _save_speakers(frames["speakers"], out),
         "errors": _save_errors(frames, out),
         "quality": _save_histograms(frames["quality_histograms"], out),
     }
@@ -87,7 +88,7 @@ def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
     return saved
 
 
-def _save_groups(frames: Mapping[str, pd.DataFrame], headline: Headline | None, out: Path) -> list[Plot]:
+def _save_groups(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, out: Path) -> list[Plot]:
     """Draw CER by group and size, and by dialect and age for the recommended size."""
     chosen = chosen_runs(frames)
     groups = frames["groups"]
@@ -96,22 +97,39 @@ def _save_groups(frames: Mapping[str, pd.DataFrame], headline: Headline | None, 
     single = single.assign(group=single["field"] + ": " + single["value"])
     saved = []
     colours = (
-        "Colour: against the {}'s overall CER, blue for fewer errors and red for more; cells without colour have too "
-        "few clips or speakers."
+        "Colour: against the {}'s overall CER, blue for fewer errors and orange for more; hatched cells have too few "
+        "clips or speakers to be compared."
     )
     if len(single):
         overall = dict(zip(frames["sizes"]["size"], frames["sizes"]["test_cer"], strict=True))
         figure = score_plots.plot_groups(single, overall, rows="group", columns="size", title="Test CER by group")
         caption = f"Test CER and number of clips by group. {colours.format('size')}"
         saved.append(save_plot(figure, out, "groups", caption))
-    if headline is None:
+    if best is None:
         return saved
-    pairs = score_tables.pairs_of_run(groups, headline.row["run_id"], "dialect", "age")
+    pairs = score_tables.pairs_of_run(groups, best.run_id, "dialect", "age")
     if len(pairs):
-        overall = dict.fromkeys(pairs["age"], headline.row["test_cer"])
-        title = f"{headline.size}: test CER by dialect and age"
+        level = frames["sizes"].set_index("run_id")["test_cer"][best.run_id]
+        overall = dict.fromkeys(pairs["age"], level)
+        title = f"{best.size}: CER by dialect and age"
         figure = score_plots.plot_groups(pairs, overall, rows="dialect", columns="age", title=title)
-        saved.append(save_plot(figure, out, "groups-dialect-age", f"{title}. {colours.format('model')}"))
+        saved.append(
+            save_plot(figure, out, "groups-dialect-age", f"{title}, fine-tuned, test part. {colours.format('model')}")
+        )
+    return saved
+
+
+def _save_speakers(speakers: pd.DataFrame, out: Path) -> list[Plot]:
+    """Draw each speaker's CER before and after training, one figure a size."""
+    saved = []
+    for size, rows in speakers.groupby("size", sort=False):
+        caption = (
+            f"{size}: test CER of each speaker, from the lowest untouched one; a line joins a speaker's two figures. "
+            f"Fine-tuned it is lower for {int((rows['tuned'] < rows['untouched']).sum())} of {len(rows)} speakers and "
+            f"higher for {int((rows['tuned'] > rows['untouched']).sum())}."
+        )
+        figure = score_plots.plot_speakers(rows, size=str(size))
+        saved.append(save_plot(figure, out, f"{size}-speakers", caption))
     return saved
 
 

@@ -1,5 +1,6 @@
 """The report: one self-contained HTML page, with its pictures and tables beside it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from kmed_bench.report.rendering import render
 from kmed_bench.report.seal_tables import count_plans, describe_openings
 from kmed_bench.report.sections import ExtraSection, PlacedSection, save_sections
 from kmed_bench.report.table_view import View
+from kmed_bench.scoring.intervals import MIN_SPEAKERS
+from kmed_bench.scoring.recommendation import recommend
 
 _EXAMPLES = "quality_examples"
 """The table of utterance ids: with it, page and table can be opened by their owner only."""
@@ -41,14 +44,15 @@ def write_report(
         Shown at the end, before the provenance.
     """
     out.mkdir(parents=True, exist_ok=True)
-    frames = make_frames(record, comparisons)
-    headline = tables.choose_headline(size_costs(frames))
-    best = [run for run in record.trains if headline is not None and run.run_id == headline.row["run_id"]]
+    advice = recommend(dataclasses.replace(record, comparisons=tuple(comparisons)))
+    frames = make_frames(record, comparisons, advice)
+    rows = {str(row["run_id"]): row for row in size_costs(frames).to_dict("records")}
+    best = [run for run in record.trains if advice.best is not None and run.run_id == advice.best.run_id]
     gaps = [row for row in frames["elderly"].to_dict("records") if best and row["run_id"] == best[0].run_id]
     for name, frame in frames.items():
         write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False), private=name == _EXAMPLES)
     with plot_style():
-        plots = save_plots(frames, headline, out)
+        plots = save_plots(frames, advice.best, out)
     drawn = [plot.name for section in plots.values() for plot in section]
     sections = save_sections(extra, out, {*frames, *drawn, "index"})
     views = make_views(frames)
@@ -58,7 +62,9 @@ def write_report(
         profile=record.params.get("profile"),
         context=record.params.get("eval.audio_context"),
         notices=find_notices(record),
-        headline=headline,
+        advice=advice,
+        min_speakers=MIN_SPEAKERS,
+        row=rows[best[0].run_id] if best else None,
         device=best[0].tags.get("kmed.device") if best else None,
         gap=gaps[0] if gaps else None,
         views=views,

@@ -6,8 +6,9 @@ import pandas as pd
 
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.records import BenchRecord
-from kmed_bench.report import data_tables, fairness, leak_tables, score_tables, seal_tables, tables
+from kmed_bench.report import data_tables, fairness, leak_tables, score_tables, seal_tables, tables, verdict_tables
 from kmed_bench.report.table_view import Column, Kind, View
+from kmed_bench.scoring.recommendation import Recommendation
 
 MAX_RUNS_SHOWN = 100
 """Train runs on the page; the CSV has all of them, as the caption says."""
@@ -24,11 +25,15 @@ COSTS: dict[str, tuple[str, Kind]] = {
 }
 
 
-def make_frames(record: BenchRecord, comparisons: Sequence[NamedComparison]) -> dict[str, pd.DataFrame]:
+def make_frames(
+    record: BenchRecord, comparisons: Sequence[NamedComparison], advice: Recommendation
+) -> dict[str, pd.DataFrame]:
     """Return the report's tables by the name of their CSV file, with rates as fractions."""
     runs = tables.runs_table(record)
     sizes = tables.sizes_table(runs)
     return {
+        "verdicts": verdict_tables.verdicts_table(advice),
+        "speakers": verdict_tables.speakers_table(advice),
         "runs": runs,
         "sizes": sizes,
         "history": tables.history_table(record),
@@ -88,7 +93,8 @@ def size_costs(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def make_views(frames: Mapping[str, pd.DataFrame]) -> dict[str, View]:
     """Return the page's tables by name, without those that have no row."""
-    views = [*_size_views(frames), *_rate_views(frames), *_group_views(frames), *data_tables.data_views(frames)]
+    views = [verdict_tables.verdict_view(frames["verdicts"])]
+    views += [*_size_views(frames), *_rate_views(frames), *_group_views(frames), *data_tables.data_views(frames)]
     views += fairness.fairness_views(frames, chosen_runs(frames))
     views += leak_tables.leak_views(frames, chosen_runs(frames))
     views += seal_tables.seal_views(frames["openings"], frames["plan_changes"])
@@ -134,14 +140,18 @@ def _size_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
 
 def _rate_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
     rates = score_tables.rates_of_sizes(frames["rates"], chosen_runs(frames))
-    states = [str(name) for name in rates if name not in ("label", "measure", "description")]
+    states = [str(name).removesuffix("_low") for name in rates if str(name).endswith("_low")]
     return [
         View(
             name="rates",
-            caption="Rates on the test part; CER is the headline, the others explain it.",
+            caption="Rates on the test part; CER is the headline, the others explain it. Brackets hold 95 % intervals; "
+            "rates without brackets have none by design.",
             columns=[
                 Column(key="label", label="measure", hint="description"),
-                *(Column(key=state, label=state, kind="percent") for state in states),
+                *(
+                    Column(key=state, label=state, kind="percent", low=f"{state}_low", high=f"{state}_high")
+                    for state in states
+                ),
             ],
             rows=rates,
         ),

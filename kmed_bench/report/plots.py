@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import Formatter, MaxNLocator, PercentFormatter
 
 from kmed_bench.core.files import write_bytes_atomically
 from kmed_bench.report.fonts import INK, RULE, SOFT
@@ -95,7 +95,7 @@ def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
     axes = grid.ax
     _label_axes(axes, quantity)
     axes.set_title(f"{size}: {QUANTITIES[quantity]} by epoch", loc="left")
-    sns.move_legend(axes, "best", title=None)
+    sns.move_legend(axes, "upper left", bbox_to_anchor=(0, -0.2), ncol=2, title=None)
     figure: Figure = grid.figure
     return figure
 
@@ -123,6 +123,7 @@ def plot_all_sizes(history: pd.DataFrame, quantity: str) -> Figure:
     )
     _label_axes(grid.ax, quantity)
     grid.ax.set_title(f"All sizes: {QUANTITIES[quantity]} by epoch", loc="left")
+    sns.move_legend(grid.ax, "upper left", bbox_to_anchor=(1.02, 1))
     figure: Figure = grid.figure
     return figure
 
@@ -132,7 +133,12 @@ def _label_axes(axes: Axes, quantity: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     if quantity == "cer":
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        axes.yaxis.set_major_formatter(percent_ticks())
+
+
+def percent_ticks() -> Formatter:
+    """Return the labels of an axis of fractions, spelled as `quantities.percent` does."""
+    return PercentFormatter(xmax=1, symbol=" %")
 
 
 def save_plot(figure: Figure, folder: Path, name: str, caption: str) -> Plot:

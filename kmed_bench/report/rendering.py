@@ -6,7 +6,7 @@ import jinja2
 from markupsafe import Markup
 
 from kmed_bench import __version__
-from kmed_bench.core.quantities import percent
+from kmed_bench.core.quantities import explain_rates, percent
 from kmed_bench.report.fonts import subset_font
 from kmed_bench.report.table_view import cell, interval, is_absent, number
 
@@ -25,7 +25,7 @@ def render(template: str, **context: Any) -> str:
     )
     environment.filters |= {"number": number, "percent": percent, "safe_svg": Markup}
     environment.tests["known"] = lambda value: not is_absent(value)
-    environment.globals |= {"cell": cell, "interval": interval, "version": __version__}
+    environment.globals |= {"cell": cell, "interval": interval, "explain_rates": explain_rates, "version": __version__}
     html = environment.get_template(template).render(**context)
     return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
 

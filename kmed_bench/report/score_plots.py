@@ -7,15 +7,18 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, ScalarFormatter
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from kmed_bench.report.fonts import INK, SOFT
-from kmed_bench.report.plots import SIZE_COLOURS, colour_of
+from kmed_bench.core.quantities import percent
+from kmed_bench.report.fonts import INK, RULE, SOFT
+from kmed_bench.report.plots import SIZE_COLOURS, colour_of, percent_ticks
 from kmed_bench.report.score_tables import age_rank
 
+_HUES = LinearSegmentedColormap.from_list("fewer-more", ["#2f6ea8", "#f1f1ee", "#b8651b"])
 KIND_COLOURS = {"substitutions": "#3b82c4", "deletions": "#d9822b", "insertions": "#8a63b8"}
 
 
@@ -31,7 +34,7 @@ def plot_test_cer(sizes: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(sizes)), list(sizes["size"])[::-1])
     axes.set_ylim(-0.6, len(sizes) - 0.4)
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.xaxis.set_major_formatter(percent_ticks())
     axes.set_xlabel("test CER (decoded), 95 % interval")
     axes.grid(axis="y", visible=False)
     handles = [
@@ -57,7 +60,7 @@ def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, c
     """Return a heatmap of CER by group, with the CER and the number of clips in each cell.
 
     The colour is the cell's CER over its column's overall CER, which makes columns of different level comparable.
-    Cells under the minimum have figures but no colour.
+    Cells under the minimum are hatched.
 
     Parameters
     ----------
@@ -80,24 +83,19 @@ def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, c
     for name in order[0]:
         for column in order[1]:
             if not math.isnan(n_clips.loc[name, column]):
-                rate = "" if math.isnan(cer.loc[name, column]) else f"{cer.loc[name, column]:.1%}  "
+                rate = "" if math.isnan(cer.loc[name, column]) else f"{percent(cer.loc[name, column])}  "
                 words.loc[name, column] = f"{rate}n={int(n_clips.loc[name, column])}"
     figure, axes = plt.subplots(figsize=(1.8 + 1.35 * len(order[1]), 0.7 + 0.33 * len(order[0])))
     hues = ratio.mask(hidden).to_numpy(dtype=float)
-    colours = sns.color_palette("vlag", as_cmap=True)
-    axes.pcolormesh(np.ma.masked_invalid(hues), cmap=colours, vmin=0.4, vmax=1.6, edgecolors="none", linewidth=0)
+    axes.pcolormesh(np.ma.masked_invalid(hues), cmap=_HUES, vmin=0.4, vmax=1.6, edgecolors="none", linewidth=0)
     for (i, j), word in np.ndenumerate(words.to_numpy()):
-        uncoloured = math.isnan(hues[i, j])
+        if math.isnan(hues[i, j]) and word:  # too few to compare: hatched, in the page's own ink
+            axes.add_patch(Rectangle((j, i), 1, 1, fill=False, hatch="///", edgecolor=RULE, linewidth=0))
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            axes.text(j + 0.5, i + 0.5, word, ha="center", va="center", size=9, color="#20242a", bbox=box)
+            continue
         ink = "white" if abs(hues[i, j] - 1) > 0.45 else "#20242a"
-        axes.text(
-            j + 0.5,
-            i + 0.5,
-            word,
-            ha="center",
-            va="center",
-            size=8 if uncoloured else 9,
-            color=SOFT if uncoloured else ink,
-        )
+        axes.text(j + 0.5, i + 0.5, word, ha="center", va="center", size=9, color=ink)
     axes.invert_yaxis()
     axes.set_xticks(np.arange(len(order[1])) + 0.5, order[1])
     axes.set_yticks(np.arange(len(order[0])) + 0.5, order[0])
@@ -105,6 +103,29 @@ def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, c
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_title(title, loc="left")
+    return figure
+
+
+def plot_speakers(speakers: pd.DataFrame, *, size: str) -> Figure:
+    """Return a plot of each speaker's CER untouched and fine-tuned, from the lowest untouched one.
+
+    Parameters
+    ----------
+    speakers : pandas.DataFrame
+        Columns untouched and tuned, one row per speaker.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 3.2))
+    places = range(1, len(speakers) + 1)
+    colour = colour_of(size)
+    axes.vlines(places, speakers["untouched"], speakers["tuned"], color=SOFT, linewidth=1.2, zorder=1)
+    axes.plot(places, speakers["untouched"], "o", color=INK, markerfacecolor="none", markersize=6, label="untouched")
+    axes.plot(places, speakers["tuned"], "o", color=colour, markersize=6, label="fine-tuned")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(percent_ticks())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="speakers, by untouched CER", ylabel="test CER")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2)
+    axes.set_title(f"{size}: test CER by speaker", loc="left")
     return figure
 
 
@@ -117,7 +138,7 @@ def plot_error_kinds(kinds: pd.DataFrame) -> Figure:
         axes.barh(names, kinds[kind], left=left, color=colour, label=kind, height=0.65)
         left = left + kinds[kind].to_numpy()
     axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.xaxis.set_major_formatter(percent_ticks())
     axes.set_xlabel("errors over reference characters")
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=3, columnspacing=1, handlelength=1)
@@ -154,7 +175,7 @@ def plot_pareto(points: pd.DataFrame, *, cost: str, label: str, more_is_better: 
         axes.set_xticks(sorted(points[cost]), [_short(value) for value in sorted(points[cost])])
     axes.margins(x=0.18)
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.yaxis.set_major_formatter(percent_ticks())
     axes.set(xlabel=label, ylabel="test CER")
     axes.set_title(title, loc="left")
     return figure

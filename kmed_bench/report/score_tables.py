@@ -11,8 +11,10 @@ import pandas as pd
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SCORE_FIELDS
+from kmed_bench.report.table_view import NOT_MEANT
 from kmed_bench.report.tables import ordered_trains, scored_trains
 from kmed_bench.scoring.groups import split_values
+from kmed_bench.scoring.intervals import MIN_SPEAKERS
 from kmed_bench.scoring.measures import MEASURES
 
 _COUNTS = ("n_clips", "n_speakers", "below_minimum")
@@ -142,17 +144,23 @@ def terms_of_sizes(terms: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
 
 
 def rates_table(bench: BenchRecord) -> pd.DataFrame:
-    """Return every rate on the test part: run_id, size, seed, state (untouched, fine-tuned), measure, value."""
+    """Return every rate on the test part: run_id, size, seed, state (untouched, fine-tuned), measure, value, reason.
+
+    ``reason`` says why a measure has no interval; of too few speakers it holds for both states.
+    """
     rows = []
     for run in ordered_trains(bench):
         scores = bench.scores.get(run.run_id)
         tuned = cast(Mapping[str, float | None], scores["overall"]) if scores else {}
+        reasons = scores["overall"].get("no_interval", {}) if scores else {}
+        few = scores is not None and scores["overall"]["n_speakers"] < MIN_SPEAKERS
         states: dict[str, Mapping[str, float | None]] = {"untouched": _untouched_rates(run), "fine-tuned": tuned}
         for state, rates in states.items():
             for measure, value in rates.items():
                 if measure not in _COUNTS and value is not None:
-                    rows.append((run.run_id, run.size, run.seed, state, measure, value))
-    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "state", "measure", "value"])
+                    reason = reasons.get(measure, "") if state == "fine-tuned" or few else ""
+                    rows.append((run.run_id, run.size, run.seed, state, measure, value, reason))
+    return pd.DataFrame(rows, columns=["run_id", "size", "seed", "state", "measure", "value", "reason"])
 
 
 def _untouched_rates(run: TrainRecord) -> dict[str, float]:
@@ -162,16 +170,24 @@ def _untouched_rates(run: TrainRecord) -> dict[str, float]:
 def rates_of_sizes(rates: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:
     """Return one row per measure, one column per chosen run's size and state, such as ``base untouched``.
 
-    ``label`` and ``description`` are the measure's own; rates of scores.json that are no measure are left out.
+    Beside each are the bounds of its interval in ``<column>_low`` and ``<column>_high``, and ``NOT_MEANT`` in
+    ``<column>_reason`` for measures without intervals. ``label`` and ``description`` are the measure's own; rates of
+    scores.json that are no measure are left out.
     """
-    chosen = rates[rates["run_id"].isin(run_ids) & rates["measure"].isin(MEASURES)]
-    if not len(chosen):
-        return pd.DataFrame()
-    column = chosen["size"] + " " + chosen["state"]
-    wide = chosen.assign(column=column).pivot(index="measure", columns="column", values="value")
-    wide = wide.loc[[name for name in MEASURES if name in wide.index], list(dict.fromkeys(column))]
-    shown = [MEASURES[str(name)] for name in wide.index]
-    return wide.reset_index().assign(label=[m.label for m in shown], description=[m.description for m in shown])
+    chosen = rates[rates["run_id"].isin(run_ids)]
+    keys = list(zip(chosen["size"] + " " + chosen["state"], chosen["measure"], strict=True))
+    value, reason = (dict(zip(keys, chosen[name], strict=True)) for name in ("value", "reason"))
+    columns = list(dict.fromkeys(column for column, _ in value))
+    rows = []
+    for name, measure in MEASURES.items():
+        if any((column, name) in value for column in columns):
+            row: dict[str, Any] = {"measure": name, "label": measure.label, "description": measure.description}
+            for column in columns:
+                ends = ("", "_low", "_high")
+                row |= {f"{column}{end}": value.get((column, f"{name}{end}"), math.nan) for end in ends}
+                row[f"{column}_reason"] = reason.get((column, name), "") if measure.interval else NOT_MEANT
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def errors_by_kind(rates: pd.DataFrame, run_ids: Sequence[str]) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def study_section(record: StudyRecord, figures: Sequence[ExtraFigure]) -> ExtraS
 def _describe_counts(record: StudyRecord) -> str:
     states = [trial.state for trial in record.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
-    pruned = f"Pruning ({record.pruner}) saved {record.saved_epochs():.0%} of the epochs of finished trials."
+    pruned = f"Pruning ({record.pruner}) saved {percent(record.saved_epochs(), 0)} of the epochs of finished trials."
     if len(record.objectives) > 1:
         pruned = "With two objectives no trial is pruned: Optuna compares unfinished trials by one value alone."
     return (

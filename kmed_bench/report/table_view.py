@@ -8,9 +8,13 @@ from typing import Any, Literal
 import pandas as pd
 from markupsafe import Markup, escape
 
-from kmed_bench.core.quantities import percent
+from kmed_bench.core.quantities import explain_rates, percent
 
 Kind = Literal["text", "percent", "points", "spread", "count", "number", "seconds", "bytes", "p_value"]
+
+
+NOT_MEANT = "not meant to have one"
+"""Reason of a value in a column of intervals that has none by design; it is shown alone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,15 @@ class View:
         """Whether the table is too wide for a phone, which then shows each row as a card."""
         texts = sum(column.kind == "text" for column in self.columns)
         intervals = sum(column.low is not None for column in self.columns)
-        return len(self.columns) + max(0, texts - 2) + intervals > 6
+        return len(self.columns) + max(0, texts - 2) + intervals > 4
+
+    @property
+    def explanation(self) -> str:
+        """Why rates of the table exceed 100 %, where one does."""
+        rates = [
+            self.rows[column.key] for column in self.columns if column.kind == "percent" and column.key in self.rows
+        ]
+        return explain_rates(*(max(values.max(), 0) for values in rates if len(values)))
 
     def table(self) -> pd.DataFrame:
         """Return the table with labels as columns and each cell's text as on the page."""
@@ -140,5 +152,7 @@ def cell(row: Mapping[str, Any], column: Column) -> Markup:
     if column.low is None or column.high is None or is_absent(row.get(column.key)):
         return shown
     reason = row.get(column.low.removesuffix("_low") + "_reason", row.get("no_interval"))
+    if reason == NOT_MEANT:
+        return shown
     bounds = interval(row.get(column.low), row.get(column.high), column.kind, reason=reason)
     return Markup("{} {}").format(shown, bounds)

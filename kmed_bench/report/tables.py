@@ -4,7 +4,6 @@ Nothing is estimated: a figure that the record does not have stays empty.
 """
 
 import collections
-import dataclasses
 import math
 import statistics
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ import pandas as pd
 from kmed_bench.core.contracts import Scores
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SIZES
+from kmed_bench.scoring.intervals import MIN_SPEAKERS
 
 FINISHED = "FINISHED"
 
@@ -82,6 +82,7 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
                 "test_cer_low": get("test/cer_low", math.nan),
                 "test_cer_high": get("test/cer_high", math.nan),
                 "test_cer_reason": scores["overall"].get("no_interval", {}).get("cer", "") if scores else "",
+                "untouched_test_cer_reason": _too_few(scores),
                 "n_clips": scores["overall"]["n_clips"] if scores else math.nan,
                 "n_speakers": scores["overall"]["n_speakers"] if scores else math.nan,
                 "epoch_s": statistics.median(epoch_s) if epoch_s else math.nan,
@@ -89,6 +90,13 @@ def runs_table(bench: BenchRecord) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _too_few(scores: Scores | None) -> str:
+    """Return why no model has an interval on a test part of too few speakers; empty where they are enough."""
+    if scores is None or scores["overall"]["n_speakers"] >= MIN_SPEAKERS:
+        return ""
+    return str(scores["overall"].get("no_interval", {}).get("cer", ""))
 
 
 def _by_metric(run: TrainRecord) -> dict[str, dict[int, float]]:
@@ -128,22 +136,6 @@ def sizes_table(runs: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Headline:
-    """The recommended size and its row of ``sizes_table``."""
-
-    size: str
-    row: dict[str, Any]
-
-
-def choose_headline(sizes: pd.DataFrame) -> Headline | None:
-    """Return the size with the lowest valid CER, averaged over its finished seeds; None without finished runs."""
-    if not len(sizes):
-        return None
-    row = sizes.sort_values("valid_cer_mean", kind="stable").iloc[0].to_dict()
-    return Headline(size=str(row["size"]), row={str(key): value for key, value in row.items()})
 
 
 def missing_table(bench: BenchRecord) -> pd.DataFrame:
@@ -211,6 +203,10 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
     facts |= {_tag_name(key): value for key, value in sorted(tags.items())}
     for size in dict.fromkeys(run.size for run in ordered_trains(bench)):
         runs = [run for run in bench.trains if run.size == size]
+        threads = {run.params["machine.threads"]: run.params for run in runs if "machine.threads" in run.params}
+        for n_threads, params in sorted(threads.items()):
+            decides = params.get("machine.threads_decide", "unknown")
+            facts[f"threads, {size}"] = f"{n_threads} (do results depend on their number? {decides})"
         own = {key for run in runs for key in run.tags if key.startswith("kmed.")}
         for key in sorted(own - _KNOWN_TAGS - set(tags)):
             values = sorted({run.tags[key] for run in runs if key in run.tags})

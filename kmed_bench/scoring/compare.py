@@ -1,6 +1,7 @@
 """Two systems on the same clips: paired difference, interval, p-value; correction for many comparisons."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import cast
 
@@ -142,7 +143,8 @@ def judge_margin(
     ``p_non_inferiority`` is of the hypothesis that ``b`` is worse by the margin or more, ``p_equivalence`` of the one
     that it is worse or better by the margin or more: the larger p-value of two one-sided tests. Each one-sided test is
     half of `paired_p_value` of the differences shifted by the margin, at the level 0.025, so that a verdict agrees with
-    the 95 % interval. A difference that is not significant does not show equivalence; this test does.
+    the 95 % interval. A difference that is not significant does not show equivalence; this test does, with at least 6
+    speakers, since n speakers allow 1 / 2**n and more.
 
     Parameters
     ----------
@@ -158,10 +160,14 @@ def judge_margin(
     below, above = (_one_sided(clips, margin, options, sign) for sign in (1.0, -1.0))
     not_worse, both = (below if better == "lower" else above), max(below, above)
     shown = "equivalent" if both < ONE_SIDED else "not worse" if not_worse < ONE_SIDED else ""
+    needed = next(n for n in itertools.count(1) if 2.0**-n < ONE_SIDED)
+    few = clips.n_speakers < needed
     words = {
         "equivalent": f"equivalent: the difference is shown to be below {margin:g} in both directions",
         "not worse": f"not worse: the second is shown to be worse by less than {margin:g}, if it is worse at all",
-        "": f"not shown: the second may be worse by {margin:g} or more",
+        "": f"not shown: {clips.n_speakers} speakers can't show it whatever they differ by, it takes at least {needed}"
+        if few
+        else f"not shown: the second may be worse by {margin:g} or more",
     }
     return {
         "margin": margin,

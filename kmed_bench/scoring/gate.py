@@ -7,21 +7,21 @@ split's hash, so two runs on one split number them the same way, and a number id
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from kmed_bench.config import GateConfig
-from kmed_bench.core.contracts import Comparison, Scores
+from kmed_bench.core.contracts import Scores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.run_contracts import SPEAKER_ERRORS, SpeakerErrors
 from kmed_bench.core.schema import GROUP_FIELDS
-from kmed_bench.scoring.compare import compare_counts, holm
+from kmed_bench.scoring.compare import compare_counts
 from kmed_bench.scoring.measures import SENTENCE
 from kmed_bench.scoring.options import ScoringOptions
+from kmed_bench.scoring.verdict import compare_groups, is_shown, least_speakers, say_difference
 
 EVIDENCE_NAME = "speaker_errors.json"
 UNTOUCHED_NAME = "speaker_errors_untouched.json"
@@ -189,29 +189,20 @@ def _better(name: str, old: pd.DataFrame, new: pd.DataFrame, whose: str, limits:
     whole, level = compare_counts(old, new, _OPTIONS), limits.significance
     keys = ("a", "b", "delta", "delta_low", "delta_high", "p_value", "p_value_floor", "n_speakers")
     figures = {key: value for key, value in whole.items() if key in keys} | {"limit": level}
-    text = f"test CER {percent(whole['b'])} against {whose} {percent(whole['a'])}, difference {_delta(whole)}"
-    # The two can differ: 5 speakers may all improve, but that happens by chance too often for p < 0.05.
-    better = whole["delta_high"] is not None and whole["delta_high"] < 0 and whole["p_value"] < level
+    text = f"test CER {percent(whole['b'])} against {whose} {percent(whole['a'])}, difference {say_difference(whole)}"
     text = f"{text}, p {whole['p_value']:.3f}; its interval must be below zero and p below {level:g}"
     if whole["p_value_floor"] >= level:
-        needed = math.floor(1 - math.log2(level)) + 1  # n speakers allow p of 2 / 2**n and more
+        needed = least_speakers(level)
         text = f"{text}, which {whole['n_speakers']} speakers can't show: test on at least {needed} that differ"
-    return Check(name=name, passed=better, text=text, figures=figures)
+    return Check(name=name, passed=is_shown(whole, level), text=text, figures=figures)
 
 
 def _subgroups(old: pd.DataFrame, new: pd.DataFrame, limits: GateConfig) -> Check:
     """Compare every group that is large enough; p-values are corrected for the number of groups."""
-    compared: dict[str, Comparison] = {}
-    for field in GROUP_FIELDS:
-        groups = old.groupby(field)
-        for value, rows in groups if len(groups) > 1 else ():  # the only group is the whole part
-            large = rows["clips"].sum() >= _OPTIONS.min_group_clips
-            if large and rows["speaker_id"].nunique() >= _OPTIONS.min_group_speakers:
-                compared[f"{field} {value}"] = compare_counts(rows, new[new[field] == value], _OPTIONS)
+    compared, corrected = compare_groups(old, new, _OPTIONS)
     if not compared:
         minimum = f"{_OPTIONS.min_group_clips} clips of {_OPTIONS.min_group_speakers} speakers"
         return Check(name="subgroups", passed=None, text=f"no subgroup has {minimum}: not judged")
-    corrected = dict(zip(compared, holm([each["p_value"] for each in compared.values()]), strict=True))
     deltas = {name: each["delta"] or 0.0 for name, each in compared.items()}
     worse = [name for name, delta in deltas.items() if delta > 0]
     surely = [name for name in worse if corrected[name] < limits.significance]
@@ -265,13 +256,6 @@ def _counts(speakers: SpeakerErrors | None, version: str, name: str) -> pd.DataF
     return table.assign(
         utterance_id=table[keys].astype(str).agg("/".join, axis=1), speaker_id=table["speaker"].astype(str), excluded=""
     )
-
-
-def _delta(comparison: Comparison) -> str:
-    delta, low, high = (comparison[key] for key in ("delta", "delta_low", "delta_high"))
-    if delta is None or low is None or high is None:
-        return f"{100 * (delta or 0):+.2f} points, no interval: {comparison['no_interval']}"
-    return f"{100 * delta:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
 
 
 def describe(checks: Iterable[Check]) -> list[str]:

@@ -39,6 +39,9 @@ MAX_DIFFERENCE_SHARE = 0.02
 """Largest share of all errors, or of all differences, of one loop; above, loops have bounds of their own."""
 MAX_FACTOR = 10.0
 """A rate's interval that reaches further than this factor from the rate is not given."""
+MIN_SPEAKERS = 5
+"""Fewest speakers of an interval, as many as a ranked group has by default; below, decision 006 measured how seldom
+intervals cover."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,11 +164,14 @@ _EQUAL = "all speakers have the same rate, so the clips do not show how much spe
 
 
 def _too_few_speakers(clips: Clips) -> str:
-    if not clips.n_speakers:
+    n = clips.n_speakers
+    if not n:
         return "no clip counts"
     if clips.n_unknown:
         return f"the speakers of {clips.n_unknown} clips are not known, so nothing shows how much speakers differ"
-    return "" if clips.n_speakers > 1 else "one speaker does not show how much speakers differ"
+    if n == 1:
+        return "one speaker does not show how much speakers differ"
+    return f"{n} speakers are too few for an interval, which takes {MIN_SPEAKERS}" if n < MIN_SPEAKERS else ""
 
 
 def _unlike(n_speakers: int) -> str:
@@ -237,7 +243,10 @@ def _with_loops(clips: Clips) -> Interval:
         return rest
     below, above = _loop_reaches([_looping(clips)])[0](ALPHA)
     low = clips.ratio - math.hypot(fluent.ratio - rest.low, below)
-    return Interval(low=max(low, 0.0), high=clips.ratio + math.hypot(rest.high - fluent.ratio, above))
+    high = clips.ratio + math.hypot(rest.high - fluent.ratio, above)
+    if not high <= MAX_FACTOR * clips.ratio:
+        return Interval(reason=_unlike(clips.n_speakers))
+    return Interval(low=max(low, 0.0), high=high)
 
 
 def _loop_reaches(added: Sequence[Clips], taken: Sequence[Clips] = ()) -> list[Reach]:

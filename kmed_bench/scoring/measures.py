@@ -68,12 +68,15 @@ def _edits(name: str, label: str, description: str, *, interval: bool = False) -
     return Measure(name, f"{name}_errors", f"{name}_length", label, description, interval=interval)
 
 
-_NUMBER = "CER after spelled and written numbers are brought to one form."
+_NUMBER = "CER after spelled and written numbers are in one form, over the reference's characters in that form."
 _EXACT = "Share of numbers found, by value, unit and order."
 _TERMS = "Share of medical terms found."
 _CER = "Character edits over reference characters, both normalised without spaces."
 _RESPACED = "WER of the hypothesis with the reference's word boundaries, so spacing is no error."
-_RESOLVED = "CER after numbers are in one form and accepted spellings (CT, 씨티) are the reference's."
+_RESOLVED = (
+    "CER after numbers are in one form and accepted spellings (CT, 씨티) are the reference's, over the reference's "
+    "characters with numbers in that form, as for cer_number: so N differs from that of CER."
+)
 _AMBIGUOUS = "Numbers of the references that can be read in several ways (any is accepted), over all numbers."
 _FLUENT = "CER of the clips whose hypothesis has no repetition loop that the reference lacks."
 _WORST = "Errors of CER in the 1 % of all clips with the most errors, over all errors."

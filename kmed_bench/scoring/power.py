@@ -17,6 +17,7 @@ from scipy.special import stdtrit
 
 from kmed_bench.core.corpus_contracts import SplitPower
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.quantities import percent
 from kmed_bench.scoring.intervals import LEVEL
 from kmed_bench.scoring.spread import Clips, Codes, Floats, Spread, unknown_speakers
 from kmed_bench.text.marks import Policy, resolve_marks
@@ -220,7 +221,7 @@ def describe_power(smallest: float | None, n_speakers: int, n_clips: int, source
         return f"{n_speakers} speakers cannot show any difference: at least {MIN_SPEAKERS} must differ for p < 0.05."
     return (
         f"{n_clips} clips of {n_speakers} speakers show a difference in CER of {smallest:.4f} or more with a "
-        f"power of {POWER:.0%} at p < {1 - LEVEL:.2f} ({source})."
+        f"power of {percent(POWER, 0)} at p < {1 - LEVEL:.2f} ({source})."
     )
 
 

@@ -10,6 +10,7 @@ from typing import cast, get_args
 
 from kmed_bench.core.contracts import SIDES, ScoreCell, SideScores
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.quantities import percent
 from kmed_bench.scoring.groups import score_cell
 from kmed_bench.scoring.measures import MEASURES, count_utterances
 from kmed_bench.scoring.options import ScoringOptions
@@ -47,7 +48,7 @@ def _hint(sides: dict[str, dict[str, object]], with_digits: int, options: Scorin
     if cer - best < _EXPLAINED * cer or cer == 0:
         return ""
     return (
-        f"{with_digits} transcripts hold digits. On the {options.transcript_side} side CER is {cer:.1%}, on the "
-        f"{other_side} side {other:.1%}, and with numbers in one form (cer_number) {number:.1%}: much of that "
-        "is how numbers are written, not what was heard. Compare systems by cer_number, or on the side that they write."
+        f"{with_digits} transcripts hold digits. On the {options.transcript_side} side CER is {percent(cer)}, on the "
+        f"{other_side} side {percent(other)}, and with numbers in one form (cer_number) {percent(number)}: much of "
+        "that is how numbers are written, not what was heard. Compare systems by cer_number, or on the side they write."
     )

@@ -18,7 +18,8 @@ from kmed_bench.core.corpus_contracts import QUALITY, SPLIT
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.formats import FileFormat
 from kmed_bench.core.records import BenchRecord, TrainRecord
-from kmed_bench.core.run_contracts import LEAK
+from kmed_bench.core.run_contracts import LEAK, VERDICT
+from kmed_bench.scoring.verdict import VERDICT_FILE
 from kmed_bench.tracking.deleted_runs import deleted_parts, restore_command
 from kmed_bench.tracking.openings import read_openings
 from kmed_bench.tracking.refusals import refused
@@ -113,6 +114,7 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
     histories = _histories(client, trains)
     scores = {run.info.run_id: read_artifact(client, run, "scores.json", SCORES) for run in trains}
     leaks = {run.info.run_id: read_artifact(client, run, "leak.json", LEAK) for run in trains}
+    verdicts = {run.info.run_id: read_artifact(client, run, VERDICT_FILE, VERDICT) for run in trains}
     compared = read_artifact(client, bench, "comparisons.json", COMPARISONS)
     params, profile = dict(bench.data.params), bench.data.tags.get("kmed.profile")
     if profile is not None:
@@ -138,6 +140,7 @@ def _bench_record(client: MlflowClient, bench: Run, children: Sequence[Run]) -> 
         gaps=tuple(compared.get("gaps", ())) if compared else (),
         benefits=tuple(compared.get("benefits", ())) if compared else (),
         seeds=tuple(compared.get("seeds", ())) if compared else (),
+        verdicts={run_id: content for run_id, content in verdicts.items() if content is not None},
         leaks={run_id: content for run_id, content in leaks.items() if content is not None},
         deleted=deleted_parts(client, bench, series_query(bench)),
         openings=read_openings(str(client.tracking_uri), bench.data.tags.get("kmed.split_sha256", "")),

@@ -9,6 +9,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SIZES
+from kmed_bench.scoring.recommendation import recommend
+from kmed_bench.scoring.verdict import VERDICT_TEXT_TAG
 from kmed_bench.tracking.markdown import SYNTHETIC_NOTE, interval, table, whole_number
 from kmed_bench.tracking.views import CURVES, TABLE, view_link
 
@@ -48,10 +50,13 @@ def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
     """Return the note of a benchmark's run: its sizes, what was skipped, its data, where the report is."""
     trains = sorted(bench.trains, key=lambda run: (SIZES.index(run.size) if run.size in SIZES else -1, run.seed))
     head = ("size", "seed", "untouched", "fine-tuned", "95 %", "best epoch", "valid CER", "status")
-    lines = ["**Test CER by size** (one row per seed; CER without spaces and punctuation)", ""]
-    lines += table(head, map(_train_cells, trains))
-    if not bench.trains:
-        lines = ["No training has finished in this benchmark yet."]
+    verdict = recommend(bench)
+    lines = [f"**{verdict.headline}**", "", verdict.reason, "", *(f"- {size.text}" for size in verdict.sizes), ""]
+    if bench.trains:
+        lines += ["**Test CER by size** (one row per seed; CER without spaces and punctuation)", ""]
+        lines += table(head, map(_train_cells, trains))
+    else:
+        lines += ["No training has finished in this benchmark yet."]
     for size, reason in bench.skipped.items():
         lines += ["", f"Skipped **{size}**: {reason}"]
     if bench.absent:
@@ -68,16 +73,17 @@ def describe_bench(bench: BenchRecord, experiment_id: str) -> str:
 
 
 def describe_train(run: TrainRecord) -> str:
-    """Return the note of a train run: its headline figures in a sentence."""
+    """Return the note of a train run: its verdict, and its headline figures in a sentence."""
     cer = run.metrics.get("test/cer")
     if cer is None:
         return f"Whisper {run.size}, seed {run.seed}: {run.status.lower()} before the test part was scored.\n"
+    verdict = f"{run.tags[VERDICT_TEXT_TAG]}\n\n" if VERDICT_TEXT_TAG in run.tags else ""
     untouched = run.metrics.get("untouched/test_cer")
     before = f" (untouched: {percent(untouched)})" if untouched is not None else ""
     bounds = interval(run.metrics, "test/")
     within = f" ({bounds})" if bounds else ""
     return (
-        f"Whisper **{run.size}**, seed {run.seed}: test CER **{percent(cer)}**{within}{before}, from "
+        f"{verdict}Whisper **{run.size}**, seed {run.seed}: test CER **{percent(cer)}**{within}{before}, from "
         f"epoch {whole_number(run.metrics.get('best/epoch'))}, which was chosen by a valid CER of "
         f"{percent(run.metrics.get('best/valid_cer'))}. The test part was scored once, after that choice.\n"
     )

@@ -9,6 +9,7 @@ import scipy.stats
 from kmed_bench.config import Config, adjust, confirmation_digest
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import Confirmation
 from kmed_bench.scoring.intervals import LEVEL
 from kmed_bench.tracking.processes import is_gone, this_process
@@ -110,5 +111,5 @@ def _train(search: Search, params: Mapping[str, Choice], seed: int, which: str) 
             run.log_params(trial_params(config) | {"train.seeds": seed})
             cer = search.train(run, config, seed).valid_cer
         study.set_user_attr(key, cer)
-        log.info(f"Settings of {which}, seed {seed}: valid CER {cer:.2%}")
+        log.info(f"Settings of {which}, seed {seed}: valid CER {percent(cer, 2)}")
     return float(study.user_attrs[key])

@@ -16,6 +16,7 @@ from kmed_bench.config import Config, Range, adjust, digest, study_setup
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
+from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic
 from kmed_bench.corpus.splitting.split import read_split
@@ -194,7 +195,8 @@ class Search:
             with _matching_status(run):
                 best = self.train(run, config, config.train.seeds[0], trial=trial)
         log.info(
-            f"Trial {trial.number}: valid CER {best.valid_cer:.2%} at epoch {best.epoch}; {_settings_text(chosen)}"
+            f"Trial {trial.number}: valid CER {percent(best.valid_cer, 2)} at epoch {best.epoch}; "
+            f"{_settings_text(chosen)}"
         )
         return (best.valid_cer, best.decode_s) if len(config.tune.objectives) > 1 else best.valid_cer
 
@@ -236,7 +238,7 @@ class Search:
             if best is not None:
                 metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer}
                 run.log_metrics({**metrics, "speed/valid_decode_s": best.decode_s})
-                run.set_note(f"Lowest valid CER **{best.valid_cer:.2%}**, after epoch {best.epoch}.\n")
+                run.set_note(f"Lowest valid CER **{percent(best.valid_cer, 2)}**, after epoch {best.epoch}.\n")
         if best is None:
             raise KmedError(
                 f"Training of {self.name} finished no epoch; train.epochs is {config.train.epochs}, the least is 1."

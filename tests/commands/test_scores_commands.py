@@ -234,7 +234,7 @@ def test_power_takes_a_pilot_or_assumed_deviations(
     for words in ([], pilot, [*pilot, "--difference", "0.5"], ["--speaker-sd", "0.3"]):
         assert main(["power", str(split_folder), *words]) == 0
         shown.append(capsys.readouterr().out)
-    assert all("40 clips of" in text and "with a power of 80%" in text for text in shown)
+    assert all("40 clips of" in text and "with a power of 80 %" in text for text in shown)
     assert "assumed deviations" in shown[0]
     assert "from a pilot with" in shown[1]
     assert shown[2].splitlines()[1].startswith("A difference of 0.5000 needs")
@@ -282,6 +282,33 @@ def test_compare_judges_a_margin_when_asked(split: Split, tmp_path: Path, capsys
         assert found["p_non_inferiority"] <= found["p_equivalence"]
     assert main([*command, "--margin", "0"]) == 2
     assert "A margin of 0 can't be tested" in capsys.readouterr().err
+
+
+def test_a_margin_says_when_the_speakers_are_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for n_speakers, verdict in ((4, "not shown: 4 speakers can't show it"), (5, "not shown: 5"), (6, "equivalent: ")):
+        clips = [
+            Prediction(
+                utterance_id=f"u{n}",
+                speaker_id=f"s{n % n_speakers}",
+                sentence_id=str(n),
+                reference="가나다라마바사아자차" * (1 + n % 3),
+                hypothesis="가나다라마바사아자",
+                duration_s=2.0,
+                decode_s=0.1,
+                gender="Female",
+                age="20~29",
+                dialect="경상",
+                region="",
+                role="patient",
+            )
+            for n in range(24)
+        ]
+        path = tmp_path / f"{n_speakers}.jsonl"
+        write_predictions(path, clips)
+        assert main(["compare", str(path), str(path), "--margin", "0.2"]) == 0
+        found = json.loads(capsys.readouterr().out)["margin"]
+        assert found["verdict"].startswith(verdict), found
+        assert ("at least 6" in found["verdict"]) == (n_speakers < 6)
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:

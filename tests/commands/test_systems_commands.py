@@ -95,7 +95,9 @@ def test_both_sides_are_scored_and_digits_are_explained(
     assert sides["n_with_digits"] == 12
     assert "CER 12.5 % (" in said
     assert "12 clips, 6 speakers" in said
-    assert "Hint: 12 transcripts hold digits. On the pronunciation side CER is 12.5%, on the spelling side 0.0%" in said
+    assert (
+        "Hint: 12 transcripts hold digits. On the pronunciation side CER is 12.5 %, on the spelling side 0.0 %" in said
+    )
     assert "gender Female" in said
     assert f"Against {folder}: CER +12.50 points" in said
     assert "age N/A" not in said

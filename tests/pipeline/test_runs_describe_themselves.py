@@ -13,6 +13,9 @@ from file_modes import check_modes
 from mlflow.entities import Run
 from small_bench import PROGRAM, SETTINGS, Place
 
+from kmed_bench.scoring.recommendation import recommend
+from kmed_bench.tracking.read import read_bench
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs" / "tracking.md"
 STEPS_PER_EPOCH, EPOCHS, INTERVAL = 4, 2, 2  # 8 clips in batches of 2
@@ -157,6 +160,37 @@ def test_a_benchmark_sums_up_its_trainings(place: Tracked) -> None:
     assert (metrics["bench/trainings"], metrics["bench/finished"], metrics["tiny/seeds"]) == (2, 2, 2)
     mean = sum(run.data.metrics["test/cer"] for run in trains) / 2
     assert metrics["tiny/test_cer"] == pytest.approx(mean)
+
+
+def test_terminal_page_notes_and_registry_repeat_one_verdict(place: Tracked) -> None:
+    """A tiny model of random weights on a handful of clips: training can't be shown to help."""
+    bench, trains = place.only("bench"), place.runs("train")[:2]
+    record = read_bench(place.uri, bench.info.run_id)
+    advice = recommend(record)
+    assert set(record.verdicts) >= {run.info.run_id for run in trains}
+    assert advice.best is not None
+    assert advice.best.state == "untouched"
+    said, note = place.bench.stdout, bench.data.tags["mlflow.note.content"]
+    page = (place.results / "report" / "index.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert advice.headline in said
+    assert advice.headline in note
+    assert f"<strong>{advice.headline}</strong>" in page
+    for size in advice.sizes:
+        assert size.text in said
+        assert size.text in note
+        assert f">{size.verdict and size.verdict['outcome']}</td>" in page
+    for run in trains:
+        text, outcome = run.data.tags["kmed.verdict_text"], run.data.tags["kmed.verdict"]
+        assert outcome in ("no evidence", "kept untouched", "worse")
+        assert run.data.tags["mlflow.note.content"].startswith(text)
+        (version,) = place.client.search_model_versions(f"run_id = '{run.info.run_id}'")
+        assert (version.tags["kmed.verdict"], version.tags["kmed.recommended"]) == (outcome, "false")
+        assert text in version.description
+        assert "Not recommended: use the untouched model." in version.description
+        assert int(run.data.params["machine.threads"]) >= 1
+        assert run.data.params["machine.threads_decide"].startswith("yes")
+    assert "challenger" not in place.client.get_registered_model("kmed-whisper-tiny").aliases
+    assert "do results depend on their number? yes" in page
 
 
 def test_curves_by_step(place: Tracked) -> None:

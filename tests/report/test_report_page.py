@@ -120,13 +120,22 @@ def test_size_table_equals_the_record(bench: BenchRecord, html: str) -> None:
         assert row["seeds"] == ["2.0"]
 
 
-def test_headline_says_size_cost_and_gap(bench: BenchRecord, html: str) -> None:
-    best = next(run for run in bench.trains if run.run_id == "small001")
+def test_the_page_opens_with_the_verdict_cost_and_gap(bench: BenchRecord, html: str) -> None:
+    best = next(run for run in bench.trains if run.run_id == "base001")  # only base is shown to be better
     head = Page(html[html.index('<section id="headline">') : html.index("<h2>Sizes")])
     values = {value for value, _ in head.data}
-    gap = bench.scores["small001"]["elderly_gap"]["cer_gap"]
+    gap = bench.scores["base001"]["elderly_gap"]["cer_gap"]
     assert {best.metrics["test/cer"], best.metrics["speed/test_rtfx"], gap, 1000.0, 42.0} <= values
-    assert "Use <strong>small</strong>" in html
+    assert "<strong>Use base fine-tuned: test CER 9.6\u00a0%.</strong>" in html
+    rows = {row["size"][0]: row for row in Page(html).tables["verdicts"][1:]}
+    assert rows["base"]["verdict"] == ["better"]
+    assert rows["base"]["difference in test CER"] == [
+        repr(COMPARISONS[0][f"delta{end}"]) for end in ("", "_low", "_high")
+    ]
+    assert rows["base"]["what got worse"] == ["nothing"]
+    assert [rows[size]["verdict"] + rows[size]["use"] for size in ("tiny", "small")] == [
+        ["not compared", "untouched"]
+    ] * 2
 
 
 def test_groups_rates_costs_and_gap_equal_the_record(bench: BenchRecord, html: str) -> None:
@@ -144,8 +153,18 @@ def test_groups_rates_costs_and_gap_equal_the_record(bench: BenchRecord, html: s
         assert row["clips"] == [repr(float(cell["n_clips"]))]
         assert groups["age", "over70"][size] == ["–"]
         rates = {row["measure"][0]: row for row in shown["rates"][1:]}
-        assert rates["medical terms found"][f"{size} fine-tuned"] == [repr(scores["overall"]["term_recall"])]
-        assert rates["WER (eojeol)"][f"{size} untouched"] == [repr(run.metrics["untouched/test_wer"])]
+        assert rates["medical terms found"][f"{size} fine-tuned"] == [
+            repr(scores["overall"]["term_recall"]),
+            "(no interval: too few)",
+        ]
+        assert rates["WER (eojeol)"][f"{size} untouched"] == [
+            repr(run.metrics["untouched/test_wer"]),
+            "(no interval: none was logged)",
+        ]
+        assert rates["CER: no spaces, no punctuation"][f"{size} fine-tuned"] == [
+            repr(scores["overall"][key]) for key in ("cer", "cer_low", "cer_high")
+        ]
+        assert rates["empty transcripts"][f"{size} fine-tuned"] == ["0.0"]  # none by design
         costs = next(row for row in shown["costs"][1:] if row["size"] == [size])
         assert costs["audio seconds decoded per second"] == [repr(run.metrics["speed/test_rtfx"])]
         assert costs["parameters"] == [repr(run.metrics["speed/parameters"])]
@@ -375,7 +394,8 @@ def test_figures_that_a_record_lacks_are_left_out(tmp_path: Path) -> None:
     unknown = "(no interval: none was logged)"
     assert page.tables["sizes"][1]["fine-tuned, test CER"] == [repr(run.metrics["test/cer"]), unknown]
     assert page.tables["sizes"][1]["untouched, test CER"] == ["–"]
-    assert set(page.tables) == {"sizes", "costs", "published", "provenance", "runs"}
+    assert set(page.tables) == {"verdicts", "sizes", "costs", "published", "provenance", "runs"}
+    assert page.tables["verdicts"][1]["verdict"] == ["not compared"]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from bench_records import DEPTH, SHA, make_bench, make_train
 
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import data_tables, score_tables, tables
+from kmed_bench.scoring.recommendation import recommend
 
 
 def test_runs_keep_the_records_figures() -> None:
@@ -30,20 +31,8 @@ def test_the_chosen_run_is_the_lowest_valid_cer_and_means_are_over_seeds() -> No
     assert sizes.loc["base", "n_seeds"] == 3
     assert sizes.loc["base", "valid_cer"] == min(m["best/valid_cer"] for m in base)
     assert sizes.loc["base", "test_cer_mean"] == pytest.approx(sum(m["test/cer"] for m in base) / 3)
-    headline = tables.choose_headline(tables.sizes_table(tables.runs_table(bench)))
-    assert headline is not None
-    assert headline.size == "small"
-
-
-def test_headline_goes_by_valid_cer_and_never_by_test() -> None:
-    bench = make_bench()
-    for run in bench.trains:
-        if run.size == "base":
-            run.metrics["best/valid_cer"] = 0.001
-            run.metrics["test/cer"] = 0.9
-    headline = tables.choose_headline(tables.sizes_table(tables.runs_table(bench)))
-    assert headline is not None
-    assert (headline.size, headline.row["test_cer"]) == ("base", 0.9)
+    chosen = {size.size: size.run_id for size in recommend(bench).sizes}
+    assert chosen == dict(zip(sizes.index, sizes["run_id"], strict=True))
 
 
 def test_unfinished_runs_and_skipped_sizes_are_named_and_not_counted() -> None:
@@ -85,7 +74,7 @@ def test_nothing_is_invented_for_an_empty_bench() -> None:
         quality={},
         scores={},
     )
-    assert tables.choose_headline(tables.sizes_table(tables.runs_table(empty))) is None
+    assert recommend(empty).best is None
     for make in (
         tables.history_table,
         tables.missing_table,

@@ -130,18 +130,18 @@ def test_terms_are_counted_by_category(predictions: list[Prediction]) -> None:
 
 
 def test_a_recalls_interval_stays_between_0_and_1() -> None:
-    """Two speakers who differ much: the interval of what they missed is as wide as the exact one can be."""
-    found, said = [9, 1], [10, 10]
-    table = pd.DataFrame({"speaker_id": ["a", "b"]})
+    """Speakers who differ much: the interval of what they missed is the exact one, turned round."""
+    found, said, speakers = [2, 2, 0, 0, 1], [2, 2, 2, 2, 2], list("abcde")
+    table = pd.DataFrame({"speaker_id": speakers})
     for top, bottom in TERM_COLUMNS.values():
         table[top], table[bottom] = found, said
     row = recall_by_category(table)["drug"]
-    missed = rate_interval(clips_of(["a", "b"], [1, 9], said))
+    missed = rate_interval(clips_of(speakers, [0, 0, 2, 2, 1], said))
     assert missed.low is not None
     assert missed.high is not None
     assert (row["recall"], row["recall_low"], row["recall_high"]) == (0.5, 1 - missed.high, 1 - missed.low)
-    assert 0 <= row["recall_low"] < 0.01 < 0.99 < row["recall_high"] <= 1
-    assert (row["n_terms"], row["n_found"], row["n_missed"]) == (20, 10, 10)
+    assert 0 <= row["recall_low"] < 0.15 < 0.85 < row["recall_high"] <= 1
+    assert (row["n_terms"], row["n_found"], row["n_missed"]) == (10, 5, 5)
 
 
 def test_elderly_gap_leaves_unknown_ages_out(predictions: list[Prediction]) -> None:

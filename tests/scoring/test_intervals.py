@@ -41,9 +41,10 @@ def test_clips_without_a_denominator_drop_out() -> None:
 REASONS = [
     ([], [], "no clip counts"),
     ([30], [300], "one speaker does not show"),
-    ([10, 20, 30, 40], [100, 200, 300, 400], "all speakers have the same rate"),
+    ([10, 20, 30, 40, 50], [100, 200, 300, 400, 500], "all speakers have the same rate"),
     ([30, 240, 1, 1, 1], [30, 30, 30, 30, 30], "5 speakers are too few for how much they differ"),
-    ([1, 90], [100, 100], "2 speakers are too few for how much they differ"),
+    ([1, 90], [100, 100], "2 speakers are too few for an interval, which takes 5"),
+    ([10, 12, 9, 11], [100] * 4, "4 speakers are too few for an interval, which takes 5"),
 ]
 
 
@@ -64,16 +65,16 @@ def test_a_difference_has_reasons_too() -> None:
 
 
 def test_the_interval_of_a_rate_is_students_on_the_log_scale() -> None:
-    # residuals -10, 0, 10 of equal speakers: variance (100 + 100) / (1 - 1/3) / 300**2, 2 degrees of freedom
-    clips = one_clip_each([20, 30, 40], [100, 100, 100])
-    error = math.sqrt(200 / (2 / 3)) / 300
-    reach = 4.302653 * error
+    # residuals -10, 0, 0, 0, 10 of equal speakers: variance (100 + 100) / (1 - 1/5) / 500**2, 4 degrees of freedom
+    clips = one_clip_each([20, 30, 30, 30, 40], [100] * 5)
+    error = math.sqrt(200 / (4 / 5)) / 500
+    reach = 2.776445 * error
     factor = math.exp(reach / 0.3)
     assert bounds(rate_interval(clips)) == pytest.approx((0.3 / factor, 0.3 * factor))
     moved = dataclasses.replace(clips, top=clips.top - 30)
     assert bounds(difference_interval(moved)) == pytest.approx((-reach, reach))
-    # Welch: two equal variances with 2 degrees of freedom each have 4.
-    wide = scipy.stats.t.ppf(0.975, 4) * error * math.sqrt(2)
+    # Welch: two equal variances with 4 degrees of freedom each have 8.
+    wide = scipy.stats.t.ppf(0.975, 8) * error * math.sqrt(2)
     assert bounds(gap_interval(clips, clips)) == pytest.approx((-wide, wide))
 
 

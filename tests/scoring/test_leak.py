@@ -17,11 +17,11 @@ REFERENCE = "가나다라마바사아자차"
 
 
 def clip(cell: str, number: int, wrong: int) -> Prediction:
-    """A clip of ten characters, ``wrong`` of them misheard; four speakers with four sentences in each cell."""
+    """A clip of ten characters, ``wrong`` of them misheard; eight speakers with two sentences in each cell."""
     return Prediction(
         utterance_id=f"{cell}{number}",
-        speaker_id=f"{cell}-{number % 4}",
-        sentence_id=f"{cell}-{number // 4}",
+        speaker_id=f"{cell}-{number % 8}",
+        sentence_id=f"{cell}-{number // 8}",
         reference=REFERENCE,
         hypothesis="허" * wrong + REFERENCE[wrong:],
         duration_s=2.0,
@@ -69,7 +69,7 @@ def test_cells_gains_and_leak_equal_the_hand_computation() -> None:
     )
     assert [cells[cell]["n_available"] for cell in CELLS] == [30, 20, 10, 16]  # the test part is the last one
     assert [cells[cell]["n_decoded"] for cell in CELLS] == [16] * 4
-    assert all(row["tuned"]["n_speakers"] == 4 for row in cells.values())
+    assert all(row["tuned"]["n_speakers"] == 8 for row in cells.values())
     assert leak["left_out"] == LEFT_OUT
     assert leak["sample"] == {"limit": 16, "seed": 3}
 

@@ -1,8 +1,10 @@
 """Run notes and model cards, as people read them."""
 
+import dataclasses
 from urllib.parse import parse_qsl
 
 import pandas as pd
+import pytest
 
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.tracking import run_notes as notes
@@ -64,7 +66,8 @@ def test_a_bench_note_has_a_row_for_each_training() -> None:
 
 def test_a_bench_that_got_nowhere_says_so() -> None:
     note = notes.describe_bench(bench(), "7")
-    assert note.startswith("No training has finished")
+    assert note.startswith("**No train run finished with a valid CER, so there is no size to recommend.**")
+    assert "No training has finished" in note
     assert "index.html" not in note
 
 
@@ -99,6 +102,22 @@ def test_a_card_names_the_worst_groups_that_are_large_enough() -> None:
     assert "강원도_over70" not in card
     assert "CER of speakers aged 60 and over is +3.2 points from the rest's." in card
     assert "90 clips of 12 speakers; policy pronunciation, normaliser 3." in card
+
+
+@pytest.mark.parametrize(("outcome", "recommended"), [("better", "true"), ("better", "false"), ("worse", "false")])
+def test_a_card_opens_with_the_verdict_and_loads_a_challenger_only_if_better(outcome: str, recommended: str) -> None:
+    tags = {"kmed.verdict": outcome, "kmed.recommended": recommended, "kmed.verdict_text": "base, seed 0: so it is."}
+    card = write_card(name="m", size="base", params={}, tags=tags, metrics={}, scores=None, counts={})
+    assert card.index("## Verdict\n\nbase, seed 0: so it is.") < card.index("## Data")
+    assert ("Not recommended: use the untouched model" in card) == (recommended == "false")
+    assert ("models:/m@challenger" in card) == (outcome == "better")
+
+
+def test_notes_open_with_the_verdict() -> None:
+    note = notes.describe_bench(bench(DONE), "7")
+    assert note.startswith("**No model here is fit for use: the best, base untouched, has a test CER of 40.0 %.**")
+    tagged = dataclasses.replace(DONE, tags={"kmed.verdict_text": "base, seed 0: worse."})
+    assert notes.describe_train(tagged).startswith("base, seed 0: worse.\n\nWhisper **base**")
 
 
 def test_a_card_without_scores_says_that_nothing_was_measured() -> None:

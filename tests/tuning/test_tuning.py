@@ -320,7 +320,7 @@ def test_a_record_counts_what_counts(tmp_path):
     assert record.saved_epochs() == pytest.approx((8 + 7) / 40)
     lead = study_section(record, ()).lead
     assert "5 of 5 trials drawn (2 complete, 2 pruned, 1 failed, 1 lost)" in lead
-    assert "saved 38% of the epochs" in lead
+    assert "saved 38 % of the epochs" in lead
     assert "not tested on other seeds" in lead
     doubtful = Confirmation(seeds=(1, 2), default=(0.3, 0.3), best=(0.2, 0.31), delta=-0.045, low=-0.75, high=0.66)
     assert "are not shown to be better" in study_section(a_record(confirmation=doubtful), ()).lead

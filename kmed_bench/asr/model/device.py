@@ -35,6 +35,17 @@ def describe_machine(device: torch.device) -> str:
     return f"{platform.machine()} CPU ({torch.backends.cpu.get_cpu_capability()}), {threads}"
 
 
+def thread_params(device: torch.device) -> dict[str, str]:
+    """Return the params of a run that state the number of threads and whether its results depend on it.
+
+    On a CPU the threads share out the sums of matrix products, so another number adds in another order and rounds
+    otherwise; after some steps the weights differ visibly. One thread everywhere would remove that, at the cost of the
+    other cores.
+    """
+    decides = "no: the GPU computes" if device.type == "cuda" else "yes: sums are taken in another order"
+    return {"machine.threads": str(torch.get_num_threads()), "machine.threads_decide": decides}
+
+
 def resolve_precision(setting: str, device: torch.device) -> Precision:
     """Return the precision of a setting; ``auto`` is bf16 where the hardware multiplies it natively, else fp32.
 

@@ -207,19 +207,24 @@ def _cut(source: Path | bytes, wanted: Sequence[tuple[Record, Path]], max_durati
     with open_media(source) as media:
         rate_hz, limit = media.rate_hz, round((max_duration_s + _SPARE_S) * media.rate_hz)
         clips = [_clip(record, target, rate_hz) for record, target in wanted]
-        position, last, fault = 0, max(clip.end for clip in clips), ""
+        position, fault = 0, ""
+        made: dict[int, Measured] = {}  # written as soon as they are whole, so that few are held at a time
         try:
             for block in media.blocks:
-                for clip in clips:
+                for n, clip in enumerate(clips):
                     if clip.start < position + len(block) and position < clip.end:
                         clip.take(block, position, limit)
+                    if n not in made and clip.end <= position + len(block):
+                        made[n] = _finish(clip, rate_hz, limit, "", clip.end / rate_hz)
+                        clip.held.clear()
                 position += len(block)
-                if position >= last:
+                if len(made) == len(clips):
                     break
         except MediaError as error:
             fault = str(error)
-        length_s = position / rate_hz
-        return [_finish(clip, rate_hz, limit, "" if clip.end <= position else fault, length_s) for clip in clips]
+        rest = {n: clip for n, clip in enumerate(clips) if n not in made}
+        made |= {n: _finish(clip, rate_hz, limit, fault, position / rate_hz) for n, clip in rest.items()}
+        return [made[n] for n in range(len(clips))]
 
 
 def _clip(record: Record, target: Path, rate_hz: int) -> _Clip:

@@ -7,6 +7,7 @@ from kmed_bench.core.contracts import Scores
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import is_synthetic
 from kmed_bench.core.schema import GROUP_FIELDS
+from kmed_bench.scoring.verdict import BETTER, RECOMMENDED_TAG, VERDICT_TAG, VERDICT_TEXT_TAG
 from kmed_bench.tracking.markdown import SYNTHETIC_NOTE, interval, table, whole_number
 
 _RECIPE = ("epochs", "batch_size", "lr", "max_len", "weight_decay", "warmup_steps", "grad_clip", "audio_context")
@@ -44,8 +45,12 @@ def write_card(
     counts : mapping
         Clips per part, as in the run's dataset.
     """
+    verdict = tags.get(VERDICT_TEXT_TAG, "")
+    advice = "" if tags.get(RECOMMENDED_TAG, "true") == "true" else " **Not recommended: use the untouched model.**"
+    better = tags.get(VERDICT_TAG, BETTER) == BETTER
     parts = [
         f"# {name}\n\nWhisper {size}, fine-tuned on Korean medical speech: Korean audio in, Korean text out.",
+        *([f"## Verdict\n\n{verdict}{advice}"] if verdict else []),
         f"## Data\n\n{_describe_data(params, tags, counts)}",
         f"## Recipe\n\n{_describe_recipe(params, tags, metrics)}",
         f"## Results on the test part\n\n{_describe_results(metrics, scores)}",
@@ -58,7 +63,7 @@ def write_card(
         "Whisper's code and weights are MIT. The recordings of AI Hub data set 208 may not be redistributed, and its "
         "terms govern what may be done with models trained on them: read them before sharing this one.",
         "## Use\n\n```python\nimport mlflow, pandas as pd\n"
-        f'model = mlflow.pyfunc.load_model("models:/{name}@challenger")\n'
+        f'model = mlflow.pyfunc.load_model("models:/{name}{"@challenger" if better else "/VERSION"}")\n'
         'model.predict(pd.DataFrame({"path": ["speech.wav"]}), params={"detail": True})\n```\n\n'
         "The checkpoint beside this card also loads with `whisper.load_model(path)`.",
     ]

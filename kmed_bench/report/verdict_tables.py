@@ -1,0 +1,61 @@
+"""Tables of the verdict of each size, and of the speakers behind it."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.report.table_view import Column, View
+from kmed_bench.scoring.recommendation import Recommendation
+from kmed_bench.scoring.verdict import say_worse
+
+_FIGURES = ("a", "b", "delta", "delta_low", "delta_high", "p_value", "n_clips", "n_speakers")
+_COLUMNS = ("size", "run_id", "seed", "outcome", "recommended", "valid_untouched", "valid_tuned", *_FIGURES)
+_SPEAKERS = ("size", "run_id", "rank", "untouched", "tuned", "n_clips")
+
+
+def verdicts_table(advice: Recommendation) -> pd.DataFrame:
+    """Return one row per size: what its chosen training changed, by how much, and what got worse."""
+    rows = []
+    for size in advice.sizes:
+        row: dict[str, Any] = {"size": size.size, "run_id": size.run_id, "seed": size.seed, "recommended": size.state}
+        if size.verdict is not None:
+            cer = size.verdict["cer"]
+            row |= {name: size.verdict[name] for name in ("outcome", "valid_untouched", "valid_tuned")}
+            row |= {name: math.nan if (value := cer.get(name)) is None else value for name in _FIGURES}
+            row |= {"delta_reason": cer.get("no_interval", ""), "worse": say_worse(size.verdict) or "nothing"}
+        else:
+            row["outcome"] = "not compared"
+        rows.append(row)
+    return pd.DataFrame(rows, columns=[*_COLUMNS, "delta_reason", "worse"])
+
+
+def speakers_table(advice: Recommendation) -> pd.DataFrame:
+    """Return one row per size and speaker of the test part: CER untouched and fine-tuned; no speaker is named."""
+    rows = [
+        (size.size, size.run_id, rank, *values)
+        for size in advice.sizes
+        if size.verdict is not None
+        for rank, values in enumerate(zip(*size.verdict["speakers"].values(), strict=True), start=1)
+    ]
+    return pd.DataFrame(rows, columns=list(_SPEAKERS))
+
+
+def verdict_view(verdicts: pd.DataFrame) -> View:
+    """Return how the page shows the verdicts."""
+    return View(
+        name="verdicts",
+        caption="What fine-tuning changed, by the chosen run of each size. “better” and “worse” need a 95 % interval "
+        "on that side of zero and a small p; without a lower valid CER the untouched model is kept. "
+        "p is of this comparison alone, as the promotion gate takes it.",
+        columns=[
+            Column(key="size", label="size"),
+            Column(key="outcome", label="verdict"),
+            Column(key="recommended", label="use"),
+            Column(key="delta", label="difference in test CER", kind="points", low="delta_low", high="delta_high"),
+            Column(key="p_value", label="p", kind="p_value"),
+            Column(key="n_speakers", label="speakers", kind="count"),
+            Column(key="worse", label="what got worse"),
+        ],
+        rows=verdicts,
+    )
