@@ -20,7 +20,7 @@ TYPED = {page.name: typed_commands(page) for page in PAGES}
 NOT_RUN = {
     r"make (run|test)$": "makes an environment and installs; .ci/run types it",
     r"pip install ": "needs a package index; the extras that it names are checked",
-    r"\. \.venv/bin/activate$|export |cd |set -a|[A-Z_]+=\S+$": "prepares a shell",
+    r"export |cd |set -a|[A-Z_]+=\S+$": "prepares a shell",
     r"(exec )?mlflow server |optuna-dashboard |mlflow models serve ": "a server that stays up",
     r"curl |printf |MLFLOW_PYFUNC_INFERENCE_CONFIG=": "asks a server or a process of MLflow's",
     r"pg_dump |tar ": "a server's backup: tests/tracking/test_ward_server.py",
@@ -151,6 +151,12 @@ def test_flags_in_sentences_exist(page: Path) -> None:
         if words[0] not in ("COMMAND", "…") and not words[0].startswith("-"):
             assert words[0] in commands, f"{page.name}: kmed-bench {words[0]}"
             assert set(named) <= set(commands[words[0]]._option_string_actions), f"{page.name}: {shlex.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert {target for target in targets if not (page.parent / target).exists()} == set()
 
 
 def test_what_is_installed_and_set_exists() -> None:
