@@ -1,11 +1,12 @@
 """Every command that README.md and docs/*.md show runs as typed, on a small corpus in place of the download."""
 
+import argparse
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from documented import PAGES, ROOT, blocks, project_words, quoted_commands, typed_commands
@@ -136,6 +137,17 @@ def test_every_command_is_run_or_listed(page: Path) -> None:
         assert runs or kind_of(typed.text, NOT_RUN), f"{typed.place}: {typed.text!r} is neither run nor listed"
 
 
+def test_the_readme_lists_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"`([a-z-]+)`", text[text.index("Each command can run alone") :].partition("COMMAND --help")[0])
+    assert sorted(listed) == sorted(commands())
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (action,) = (action for action in _parser()._actions if action.choices)
+    return dict(cast("dict[str, argparse.ArgumentParser]", action.choices))
+
+
 def test_every_reason_is_needed() -> None:
     texts = [typed.text for page in TYPED.values() for typed in page]
     for table in (NOT_RUN, PARSED, STATUS, SAYS):
@@ -144,13 +156,12 @@ def test_every_reason_is_needed() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_in_sentences_exist(page: Path) -> None:
-    (actions,) = (action for action in _parser()._actions if action.choices)
-    commands = dict(actions.choices or {})
+    known = {name: set(parser._option_string_actions) for name, parser in commands().items()}
     for words in quoted_commands(page):
         named = [word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)]
         if words[0] not in ("COMMAND", "…") and not words[0].startswith("-"):
-            assert words[0] in commands, f"{page.name}: kmed-bench {words[0]}"
-            assert set(named) <= set(commands[words[0]]._option_string_actions), f"{page.name}: {shlex.join(words)}"
+            assert words[0] in known, f"{page.name}: kmed-bench {words[0]}"
+            assert set(named) <= known[words[0]], f"{page.name}: {shlex.join(words)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
