@@ -17,6 +17,9 @@ def register(commands: Commands) -> None:
     report.add_argument("out", type=Path, help="folder for the page, its images and tables")
     report.add_argument("--bench", help="run id of the benchmark (default: the latest)")
     report.add_argument("--imported", action="store_true", help="also show imported logs of the original benchmark")
+    report.add_argument(
+        "--paper", action="store_true", help="also write OUT/paper: tables, figures and text of a paper"
+    )
     report.add_argument("--study", type=Path, metavar="FOLDER", help="also show the study that `tune` wrote there")
 
     openings = commands.add(
@@ -57,6 +60,10 @@ def _report(args: argparse.Namespace) -> int:
         extra.append(read_section(args.study))
     page = write_report(record, args.out, comparisons=record.comparisons, extra=extra)
     print(f"Report: {page.resolve()}")
+    if args.paper:
+        from kmed_bench.report.paper.write import write_paper
+
+        print(f"Paper: {write_paper(record, args.out / 'paper', comparisons=record.comparisons).resolve()}")
     return 0
 
 

@@ -1,6 +1,8 @@
 """The version of the code that runs."""
 
+import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 from kmed_bench import __version__
@@ -17,3 +19,10 @@ def code_version() -> str:
             return __version__
         return f"{__version__}+{described}"
     return __version__
+
+
+def software_versions() -> str:
+    """Return the versions of Python and of the packages that decide figures, without local parts such as ``+cpu``."""
+    packages = ("torch", "openai-whisper", "jiwer", "mlflow")
+    found = [f"{name} {version(name).partition('+')[0]}" for name in packages]
+    return ", ".join([f"Python {platform.python_version()}", *found])

@@ -14,6 +14,7 @@ from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.quantities import percent
+from kmed_bench.core.version import software_versions
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
@@ -106,6 +107,7 @@ class Trainer:
             "kmed.synthetic": str(is_synthetic(self.speech.split.parts["train"])).lower(),
             "kmed.processes": str(self.parallel.world),
             "kmed.machine": describe_machine(self.device),
+            "kmed.software": software_versions(),
             "kmed.train_precision": self.precision,
             "kmed.train_context": self.config.train.audio_context,
             "kmed.eval_context": self.config.eval.audio_context,

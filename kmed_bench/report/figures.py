@@ -1,36 +1,38 @@
 """The figures of a benchmark's report, and their captions."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.report import plots, score_plots, score_tables
 from kmed_bench.report.page_tables import COSTS, chosen_runs, size_costs
-from kmed_bench.report.plots import CURVES, QUANTITIES, Plot, save_plot
+from kmed_bench.report.plots import CURVES, QUANTITIES, Plot
 from kmed_bench.scoring.recommendation import SizeVerdict
 
+Save = Callable[[Figure, str, str], Plot]
+"""Writes and closes a figure under a name and with a caption."""
 TWO_CERS = (
     "Two different quantities: the train line is teacher-forced (the true text so far is fed in), "
     "the valid line compares decoded transcripts."
 )
 
 
-def save_plots(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, out: Path) -> dict[str, list[Plot]]:
-    """Write every figure as PNG and SVG and return them by section; call it inside ``fonts.plot_style``."""
+def save_plots(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, save: Save) -> dict[str, list[Plot]]:
+    """Save every figure and return them by section; call it inside ``fonts.plot_style``."""
     return {
-        "curves": _save_curves(frames["history"], out),
-        "sizes": _save_sizes(frames, out),
-        "groups": _save_groups(frames, best, out),
-        "speakers": _save_speakers(frames["speakers"], out),
-        "errors": _save_errors(frames, out),
-        "quality": _save_histograms(frames["quality_histograms"], out),
+        "curves": _save_curves(frames["history"], save),
+        "sizes": _save_sizes(frames, save),
+        "groups": _save_groups(frames, best, save),
+        "speakers": _save_speakers(frames["speakers"], save),
+        "errors": _save_errors(frames, save),
+        "quality": _save_histograms(frames["quality_histograms"], save),
     }
 
 
-def _save_curves(history: pd.DataFrame, out: Path) -> list[Plot]:
+def _save_curves(history: pd.DataFrame, save: Save) -> list[Plot]:
     """Draw all sizes together, then the original benchmark's two plots of each size."""
     saved = []
     sizes = list(dict.fromkeys(history["size"]))
@@ -38,14 +40,14 @@ def _save_curves(history: pd.DataFrame, out: Path) -> list[Plot]:
         if len(sizes) > 1 and history["metric"].isin(CURVES[quantity]).any():
             caption = f"All sizes, {name} by epoch.{_describe_seeds(history)}"
             caption += f" {TWO_CERS}" if quantity == "cer" else ""
-            saved.append(save_plot(plots.plot_all_sizes(history, quantity), out, f"all-{quantity}", caption))
+            saved.append(save(plots.plot_all_sizes(history, quantity), f"all-{quantity}", caption))
     for size in sizes:
         for quantity, name in QUANTITIES.items():
             if plots.has_curve(history, size, quantity):
                 caption = f"{size}, {name} by epoch.{_describe_seeds(history[history['size'] == size])}"
                 caption += f" {TWO_CERS}" if quantity == "cer" else ""
                 figure = plots.plot_curves(history, size, quantity)
-                saved.append(save_plot(figure, out, f"{size}-{quantity}", caption))
+                saved.append(save(figure, f"{size}-{quantity}", caption))
     return saved
 
 
@@ -54,7 +56,7 @@ def _describe_seeds(history: pd.DataFrame) -> str:
     return f" Mean of {n_seeds} seeds; the band is their whole range." if n_seeds > 1 else ""
 
 
-def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
+def _save_sizes(frames: Mapping[str, pd.DataFrame], save: Save) -> list[Plot]:
     """Draw test CER by size; with two sizes or more also accuracy against speed and against size."""
     sizes = frames["sizes"]
     saved: list[Plot] = []
@@ -65,7 +67,7 @@ def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
     )
     if sizes["n_seeds"].max() > 1:
         caption += " Small dots: each seed."
-    saved.append(save_plot(score_plots.plot_test_cer(sizes, frames["runs"]), out, "test-cer", caption))
+    saved.append(save(score_plots.plot_test_cer(sizes, frames["runs"]), "test-cer", caption))
     axes: dict[str, dict[str, Any]] = {
         "test_rtfx": {
             "label": COSTS["test_rtfx"][0],
@@ -84,11 +86,11 @@ def _save_sizes(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
         if len(points) > 1:
             caption = f"{labels['title']}. The dashed line joins the sizes that no other size beats in both."
             figure = score_plots.plot_pareto(points, cost=cost, **labels)
-            saved.append(save_plot(figure, out, f"pareto-{cost.replace('_', '-')}", caption))
+            saved.append(save(figure, f"pareto-{cost.replace('_', '-')}", caption))
     return saved
 
 
-def _save_groups(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, out: Path) -> list[Plot]:
+def _save_groups(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, save: Save) -> list[Plot]:
     """Draw CER by group and size, and by dialect and age for the recommended size."""
     chosen = chosen_runs(frames)
     groups = frames["groups"]
@@ -104,7 +106,7 @@ def _save_groups(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, o
         overall = dict(zip(frames["sizes"]["size"], frames["sizes"]["test_cer"], strict=True))
         figure = score_plots.plot_groups(single, overall, rows="group", columns="size", title="Test CER by group")
         caption = f"Test CER and number of clips by group. {colours.format('size')}"
-        saved.append(save_plot(figure, out, "groups", caption))
+        saved.append(save(figure, "groups", caption))
     if best is None:
         return saved
     pairs = score_tables.pairs_of_run(groups, best.run_id, "dialect", "age")
@@ -113,13 +115,11 @@ def _save_groups(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, o
         overall = dict.fromkeys(pairs["age"], level)
         title = f"{best.size}: CER by dialect and age"
         figure = score_plots.plot_groups(pairs, overall, rows="dialect", columns="age", title=title)
-        saved.append(
-            save_plot(figure, out, "groups-dialect-age", f"{title}, fine-tuned, test part. {colours.format('model')}")
-        )
+        saved.append(save(figure, "groups-dialect-age", f"{title}, fine-tuned, test part. {colours.format('model')}"))
     return saved
 
 
-def _save_speakers(speakers: pd.DataFrame, out: Path) -> list[Plot]:
+def _save_speakers(speakers: pd.DataFrame, save: Save) -> list[Plot]:
     """Draw each speaker's CER before and after training, one figure a size."""
     saved = []
     for size, rows in speakers.groupby("size", sort=False):
@@ -129,19 +129,19 @@ def _save_speakers(speakers: pd.DataFrame, out: Path) -> list[Plot]:
             f"higher for {int((rows['tuned'] > rows['untouched']).sum())}."
         )
         figure = score_plots.plot_speakers(rows, size=str(size))
-        saved.append(save_plot(figure, out, f"{size}-speakers", caption))
+        saved.append(save(figure, f"{size}-speakers", caption))
     return saved
 
 
-def _save_errors(frames: Mapping[str, pd.DataFrame], out: Path) -> list[Plot]:
+def _save_errors(frames: Mapping[str, pd.DataFrame], save: Save) -> list[Plot]:
     kinds = score_tables.errors_by_kind(frames["rates"], chosen_runs(frames))
     if not len(kinds):
         return []
     caption = "CER on the test part, split into substituted, deleted and inserted characters."
-    return [save_plot(score_plots.plot_error_kinds(kinds), out, "error-kinds", caption)]
+    return [save(score_plots.plot_error_kinds(kinds), "error-kinds", caption)]
 
 
-def _save_histograms(histograms: pd.DataFrame, out: Path) -> list[Plot]:
+def _save_histograms(histograms: pd.DataFrame, save: Save) -> list[Plot]:
     shown = {"duration_s": ("seconds", "Durations"), "text_chars": ("characters of the label", "Lengths of labels")}
     saved = []
     for measure, (label, title) in shown.items():
@@ -149,5 +149,5 @@ def _save_histograms(histograms: pd.DataFrame, out: Path) -> list[Plot]:
         if len(rows) and rows["n"].sum():
             figure = score_plots.plot_histogram(rows, label=label, title=title)
             caption = f"{title} of the usable utterances; each bar is labelled with its lower edge."
-            saved.append(save_plot(figure, out, f"quality-{measure.replace('_', '-')}", caption))
+            saved.append(save(figure, f"quality-{measure.replace('_', '-')}", caption))
     return saved

@@ -1,6 +1,7 @@
 """The report: one self-contained HTML page, with its pictures and tables beside it."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style
 from kmed_bench.report.leak_tables import leak_text
 from kmed_bench.report.page_tables import make_frames, make_views, size_costs
-from kmed_bench.report.plots import Plot
+from kmed_bench.report.plots import Plot, save_plot
 from kmed_bench.report.rendering import render
 from kmed_bench.report.seal_tables import count_plans, describe_openings
 from kmed_bench.report.sections import ExtraSection, PlacedSection, save_sections
@@ -52,7 +53,7 @@ def write_report(
     for name, frame in frames.items():
         write_text_atomically(out / f"{name}.csv", frame.to_csv(index=False), private=name == _EXAMPLES)
     with plot_style():
-        plots = save_plots(frames, advice.best, out)
+        plots = save_plots(frames, advice.best, functools.partial(save_plot, out))
     drawn = [plot.name for section in plots.values() for plot in section]
     sections = save_sections(extra, out, {*frames, *drawn, "index"})
     views = make_views(frames)

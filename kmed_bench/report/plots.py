@@ -141,7 +141,7 @@ def percent_ticks() -> Formatter:
     return PercentFormatter(xmax=1, symbol=" %")
 
 
-def save_plot(figure: Figure, folder: Path, name: str, caption: str) -> Plot:
+def save_plot(folder: Path, figure: Figure, name: str, caption: str) -> Plot:
     """Write ``name.png`` and ``name.svg`` into a folder, close the figure, and return it for the page."""
     png, svg = render_figure(figure, name)
     write_bytes_atomically(folder / f"{name}.png", png)

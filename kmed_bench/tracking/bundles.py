@@ -44,9 +44,9 @@ _STAYS_ALL = ("tracking.",)
 _OTHER_PARAMS = ("profile", "split.sha256", "split.content_sha256")
 _TAGS = (
     "kind profile code_version split_sha256 manifest_sha256 split_label size seed weights_origin weights_sha256 device "
-    "machine processes train_precision train_context eval_context transcript_policy synthetic config_hash series only "
-    "plan_sha256 plan_sealed_at plan_replaced plan_late opened_by opened_for opening_key model untouched skipped "
-    "not_compared upstream_run_ids checkpoint_sha256 continued_by_code_version"
+    "machine software processes train_precision train_context eval_context transcript_policy synthetic config_hash "
+    "series only plan_sha256 plan_sealed_at plan_replaced plan_late opened_by opened_for opening_key model untouched "
+    "skipped not_compared upstream_run_ids checkpoint_sha256 continued_by_code_version"
 )
 TAGS = (*(f"kmed.{name}" for name in _TAGS.split()), VERIFIED_TAG)
 _TEXT_TAGS = ("kmed.skipped", "kmed.not_compared")

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import statistics
 import time
+import zlib
 from collections import defaultdict
 from importlib import resources
 from math import fsum, isclose
@@ -23,6 +24,7 @@ from test_report_page import Page, numbers_of
 from kmed_bench.cli import main
 from kmed_bench.config import TrackingConfig
 from kmed_bench.report.page import write_report
+from kmed_bench.report.paper.figures import DOUBLE_MM, SINGLE_MM, is_wide
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.store import local_folder, open_store, sqlite_file
 
@@ -43,10 +45,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> SmallStore:
 
 
 @pytest.fixture(scope="module")
-def html(store: SmallStore, tmp_path_factory: pytest.TempPathFactory) -> str:
+def written(store: SmallStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    assert main(["report", str(out), "--tracking.uri", store.uri]) == 0
-    return (out / "index.html").read_text(encoding="utf-8")
+    assert main(["report", str(out), "--paper", "--tracking.uri", store.uri]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def html(written: Path) -> str:
+    return (written / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +213,28 @@ def test_a_report_is_brought_up_to_date_and_another_ones_page_stays(
     assert main(command) == 2
     assert f"is not of benchmark {run_id}, and is not overwritten" in capsys.readouterr().err
     assert page.read_text(encoding="utf-8") == text.replace(run_id, "0" * 32)
+
+
+def test_a_paper_s_figures_have_embedded_fonts_and_the_width_of_columns(written: Path) -> None:
+    paper = written / "paper"
+    figures = sorted(paper.glob("figure-*.pdf"))
+    assert {path.stem for path in figures} == {path.stem for path in paper.glob("figure-*.png")}
+    shown = re.findall(r"\{(figure-[\w-]+)\.pdf\}", (paper / "figures.tex").read_text(encoding="utf-8"))
+    assert sorted(shown) == sorted(path.stem for path in figures)
+    for path in figures:
+        content = path.read_bytes()
+        (width,) = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+)", content)
+        expected = DOUBLE_MM if is_wide(path.stem.removeprefix("figure-")) else SINGLE_MM
+        assert float(width) * 25.4 / 72 == pytest.approx(expected, abs=0.01)
+        fonts = re.findall(rb"/FontName /\S+", content)
+        assert fonts
+        assert content.count(b"/FontFile2") == len(fonts)  # each is embedded, as TrueType
+        assert b"/Type3" not in content
+    streams = re.findall(rb"stream\r?\n(.*?)\r?\nendstream", (paper / "figure-groups.pdf").read_bytes(), re.DOTALL)
+    maps = b"".join(text for s in streams if b"beginbfrange" in (text := zlib.decompressobj().decompress(s)))
+    assert f"<{ord('경'):04x}>".encode() in maps  # Hangul can be shown, searched and copied
+    for named in re.findall(r"\\input\{([\w-]+)\}", (paper / "paper.tex").read_text(encoding="utf-8")):
+        assert (paper / f"{named}.tex").stat().st_size > 0
+    shares = pd.read_csv(paper / "table-split.csv")
+    assert list(shares["Part"]) == ["train", "valid", "test"]
+    assert "no patients" in (paper / "methods-en.md").read_text(encoding="utf-8")

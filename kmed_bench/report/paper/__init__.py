@@ -1,0 +1,1 @@
+"""A benchmark's tables, figures and paragraphs in the form that a paper takes."""

@@ -1,0 +1,251 @@
+"""The tables of a paper, as LaTeX (booktabs), Markdown and CSV."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.core.records import BenchRecord
+from kmed_bench.core.schema import PARTS
+from kmed_bench.report import score_tables
+from kmed_bench.report.page_tables import chosen_runs
+from kmed_bench.report.paper.facts import REASONS, shared_setting, shared_tag
+from kmed_bench.report.paper.results import holm_p_values
+from kmed_bench.report.paper.wording import (
+    ABSENT,
+    ROUNDING,
+    count,
+    hours,
+    is_known,
+    latex,
+    markdown,
+    p_value,
+    points,
+    rate,
+    small,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """A table with its cells as text.
+
+    Attributes
+    ----------
+    n_text : int
+        How many columns at the left hold text; the others hold numbers and are aligned at the right.
+    notes : str
+        Sentences below the table.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    n_text: int = 1
+    notes: str = ""
+
+    def latex(self) -> str:
+        """Return a table environment for the package booktabs; Hangul needs XeLaTeX or LuaLaTeX."""
+        align = "l" * self.n_text + "r" * (len(self.columns) - self.n_text)
+        lines = [" & ".join(map(latex, row)) + r" \\" for row in (self.columns, *self.rows)]
+        notes = [rf"\par\smallskip\begin{{minipage}}{{\linewidth}}\footnotesize {latex(self.notes)}\end{{minipage}}"]
+        return "\n".join(
+            [
+                r"\begin{table*}",
+                r"\centering\small",
+                rf"\caption{{{latex(self.caption)}}}\label{{tab:{self.name}}}",
+                rf"\begin{{tabular}}{{{align}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                *(notes if self.notes else ()),
+                r"\end{table*}",
+                "",
+            ]
+        )
+
+    def markdown(self) -> str:
+        """Return a Markdown table between its caption and its notes."""
+        rule = ["---" if i < self.n_text else "---:" for i in range(len(self.columns))]
+        lines = [[markdown(cell) for cell in self.columns], rule, *([markdown(c) for c in row] for row in self.rows)]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return "\n\n".join(filter(None, (f"**{markdown(self.caption)}**", table, markdown(self.notes)))) + "\n"
+
+    def csv(self) -> str:
+        """Return the cells as CSV."""
+        return pd.DataFrame(self.rows, columns=list(self.columns)).to_csv(index=False)
+
+
+_ENDS = ("", "_low", "_high")
+
+
+def with_interval(values: Sequence[float | None], show: Callable[[float | None], str]) -> str:
+    """Return a value with its interval in brackets, from value, low and high; without brackets where there is none."""
+    value, low, high = map(show, values)
+    return value if ABSENT in (value, low, high) else f"{value} ({low} to {high})"
+
+
+def paper_tables(record: BenchRecord, frames: Mapping[str, pd.DataFrame]) -> list[PaperTable]:
+    """Return the tables of a paper that have rows.
+
+    Parameters
+    ----------
+    frames : mapping
+        The report's tables, as ``page_tables.make_frames`` returns them.
+    """
+    made = [
+        _sizes(record, frames),
+        _groups(frames),
+        _split(frames["split_parts"]),
+        _shares(frames["split_shares"]),
+        _data(frames["quality"]),
+        _training(record),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _sizes(record: BenchRecord, frames: Mapping[str, pd.DataFrame]) -> PaperTable:
+    rates, corrected = frames["rates"], holm_p_values(record)
+    deltas = {row["size"]: row for row in frames["verdicts"].to_dict("records")}
+    rows = []
+    for row in frames["sizes"].to_dict("records"):
+        own = rates[rates["run_id"] == row["run_id"]]
+        values = {(state, name): value for state, name, value in own[["state", "measure", "value"]].itertuples(False)}
+        for measure in ("cer", "wer"):
+            cells = [_rate_cell(values, state, measure) for state in ("untouched", "fine-tuned")]
+            delta, p = ABSENT, ABSENT
+            if measure == "cer":
+                compared = deltas.get(row["size"], {})
+                delta = with_interval([compared.get(f"delta{end}") for end in _ENDS], points)
+                p = p_value(corrected.get(row["size"]))
+            rows.append([row["size"], measure.upper(), *cells, delta, p])
+    return PaperTable(
+        name="sizes",
+        caption="Error rates on the test part, in percent, by the training of each size with the lowest validation CER",
+        columns=["Model", "Rate", "Untouched", "Fine-tuned", "Difference", "p (Holm)"],
+        rows=rows,
+        n_text=2,
+        notes=f"In brackets: 95% confidence intervals, where there are any. {ROUNDING.en} A dash: not in the record.",
+    )
+
+
+def _rate_cell(values: Mapping[tuple[str, str], float], state: str, measure: str) -> str:
+    return with_interval([values.get((state, f"{measure}{end}")) for end in _ENDS], rate)
+
+
+def _groups(frames: Mapping[str, pd.DataFrame]) -> PaperTable:
+    chosen = chosen_runs(frames)
+    sizes = list(frames["sizes"]["size"]) if chosen else []
+    rows = []
+    for row in score_tables.groups_of_sizes(frames["groups"], chosen).to_dict("records"):
+        mark = "†" if row["below_minimum"] else ""
+        cells = [with_interval([row.get(f"{size}{end}") for end in _ENDS], rate) for size in sizes]
+        counts = [count(row[name]) if is_known(row[name]) else ABSENT for name in ("n_clips", "n_speakers")]
+        rows.append([row["field"], f"{row['value']}{mark}", *counts, *cells])
+    return PaperTable(
+        name="groups",
+        caption="CER of the fine-tuned models by group of speakers on the test part, in percent",
+        columns=["Field", "Group", "Clips", "Speakers", *sizes],
+        rows=rows,
+        n_text=2,
+        notes="In brackets: 95% confidence intervals. †: too few clips or speakers to be compared.",
+    )
+
+
+def _split(parts: pd.DataFrame) -> PaperTable:
+    show = {"utterances": count, "speakers": count, "sentences": count, "hours": hours}
+    rows = [
+        [row["part"], *(show[name](row[name]) if is_known(row[name]) else ABSENT for name in show)]
+        for row in parts.to_dict("records")
+    ]
+    return PaperTable(
+        name="split", caption="The split", columns=["Part", "Clips", "Speakers", "Sentences", "Hours"], rows=rows
+    )
+
+
+def _shares(shares: pd.DataFrame) -> PaperTable:
+    names = ("corpus", *PARTS)
+    rows = [
+        [row["field"], str(row["value"]), *(rate(row[name]) for name in names)] for row in shares.to_dict("records")
+    ]
+    return PaperTable(
+        name="split-groups",
+        caption="Share of each group of speakers in the clips of the corpus and of each part, in percent",
+        columns=["Field", "Group", "Corpus", *(part.capitalize() for part in PARTS)],
+        rows=rows,
+        n_text=2,
+    )
+
+
+def _data(quality: pd.DataFrame) -> PaperTable:
+    rows = []
+    for row in quality.to_dict("records"):
+        words = REASONS[row["name"]].en if row["name"] in REASONS else row["name"].replace("_", " ")
+        shown = words if row["kind"] == "total" else f"{row['kind']}: {words}"
+        rows.append([shown, hours(row["n"]) if row["name"] == "hours" else count(row["n"])])
+    return PaperTable(
+        name="data",
+        caption="The corpus: what was read, rejected and usable",
+        columns=["", "n"],
+        rows=rows,
+        notes="Labels are usable or rejected; speakers, sentences and hours are those of the usable utterances.",
+    )
+
+
+_SETTINGS = {
+    "model.sizes": "sizes",
+    "train.seeds": "seeds",
+    "train.epochs": "epochs",
+    "train.batch_size": "batch size",
+    "train.lr": "learning rate",
+    "train.schedule": "schedule",
+    "train.warmup_steps": "warm-up steps",
+    "train.weight_decay": "weight decay",
+    "train.grad_clip": "gradient clipping",
+    "train.max_len": "label tokens, at most",
+    "train.patience": "patience, epochs",
+    "train.freeze_encoder": "frozen encoder",
+    "train.lora_rank": "LoRA rank",
+    "train.spec_augment": "SpecAugment",
+    "train.speed_factors": "speed factors",
+    "train.audio_context": "audio context, training",
+    "eval.audio_context": "audio context, decoding",
+    "eval.beam_size": "beams",
+    "eval.max_new_tokens": "decoded tokens, at most",
+    "eval.no_repeat_ngram_size": "no repeated n-gram of",
+}
+_TAGS = {
+    "kmed.train_precision": "precision, training",
+    "kmed.machine": "machine",
+    "kmed.software": "software",
+    "kmed.code_version": "kmed-bench",
+    "kmed.split_sha256": "SHA-256 of the split",
+    "kmed.plan_sha256": "SHA-256 of the plan",
+}
+
+
+def _training(record: BenchRecord) -> PaperTable:
+    values: dict[str, Any] = {name: shared_setting(record, name) for name in _SETTINGS}
+    runs = record.trains
+    values["model.sizes"] = ", ".join(dict.fromkeys(run.size for run in runs)) or None
+    values["train.seeds"] = ", ".join(map(str, sorted({run.seed for run in runs}))) or None
+    if values["train.lr"] is not None and not math.isnan(float(values["train.lr"])):
+        values["train.lr"] = small(float(values["train.lr"]))
+    rows = [[label, str(values[name])] for name, label in _SETTINGS.items() if values[name] is not None]
+    if "train.lr" in values and values["train.lr"] is not None:
+        rows.insert(0, ["optimizer", "AdamW"])
+    rows += [[label, value] for name, label in _TAGS.items() if (value := shared_tag(record, name))]
+    return PaperTable(
+        name="training",
+        caption="Settings of training and decoding",
+        columns=["Setting", "Value"],
+        rows=rows,
+        n_text=2,
+        notes="Settings that are off, or that the trainings do not share, are left out.",
+    )
