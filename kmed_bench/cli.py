@@ -31,10 +31,10 @@ from kmed_bench.commands import (
     tune,
     verify,
 )
-from kmed_bench.commands.options import Command, CommandParser, Commands, take_overrides
+from kmed_bench.commands.options import Command, CommandParser, Commands, spell_settings, take_overrides
 from kmed_bench.commands.stages import log_early_failure, store_refusal
 from kmed_bench.core.addresses import without_password
-from kmed_bench.core.callers_folder import enter_callers_folder
+from kmed_bench.core.callers_folder import enter_callers_folder, started_by_mlflow_run
 from kmed_bench.core.console import abandon_stdout, configure_logging, hide_passwords_in_tracebacks, prepare_streams
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.surroundings import prepare_user, sigterm_interrupts
@@ -101,6 +101,9 @@ def _tell_store(command: Command, args: argparse.Namespace) -> int:
     """Run a command; if it fails, the run that `mlflow run` made for it says why."""
     try:
         return command(args)
+    except KmedError as error:
+        log_early_failure(error)
+        raise KmedError(spell_settings(str(error), args.flags, project=started_by_mlflow_run())) from error
     except Exception as error:
         log_early_failure(error)
         if refusal := store_refusal(error, args):

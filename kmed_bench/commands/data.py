@@ -142,8 +142,8 @@ def explain_absent(found: "Imported") -> Iterator[str]:
     for field, n in found.absent.items():
         if field == "speaker_id":
             yield (
-                f"{n} of {usable} utterances have no speaker: no split can keep speakers apart (give --disjoint "
-                "sentence), and no figure has an interval or a p-value."
+                f"{n} of {usable} utterances have no speaker: no split can keep speakers apart (give "
+                "--split.disjoint sentence), and no figure has an interval or a p-value."
             )
         elif n == usable:
             yield f"No {field}: there are no scores by {field}."

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -28,6 +29,8 @@ ALIASES = {
 AS_PROFILE = "profile"
 # The profile of a command that is given none, but for `run`, which chooses one by the source.
 PROFILE = "sound"
+
+_SETTING = re.compile(r"`kmed-bench [^`]*`|--(?P<key>[a-z_]+\.[a-z_]+)(?: (?P<value>[\w,.+-]*\w))?")
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -150,6 +153,30 @@ def take_overrides(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, s
             raise KmedError(explain_unknown(name))
         raise KmedError(f"Argument {word!r} is not understood; see `kmed-bench {args.command_name} --help`.")
     return {key: value for key, value in vars(args).items() if "." in key and value != AS_PROFILE}
+
+
+def spell_settings(message: str, flags: Mapping[str, Sequence[str]], *, project: bool) -> str:
+    """Return a message whose settings, written ``--group.field VALUE``, stand as they are typed in the command itself.
+
+    What is quoted as another command's, such as `kmed-bench ingest --data.decode true`, stays.
+
+    Parameters
+    ----------
+    flags : mapping
+        Dotted keys of the settings that the command takes to their flags.
+    project : bool
+        Whether `mlflow run` started the command, which takes ``-P group.field=VALUE``.
+    """
+
+    def spell(found: re.Match[str]) -> str:
+        key, value = found["key"], found["value"]
+        if key is None or key not in flags:
+            return found[0]
+        if project:
+            return f"-P {key}={value or '…'}"
+        return f"{flags[key][-1]} {value}" if value else flags[key][-1]
+
+    return _SETTING.sub(spell, message)
 
 
 def resolve(args: argparse.Namespace) -> Config:

@@ -33,12 +33,14 @@ def _tune(args: argparse.Namespace) -> int:
             raise
         raise KmedError("`tune` needs Optuna, which is not installed; run `pip install 'kmed-bench[tune]'`.") from None
     from kmed_bench.asr.model.weights import find_weights
+    from kmed_bench.core.corpus_contracts import SPLIT
     from kmed_bench.core.version import code_version
     from kmed_bench.tracking.store import ui_command
 
     config, size = resolve(args), args.overrides.get("model.sizes")
     if size is None or len(config.model.sizes) != 1:
         raise KmedError(f"A study is of one size, and --size is {size}; name one of {', '.join(SIZES)}.")
+    SPLIT.read(args.split / "split.json")  # a wrong folder is named before weights are fetched
     outcome = tune(
         config,
         find_weights(config.model.sizes[0], config.model.weights),

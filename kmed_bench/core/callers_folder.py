@@ -19,6 +19,11 @@ def project_folder() -> Path:
     return _project or Path.cwd()
 
 
+def started_by_mlflow_run() -> bool:
+    """Return whether `mlflow run` started this process, as `enter_callers_folder` found."""
+    return _project is not None
+
+
 def enter_callers_folder() -> None:
     """Make the caller's folder the working folder if `mlflow run` started this process; else do nothing."""
     global _project

@@ -97,9 +97,9 @@ def run_benchmark(
         Before any work when no size has weights, the source is missing, the store can't be used, or the benchmark to
         continue is running or has lost its folder; later when the corpus can't be split as asked.
     """
-    weights, skipped = collect_weights(config, needed=[size for size, _ in only])
     check_source(config)
     check_sign_key(config)
+    weights, skipped = collect_weights(config, needed=[size for size, _ in only])
     uri = open_store(config.tracking)
     earlier = find_earlier(config, uri, out, resume=resume, only=only)
     tags = {HASH_TAG: benchmark_digest(config), ONLY_TAG: describe_only(only)}

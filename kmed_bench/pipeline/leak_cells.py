@@ -42,7 +42,8 @@ def with_left_out(split: Split, folder: Path, config: Config) -> Split:
     if shared:
         raise KmedError(
             f"eval.leak_clips is {limit}, but the parts of {folder} share {' and '.join(shared)}, so no disjoint test "
-            "part is there to compare with; split with --disjoint speaker,sentence, or set eval.leak_clips to none."
+            "part is there to compare with; split with --split.disjoint speaker,sentence, or set eval.leak_clips to "
+            "none."
         )
     left_out = read_left_out(folder, split)
     sample = sample_cells(left_out, limit, _seed(split))

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config
 from kmed_bench.core.console import configure_logging, log_file
+from kmed_bench.core.corpus_contracts import SPLIT
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, cache_folder
 from kmed_bench.core.locks import name_holder
@@ -54,6 +55,7 @@ def train_one(
         with other settings, or an unfinished one without ``resume``.
     """
     (size,) = config.model.sizes
+    SPLIT.read(split_folder / "split.json")  # a wrong folder is named before weights are fetched
     parallel = Parallel.from_environment()
     if not parallel.is_main:
         configure_logging("warning")

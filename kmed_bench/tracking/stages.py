@@ -16,6 +16,7 @@ from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.corpus_contracts import QualityReport, SplitReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
+from kmed_bench.core.finished import content_sha256
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.version import code_version
 from kmed_bench.tracking.endings import FAILURE_TAG
@@ -104,8 +105,8 @@ class StageRun:
         self._link(f"tags.`kmed.split_sha256` = '{sha256}' and tags.`kmed.kind` = 'split'")
 
     def read_predictions(self, file: Path, n_clips: int) -> None:
-        """Log predictions that were read, and the run that wrote them if the store has one."""
-        sha256 = sha256_of(file)
+        """Log predictions that were read, a file or a folder, and the run that wrote them if the store has one."""
+        sha256 = content_sha256(file)
         counts = {"clips": n_clips}
         self.run.log_dataset(sha256=sha256, counts=counts, context="scoring", name="predictions", kind="predictions")
         self._link(f"tags.`kmed.predictions_sha256` = '{sha256}'")

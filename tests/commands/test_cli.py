@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kmed_bench.cli import main, parse
-from kmed_bench.commands.options import ALIASES, resolve
+from kmed_bench.commands.options import ALIASES, resolve, spell_settings
 from kmed_bench.config import Config, flatten
 from kmed_bench.config.describe import describe_settings
 from kmed_bench.config.gate import GATE_LIMITS
@@ -142,6 +142,23 @@ def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         main([*words])
     assert ended.value.code == 0
     return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "project", "said"),
+    [
+        ("split", False, "take --train 27 --disjoint speaker; fewer in --by, or `kmed-bench run --split.train 5`."),
+        ("run", False, "take --split.train 27 --split.disjoint speaker; fewer in --split.by, or {quoted}."),
+        ("run", True, "take -P split.train=27 -P split.disjoint=speaker; fewer in -P split.by=…, or {quoted}."),
+        ("ingest", True, "take --split.train 27 --split.disjoint speaker; fewer in --split.by, or {quoted}."),
+    ],
+)
+def test_messages_spell_settings_as_the_command_takes_them(command, project, said):
+    needed = {"split": ["m", "o"], "ingest": ["s", "o"]}.get(command, [])
+    quoted = "`kmed-bench run --split.train 5`"
+    message = f"take --split.train 27 --split.disjoint speaker; fewer in --split.by, or {quoted}."
+    flags = parse([command, *needed]).flags
+    assert spell_settings(message, flags, project=project) == said.format(quoted=quoted)
 
 
 def test_help_shows_the_settings_that_the_command_reads(capsys):

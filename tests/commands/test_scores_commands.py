@@ -212,7 +212,7 @@ def test_errors_are_a_private_folder(
     assert "do not log, attach or publish" in said
     assert out.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {0o600}
-    assert "Errors of other" in (out / "index.html").read_text(encoding="utf-8")
+    assert "Transcription errors: other" in (out / "index.html").read_text(encoding="utf-8")
     assert main(command) == 0  # again, into the same folder
 
     out.chmod(0o755)

@@ -52,7 +52,9 @@ def test_importing_says_what_absent_fields_mean(corpus: Path, capsys: pytest.Cap
     (corpus.parent / "other.csv").write_text(lines, encoding="utf-8")
     assert main(["import-corpus", str(corpus.parent / "other.csv"), str(corpus.parent / "other")]) == 0
     said = capsys.readouterr().out
-    assert "12 of 12 utterances have no speaker: no split can keep speakers apart (give --disjoint sentence)" in said
+    assert (
+        "12 of 12 utterances have no speaker: no split can keep speakers apart (give --split.disjoint sentence)" in said
+    )
     assert "No age: there are no scores by age." in said
     assert "No gender" not in said
     sizes = ["--train", "6", "--valid", "3", "--test", "3", "--by", "none"]

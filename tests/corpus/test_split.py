@@ -97,7 +97,9 @@ def check_quotas(split: Split, manifest: pd.DataFrame, field: str) -> None:
 
 def suggested(error: KmedError) -> dict[str, int] | None:
     """Return the sizes that a message says are the nearest."""
-    found = re.search(r"nearest sizes \S+(?: \S+)* are --train (\d+) --valid (\d+) --test (\d+)", str(error))
+    found = re.search(
+        r"nearest sizes \S+(?: \S+)* are --split.train (\d+) --split.valid (\d+) --split.test (\d+)", str(error)
+    )
     return dict(zip(PARTS, map(int, found.groups()), strict=True)) if found else None
 
 

@@ -83,6 +83,13 @@ def _shorten(name: str) -> str:
     return name if len(name) <= 80 else f"{name[:60]}…{name[-10:]}"
 
 
+def check_sources(sources: Sequence[Path]) -> None:
+    """Raise KmedError for a source that does not exist."""
+    for source in sources:
+        if not source.exists():
+            raise KmedError(f"Source {source} does not exist; give the folder of an AI Hub 208 download.")
+
+
 def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
     """Return what the sources hold: folders, or archives given by name.
 
@@ -98,12 +105,11 @@ def list_sources(sources: Sequence[Path], skip: Path) -> Listing:
     KmedError
         When a source is missing or can't be listed.
     """
+    check_sources(sources)
     listing = Listing()
     seen: set[tuple[int, int]] = set()
     skip = skip.resolve()
     for source in sources:
-        if not source.exists():
-            raise KmedError(f"Source {source} does not exist; give the folder of an AI Hub 208 download.")
         root = source.resolve()
         if not is_utf8(str(root)):
             raise KmedError(f"Source {str(source)!a} can't be used: {NOT_UTF8}.")

@@ -26,7 +26,7 @@ from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.aihub import ROLES, parse_name
 from kmed_bench.corpus.ingest.checks import judge_audio, judge_labels, pair_audio
 from kmed_bench.corpus.ingest.chunks import ChunkStore, read_entries
-from kmed_bench.corpus.ingest.listing import Listing, list_sources
+from kmed_bench.corpus.ingest.listing import Listing, check_sources, list_sources
 from kmed_bench.corpus.ingest.quality import describe
 from kmed_bench.corpus.ingest.recordings import identify_recordings
 
@@ -64,6 +64,7 @@ def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityRep
         nothing is usable, a role is unknown, or `out` can't be written.
     """
     _check_roles(config)
+    check_sources(sources)  # before a folder is made for what can't come
     try:
         out.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     except OSError as error:

@@ -37,7 +37,7 @@ def draw_published(table: pd.DataFrame, sizes: tuple[int, int, int], seed: int) 
     pools = _split_in_two_steps(table, seed)
     room = [len(pool) for pool in pools]
     if any(size > there for size, there in zip(sizes, room, strict=True)):
-        nearest = " ".join(f"--{p} {min(n, r)}" for p, n, r in zip(PARTS, sizes, room, strict=True))
+        nearest = " ".join(f"--split.{p} {min(n, r)}" for p, n, r in zip(PARTS, sizes, room, strict=True))
         raise KmedError(
             f"The published draw makes pools of {room[0]}, {room[1]} and {room[2]} from {len(table)} utterances, and "
             f"{sizes[0]}, {sizes[1]} and {sizes[2]} were asked for; the nearest sizes that it can draw are {nearest}."

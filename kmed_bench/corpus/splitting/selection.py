@@ -215,12 +215,13 @@ def _explain(table: pd.DataFrame, config: SplitConfig, found: Selection, lacks: 
     apart = f" that share no {' and no '.join(config.disjoint)}" if config.disjoint else ""
     n_speakers = table.loc[~table["speaker_id"].isin(UNKNOWN), "speaker_id"].nunique()
     remedy = (
-        f"The nearest sizes found are --train {nearest[0]} --valid {nearest[1]} --test {nearest[2]}"
+        f"The nearest sizes found are --split.train {nearest[0]} --split.valid {nearest[1]} --split.test {nearest[2]}"
         if nearest
         else "No smaller sizes were found either"
     )
     return (
-        f"--train {config.train} --valid {config.valid} --test {config.test} can't be drawn from {len(table)} "
-        f"utterances ({n_speakers} known speakers, {table['sentence_id'].nunique()} sentences) as parts"
-        f"{apart}{kept}: {lacks}. {remedy}; fewer fields in --by, or only speakers in --disjoint, allow more."
+        f"--split.train {config.train} --split.valid {config.valid} --split.test {config.test} can't be drawn from "
+        f"{len(table)} utterances ({n_speakers} known speakers, {table['sentence_id'].nunique()} sentences) as parts"
+        f"{apart}{kept}: {lacks}. {remedy}; fewer fields in --split.by, or only speakers in --split.disjoint, "
+        "allow more."
     )
