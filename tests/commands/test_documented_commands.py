@@ -26,11 +26,16 @@ NOT_RUN = {
     r"curl |printf |MLFLOW_PYFUNC_INFERENCE_CONFIG=": "asks a server or a process of MLflow's",
     r"pg_dump |tar ": "a server's backup: tests/tracking/test_ward_server.py",
     r"mlflow gc ": "MLflow's own",
+    r"openssl |sha256sum ": "makes and checks keys: tests/pipeline/test_offline_kit.py",
+    r"sh /media/kit/install.sh|\. \.venv": "installs on another machine: tests/pipeline/test_offline_kit.py",
 }  # fmt: skip
 """Commands that no test types, by what they begin with, and why."""
 PARSED = {
     r"kmed-bench serve ": "a server that stays up; tests/tracking/test_serving.py starts it",
     r"kmed-bench run ": "takes as long as the benchmark that stands for it",
+    r"kmed-bench train .*--tracking.sign_key": "needs a key; tests/tracking/test_passports.py",
+    r"kmed-bench offline-kit ": "gathers gigabytes; tests/pipeline/test_offline_kit.py",
+    r"kmed-bench (verify|export) .*--(public|sign)-key": "needs a key; tests/tracking/test_passports.py",
     r"kmed-bench bundle RUN…": "README's `bundle` stands for it",
     r"kmed-bench tune .*--callback": "joins a study for 30 trials; tests/tuning/test_callbacks.py",
 }
