@@ -55,6 +55,7 @@ def training_params(config: Config, *, size: str, seed: int, split: Mapping[str,
         ``config`` of its split.json, which may differ from the settings of this process.
     """
     flat = {key: value for key, value in flatten(shareable(config)).items() if key.startswith(_TRAINED_WITH)}
+    del flat["model.skip_unavailable"]  # concerns the other sizes of a benchmark
     drawn = {f"split.{key}": _text(value) for key, value in split.items()}
     own = {"data.transcript_side": config.data.transcript_side, "model.sizes": size, "train.seeds": seed}
     return flat | drawn | own
