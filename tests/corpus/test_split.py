@@ -203,9 +203,9 @@ def test_sizes_that_cannot_be_drawn_say_what_lacks_and_what_can() -> None:
     with pytest.raises(KmedError) as caught:
         split_manifest(manifest, SplitConfig(train=200, valid=10, test=10, by=("gender",)))
     message = str(caught.value)
-    assert "--train 200 --valid 10 --test 10" in message
+    assert "--split.train 200 --split.valid 10 --split.test 10" in message
     assert re.search(r"train lacks \d+ of gender (Female|Male)", message)
-    assert "224 utterances (32 speakers, 48 sentences)" in message
+    assert "224 utterances (32 known speakers, 48 sentences)" in message
     nearest = suggested(caught.value)
     assert nearest is not None
     # Two groups of 28 are needed for valid and test; what else is lost is a matter of the search.

@@ -129,6 +129,6 @@ def test_the_published_draw_has_pools(readings: pd.DataFrame) -> None:
     with pytest.raises(KmedError) as caught:
         split_manifest(readings, SplitConfig(train=900, valid=250, test=120, by=("age",), disjoint=()))
     assert "pools of 840, 251 and 109" in str(caught.value)
-    assert "--train 840 --valid 250 --test 109" in str(caught.value)
+    assert "--split.train 840 --split.valid 250 --split.test 109" in str(caught.value)
     pools = SplitConfig(train=840, valid=250, test=109, by=("age",), disjoint=())
     check(split_manifest(readings, pools), readings, pools)
