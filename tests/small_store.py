@@ -49,7 +49,7 @@ def shared_store(base: Path) -> SmallStore:
 
 def make_store(folder: Path) -> SmallStore:
     """Return a finished benchmark of two sizes with two seeds each on a small demo corpus."""
-    make_demo_corpus(folder / "corpus", speakers=12, sentences=60, seed=1, layout="zips")
+    make_demo_corpus(folder / "corpus", speakers=20, sentences=60, seed=1, layout="zips")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     config = dataclasses.replace(CONFIG, tracking=TrackingConfig(uri=uri))
     with bench_run(config, code_version="0") as bench:

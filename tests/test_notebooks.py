@@ -82,7 +82,7 @@ def test_results_are_those_of_the_store(store: SmallStore, tmp_path: Path) -> No
     bench = read_bench(store.uri)
     best = min(bench.trains, key=lambda run: run.metrics["best/valid_cer"])
     assert best.size == "base"
-    assert f"Use base: test CER {best.metrics['test/cer']:.2%}" in shown
+    assert f"Use base fine-tuned: test CER {100 * best.metrics['test/cer']:.1f} %." in shown
     for run in bench.trains:
         if run.seed == 0:
             assert format_value(run.metrics["test/cer"], "percent") in shown
