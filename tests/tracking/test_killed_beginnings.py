@@ -96,6 +96,15 @@ def sending(send: Callable[..., None]) -> Iterator[None]:
         event.remove(Engine, "before_cursor_execute", send)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the suite is a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("at", ["SELECT", "INSERT INTO metrics"])
 def test_an_interrupt_within_a_transaction_waits_for_its_end(at: str, empty_database: Path, tmp_path: Path) -> None:
     """Raised within SQLAlchemy it can leave the transaction open, and this process waits for its own lock."""

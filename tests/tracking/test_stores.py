@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from kmed_bench.cli import main
 from kmed_bench.config import Config, load_config
+from kmed_bench.core import callers_folder
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking import endings, own_run, processes, runs, store, trials, waiting
 
@@ -288,6 +289,7 @@ def test_a_stale_run_id_adopts_nothing(
         assert bench.run_id != run_id
         assert "MLFLOW_RUN_ID" not in os.environ
     assert f"MLFLOW_RUN_ID={run_id} is ignored: {said}." in caplog.text
+    monkeypatch.setattr(callers_folder, "_project", None)  # which a leftover variable sets under a Python parent
     assert main(["report", str(folder / "none"), "--bench", "0" * 32]) == 2
     assert before is None or client.get_run(run_id).to_dictionary() == before
     assert client.get_run(bench.run_id).info.status == "FINISHED"
