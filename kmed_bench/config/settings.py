@@ -203,7 +203,7 @@ class TrackingConfig:
     """MLflow experiment of benchmarks and single trainings. none: MLFLOW_EXPERIMENT_NAME, else kmed-bench."""
     register: Annotated[bool, Decides.NOTHING] = True
     """Whether the best checkpoint of each training is registered as kmed-whisper-SIZE, with its verdict as a tag and
-    the alias challenger for the best one that is better than the untouched model."""
+    the alias challenger for the best of its split by valid CER, which the gate still has to judge."""
     sign_key: Annotated[str | None, NONE, Decides.NOTHING] = None
     """PEM file of an Ed25519 private key, without a passphrase, which signs the passport of each registered model.
     none: passports are not signed."""

@@ -1,7 +1,7 @@
 """What fine-tuning changed, decided once: better, no evidence, kept untouched, or worse.
 
-The report, the terminal, the notes of runs, the registered versions and the alias ``challenger`` all repeat this
-decision. Like the gate, it asks for an interval below zero and a small p, on the same clips.
+The report, the terminal, the notes of runs and the registered versions all repeat this decision. Like the gate, it asks
+for an interval below zero and a small p, on the same clips.
 """
 
 import math

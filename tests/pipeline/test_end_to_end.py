@@ -175,7 +175,7 @@ from kmed_bench.corpus.archives.reader import AudioReader
 from kmed_bench.core.schema import read_manifest
 uri, split, checkpoint = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
-model = mlflow.pyfunc.load_model("models:/kmed-whisper-base/1")
+model = mlflow.pyfunc.load_model("models:/kmed-whisper-base@challenger")
 part = read_manifest(__import__("pathlib").Path(split))
 with AudioReader() as reader:
     clips = [reader.read(place) for place in part["audio"]]
@@ -199,7 +199,7 @@ def test_the_registered_model_says_the_same_in_a_fresh_process(bench):
 
 def test_evaluate_reads_the_registry_and_agrees(bench, runs):
     command = [
-        sys.executable, "-m", "kmed_bench", "evaluate", "models:/kmed-whisper-base/1",
+        sys.executable, "-m", "kmed_bench", "evaluate", "models:/kmed-whisper-base@challenger",
         str(bench.results / "split"), str(bench.folder / "again"),
     ]  # fmt: skip
     done = subprocess.run(

@@ -105,12 +105,11 @@ def test_a_card_names_the_worst_groups_that_are_large_enough() -> None:
 
 
 @pytest.mark.parametrize(("outcome", "recommended"), [("better", "true"), ("better", "false"), ("worse", "false")])
-def test_a_card_opens_with_the_verdict_and_loads_a_challenger_only_if_better(outcome: str, recommended: str) -> None:
+def test_a_card_opens_with_the_verdict(outcome: str, recommended: str) -> None:
     tags = {"kmed.verdict": outcome, "kmed.recommended": recommended, "kmed.verdict_text": "base, seed 0: so it is."}
     card = write_card(name="m", size="base", params={}, tags=tags, metrics={}, scores=None, counts={})
     assert card.index("## Verdict\n\nbase, seed 0: so it is.") < card.index("## Data")
     assert ("Not recommended: use the untouched model" in card) == (recommended == "false")
-    assert ("models:/m@challenger" in card) == (outcome == "better")
 
 
 def test_notes_open_with_the_verdict() -> None:

@@ -1,4 +1,4 @@
-"""Versions registered by several processes at once, and the alias ``challenger``: the best improvement by valid CER.
+"""Versions registered by several processes at once, and the alias ``challenger``: the best of them by valid CER.
 
 A registry has no conditional write. Each process therefore makes its version's figures visible first, sets the alias
 to the best version that it sees, and looks again until what it sees and the alias agree. Whoever writes last has seen
@@ -15,7 +15,6 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from kmed_bench.scoring.verdict import BETTER, VERDICT_TAG
 from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.waiting import store_error
 
@@ -32,10 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def set_challenger(client: MlflowClient, name: str, version: str) -> str:
-    """Give the alias to the best version comparable with a new one by decoded valid CER, and return who has it.
-
-    A version whose verdict is not ``better`` is no challenger: it changes nothing, and "" is returned where no version
-    has the alias. Versions of releases without verdicts count as improvements.
+    """Give the alias to the best version comparable with a new one by decoded valid CER, and return that version.
 
     Versions are compared if they are of one benchmark, or were measured on one split in one way. Of equal ones the
     earliest has the alias. A new version without a valid CER, or not comparable with the challenger so far, takes it.
@@ -46,8 +42,6 @@ def set_challenger(client: MlflowClient, name: str, version: str) -> str:
         The new version, whose tags are complete.
     """
     new = client.get_model_version(name, version)
-    if not _is_improvement(new.tags):
-        return _alias(client, name)
     for _ in range(_TRIES):
         best = _best(client, new)
         if _alias(client, name) == best:
@@ -75,16 +69,8 @@ def _best(client: MlflowClient, new: ModelVersion) -> str:
     if CER_TAG not in new.tags:
         return str(new.version)
     versions = client.search_model_versions(f"name = '{new.name}'")
-    measured = [
-        other
-        for other in versions
-        if CER_TAG in other.tags and _is_improvement(other.tags) and _is_comparable(other.tags, new.tags)
-    ]
+    measured = [other for other in versions if CER_TAG in other.tags and _is_comparable(other.tags, new.tags)]
     return str(min(measured or [new], key=lambda other: (float(other.tags[CER_TAG]), int(other.version))).version)
-
-
-def _is_improvement(tags: Mapping[str, str]) -> bool:
-    return tags.get(VERDICT_TAG, BETTER) == BETTER
 
 
 def _is_comparable(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

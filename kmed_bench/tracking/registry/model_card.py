@@ -8,7 +8,7 @@ from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import is_synthetic
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.core.version import lock_sha256
-from kmed_bench.scoring.verdict import BETTER, RECOMMENDED_TAG, VERDICT_TAG, VERDICT_TEXT_TAG
+from kmed_bench.scoring.verdict import RECOMMENDED_TAG, VERDICT_TEXT_TAG
 from kmed_bench.tracking.markdown import SYNTHETIC_NOTE, interval, table, whole_number
 
 _RECIPE = ("epochs", "batch_size", "lr", "max_len", "weight_decay", "warmup_steps", "grad_clip", "audio_context")
@@ -58,7 +58,6 @@ def write_card(
     """
     verdict = tags.get(VERDICT_TEXT_TAG, "")
     advice = "" if tags.get(RECOMMENDED_TAG, "true") == "true" else " **Not recommended: use the untouched model.**"
-    better = tags.get(VERDICT_TAG, BETTER) == BETTER
     parts = [
         f"# {name}\n\nWhisper {size}, fine-tuned on Korean medical speech: Korean audio in, Korean text out.",
         *([f"## Verdict\n\n{verdict}{advice}"] if verdict else []),
@@ -69,7 +68,7 @@ def write_card(
         f"## Licence\n\nWhisper's code and weights are MIT. {TERMS}",
         f"## Passport\n\n{_describe_passport(tags, scores)}",
         "## Use\n\n```python\nimport mlflow, pandas as pd\n"
-        f'model = mlflow.pyfunc.load_model("models:/{name}{"@challenger" if better else "/VERSION"}")\n'
+        f'model = mlflow.pyfunc.load_model("models:/{name}@challenger")\n'
         'model.predict(pd.DataFrame({"path": ["speech.wav"]}), params={"detail": True})\n```\n\n'
         "The checkpoint beside this card also loads with `whisper.load_model(path)`.",
     ]

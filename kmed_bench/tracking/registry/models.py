@@ -83,8 +83,8 @@ def log_model(
 ) -> ModelVersionInfo:
     """Log a checkpoint as a pyfunc model of the run, register it, and return the version.
 
-    The alias ``challenger`` goes to the version with the lowest valid CER of those that are better than the untouched
-    model and can be compared with this one, whichever is registered last; see `set_challenger`.
+    The alias ``challenger`` goes to the version with the lowest valid CER of those that can be compared with this one,
+    whichever is registered last; see `set_challenger`. Its verdict is a tag, and the gate judges it.
 
     Parameters
     ----------
