@@ -46,7 +46,7 @@ docs-faults: $(VENV)/.installed-test ## writes docs/faults.md from the tests' ma
 ui: $(VENV)/.installed ## the MLflow UI on the embedded store
 	"$(BIN)"/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db"
 
-lock: ## writes requirements.lock anew: versions and SHA-256 of every file, for all platforms; pins stay unless taken out
+lock: ## rewrites requirements.lock: versions and SHA-256 of every file, for all platforms; pins stay unless taken out
 	rm -rf build/lock-venv && $(PYTHON) -m venv build/lock-venv
 	build/lock-venv/bin/pip install --quiet --disable-pip-version-check uv
 	build/lock-venv/bin/uv pip compile --quiet pyproject.toml --extra demo --extra offline --extra tune \

@@ -120,7 +120,7 @@ def licences(judged: Mapping[str, Any], python: str, *, write: bool) -> int:
     if write:
         PAGE.write_text(page, encoding="utf-8")
     elif PAGE.read_text(encoding="utf-8") != page:
-        lines.append("docs/licences.md is not what is installed: `make licences` writes it anew")
+        lines.append("docs/licences.md differs from what is installed; update it with `make licences`")
     print(f"{len(packages)} packages of {len(pins)} locked ones are installed, {len(lines)} faults")
     print("".join(f"  {line}\n" for line in lines), end="")
     return int(bool(lines))

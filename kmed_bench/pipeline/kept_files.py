@@ -29,13 +29,13 @@ KINDS = {
     "leftovers": "nothing: their writers are gone",
     "scratch": "nothing: the processes that used it are gone",
     "chunks": "an interrupted ingest reads its archives from the start",
-    "features": "made anew from the audio, in minutes",
-    "encodings": "made anew by the frozen encoder, in minutes",
+    "features": "computed again from the audio, in minutes",
+    "encodings": "computed again by the frozen encoder, in minutes",
     "states": "can't be undone: the training can't be resumed",
-    "predictions": "decoded anew, which opens the test part again; --resume, compare, errors and package need them",
+    "predictions": "decoded again, which opens the test part again; --resume, compare, errors and package need them",
     "checkpoints": "can't be undone, unless the store has this epoch too",
-    "scores": "counted anew from predictions by score",
-    "weights": "fetched or converted anew",
+    "scores": "computed again from predictions by score",
+    "weights": "downloaded or converted again",
 }
 """Kind to what its removal costs, in the order of removal: what others are recognised by goes late."""
 ON_REQUEST = ("weights",)

@@ -15,13 +15,14 @@ from kmed_bench.scoring.verdict import judge_comparison, say_verdict
 MAX_USEFUL_CER = 0.3
 """Test CER above which no model is called fit for use.
 
-People who correct a transcript are slower than people who type it anew when its WER is over 30 % (Y. Gaur, W. Lasecki,
-F. Metze and J. Bigham, The effects of automatic speech recognition quality on human transcription latency, W4A 2016).
+People who correct a transcript are slower than people who type it from scratch when its WER is over 30 % (Y. Gaur,
+W. Lasecki, F. Metze and J. Bigham, The effects of automatic speech recognition quality on human transcription latency,
+W4A 2016).
 A word with one wrong character is a wrong word, so a transcript with this CER has a higher WER.
 """
 UNFIT = (
     f"Over {percent(MAX_USEFUL_CER, 0)} no transcript is fit for use: correcting one whose WER is over 30 % takes "
-    "longer than typing it anew (Gaur et al., W4A 2016), and WER is higher than CER."
+    "longer than typing it from scratch (Gaur et al., W4A 2016), and WER is higher than CER."
 )
 _EARLIER = "the run has no verdict and no comparison with the untouched model; train it again with this release"
 

@@ -192,7 +192,7 @@ def restore(
     """Write records as runs; return each record's id with its run's id, and how many runs are new.
 
     A run is known by the id that it had where it was made. One that an interrupted attempt left without its end is
-    deleted and written anew.
+    deleted and written again.
 
     Parameters
     ----------

@@ -159,7 +159,7 @@ def test_the_table_names_everything_and_changes_nothing(place: Place, capsys: py
     last, best = (line for line in lines if line.startswith("checkpoints"))
     assert "can't be undone, unless the store has this epoch too" in last
     assert "fetched from the store again" in best
-    assert "made anew from the audio" in rows["features"]
+    assert "computed again from the audio" in rows["features"]
 
 
 REMOVED = {

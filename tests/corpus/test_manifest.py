@@ -529,7 +529,7 @@ def test_an_interrupted_run_goes_on(
     assert not (out / KEPT_FOLDER).exists()
 
 
-def test_what_changed_since_the_interruption_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changed_since_the_interruption_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK_FILES", 10)
     root = write_tree(tmp_path / "in", _corpus(40))
 

@@ -122,7 +122,7 @@ def history(client, run, name):
     return [(p.step, p.value, p.timestamp) for p in client.get_metric_history(run.info.run_id, name)]
 
 
-def test_a_run_that_an_interrupted_unbundle_left_is_written_anew(bundle, tmp_path):
+def test_a_run_that_an_interrupted_unbundle_left_is_written_again(bundle, tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     bundling.bring_in(uri, bundle, "ward")
     client = MlflowClient(tracking_uri=uri)

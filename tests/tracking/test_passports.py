@@ -129,7 +129,7 @@ def edit_passport(copy: Path, change: Callable[[dict[str, Any]], object]) -> Non
 
 
 def forge(content: dict[str, Any], key: Path | None) -> None:
-    """Claim a lower CER and seal it anew, as someone without the hospital's key could."""
+    """Claim a lower CER and seal it again, as someone without the hospital's key could."""
     content["results"]["overall"]["cer"] = 0.01
     content.update(seal(content, key and read_private_key(key)))
 

@@ -80,7 +80,7 @@ def test_logging_again_finds_the_first(child: TrackedRun, tmp_path: Path, config
     assert len(files_of(config)) == len(before)
 
 
-def test_what_a_killed_process_left_is_written_anew(
+def test_what_a_killed_process_left_is_written_again(
     child: TrackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*_: object, **__: object) -> None:
