@@ -34,8 +34,10 @@ from kmed_bench.tracking.metric_names import ascii_value
 from kmed_bench.tracking.openings import PLAN_TAG, VERIFIED_TAG
 from kmed_bench.tracking.privacy import without_speech
 from kmed_bench.tracking.read import read_bench
+from kmed_bench.tracking.refusals import check_refused, is_forbidden
 from kmed_bench.tracking.seal import PLAN_FILE
 from kmed_bench.tracking.store import experiment_id, read_artifact, search_runs
+from kmed_bench.tracking.waiting import store_error
 
 ORIGIN_TAG = "kmed.bundled_run"
 """Of a run that a bundle brought: its id in the store that it was made in."""
@@ -101,10 +103,12 @@ def _gather(client: MlflowClient, run_ids: Iterable[str]) -> list[Run]:
 
 
 def _named(client: MlflowClient, run_id: str) -> Run:
-    try:
-        run = client.get_run(run_id)
-    except MlflowException:
-        raise KmedError(f"Run {run_id!r} is not in the tracking store; `kmed-bench report` names the latest.") from None
+    run = _find(client, run_id)
+    if run is None:
+        raise KmedError(
+            f"Run {run_id!r} is not in the tracking store, or its server does not show it to this user; "
+            "`kmed-bench report` names the latest."
+        )
     if "kmed.kind" not in run.data.tags:
         raise KmedError(f"Run {run_id} is of another program: it has no tag kmed.kind; name a run of kmed-bench.")
     if run.info.status == "RUNNING":
@@ -220,9 +224,18 @@ def _present(client: MlflowClient, origin: str) -> str | None:
         if copy.info.status != RunStatus.to_string(RunStatus.RUNNING):
             return str(copy.info.run_id)
         client.delete_run(copy.info.run_id)
+    return origin if _find(client, origin) else None
+
+
+def _find(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run, or None where the store has none of this id or may not show it; one that is away is an error."""
     try:
-        return str(client.get_run(origin).info.run_id)
-    except MlflowException:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if not is_forbidden(error):
+            check_refused(error, str(client.tracking_uri))
+        if store_error(error) is not None:
+            raise
         return None
 
 

@@ -22,7 +22,7 @@ from kmed_bench.core.run_contracts import LEAK, VERDICT
 from kmed_bench.scoring.verdict import VERDICT_FILE
 from kmed_bench.tracking.deleted_runs import deleted_parts, restore_command
 from kmed_bench.tracking.openings import read_openings
-from kmed_bench.tracking.refusals import refused
+from kmed_bench.tracking.refusals import check_refused
 from kmed_bench.tracking.series import SERIES_TAG, absent_trainings, gather_trains, series_query
 from kmed_bench.tracking.store import artifact_folder, read_artifact, search_runs
 
@@ -89,8 +89,7 @@ def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if refusal := refused(error, uri):
-            raise refusal from error
+        check_refused(error, uri)
         latest = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=3)
         listed = ", ".join(f"{bench.info.run_id} ({bench.info.run_name})" for bench in latest)
         raise KmedError(

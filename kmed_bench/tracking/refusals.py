@@ -37,6 +37,17 @@ def refused(error: BaseException, uri: str = "MLflow's server") -> RefusedError 
     return None
 
 
+def check_refused(error: BaseException, uri: str = "MLflow's server") -> None:
+    """Raise RefusedError if a server refused to show something, which is not the same as having nothing to show."""
+    if refusal := refused(error, uri):
+        raise refusal from error
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """Tell whether a server's answer was HTTP 403, which MLflow's also gives for a run that it does not have."""
+    return any(_status(cause) == HTTPStatus.FORBIDDEN for cause in _causes(error))
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and what it was raised from, or while handling; MLflow does not always name the cause."""
     seen: BaseException | None = error

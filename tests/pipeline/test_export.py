@@ -235,13 +235,20 @@ def base_check(real_speech, tmp_path_factory):
     return base, DriftCheck(part=part, originals=decode_original(base, part, EvalConfig()), about={})
 
 
-BASE_FORMATS = [("hf", "float32"), ("ct2", "float32"), ("ct2", "int8")]
-BASE_FORMATS += [("onnx", "float32"), ("openvino", "float32"), ("ggml", "float16")]
+@pytest.mark.real_speech
+@pytest.mark.parametrize("fmt", ["hf", "ct2", "onnx", "openvino"])
+def test_base_in_float32_writes_the_same_texts_elsewhere(base_check, tmp_path, fmt):
+    base, check = base_check
+    third = dataclasses.replace(check, part=check.part.iloc[::3], originals=check.originals[::3])
+    drift = export_model(base, tmp_path / "out", fmt, EvalConfig(), quantization="float32", check=third)["drift"]
+    assert drift["n_clips"] == 20
+    assert drift["n_differing"] <= 1, "a text may differ where two tokens tie"
+    assert abs(drift["drift"]) <= MAX_DRIFT["float32"]
 
 
 @pytest.mark.real_speech
-@pytest.mark.parametrize(("fmt", "quantization"), BASE_FORMATS)
-def test_base_is_the_same_model_elsewhere(base_check, tmp_path, fmt, quantization):
+@pytest.mark.parametrize(("fmt", "quantization"), [("ct2", "int8"), ("ggml", "float16")])
+def test_base_with_fewer_bits_errs_as_often(base_check, tmp_path, fmt, quantization):
     base, check = base_check
     record = export_model(base, tmp_path / "out", fmt, EvalConfig(), quantization=quantization, check=check)
     drift = record["drift"]

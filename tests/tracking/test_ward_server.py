@@ -25,6 +25,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.report.page import write_report
 from kmed_bench.tracking import read as readback
 from kmed_bench.tracking import runs
+from kmed_bench.tracking.bundles import describe_runs
 from kmed_bench.tracking.registry import checkpoints
 from kmed_bench.tracking.registry import models as registry
 from kmed_bench.tracking.registry.fetch import fetch_checkpoint
@@ -308,6 +309,27 @@ def test_superseded_checkpoints_go_or_stay_with_a_warning(
     said = [message for message in caplog.messages if "stays in the store" in message]
     assert len(said) == len(kept) - 1
     assert all("MANAGE on logged models" in message for message in said)
+
+
+def test_a_run_that_a_server_does_not_show_is_missing_or_forbidden(
+    ward: Ward,  # noqa: F811
+    guest: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enter(monkeypatch, ward.client("kim"))
+    client = MlflowClient(tracking_uri=ward.uri)
+    experiment = client.create_experiment("closed")
+    run_id = client.create_run(experiment, tags={"kmed.kind": "bench"}).info.run_id
+    as_admin(ward, f"users.grant_user_permission({guest!r}, 'experiment', {experiment!r}, 'DENY')")
+    with pytest.raises(KmedError, match="is still RUNNING"):
+        describe_runs(ward.uri, [run_id], {}, 1)
+    for user, password, asked in ((guest, guest, run_id), ("kim", PASSWORDS["kim"], "0" * 32)):
+        enter(monkeypatch, {USER: user, PASSWORD: password})
+        with pytest.raises(KmedError, match="not in the tracking store, or its server does not show it to this user"):
+            describe_runs(ward.uri, [asked], {}, 1)
+    enter(monkeypatch, {USER: guest, PASSWORD: "wrong"})
+    with pytest.raises(KmedError, match="HTTP 401"):
+        describe_runs(ward.uri, [run_id], {}, 1)
 
 
 def database_of(ward: Ward) -> str:  # noqa: F811

@@ -18,7 +18,7 @@ from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.run_contracts import SPEAKER_ERRORS, GateDecision
 from kmed_bench.scoring.gate import EVIDENCE_NAME, UNTOUCHED_NAME, Evidence, describe, judge
-from kmed_bench.tracking.refusals import refused
+from kmed_bench.tracking.refusals import check_refused
 from kmed_bench.tracking.registry.challenger import mend_challenger
 from kmed_bench.tracking.registry.notify import METRICS, Notice, notify
 from kmed_bench.tracking.store import read_artifact
@@ -168,7 +168,7 @@ def _version(client: MlflowClient, name: str, version: str | int) -> ModelVersio
     try:
         return client.get_model_version(name, str(version))
     except MlflowException as error:
-        _check_refused(client, error)
+        check_refused(error, str(client.tracking_uri))
         versions = [str(other.version) for other in client.search_model_versions(f"name = '{name}'")]
         raise KmedError(
             f"{name} version {version} is not in the registry ({error.message}); its versions are: "
@@ -180,14 +180,8 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
     try:
         return client.get_model_version_by_alias(name, "champion")
     except MlflowException as error:
-        _check_refused(client, error)
+        check_refused(error, str(client.tracking_uri))
         return None  # MLflow raises the same for a model without the alias and for a missing model
-
-
-def _check_refused(client: MlflowClient, error: MlflowException) -> None:
-    """Raise KmedError if a server refused to show something, which is not the same as having nothing to show."""
-    if refusal := refused(error, str(client.tracking_uri)):
-        raise refusal from error
 
 
 def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
@@ -198,7 +192,7 @@ def _evidence(client: MlflowClient, version: ModelVersion) -> Evidence:
     try:
         run = client.get_run(version.run_id)
     except MlflowException as error:
-        _check_refused(client, error)
+        check_refused(error, str(client.tracking_uri))
         return evidence  # the run was deleted; the checks say what is missing
     return dataclasses.replace(
         evidence,
