@@ -101,7 +101,7 @@ def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, c
             axes.text(j + 0.5, i + 0.5, word, ha="center", va="center", size=9, color="#20242a", bbox=box)
             continue
         share = (hues[i, j] - _LEAST_HUE) / (_MOST_HUE - _LEAST_HUE)
-        text = f"{_arrow(hues[i, j])}{word}"
+        text = f"{_arrow(float(hues[i, j]))}{word}"
         axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", size=9, color=_ink_on(_HUES(share)))
     axes.invert_yaxis()
     axes.set_xticks(np.arange(len(order[1])) + 0.5, order[1])
