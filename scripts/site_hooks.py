@@ -7,6 +7,7 @@ pages as GitHub reads them, relative to the file; the site's are made from those
 
 import posixpath
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,23 +83,36 @@ def source_page(path: str) -> str:
     return f"# `{path}`\n\n{fence}{Path(path).suffix[1:] or 'text'}\n{text.rstrip()}\n{fence}\n"
 
 
-def expand(nav: Any) -> Any:
-    """Return the navigation with the pages of a folder where it names one by a path that ends with a slash."""
+def expand(nav: Any, named: Iterable[str] = ()) -> Any:
+    """Return the navigation with a folder's pages where it has a path that ends with a slash, its index first.
+
+    Parameters
+    ----------
+    named : iterable of str
+        Pages with an entry of their own, which are left out there.
+    """
     if isinstance(nav, list):
-        return [expand(entry) for entry in nav]
+        return [item for entry in nav for item in as_list(expand(entry, named))]
     if isinstance(nav, dict):
-        return {title: expand(entry) for title, entry in nav.items()}
-    if nav.endswith("/"):
-        pages = {path.name for path in (ROOT / "docs" / nav).glob("*.md")} - {"README.md"}
-        return [f"{nav}{name}" for name in ("README.md", *sorted(pages))]
-    return nav
+        return {title: expand(entry, named) for title, entry in nav.items()}
+    if not nav.endswith("/"):
+        return nav
+    folder = nav.removeprefix("./")
+    pages = {f"{folder}{path.name}" for path in (ROOT / "docs" / nav).glob("*.md")}
+    index = [f"{folder}README.md"] if folder else []
+    return [*index, *sorted(pages - {*index, *named})]
+
+
+def as_list(entries: Any) -> list[Any]:
+    """Return entries of the navigation as a list, as a folder's pages are."""
+    return entries if isinstance(entries, list) else [entries]
 
 
 def on_config(config: Any) -> None:
     """Fill in the navigation, and make headings' anchors as GitHub makes them."""
     from markdown.extensions.toc import slugify_unicode
 
-    config.nav = expand(config.nav)
+    config.nav = expand(config.nav, re.findall(r"[\w./-]+\.md", str(config.nav)))
     config.mdx_configs.setdefault("toc", {})["slugify"] = slugify_unicode
 
 

@@ -8,6 +8,8 @@ from documented import ROOT
 
 import kmed_bench
 
+PAGE = r"[\w./-]+\.md"
+
 
 @pytest.fixture(scope="module")
 def hooks():
@@ -63,11 +65,23 @@ def test_what_a_page_would_load_from_another_host_is_found(hooks, text, found):
 
 
 def test_every_page_is_in_the_navigation_once(hooks):
-    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    listed = re.findall(r"[\w./-]+\.md", str(hooks.expand(config["nav"])))
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    own = re.findall(PAGE, str(nav))
+    assert len(own) == len(set(own)) > 25
+    listed = re.findall(PAGE, str(hooks.expand(nav, own)))
     docs = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     made = {*hooks.ROOT_PAGES.values(), "reference.md", "decisions/README.md"}
     assert sorted(listed) == sorted(docs | made)
+
+
+def test_a_page_without_an_entry_is_listed_with_its_folder(hooks):
+    nav = [{"Start": "index.md"}, {"More": ["gpu.md", "./"]}, {"Metrics": "metrics/"}]
+    start, more, metrics = hooks.expand(nav, ["index.md", "gpu.md"])
+    assert start == {"Start": "index.md"}
+    assert more["More"][:2] == ["gpu.md", "LOG.md"]
+    assert more["More"].count("gpu.md") == 1
+    assert {"paper.md", "settings.md"} <= set(more["More"])
+    assert metrics["Metrics"][:2] == ["metrics/README.md", "metrics/cer.md"]
 
 
 def test_the_pages_that_are_made_name_what_is_there(hooks):
