@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
 export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
-.PHONY: run test test-fast fuzz coverage lint format docs-settings docs-faults ui lock audit licences dist clean help
+.PHONY: run test test-fast fuzz coverage lint format docs-settings docs-faults site ui lock audit licences dist clean help
 
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
@@ -43,6 +43,12 @@ docs-settings: $(VENV)/.installed ## writes docs/settings.md from the settings
 
 docs-faults: $(VENV)/.installed-test ## writes docs/faults.md from the tests' marks
 	"$(BIN)"/python tests/fault_table.py > docs/faults.md.new && mv docs/faults.md.new docs/faults.md
+
+# NO_MKDOCS_2_WARNING: the theme's advice to move on, which docs/decisions/022-site.md answers. With --quiet, mkdocs
+# would not count the warnings that mkdocs.yml makes errors.
+site: $(VENV)/.installed-docs ## the documentation as a site in build/site, to be opened from disk; warnings are errors
+	NO_MKDOCS_2_WARNING=1 "$(BIN)"/python -m mkdocs build
+	@echo "Site: build/site/index.html"
 
 ui: $(VENV)/.installed ## the MLflow UI on the embedded store
 	"$(BIN)"/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db"
@@ -93,4 +99,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
 	"$(BIN)"/pip install --quiet --disable-pip-version-check -c "$(VENV)/pins.txt" -e '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	"$(BIN)"/pip install --quiet --disable-pip-version-check -c "$(VENV)/pins.txt" -e '.[docs]'
 	touch $@

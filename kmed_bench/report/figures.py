@@ -99,8 +99,8 @@ def _save_groups(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, s
     single = single.assign(group=single["field"] + ": " + single["value"])
     saved = []
     colours = (
-        "Colour: against the {}'s overall CER, blue for fewer errors and orange for more; hatched cells have too few "
-        "clips or speakers to be compared."
+        "Colour: against the {}'s overall CER, blue for fewer errors and orange for more, with an arrow from "
+        f"{score_plots.ARROW_FROM:.0%} on; hatched cells have too few clips or speakers to be compared."
     )
     if len(single):
         overall = dict(zip(frames["sizes"]["size"], frames["sizes"]["test_cer"], strict=True))
