@@ -103,24 +103,30 @@ def _ingest(args: argparse.Namespace) -> int:
     config = resolve(args)
     with tracked_stage(args, config) as stage:
         quality = ingest(args.source, args.out, config.data)
-        _present(args.out, quality, stage)
+        _write_page(args.out, quality, stage)
+    _print_summary(quality)
     print(f"Manifest: {args.out / 'manifest.parquet'}")
     print(f"Page: {args.out / DATA_PAGE}")
     return 0
 
 
-def _present(out: Path, quality: "QualityReport", stage: "StageRun | None") -> None:
-    """Write the page on a corpus, log its counts, and print them."""
+def _write_page(out: Path, quality: "QualityReport", stage: "StageRun | None") -> None:
+    """Write the page on a corpus, and log its counts."""
     from kmed_bench.core.schema import read_manifest
     from kmed_bench.corpus.demo.sentences import corpus_name
-    from kmed_bench.report.data_page import summary_views, write_data_page
-    from kmed_bench.report.terminal import print_views
+    from kmed_bench.report.data_page import write_data_page
 
     manifest = out / "manifest.parquet"
     name = corpus_name(read_manifest(manifest))
     write_data_page(quality, out, name=name)
     if stage is not None:
         stage.log_ingest(quality, manifest, name)
+
+
+def _print_summary(quality: "QualityReport") -> None:
+    from kmed_bench.report.data_page import summary_views
+    from kmed_bench.report.terminal import print_views
+
     print_views(summary_views(quality))
 
 
@@ -133,7 +139,8 @@ def _import_corpus(args: argparse.Namespace) -> int:
     options = ListOptions(audio_root=args.audio_root, columns=named)
     with tracked_stage(args, config) as stage:
         found = import_corpus(args.source, args.out, config.data, options, layout=args.layout, name=args.name)
-        _present(args.out, found.quality, stage)
+        _write_page(args.out, found.quality, stage)
+    _print_summary(found.quality)
     for line in explain_absent(found):
         print(line)
     if found.n_copies:
