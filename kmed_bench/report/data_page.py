@@ -22,7 +22,7 @@ from kmed_bench.report.table_view import Column, View
 from kmed_bench.scoring.intervals import MIN_SPEAKERS
 
 REJECTS: dict[RejectReason, str] = {
-    "audio_missing": "no audio of the label's name in any source",
+    "audio_missing": "there is no audio for it",
     "audio_unreadable": "the audio can't be read",
     "audio_truncated": "the audio is shorter than its header or its label states",
     "audio_too_long": "longer than data.max_duration_s",

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from downloads import label, stem, wav, write_tree
 
+from kmed_bench.cli import main
 from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import DATA_PAGE, QualityReport
 from kmed_bench.core.schema import RejectReason, WarningKind, read_manifest
@@ -24,6 +26,7 @@ from kmed_bench.report.data_page import (
     write_data_page,
 )
 from kmed_bench.report.data_tables import HISTOGRAMS
+from kmed_bench.report.score_plots import plot_histogram
 from kmed_bench.report.table_view import View
 from kmed_bench.report.terminal import plain_lines, print_views
 
@@ -170,11 +173,40 @@ def test_a_corpus_without_faults_says_so(corpus: Corpus, tmp_path: Path) -> None
     assert [view.name for view in summary_views(quality)] == ["totals", "groups"]
 
 
+def test_import_corpus_has_the_page_too(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # without a store
+    recordings = corpus.folder / "recordings"
+    rows = [f"{path},문장 {at},s{at % 3},여" for at, path in enumerate(sorted(recordings.glob("PA*.wav")))]
+    (tmp_path / "list.csv").write_text("\n".join(["audio,text,speaker,gender", *rows, "none.wav,네,s1,여"]), "utf-8")
+    assert main(["import-corpus", "list.csv", "out", "--name", "병원"]) == 0
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+    page = (tmp_path / "out" / DATA_PAGE).read_text(encoding="utf-8")
+    assert shown(page, "group-gender") == [["Female", "24.0", "1.0", shown(page, "group-gender")[0][3], "3.0"]]
+    assert [row[0] for row in shown(page, "rejected")] == ["audio_missing"]
+    assert "병원" in page
+    assert str(tmp_path) not in page
+    assert "  audio_missing, there is no audio for it: labels 1, share of labels 4.00 %" in (
+        capsys.readouterr().out.splitlines()
+    )
+
+
+def test_bars_stand_where_their_bins_are() -> None:
+    rows = pd.DataFrame({"low": [2.0, 4.0, 6.0], "high": [4.0, 6.0, 8.0], "n": [3, 0, 5]})
+    figure = plot_histogram(rows, label="s", title="t", counted="utterances")
+    bars = figure.axes[0].patches
+    assert [bar.get_x() for bar in bars] == [2, 4, 6]
+    assert [bar.get_height() for bar in bars] == [3, 0, 5]
+    assert len({bar.get_width() for bar in bars}) == 1
+    plt.close(figure)
+
+
 def test_a_log_has_a_line_for_each_row(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
     print_views(summary_views(corpus.quality))
     lines = capsys.readouterr().out.splitlines()
     assert f"  usable: {N_USABLE}" in lines
-    assert "  audio_missing, no audio of the label's name in any source: labels 1, share of labels 3.85 %" in lines
+    assert "  audio_missing, there is no audio for it: labels 1, share of labels 3.85 %" in lines
     assert "  no Gender in 화자정보: 1" in lines
     assert "  dialect, 경상: utterances 8, share 33.33 %, hours 0.0069, speakers 8" in lines
     assert not [line for line in lines if PLANTED in line or "PA_0" in line or line != line.rstrip()]
