@@ -222,13 +222,28 @@ def pareto_front(points: pd.DataFrame, *, cost: str, more_is_better: bool) -> pd
     return points[kept]
 
 
-def plot_histogram(histogram: pd.DataFrame, *, label: str, title: str) -> Figure:
-    """Return a histogram whose bins have bars of equal width, labelled by their lower edge."""
+def plot_histogram(histogram: pd.DataFrame, *, label: str, title: str, counted: str) -> Figure:
+    """Return a histogram of bins of one width; those of earlier releases have bars of one width, named by their edge.
+
+    Parameters
+    ----------
+    histogram : pandas.DataFrame
+        Columns low, high and n.
+    counted : str
+        What the bins count.
+    """
     figure, axes = plt.subplots(figsize=(5.2, 2.8))
-    axes.bar(range(len(histogram)), histogram["n"], color=SIZE_COLOURS["base"], width=0.85)
-    edges = [f"{edge:g}" + ("+" if math.isnan(high) else "") for edge, high in histogram[["low", "high"]].to_numpy()]
-    axes.set_xticks(range(len(histogram)), edges, size=7)
+    widths = histogram["high"] - histogram["low"]
+    if widths.notna().all() and widths.nunique() == 1:
+        axes.bar(histogram["low"], histogram["n"], width=0.94 * widths, align="edge", color=SIZE_COLOURS["base"])
+        axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
+        axes.margins(x=0.05 if len(histogram) > 2 else 1)  # a bar alone would fill the figure
+    else:
+        axes.bar(range(len(histogram)), histogram["n"], color=SIZE_COLOURS["base"], width=0.85)
+        edges = histogram[["low", "high"]].to_numpy()
+        axes.set_xticks(range(len(histogram)), [f"{low:g}" + "+" * math.isnan(high) for low, high in edges], size=7)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], nbins=6))
     axes.grid(axis="x", visible=False)
-    axes.set(xlabel=label, ylabel="utterances")
+    axes.set(xlabel=label, ylabel=counted)
     axes.set_title(title, loc="left")
     return figure

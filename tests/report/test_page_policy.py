@@ -3,6 +3,7 @@
 import html.parser
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -12,12 +13,20 @@ from misheard import LINES, OPTIONS, predictions
 from test_report_sections import draw, make_table
 
 from kmed_bench.core.records import StudyRecord
+from kmed_bench.report.data_page import write_data_page
 from kmed_bench.report.error_page import write_error_analysis
 from kmed_bench.report.page import write_report
 from kmed_bench.report.rendering import POLICY
 from kmed_bench.report.sections import ExtraSection
 from kmed_bench.report.study import write_study
 
+HOSTILE = '"><script>alert(1)</script><img src=http://a.b/c onerror=x>'
+QUALITY: Any = {
+    **{"labels": 3, "usable": 2, "speakers": 1, "sentences": 2, "hours": 0.1, "rejected": {"audio_missing": 1}},
+    **{"warnings": {"silent_audio": 1}, "incomplete": {HOSTILE: 1}, "roles_left_out": {HOSTILE: 1}},
+    **{"files_ignored": {HOSTILE: 1}, "by": {"dialect": {HOSTILE: 2}}, "pairs": {}},
+    "histograms": {"duration_s": {"edges": [0, 1, 2], "counts": [1, 1]}},
+}
 TEMPLATES = Path(__file__).parents[2] / "kmed_bench" / "report" / "templates"
 FETCHED = ("src", "srcset", "data", "poster", "background", "action", "formaction", "xlink:href", "ping", "manifest")
 
@@ -62,6 +71,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     written = {
         "page.html": write_report(make_bench(sizes=("base",), epochs=1), folder / "report", extra=[section]),
         "errors.html": write_error_analysis(folder / "errors", predictions(lines), OPTIONS, name="<script>x</script>"),
+        "data.html": write_data_page(QUALITY, folder, name="<script>x</script>"),
         "study.html": write_study(study, (draw("a"),), folder / "study"),
     }
     return {name: path.read_text(encoding="utf-8") for name, path in written.items()}
@@ -75,7 +85,7 @@ def test_every_template_of_a_page_is_looked_at(pages: dict[str, str]) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["page.html", "errors.html", "study.html"])
+@pytest.mark.parametrize("name", ["page.html", "errors.html", "study.html", "data.html"])
 def test_a_page_fetches_nothing_and_runs_nothing(name: str, pages: dict[str, str]) -> None:
     found = References(pages[name])
     assert found.policies == [POLICY]
