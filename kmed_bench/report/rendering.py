@@ -1,5 +1,7 @@
 """HTML pages from this room's templates, each a single file that fetches nothing."""
 
+import base64
+import hashlib
 from typing import Any
 
 import jinja2
@@ -22,8 +24,20 @@ Styles can't be named by a hash, since plots have them as attributes.
 """
 
 
-def render(template: str, **context: Any) -> str:
-    """Return the page that a file of ``templates`` makes of a context."""
+def allow(script: str) -> str:
+    """Return the policy of a page with sound within it and one script, named by its hash (CSP level 2)."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return f"{POLICY}; media-src data:; script-src 'sha256-{digest}'"
+
+
+def render(template: str, *, script: str | None = None, **context: Any) -> str:
+    """Return the page that a file of ``templates`` makes of a context.
+
+    Parameters
+    ----------
+    script : str, optional
+        A file of ``templates`` that the page runs as ``script``; its policy then is that of ``allow``.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kmed_bench.report"),
         autoescape=True,
@@ -35,6 +49,9 @@ def render(template: str, **context: Any) -> str:
     environment.tests["known"] = lambda value: not is_absent(value)
     environment.globals |= {"cell": cell, "interval": interval, "explain_rates": explain_rates, "version": __version__}
     environment.globals |= {"policy": Markup(POLICY)}
+    if script is not None and environment.loader is not None:
+        source = environment.loader.get_source(environment, script)[0]
+        environment.globals |= {"policy": Markup(allow(source)), "script": Markup(source)}
     html = environment.get_template(template).render(**context)
     return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
 
