@@ -220,11 +220,8 @@ def _errors(args: argparse.Namespace) -> int:
     from kmed_bench.report.error_clips import Beside
     from kmed_bench.report.error_page import NOTICE, make_private, write_error_analysis
 
-    if args.max_mib < 1:
-        raise KmedError(f"--max-mib is {args.max_mib}; give the page at least 1 MiB.")
     given, options = read_given(args, args.predictions), _options(args)
-    speech = _speech(args, given)
-    beside = None
+    speech, beside = _speech(args, given), None
     if args.beside is not None:
         beside = Beside(predictions=read_given(args, args.beside, place=1).predictions, name=args.beside_name)
     made_of = _identify(
@@ -246,7 +243,7 @@ def _errors(args: argparse.Namespace) -> int:
                 name=args.name,
                 beside=beside,
                 read_clip=read_clip,
-                max_mib=args.max_mib,
+                max_bytes=args.max_mib << 20,
                 made_of=made_of,
             )
     print(NOTICE)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import pandas as pd
 
 from kmed_bench.core.predictions import Prediction
-from kmed_bench.core.schema import SCORE_FIELDS
+from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS, UNKNOWN
 from kmed_bench.report.interlinear import Word, align_by_word
 from kmed_bench.scoring.analysis import KINDS, ErrorAnalysis
 from kmed_bench.scoring.compare import pair_counts
@@ -76,8 +76,7 @@ def list_clips(
     clips = clips.sort_values(["errors", "cer", "utterance_id"], ascending=[False, False, True], ignore_index=True)
     if beside is None:
         return clips
-    counts = [count_utterances(predictions, policy) for predictions in (of, beside.predictions)]
-    other = pair_counts(*counts, "cer_length")[1]
+    _, other = pair_counts(count_utterances(of, policy), count_utterances(beside.predictions, policy), "cer_length")
     texts = {p.utterance_id: normalise(p.hypothesis, keep_spaces=True) for p in beside.predictions}
     clips["beside"] = clips["utterance_id"].map(texts)
     invented = clips["beside"].str.replace(" ", "").str.len()
@@ -108,7 +107,7 @@ def list_filters(clips: pd.DataFrame, beside: str | None) -> tuple[list[Filter],
     }
     filters.append(Filter("term", "Medical term", {label: found for label, found in terms.items() if found}))
     for field in SCORE_FIELDS:
-        values = [[value or "N/A"] for value in clips[field]]
+        values = [["N/A" if value in UNKNOWN else value] for value in clips[field]]
         label = field.replace("_", " ").capitalize()
         filters.append(Filter(field, label, {"": choices(field, values)}))
     if beside is not None:
@@ -131,7 +130,7 @@ def describe_clips(clips: pd.DataFrame, tags: Sequence[str]) -> list[dict[str, A
             **row,
             "tags": own,
             "kinds": [_KIND_LABELS[kind] for kind in KINDS if kind in row["kinds"].split()],
-            "groups": [row[field] for field in SCORE_FIELDS if row[field] not in ("", "N/A", "none")],
+            "groups": [row[field] for field in GROUP_FIELDS if row[field] not in UNKNOWN],
             "words": _align(row),
         }
         for row, own in zip(rows, tags, strict=True)

@@ -21,14 +21,12 @@ from kmed_bench.scoring.measures import versions
 from kmed_bench.scoring.options import ScoringOptions
 
 NOTICE = (
-    "These files hold people's speech, its transcripts and what a model made of them. They are private: "
+    "These files hold transcripts and recordings of people's speech and what a model made of them. They are private: "
     "keep them on this machine, and do not log, attach or publish them."
 )
 _SHOWN = 50
 """Rows of each table on the page; the CSV files have all of them."""
 _DEFAULT = ScoringOptions()
-MAX_MIB = 64
-"""Size of the page unless another is asked for: some three hours of recordings."""
 _COUNTS_BYTES = 1024
 """What the counts of the page may grow by once its recordings are known."""
 
@@ -41,16 +39,16 @@ def write_error_analysis(
     name: str = "model",
     beside: Beside | None = None,
     read_clip: ReadClip | None = None,
-    max_mib: int = MAX_MIB,
+    max_bytes: int = 64 << 20,
     made_of: str = "",
 ) -> Path:
     """Write the error analysis of one system and return the path of its ``index.html``.
 
     The page lists the clips, worst first, with their recordings, and shows the beginning of each table. Beside it are
-    the whole tables: ``clips.csv``, ``edits.csv``,
-    ``confusions_syllable.csv``, ``confusions_jamo.csv``, ``confusions_word.csv``, ``missed_terms.csv``,
-    ``accepted_spellings.csv`` and ``inventions_in_silence.csv`` (UTF-8 with a byte-order mark, which spreadsheets need
-    to show Hangul), and ``summary.json``. All of them hold private transcripts; nothing leaves the folder.
+    the whole tables: ``clips.csv``, ``edits.csv``, ``confusions_syllable.csv``, ``confusions_jamo.csv``,
+    ``confusions_word.csv``, ``missed_terms.csv``, ``accepted_spellings.csv`` and ``inventions_in_silence.csv`` (UTF-8
+    with a byte-order mark, which spreadsheets need to show Hangul), and ``summary.json``. All of them are private:
+    they hold transcripts, and the page recordings. Nothing leaves the folder.
 
     Parameters
     ----------
@@ -60,9 +58,9 @@ def write_error_analysis(
         A second system, which the page shows below the first.
     read_clip : callable, optional
         Returns an utterance's samples, mono, 16 kHz. None: the page has no recordings.
-    max_mib : int
-        Largest size of the page. What does not fit is left out and counted, first the recordings of the clips with the
-        fewest errors, then those clips.
+    max_bytes : int
+        Largest size of the page; 64 MiB hold some four hours of speech. What does not fit is left out and counted:
+        first the recordings of the clips with the fewest errors, then those clips.
     made_of : str
         Digest by which the same command finds the analysis again.
 
@@ -89,7 +87,7 @@ def write_error_analysis(
     for stem, table in tables.items():
         write_text_atomically(folder / f"{stem}.csv", "\ufeff" + csv_text(table), private=True)
     overview = _summarise(analysis, scores, name, beside)
-    html, contents = fit_page(analysis, overview, clips, read_clip, max_mib)
+    html, contents = _fit_page(analysis, overview, clips, read_clip, max_bytes)
     write_text_atomically(folder / "index.html", html, private=True)
     summary: ErrorSummary = {**overview, "page": contents}
     # Last: it says that all the others are there.
@@ -141,36 +139,39 @@ def _share_of_worst_tenth(clips: pd.DataFrame) -> float | None:
     return int(clips["errors"].head(-(-len(clips) // 10)).sum()) / total if total else None
 
 
-def fit_page(
-    analysis: ErrorAnalysis, overview: ErrorOverview, clips: pd.DataFrame, read_clip: ReadClip | None, max_mib: int
+def _fit_page(
+    analysis: ErrorAnalysis, overview: ErrorOverview, clips: pd.DataFrame, read_clip: ReadClip | None, max_bytes: int
 ) -> tuple[str, PageContents]:
     """Return the page within its size, and what it holds: the worst clips, then the recordings of the worst of them."""
-    limit, shown = max_mib << 20, clips
-    sound = None if read_clip is None else CutIn(form=choose_form(), left_out=dict.fromkeys(clips["utterance_id"], 0.0))
+    shown, sound, room = clips, None, max_bytes
+    if read_clip is not None:
+        sound = CutIn(form=choose_form(), left_out=dict.fromkeys(clips["utterance_id"], 0.0))
+        room //= 2  # of many thousand clips, the texts would leave none for recordings
     while True:
-        html = _render(analysis, overview, shown, describe_contents(clips, len(shown), sound, 0), sound)
+        html = _render(analysis, overview, shown, _describe_contents(clips, len(shown), sound, 0), sound)
         size = len(html.encode())
-        if size <= limit:
+        if size <= room:
             break
         if not len(shown):
             raise KmedError(
-                f"The page takes {size / 2**20:.1f} MiB without any clip: --max-mib {max_mib} is too small."
+                f"The page takes {size:,} bytes without any clip, more than the {room:,} that {max_bytes:,} leave for "
+                "its text; give it more: --max-mib 64."
             )
-        shown = shown.head(int(len(shown) * min(limit / size, 0.9)))
+        shown = shown.head(int(len(shown) * min(max(room, 0) / size, 0.9)))
     if read_clip is not None:
-        wanted = zip(shown["utterance_id"], shown["duration_s"], strict=True)
-        sound = cut_in(wanted, read_clip, limit - size - _COUNTS_BYTES)
-    contents = describe_contents(clips, len(shown), sound, size)
+        wanted = [*zip(shown["utterance_id"], shown["duration_s"], strict=True)]
+        sound = cut_in(wanted, read_clip, max_bytes - size - _COUNTS_BYTES)
+    contents = _describe_contents(clips, len(shown), sound, size)
     return _render(analysis, overview, shown, contents, sound), contents
 
 
-def describe_contents(clips: pd.DataFrame, n_shown: int, sound: CutIn | None, text_bytes: int) -> PageContents:
+def _describe_contents(clips: pd.DataFrame, n_shown: int, sound: CutIn | None, text_bytes: int) -> PageContents:
     """Return what a page holds of the clips and the recordings, and the size that would hold all of them."""
     left_out_s = float(clips["duration_s"].iloc[n_shown:].sum()) + sum(sound.left_out.values() if sound else ())
     complete = n_shown == len(clips) and not (sound and sound.left_out)
-    needed = text_bytes * len(clips) / max(n_shown, 1)
+    needed = text = text_bytes * len(clips) / max(n_shown, 1)
     if sound is not None:
-        needed += sound.n_bytes + left_out_s * sound.bytes_per_s
+        needed = max(text + sound.n_bytes + left_out_s * sound.bytes_per_s, 2 * text)
     return {
         "clips": n_shown,
         "clips_left_out": len(clips) - n_shown,

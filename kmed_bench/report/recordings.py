@@ -4,13 +4,14 @@ import base64
 import dataclasses
 import html
 import io
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.surroundings import interrupts_wait
 
@@ -93,40 +94,35 @@ def encode(samples: Samples, form: AudioForm) -> bytes:
     return buffer.getvalue()
 
 
-def cut_in(clips: Iterable[tuple[str, float]], read: ReadClip, max_bytes: int) -> CutIn:
+def cut_in(clips: Sequence[tuple[str, float]], read: ReadClip, max_bytes: int) -> CutIn:
     """Return the recordings of the first clips that fit into so many bytes of a page.
+
+    The first one that does not fit ends it, so that what is in the page are the most wanted ones, without gaps.
 
     Parameters
     ----------
-    clips : iterable of tuple
+    clips : sequence of tuple
         Utterance ids, the most wanted first, and their seconds.
     read : callable
         Returns a clip's samples.
     """
-    form, left = choose_form(), max_bytes
+    form, left, n_samples = choose_form(), max_bytes, 0
     sources: dict[str, str] = {}
     faults: dict[str, str] = {}
-    left_out: dict[str, float] = {}
-    n_samples = 0
-    for name, duration_s in clips:
-        if left_out:  # the first that does not fit ends it: what is in the page is the worst clips, without gaps
-            left_out[name] = duration_s
-            continue
-        try:
-            samples = read(name)
-        except KmedError as error:
-            samples, fault = None, str(error)[:_FAULT_CHARS]
-            size = len(html.escape(fault).encode()) + _MARKUP_BYTES
-        else:
-            source = f"data:{form.media_type};base64,{base64.b64encode(encode(samples, form)).decode('ascii')}"
-            size = len(source) + _MARKUP_BYTES
-        if size > left:
-            left_out[name] = duration_s
-            continue
-        left -= size
-        if samples is None:
-            faults[name] = fault
-        else:
-            sources[name] = source
-            n_samples += len(samples)
+    with track("Encoding recordings") as tick:
+        for place, (name, _) in enumerate(clips):
+            try:
+                samples = read(name)
+            except KmedError as error:
+                kept, text, length = faults, str(error)[:_FAULT_CHARS], 0
+            else:
+                encoded = base64.b64encode(encode(samples, form)).decode("ascii")
+                kept, text, length = sources, f"data:{form.media_type};base64,{encoded}", len(samples)
+            left -= len(html.escape(text).encode()) + _MARKUP_BYTES
+            if left < 0:
+                break
+            kept[name] = text
+            n_samples += length
+            tick(place + 1, len(clips))
+    left_out = dict(clips[len(sources) + len(faults) :])
     return CutIn(form=form, sources=sources, faults=faults, left_out=left_out, audio_s=n_samples / RATE_HZ)
