@@ -356,5 +356,5 @@ PACKAGE = FileFormat[PackageHead](
     },
 )
 ERROR_SUMMARY = FileFormat[ErrorSummary](
-    "kmed-error-summary", version=2, oldest=1, remedy="write it again with `kmed-bench errors`"
+    "kmed-error-summary", version=2, oldest=2, remedy="write it again with `kmed-bench errors`"
 )
