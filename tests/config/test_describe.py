@@ -19,7 +19,7 @@ from kmed_bench.config.load import RENAMED
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMED = re.compile(r"(?<![\w./])(?:data|split|model|features|train|eval|tracking|tune)\.[a-z_]*[a-z](?![\w(.])")
-FILES = ("parquet", "json", "jsonl", "md", "py", "yaml", "pt", "bin", "safetensors", "png")
+FILES = ("html", "parquet", "json", "jsonl", "md", "py", "yaml", "pt", "bin", "safetensors", "png")
 
 
 def test_every_setting_has_a_meaning() -> None:
