@@ -14,6 +14,7 @@ from kmed_bench.core.console import log_file
 from kmed_bench.core.corpus_contracts import QUALITY
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
+from kmed_bench.core.progress import track
 from kmed_bench.core.system_errors import explain_os_error
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
@@ -119,7 +120,8 @@ def run_benchmark(
         chosen = {key: weights[key[0]] for key in only or itertools.product(weights, config.train.seeds)}
         trained, failed = _train_all(config, chosen, speech, folder, bench, earlier, seal)
         if trained:
-            compare_trainings(trained, config, out, bench)
+            with track("Comparing trainings"):
+                compare_trainings(trained, config, out, bench)
         if failed:
             bench.ends_as = "FAILED"
             reason = f"{len(failed)} of {len(failed) + len(trained)} trainings failed; their runs say why."
@@ -211,7 +213,8 @@ def _make_report(
     with bench.child("report", "report", run_id=before.run_id if before else None) as run:
         started = time.perf_counter()
         record = read_bench(uri, bench.run_id)
-        page = write_report(record, folder / "report", comparisons=record.comparisons)
+        with track("Writing the report"):
+            page = write_report(record, folder / "report", comparisons=record.comparisons)
         for path in sorted(page.parent.iterdir()):
             bench.log_file(path, "report")
         run.set_note("Wrote the report, which is among the artifacts of the benchmark's run: `report/index.html`.\n")

@@ -11,6 +11,7 @@ from kmed_bench.config import Config, digest
 from kmed_bench.core.corpus_contracts import QUALITY, QualityReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_bytes_atomically
+from kmed_bench.core.progress import track
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.core.signatures import read_private_key
 from kmed_bench.corpus.demo.demo import make_demo_corpus
@@ -103,7 +104,8 @@ def demo_corpus(config: Config, out: Path) -> Path:
     if not folder.is_dir():
         log.info("Generating the demo corpus in %s", folder)
         try:
-            make_demo_corpus(folder, **made_of, layout="zips")  # it appears whole or not at all
+            with track("Generating the demo corpus"):
+                make_demo_corpus(folder, **made_of, layout="zips")  # it appears whole or not at all
         except KmedError:
             if not folder.is_dir():
                 raise

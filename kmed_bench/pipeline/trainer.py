@@ -10,9 +10,9 @@ from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_p
 from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, training_digest
-from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.progress import track
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.version import software_versions
 from kmed_bench.corpus.demo.sentences import is_synthetic
@@ -302,16 +302,17 @@ class Trainer:
         metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer, **scored.metrics}
         run.log_metrics(metrics)
         if self.config.tracking.register:
-            info = log_model(
-                run,
-                checkpoint,
-                size=self.weights.size,
-                split_sha256=self.speech.split.sha256,
-                metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
-                tags={**self.describe(seed), **verdict},
-                step=best.epoch,
-                sign_key=self.config.tracking.sign_key,
-            )
+            with track(f"Registering {self.weights.size}, seed {seed}"):
+                info = log_model(
+                    run,
+                    checkpoint,
+                    size=self.weights.size,
+                    split_sha256=self.speech.split.sha256,
+                    metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
+                    tags={**self.describe(seed), **verdict},
+                    step=best.epoch,
+                    sign_key=self.config.tracking.sign_key,
+                )
             replace_by_registered(run, info.model_id)
             log.info("Registered %s version %s.", info.name, info.version)
         return TrainOutcome(

@@ -20,6 +20,7 @@ from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_json, write_text_atomically
+from kmed_bench.core.progress import track
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, WarningKind, write_manifest
 from kmed_bench.core.spreadsheets import csv_text
 from kmed_bench.corpus.archives.reader import Container
@@ -42,6 +43,7 @@ _RELEASES = (
 )
 
 
+@track("Reading the download")
 def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityReport:
     """Write ``manifest.parquet``, ``rejects.csv`` and ``quality.json``; return the latter's value.
 
