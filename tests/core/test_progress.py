@@ -84,7 +84,7 @@ def test_a_step_in_which_nothing_is_counted_is_not_silent(capsys, clock):
         progress._lines.beat()
     clock[0] += 100
     progress._lines.beat()  # nothing is open
-    assert shown(capsys) == ["Registering: 45 s so far", "Registering: 90 s so far", "Training: 3 of 9"]
+    assert shown(capsys) == ["Registering: 45 s so far", "Registering: 2 min so far", "Training: 3 of 9"]
 
 
 def test_a_thread_looks_after_the_silence(monkeypatch):
