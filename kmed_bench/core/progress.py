@@ -129,7 +129,8 @@ class _Lines:
 
         def tick(done: int, total: int) -> None:
             line.count(done, total)
-            self._show(line, _LOG_INTERVAL_S)
+            if done < total:
+                self._show(line, _LOG_INTERVAL_S)
 
         try:
             yield tick

@@ -20,6 +20,7 @@ from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.comparing import compare_trainings
 from kmed_bench.pipeline.continuation import Only, describe_only, find_earlier, find_training, results_folder
+from kmed_bench.pipeline.estimates import Outlook, foresee
 from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import (
@@ -116,9 +117,10 @@ def run_benchmark(
             link_study(bench, study, split.sha256)
         plan = make_plan(config, Decides.DATA | TRAINED, identify_split(split), weights)
         seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
-        speech = featurize_split(split, cache_folder() / "features", config)
         chosen = {key: weights[key[0]] for key in only or itertools.product(weights, config.train.seeds)}
-        trained, failed = _train_all(config, chosen, speech, folder, bench, earlier, seal)
+        outlook = foresee(config, split, weights, _unfinished(config, chosen, split, folder))
+        speech = featurize_split(split, cache_folder() / "features", config)
+        trained, failed = _train_all(config, chosen, speech, folder, bench, earlier, seal, outlook)
         if trained:
             with track("Comparing trainings"):
                 compare_trainings(trained, config, out, bench)
@@ -159,6 +161,14 @@ def _make_split(config: Config, folder: Path, out: Path, bench: TrackedRun, earl
     return split
 
 
+def _unfinished(
+    config: Config, chosen: Mapping[tuple[str, int], Weights], split: Split, folder: Path
+) -> list[tuple[str, int]]:
+    """Return the sizes and seeds whose training this folder does not hold finished."""
+    trainers = {key: Trainer(config, one, FeaturizedSplit(split, {}), folder / key[0]) for key, one in chosen.items()}
+    return [key for key, one in trainers.items() if one.done(key[1], one.fingerprint(key[1])) is None]
+
+
 def _train_all(
     config: Config,
     chosen: Mapping[tuple[str, int], Weights],
@@ -167,6 +177,7 @@ def _train_all(
     bench: TrackedRun,
     earlier: EarlierBench | None,
     seal: Seal,
+    outlook: Outlook | None,
 ) -> tuple[list[TrainOutcome], dict[str, str]]:
     """Return the outcomes of these sizes and seeds, and for each train run that failed the error."""
     trained: list[TrainOutcome] = []
@@ -174,7 +185,7 @@ def _train_all(
     for size, group in itertools.groupby(chosen, key=lambda key: key[0]):
         members = list(group)
         trainer = Trainer(config, chosen[members[0]], speech, folder / size)
-        trainer.seal = seal
+        trainer.seal, trainer.outlook = seal, outlook
         for _, seed in members:
             name = f"train-{size}-seed{seed}"
             try:

@@ -117,9 +117,9 @@ def test_a_terminal_gets_bars_and_plain_messages(monkeypatch):
         tick(3, 7)
         with track("Within", unit="clips") as inner:
             inner(2, 5)
+            progress._bars[0].refresh()
             log.info("[bold]as it is[/bold] 1.5")
         assert len(progress._bars[0].tasks) == 1
-        progress._bars[0].refresh()
     text = terminal.getvalue()
     for expected in ("Work", "3/7", "Within", "2/5"):
         assert expected in text
