@@ -13,7 +13,7 @@ from kmed_bench.core.files import cache_folder
 from kmed_bench.core.progress import rough_duration
 from kmed_bench.core.quantities import gib
 from kmed_bench.core.schema import SIZE_SHAPES
-from kmed_bench.core.scratch import scratch_folder
+from kmed_bench.core.scratch import scratch_folder, scratch_for_libraries
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.continuation import Only
 from kmed_bench.pipeline.estimates import Outlook, Stage, basis, foresee, free_bytes
@@ -43,7 +43,7 @@ def describe_run(config: Config, out: Path, *, only: Only = ()) -> list[str]:
     check_source(config)
     check_sign_key(config)
     planned = list(only or itertools.product(config.model.sizes, config.train.seeds))
-    with scratch_folder() as folder:
+    with scratch_for_libraries(), scratch_folder() as folder:
         found = _weights_at_hand(config, dict(planned), folder)
         started = time.perf_counter()
         split, n_bytes = _draw_split(config, out, folder)
@@ -90,8 +90,8 @@ def _describe_work(config: Config, split: Split, planned: list[tuple[str, int]])
     named = ", ".join(f"{size}:{seed}" for size, seed in planned)
     return (
         f"Plan of profile {config.profile}: {len(planned)} training{'s' * (len(planned) > 1)} ({named}) of "
-        f"{config.train.epochs} epochs, on {counts} utterances of train/valid/test, {hours:.1f} h of audio; each decodes "
-        "the valid part after every epoch and the test part at the end."
+        f"{config.train.epochs} epochs, on {counts} utterances of train/valid/test, {hours:.1f} h of audio; each "
+        "decodes the valid part after every epoch and the test part at the end."
     )
 
 
