@@ -53,6 +53,7 @@ def place(tiny_checkpoint, tone_part, store, examples, tmp_path, monkeypatch) ->
     monkeypatch.setenv("KMED_CACHE", str(tmp_path / "cache"))
     clock = itertools.count(0.0, 31.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    progress.restart_progress()
     split = Split(parts={"train": tone_part, "valid": tone_part}, sha256="0" * 64, report={})
     speech = FeaturizedSplit(split, {"train": store, "valid": store})
     return Place(load_weights(tiny_checkpoint), speech, store, examples, tmp_path)
