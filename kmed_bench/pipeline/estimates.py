@@ -188,13 +188,24 @@ def foresee(
         Processes that share each training.
     planned : bool
         Measure however little there is to do, and log nothing.
+
+    Raises
+    ------
+    KmedError
+        When ``planned`` and a clip can't be read or a training step fails; otherwise that is only logged.
     """
     n_steps = len(trainings) * config.train.epochs * len(split.parts["train"]) / config.train.batch_size
     if not (trainings and (planned or n_steps >= _WORTH * (N_STEPS + 1) * len({size for size, _ in trainings}))):
         return None
-    with scratch_folder() as folder:
-        sample, features_s = sample_speech(split, config, folder)
-        found = {size: measure_pace(weights[size], sample, config) for size, _ in trainings}
+    try:
+        with scratch_folder() as folder:
+            sample, features_s = sample_speech(split, config, folder)
+            found = {size: measure_pace(weights[size], sample, config) for size in dict(trainings)}
+    except Exception as error:  # what is wrong with one size is said when that is trained, and stops no other
+        if planned:
+            raise
+        log.warning("No estimate, since measuring failed: %s", error)
+        return None
     paces = {size: pace.shared(n_processes) for size, pace in found.items() if pace is not None}
     if len(paces) < len(found):
         return None

@@ -19,6 +19,7 @@ from kmed_bench.asr.model.weights import Weights
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.config import Config, load_config
 from kmed_bench.core import progress
+from kmed_bench.core.errors import KmedError
 from kmed_bench.core.progress import rough_duration
 from kmed_bench.corpus.splitting.split import Split, read_split
 from kmed_bench.pipeline import estimates
@@ -108,10 +109,19 @@ def test_the_first_epoch_of_a_size_corrects_its_estimate_once(split, caplog):
     )
 
 
-def test_little_work_is_not_measured(split, tiny_checkpoint):
+def test_little_work_is_not_measured(split):
     config, weights = load_config("sound", {"train.epochs": 39, "train.batch_size": 4}), {}
     assert foresee(config, split, weights, [("base", 0)]) is None  # 39 steps; measuring takes 4
     assert foresee(config, split, weights, [], planned=True) is None
+
+
+def test_a_failed_measurement_stops_a_plan_and_no_run(split, tmp_path, caplog):
+    config = load_config("sound", {"train.epochs": 40, "train.batch_size": 2})
+    gone = {"base": Weights("base", tmp_path / "gone.pt", "path", "0" * 64)}
+    assert foresee(config, split, gone, [("base", 0)]) is None
+    assert caplog.messages[-1].startswith("No estimate, since measuring failed: Checkpoint")
+    with pytest.raises(KmedError, match="does not exist"):
+        foresee(config, split, gone, [("base", 0)], planned=True)
 
 
 def test_a_pace_is_measured_without_a_trace(split, tiny_checkpoint, tmp_path):
