@@ -196,11 +196,10 @@ def test_a_missing_tmpdir_costs_nothing(here: Path) -> None:
 
 @fault("no folder for temporary files can be written", sees="error, status 2: set TMPDIR", survives="what was there")
 def test_no_folder_for_temporary_files(here: Path, place: Path) -> None:
-    prepare = f"mount --bind {place} $mounted; mount -t tmpfs -o ro none /var/tmp; cd /proc; mount -t tmpfs none /mnt; "
-    prepare += "mkdir /mnt/place; mount --move $mounted /mnt/place || mount --bind $mounted /mnt/place; "
-    prepare += "mount -t tmpfs -o ro none /tmp; mounted=/mnt/place"
+    prepare = "mount -t tmpfs none /mnt; for folder in /tmp /var/tmp; do mount --bind $folder $folder; "
+    prepare += "mount -o remount,bind,ro $folder; done; cd /proc; mounted=/mnt"
     disk = small_disk(here / "disk", "1m", prepare)
-    words = ["export", "/mnt/place/tiny.pt", "/mnt/out", "--format", "hf"]
+    words = ["export", str(place / "tiny.pt"), "/mnt/out", "--format", "hf"]
     done = run(here, *words, inside=disk, MLFLOW_TRACKING_URI="sqlite:////mnt/mlflow.db")
     assert done.returncode == 2, done.stderr
     (line,) = said(done)
