@@ -83,10 +83,10 @@ class _Pace:
         self._first: tuple[float, int] | None = None
 
     def measure(self, done: int) -> float:
-        """Return the pace; 0 while nothing was done."""
+        """Return the pace; 0 while nothing was done, or only what a first batch finished at once."""
         now_s = time.monotonic()
         first_s, first = self._first = self._first or (now_s, done)
-        return (done - first) / (now_s - first_s) if done > first and now_s > first_s else 0.0
+        return (done - first) / (now_s - first_s) if done > first and now_s > first_s + 1 else 0.0
 
 
 class _Line:

@@ -58,6 +58,17 @@ def test_the_estimate_is_rounded(rest_s, text, capsys, clock):
     assert shown(capsys) == [f"Work: 1 of 2, about {text} left"]
 
 
+def test_a_batch_that_is_counted_at_once_shows_no_pace(capsys, clock):
+    with track("Decoding") as tick:
+        clock[0] = 40
+        for done in range(1, 9):
+            tick(done, 16)
+            clock[0] += 0.01
+        clock[0] = 80
+        tick(9, 16)
+    assert shown(capsys) == ["Decoding: 1 of 16", "Decoding: 9 of 16, about 35 s left"]
+
+
 def test_blocks_share_the_interval_and_the_silence(capsys, clock):
     """Four blocks of 4 s within one of 80 s: together they have a line after 36 s, and one after 40 more."""
     with track("Training") as outer:
