@@ -9,20 +9,21 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
 export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
-.PHONY: run test test-fast fuzz coverage lint format docs-settings docs-faults ui lock audit licences dist clean help
+.PHONY: run test test-fast fuzz coverage lint format docs-settings docs-faults site ui lock audit licences dist clean help
 
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
 
+# After a crash of a worker, pytest-xdist can wait forever for the tests that it has given to it.
 test: $(VENV)/.installed-test ## the whole test suite
-	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(PYTEST_ARGS)
 
 # What runs in a child process of a test, as most of `commands` does, is not seen.
 coverage: $(VENV)/.installed-test ## the test suite with the share of lines that it runs
 	$(MAKE) test PYTEST_ARGS="--cov=kmed_bench --cov-report=term:skip-covered"
 
 test-fast: $(VENV)/.installed-test ## unit tests: no weights, no servers, no training
-	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest -n 2 --dist loadfile -q -m "not slow and not real_speech" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -q -m "not slow and not real_speech" $(PYTEST_ARGS)
 
 HOURS ?= 0.5
 fuzz: $(VENV)/.installed-test ## damages valid files for HOURS=0.5 and keeps what a reader can't take in tests/fuzz/corpus
@@ -42,6 +43,12 @@ docs-settings: $(VENV)/.installed ## writes docs/settings.md from the settings
 
 docs-faults: $(VENV)/.installed-test ## writes docs/faults.md from the tests' marks
 	"$(BIN)"/python tests/fault_table.py > docs/faults.md.new && mv docs/faults.md.new docs/faults.md
+
+# NO_MKDOCS_2_WARNING: the theme's advice to move on, which docs/decisions/022-site.md answers. With --quiet, mkdocs
+# would not count the warnings that mkdocs.yml makes errors.
+site: $(VENV)/.installed-docs ## the documentation as a site in build/site, to be opened from disk; warnings are errors
+	NO_MKDOCS_2_WARNING=1 "$(BIN)"/python -m mkdocs build
+	@echo "Site: build/site/index.html"
 
 ui: $(VENV)/.installed ## the MLflow UI on the embedded store
 	"$(BIN)"/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db"
@@ -92,4 +99,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
 	"$(BIN)"/pip install --quiet --disable-pip-version-check -c "$(VENV)/pins.txt" -e '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	"$(BIN)"/pip install --quiet --disable-pip-version-check -c "$(VENV)/pins.txt" -e '.[docs]'
 	touch $@

@@ -31,6 +31,7 @@ from kmed_bench.commands import (
     tune,
     verify,
 )
+from kmed_bench.commands.completion import SHELLS, PrintCompletion
 from kmed_bench.commands.options import Command, CommandParser, Commands, spell_settings, take_overrides
 from kmed_bench.commands.stages import log_early_failure, store_refusal
 from kmed_bench.core.addresses import without_password
@@ -162,6 +163,9 @@ def _parser(profile: str | None = None) -> argparse.ArgumentParser:
         epilog="Settings are given as --group.field VALUE, such as --train.lr 1e-5; `kmed-bench settings` lists them.",
     )
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--print-completion", action=PrintCompletion, choices=SHELLS, help="print a shell's script for completion"
+    )
     added = parser.add_subparsers(required=True, metavar="COMMAND", dest="command_name", parser_class=CommandParser)
     commands = Commands(added, profile)
     for module in _MODULES:

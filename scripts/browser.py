@@ -100,7 +100,10 @@ async def open_browser() -> AsyncIterator[Page]:
         try:
             address = await _debugger(Path(folder) / "DevToolsActivePort")
             socket = await websocket_connect(address, max_message_size=_MAX_BYTES)
-            yield Page(socket)
+            try:
+                yield Page(socket)
+            finally:
+                socket.close()
         finally:
             process.terminate()
             process.wait(timeout=30)

@@ -65,7 +65,7 @@ COMMANDS = (
     Command(f"evaluate trained/seed0/best.pt split evaluated {EVAL}"),
     Command("score evaluated/predictions.jsonl scored --eval.bootstrap_draws 100"),
     Command("compare evaluated/predictions.jsonl evaluated/predictions.jsonl --eval.bootstrap_draws 100"),
-    Command("errors evaluated/predictions.jsonl errors --eval.bootstrap_draws 100"),
+    Command("errors evaluated/predictions.jsonl errors --audio split --eval.bootstrap_draws 100"),
     Command("package evaluated/predictions.jsonl package --split split --eval.bootstrap_draws 100"),
     Command(f"run --profile demo --sizes tiny --seeds 0 --out results {DEMO} {SPLIT} {TRAIN}"),
     Command("report report"),

@@ -7,7 +7,8 @@ from kmed_bench.core.schema import read_manifest
 
 # With transcripts, utterance ids or audio; by their place below a folder of results, a cache or a store.
 _PRIVATE = re.compile(
-    r"(.*/)?(manifest\.parquet|rejects\.csv|(?<!artifacts/)quality\.json|quality_examples\.csv|(train|valid|test|left_out)\.parquet"
+    r"(.*/)?(manifest\.parquet|([^/]+\.)?rejects\.csv|data\.html|(?<!artifacts/)quality\.json|quality_examples\.csv"
+    r"|(train|valid|test|left_out)\.parquet"
     r"|predictions\w*\.jsonl|state(\.previous)?\.pt|mlflow\.db|frames-\w+/[\w.]+)"
 )
 _LOG = re.compile(r"(?!mlruns/).*/kmed-bench\.log")

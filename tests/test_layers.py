@@ -101,7 +101,14 @@ def test_files_import_without_a_circle():
 
 @pytest.mark.slow
 def test_light_rooms_never_load_torch():
-    modules = ["corpus.ingest.manifest", "corpus.splitting.split", "corpus.demo.demo", "text.marks", "scoring"]
+    modules = [
+        "corpus.ingest.manifest",
+        "corpus.splitting.split",
+        "corpus.demo.demo",
+        "text.marks",
+        "scoring",
+        "report.data_page",
+    ]
     wanted = ", ".join(f"kmed_bench.{module}" for module in modules)
     code = f"import sys, {wanted}; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

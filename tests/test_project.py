@@ -82,7 +82,7 @@ _OWN_MEANING = {"sizes": {"offline-kit"}}  # whose weights it copies, which is n
 
 def commands() -> dict[str, set[str]]:
     """Each command's option strings."""
-    (actions,) = (action for action in _parser()._actions if hasattr(action, "choices") and action.choices)
+    (actions,) = (action for action in _parser()._actions if isinstance(action.choices, dict))
     return {name: set(sub._option_string_actions) for name, sub in actions.choices.items()}
 
 

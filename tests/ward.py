@@ -215,8 +215,8 @@ def make_ward(folder: Path, checkpoint: Path) -> Iterator[Ward]:
 def missing_files(words: list[str], out: Path | None) -> set[str]:
     """Return the files that a command promises and did not write."""
     promised = {
-        "ingest": {"manifest.parquet", "rejects.csv", "quality.json"},
-        "import-corpus": {"manifest.parquet", "rejects.csv", "quality.json", "audio"},
+        "ingest": {"manifest.parquet", "rejects.csv", "quality.json", "data.html"},
+        "import-corpus": {"manifest.parquet", "rejects.csv", "quality.json", "data.html", "audio"},
         "split": {"train.parquet", "valid.parquet", "test.parquet", "split.json"},
         "evaluate": {"predictions.jsonl", "scores.json"},
         "score": {"scores.json", "sides.json"},

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 from kmed_bench.commands.options import Commands, resolve
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config.describe import setting_keys
+from kmed_bench.core.corpus_contracts import DATA_PAGE
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.imports.lists import COLUMNS
 from kmed_bench.corpus.imports.records import LAYOUT_NAMES
 
 if TYPE_CHECKING:
+    from kmed_bench.core.corpus_contracts import QualityReport
     from kmed_bench.corpus.imports.importing import Imported
     from kmed_bench.corpus.splitting.split import Split
+    from kmed_bench.tracking.stages import StageRun
 
 _IMPORT_READS = tuple(
     f"data.{name}"
@@ -48,7 +51,7 @@ def register(commands: Commands) -> None:
         reads=[*(key for key in setting_keys() if key.startswith("data.") and key not in others), *TRACKED],
     )
     ingest.add_argument("source", type=Path, nargs="+", help="folder of a download; several make one manifest")
-    ingest.add_argument("out", type=Path, help="folder for manifest.parquet, rejects.csv and quality.json")
+    ingest.add_argument("out", type=Path, help="folder for manifest.parquet, rejects.csv, quality.json, data.html")
 
     listed = commands.add(
         "import-corpus",
@@ -57,7 +60,7 @@ def register(commands: Commands) -> None:
         reads=[*_IMPORT_READS, *TRACKED],
     )
     listed.add_argument("source", type=Path, help="CSV, TSV, JSON lines or Excel (.xlsx); or a corpus's folder")
-    listed.add_argument("out", type=Path, help="folder for manifest.parquet, rejects.csv, quality.json and audio/")
+    listed.add_argument("out", type=Path, help="the same folder as of `ingest`, and audio/ in it")
     listed.add_argument("--audio-root", type=Path, metavar="FOLDER", help="where paths begin (the list's folder)")
     for meaning in COLUMNS:
         listed.add_argument(f"--{meaning}-column", metavar="NAME", help=f"the list's column of {meaning} (usual names)")
@@ -95,24 +98,39 @@ def _demo_corpus(args: argparse.Namespace) -> int:
 
 
 def _ingest(args: argparse.Namespace) -> int:
-    from kmed_bench.core.schema import read_manifest
-    from kmed_bench.corpus.demo.sentences import corpus_name
     from kmed_bench.corpus.ingest.manifest import ingest
 
     config = resolve(args)
     with tracked_stage(args, config) as stage:
         quality = ingest(args.source, args.out, config.data)
-        if stage is not None:
-            manifest = args.out / "manifest.parquet"
-            stage.log_ingest(quality, manifest, corpus_name(read_manifest(manifest)))
-    print(json.dumps({key: quality[key] for key in ("labels", "usable", "rejected", "warnings")}, indent=2))
+        _write_page(args.out, quality, stage)
+    _print_summary(quality)
     print(f"Manifest: {args.out / 'manifest.parquet'}")
+    print(f"Page: {args.out / DATA_PAGE}")
     return 0
 
 
-def _import_corpus(args: argparse.Namespace) -> int:
+def _write_page(out: Path, quality: "QualityReport", stage: "StageRun | None") -> None:
+    """Write the page on a corpus, and log its counts."""
     from kmed_bench.core.schema import read_manifest
     from kmed_bench.corpus.demo.sentences import corpus_name
+    from kmed_bench.report.data_page import write_data_page
+
+    manifest = out / "manifest.parquet"
+    name = corpus_name(read_manifest(manifest))
+    write_data_page(quality, out, name=name)
+    if stage is not None:
+        stage.log_ingest(quality, manifest, name)
+
+
+def _print_summary(quality: "QualityReport") -> None:
+    from kmed_bench.report.data_page import summary_views
+    from kmed_bench.report.terminal import print_views
+
+    print_views(summary_views(quality))
+
+
+def _import_corpus(args: argparse.Namespace) -> int:
     from kmed_bench.corpus.imports.importing import import_corpus
     from kmed_bench.corpus.imports.lists import ListOptions
 
@@ -121,16 +139,14 @@ def _import_corpus(args: argparse.Namespace) -> int:
     options = ListOptions(audio_root=args.audio_root, columns=named)
     with tracked_stage(args, config) as stage:
         found = import_corpus(args.source, args.out, config.data, options, layout=args.layout, name=args.name)
-        if stage is not None:
-            manifest = args.out / "manifest.parquet"
-            stage.log_ingest(found.quality, manifest, corpus_name(read_manifest(manifest)))
-    shown = ("labels", "usable", "rejected", "warnings", "speakers", "hours")
-    print(json.dumps({key: found.quality.get(key) for key in shown}, indent=2))
+        _write_page(args.out, found.quality, stage)
+    _print_summary(found.quality)
     for line in explain_absent(found):
         print(line)
     if found.n_copies:
         print(f"Copies: {found.n_copies} files, {found.copied_bytes:,} bytes, in {args.out / 'audio'} (private speech)")
     print(f"Manifest ({found.layout}): {args.out / 'manifest.parquet'}")
+    print(f"Page: {args.out / DATA_PAGE}")
     return 0
 
 

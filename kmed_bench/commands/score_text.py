@@ -9,7 +9,7 @@ from kmed_bench.core.quantities import explain_rates, percent
 from kmed_bench.core.schema import SCORE_FIELDS, UNKNOWN
 
 if TYPE_CHECKING:
-    from kmed_bench.core.contracts import BaselineComparison, Comparison, EvaluatedScores, SideScores
+    from kmed_bench.core.contracts import BaselineComparison, Comparison, EvaluatedScores, PageContents, SideScores
 
 _RATES = ("cer", "cer_number", "wer", "number_exact", "term_recall", "perfect_rate", "hallucination_rate", "empty_rate")
 
@@ -55,6 +55,24 @@ def comparison_lines(compared: "Comparison", a: str, b: str) -> Iterator[str]:
     yield f"p {compared['p_value']:.4f} ({compared['test']}); {_counts(compared)}"
     if "margin" in compared:
         yield f"Margin: {compared['margin']['verdict']}"
+
+
+def contents_lines(page: "PageContents") -> Iterator[str]:
+    """Yield what an error page holds of the clips and of their recordings, and what is left out of it and why."""
+    enough = f"--max-mib {page['needed_mib']} takes all, into a new folder"
+    if page["clips_left_out"]:
+        yield f"{page['clips_left_out']} clips, with the fewest errors, are left out for the page's size; {enough}."
+    if page["recordings"] is None:
+        yield "No recordings in the page; --audio SPLIT, a split or a manifest, adds them."
+        return
+    yield (
+        f"Recordings of {page['recordings']} of {page['clips']} clips, {page['audio_s'] / 60:.1f} minutes at "
+        f"{page['audio_mib_per_minute']:.2f} MiB a minute ({page['audio_form']})."
+    )
+    if page["recordings_unreadable"]:
+        yield f"{page['recordings_unreadable']} recordings can't be read; the page says why at each clip."
+    if page["recordings_left_out"]:
+        yield f"{page['recordings_left_out']} recordings are left out for the page's size; {enough}."
 
 
 def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Commands on predictions, without a model: `score`, `compare`, `errors`, `package`."""
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from kmed_bench.commands.options import Commands, resolve
-from kmed_bench.commands.score_text import print_scores
+from kmed_bench.commands.score_text import contents_lines, print_scores
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.commands.systems import KINDS, Given, add_references, read_given
 from kmed_bench.config import Config, Decides, digest
@@ -18,6 +19,7 @@ from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 
 if TYPE_CHECKING:
     from kmed_bench.core.contracts import EvaluatedScores
+    from kmed_bench.corpus.splitting.split import Split
     from kmed_bench.scoring import ScoringOptions
     from kmed_bench.scoring.baselines import Baseline
     from kmed_bench.tracking.stages import StageRun
@@ -67,13 +69,23 @@ def register(commands: Commands) -> None:
     errors = commands.add(
         "errors",
         _errors,
-        "What goes wrong, clip by clip; the files hold transcripts and stay local.",
+        "A page to hear and see what goes wrong, clip by clip; it holds speech and stays local.",
         reads=_SCORING,
         short=_SHORT,
     )
     _add_predictions(errors)
     errors.add_argument("out", type=Path, help="folder for the page and its tables")
     errors.add_argument("--name", default="model", help="what the page calls the system")
+    errors.add_argument("--beside", type=Path, metavar="OTHER", help="predictions of a second system, shown below it")
+    errors.add_argument("--beside-name", default="other", metavar="NAME", help="what the page calls the second system")
+    errors.add_argument(
+        "--audio",
+        metavar="SPLIT",
+        help="recordings for the page: a folder that `split` wrote, or a manifest; none leaves them out (--split)",
+    )
+    errors.add_argument(
+        "--max-mib", type=int, default=64, help="largest size of the page; the worst clips come first (64)"
+    )
 
     package = commands.add(
         "package",
@@ -203,16 +215,50 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _errors(args: argparse.Namespace) -> int:
+    from kmed_bench.commands.recordings import open_recordings
+    from kmed_bench.core.contracts import ERROR_SUMMARY
+    from kmed_bench.report.error_clips import Beside
     from kmed_bench.report.error_page import NOTICE, make_private, write_error_analysis
 
-    given, options, page = read_given(args, args.predictions), _options(args), args.out / "index.html"
-    made_of = _identify(args, given, options, name=args.name)
+    given, options = read_given(args, args.predictions), _options(args)
+    speech, beside = _speech(args, given), None
+    if args.beside is not None:
+        beside = Beside(predictions=read_given(args, args.beside, place=1).predictions, name=args.beside_name)
+    made_of = _identify(
+        args,
+        given,
+        options,
+        name=args.name,
+        beside=None if args.beside is None else f"{args.beside_name} {content_sha256(args.beside)}",
+        audio=None if speech is None else speech.sha256,
+        page=f"{ERROR_SUMMARY.version} {args.max_mib}",
+    )
     make_private(args.out)
     if not is_finished(args.out / "summary.json", made_of):
-        page = write_error_analysis(args.out, given.predictions, options, name=args.name, made_of=made_of)
+        with contextlib.nullcontext() if speech is None else open_recordings(speech) as read_clip:
+            write_error_analysis(
+                args.out,
+                given.predictions,
+                options,
+                name=args.name,
+                beside=beside,
+                read_clip=read_clip,
+                max_bytes=args.max_mib << 20,
+                made_of=made_of,
+            )
     print(NOTICE)
-    print(f"Errors: {page.resolve()}")
+    print("\n".join(contents_lines(ERROR_SUMMARY.read(args.out / "summary.json")["page"])))
+    print(f"Errors: {(args.out / 'index.html').resolve()}")
     return 0
+
+
+def _speech(args: argparse.Namespace, given: Given) -> "Split | None":
+    """Return where the recordings are: what ``--audio`` names, else the split of the references, if one was named."""
+    from kmed_bench.corpus.splitting.whole import read_speech
+
+    if args.audio is None:
+        return given.split
+    return None if args.audio == "none" else read_speech(Path(args.audio))
 
 
 def _package(args: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ class Setting:
 
     meaning: str  # the text below its field, in one line
     kind: str  # type and limits
+    choices: tuple[str, ...]  # all values that it takes; empty if they are not a few words
     default: str  # without any profile
     decides: str
 
@@ -43,9 +44,11 @@ def describe_settings() -> dict[str, Setting]:
     for key in setting_keys():
         group, name = key.split(".")
         kind = type(getattr(tree, group))
+        schema = schemas[kind.__name__]["properties"][name]
         found[key] = Setting(
             meaning=docs[f"{kind.__name__}.{name}"],
-            kind=_describe_kind(schemas[kind.__name__]["properties"][name]),
+            kind=_describe_kind(schema),
+            choices=_choices(schema),
             default=defaults[key],
             decides=", ".join(str(mark.name).lower() for mark in marks(kind)[name]) or "nothing",
         )
@@ -99,6 +102,15 @@ def _describe_kind(schema: Mapping[str, Any]) -> str:
         return f"{kind}, {schema['minimum']} to {schema['maximum']}"
     limits = " and ".join(f"{sign} {schema[name]}" for name, sign in _LIMITS.items() if name in schema)
     return f"{kind} {limits}".rstrip()
+
+
+def _choices(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the words that a JSON schema allows; none if it also allows other values."""
+    if "anyOf" in schema:
+        each = [_choices(choice) for choice in schema["anyOf"]]
+        return tuple(word for words in each for word in words) if all(each) else ()
+    words = {"boolean": ("true", "false"), "null": ("none",)}.get(schema.get("type", ""), ())
+    return tuple(map(str, schema.get("enum", words)))
 
 
 def _join(words: Iterable[str]) -> str:

@@ -4,6 +4,9 @@ from typing import Any, NotRequired, TypedDict
 
 from kmed_bench.core.formats import FileFormat, Head
 
+DATA_PAGE = "data.html"
+"""Name of the page on a corpus, beside its manifest."""
+
 
 class QualityReport(Head):
     """Content of quality.json."""
@@ -11,12 +14,14 @@ class QualityReport(Head):
     labels: int
     usable: int
     rejected: dict[str, int]
+    incomplete: NotRequired[dict[str, int]]
     warnings: dict[str, int]
     speakers: int
     sentences: int
     hours: float
     by: dict[str, dict[str, int]]
     hours_by: dict[str, dict[str, float]]
+    speakers_by: NotRequired[dict[str, dict[str, int]]]
     pairs: dict[str, dict[str, dict[str, dict[str, float]]]]
     unknown_values: dict[str, dict[str, int]]
     stated: dict[str, int]

@@ -9,6 +9,15 @@ import pandas as pd
 from kmed_bench.core.schema import PARTS
 from kmed_bench.report.table_view import Column, View
 
+HISTOGRAMS = {
+    "duration_s": ("Durations", "seconds", "s", "utterances"),
+    "text_chars": ("Lengths of labels", "characters of the label", "characters", "utterances"),
+    "chars_per_s": ("Speaking rates", "spoken characters per second", "characters per second", "utterances"),
+    "rate_hz": ("Sampling rates", "Hz", "Hz", "utterances"),
+    "speaker_utterances": ("Utterances per speaker", "usable utterances of a speaker", "", "speakers"),
+}
+"""Histogram of the ingest to its title, its axis, the unit of its bins' width and what they count."""
+
 
 def parts_table(split: Mapping[str, Any]) -> pd.DataFrame:
     """Return each part's utterances, speakers, sentences and hours; NaN where split.json does not state them."""
@@ -72,25 +81,32 @@ def quality_table(quality: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def fields_table(quality: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the usable utterances and hours of each field's values."""
-    hours = quality.get("hours_by", {})
+    """Return the usable utterances, hours and speakers of each field's values; NaN where they were not counted."""
+    hours, speakers = quality.get("hours_by", {}), quality.get("speakers_by", {})
     rows = [
-        {"field": field, "value": value, "n": n, "hours": hours.get(field, {}).get(value, math.nan)}
+        {
+            **{"field": field, "value": value, "n": n, "hours": hours.get(field, {}).get(value, math.nan)},
+            # Without a count of the field, it is not known; without one of the value, no speaker of it is.
+            "speakers": speakers[field].get(value, 0) if field in speakers else math.nan,
+        }
         for field, values in quality.get("by", {}).items()
         for value, n in values.items()
     ]
-    return pd.DataFrame(rows, columns=["field", "value", "n", "hours"])
+    return pd.DataFrame(rows, columns=["field", "value", "n", "hours", "speakers"])
 
 
 def pairs_table(quality: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the usable utterances and hours of each pair of fields' values."""
+    """Return the usable utterances, hours and speakers of each pair of fields' values."""
     rows = [
-        {"fields": fields.replace(",", ", "), "first": first, "second": second, "n": cell["n"], "hours": cell["hours"]}
+        {
+            **{"fields": fields.replace(",", ", "), "first": first, "second": second},
+            **{name: cell.get(name, math.nan) for name in ("n", "hours", "speakers")},
+        }
         for fields, values in quality.get("pairs", {}).items()
         for first, cells in values.items()
         for second, cell in cells.items()
     ]
-    return pd.DataFrame(rows, columns=["fields", "first", "second", "n", "hours"])
+    return pd.DataFrame(rows, columns=["fields", "first", "second", "n", "hours", "speakers"])
 
 
 def examples_table(quality: Mapping[str, Any]) -> pd.DataFrame:
@@ -105,7 +121,7 @@ def examples_table(quality: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def histogram_table(quality: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the ingest's histograms: measure, low and high edge (NaN: open), n."""
+    """Return the ingest's histograms: measure, low and high edge (NaN: open, as earlier releases counted), n."""
     rows = []
     for measure, histogram in quality.get("histograms", {}).items():
         edges, counts = histogram["edges"], histogram["counts"]

@@ -1,33 +1,34 @@
 """The error analysis as local files: CSV tables, a summary, and one page to open in a browser."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import pandas as pd
 
-from kmed_bench.core.contracts import ERROR_SUMMARY, ErrorSummary, Scores
+from kmed_bench.core.contracts import ERROR_SUMMARY, ErrorOverview, ErrorSummary, PageContents, Scores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.finished import MADE_OF
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.spreadsheets import csv_text
+from kmed_bench.report.error_clips import Beside, describe_clips, list_clips, list_filters
+from kmed_bench.report.recordings import CutIn, ReadClip, choose_form, cut_in
 from kmed_bench.report.rendering import render
-from kmed_bench.scoring.alignment import align
 from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
 from kmed_bench.scoring.groups import score_predictions
 from kmed_bench.scoring.measures import versions
 from kmed_bench.scoring.options import ScoringOptions
 
 NOTICE = (
-    "These files hold transcripts of people's speech and what a model made of them. They are private: "
+    "These files hold transcripts and recordings of people's speech and what a model made of them. They are private: "
     "keep them on this machine, and do not log, attach or publish them."
 )
 _SHOWN = 50
 """Rows of each table on the page; the CSV files have all of them."""
 _DEFAULT = ScoringOptions()
-
-Segment = tuple[str, str, str]
+_COUNTS_BYTES = 1024
+"""What the counts of the page may grow by once its recordings are known."""
 
 
 def write_error_analysis(
@@ -36,29 +37,42 @@ def write_error_analysis(
     options: ScoringOptions = _DEFAULT,
     *,
     name: str = "model",
+    beside: Beside | None = None,
+    read_clip: ReadClip | None = None,
+    max_bytes: int = 64 << 20,
     made_of: str = "",
 ) -> Path:
     """Write the error analysis of one system and return the path of its ``index.html``.
 
-    The page shows the beginning of each table. Beside it are the whole tables: ``clips.csv``, ``edits.csv``,
-    ``confusions_syllable.csv``, ``confusions_jamo.csv``, ``confusions_word.csv``, ``missed_terms.csv``,
-    ``accepted_spellings.csv`` and ``inventions_in_silence.csv`` (UTF-8 with a byte-order mark, which spreadsheets need
-    to show Hangul), and ``summary.json``. All of them hold private transcripts; nothing leaves the folder.
+    The page lists the clips, worst first, with their recordings, and shows the beginning of each table. Beside it are
+    the whole tables: ``clips.csv``, ``edits.csv``, ``confusions_syllable.csv``, ``confusions_jamo.csv``,
+    ``confusions_word.csv``, ``missed_terms.csv``, ``accepted_spellings.csv`` and ``inventions_in_silence.csv`` (UTF-8
+    with a byte-order mark, which spreadsheets need to show Hangul), and ``summary.json``. All of them are private:
+    they hold transcripts, and the page recordings. Nothing leaves the folder.
 
     Parameters
     ----------
     name : str
         What the page calls the system.
+    beside : Beside, optional
+        A second system, which the page shows below the first.
+    read_clip : callable, optional
+        Returns an utterance's samples, mono, 16 kHz. None: the page has no recordings.
+    max_bytes : int
+        Largest size of the page; 64 MiB hold some four hours of speech. What does not fit is left out and counted:
+        first the recordings of the clips with the fewest errors, then those clips.
     made_of : str
         Digest by which the same command finds the analysis again.
 
     Raises
     ------
     KmedError
-        When there are no predictions, an utterance appears twice, or the folder is in use and others can read it.
+        When there are no predictions, an utterance appears twice, the second system's utterances are others, the page
+        can't be made so small, or the folder is in use and others can read it.
     """
     scores = score_predictions(predictions, options)
     analysis = analyse_errors(predictions, options.transcript_side)
+    clips = list_clips(analysis, beside, predictions, options.transcript_side)
     tables = {
         "clips": analysis.clips,
         "edits": analysis.edits,
@@ -72,8 +86,10 @@ def write_error_analysis(
     make_private(folder)
     for stem, table in tables.items():
         write_text_atomically(folder / f"{stem}.csv", "\ufeff" + csv_text(table), private=True)
-    summary = _summarise(analysis, scores, name)
-    write_text_atomically(folder / "index.html", _render(analysis, summary), private=True)
+    overview = _summarise(analysis, scores, name, beside)
+    html, contents = _fit_page(analysis, overview, clips, read_clip, max_bytes)
+    write_text_atomically(folder / "index.html", html, private=True)
+    summary: ErrorSummary = {**overview, "page": contents}
     # Last: it says that all the others are there.
     write_json(folder / "summary.json", {**summary, MADE_OF: made_of}, private=True)
     return folder / "index.html"
@@ -90,7 +106,7 @@ def make_private(folder: Path) -> None:
     folder.chmod(0o700)
 
 
-def _summarise(analysis: ErrorAnalysis, scores: Scores, name: str) -> ErrorSummary:
+def _summarise(analysis: ErrorAnalysis, scores: Scores, name: str, beside: Beside | None) -> ErrorOverview:
     edits, clips = analysis.edits, analysis.clips
 
     def count(kind: str, side: str) -> int:
@@ -112,6 +128,7 @@ def _summarise(analysis: ErrorAnalysis, scores: Scores, name: str) -> ErrorSumma
         "hallucination_signs": {str(sign): int(n) for sign, n in signs.value_counts().items()},
         "worst_tenth_share_of_errors": _share_of_worst_tenth(clips),
         "transcript_policy": scores["transcript_policy"],
+        "beside": None if beside is None else beside.name,
         **versions(),
     }
 
@@ -122,47 +139,71 @@ def _share_of_worst_tenth(clips: pd.DataFrame) -> float | None:
     return int(clips["errors"].head(-(-len(clips) // 10)).sum()) / total if total else None
 
 
-def _render(analysis: ErrorAnalysis, summary: ErrorSummary) -> str:
-    wrong = analysis.clips[analysis.clips["errors"] > 0]
+def _fit_page(
+    analysis: ErrorAnalysis, overview: ErrorOverview, clips: pd.DataFrame, read_clip: ReadClip | None, max_bytes: int
+) -> tuple[str, PageContents]:
+    """Return the page within its size, and what it holds: the worst clips, then the recordings of the worst of them."""
+    shown, sound, room = clips, None, max_bytes
+    if read_clip is not None:
+        sound = CutIn(form=choose_form(), left_out=dict.fromkeys(clips["utterance_id"], 0.0))
+        room //= 2  # of many thousand clips, the texts would leave none for recordings
+    while True:
+        html = _render(analysis, overview, shown, _describe_contents(clips, len(shown), sound, 0), sound)
+        size = len(html.encode())
+        if size <= room:
+            break
+        if not len(shown):
+            raise KmedError(
+                f"The page takes {size:,} bytes without any clip, more than the {room:,} that {max_bytes:,} leave for "
+                "its text; give it more: --max-mib 64."
+            )
+        shown = shown.head(int(len(shown) * min(max(room, 0) / size, 0.9)))
+    if read_clip is not None:
+        wanted = [*zip(shown["utterance_id"], shown["duration_s"], strict=True)]
+        sound = cut_in(wanted, read_clip, max_bytes - size - _COUNTS_BYTES)
+    contents = _describe_contents(clips, len(shown), sound, size)
+    return _render(analysis, overview, shown, contents, sound), contents
+
+
+def _describe_contents(clips: pd.DataFrame, n_shown: int, sound: CutIn | None, text_bytes: int) -> PageContents:
+    """Return what a page holds of the clips and the recordings, and the size that would hold all of them."""
+    left_out_s = float(clips["duration_s"].iloc[n_shown:].sum()) + sum(sound.left_out.values() if sound else ())
+    complete = n_shown == len(clips) and not (sound and sound.left_out)
+    needed = text = text_bytes * len(clips) / max(n_shown, 1)
+    if sound is not None:
+        needed = max(text + sound.n_bytes + left_out_s * sound.bytes_per_s, 2 * text)
+    return {
+        "clips": n_shown,
+        "clips_left_out": len(clips) - n_shown,
+        "recordings": None if sound is None else len(sound.sources),
+        "recordings_unreadable": len(sound.faults) if sound else 0,
+        "recordings_left_out": len(sound.left_out) if sound else 0,
+        "audio_s": sound.audio_s if sound else 0.0,
+        "audio_form": sound.form.name if sound else "",
+        "audio_mib_per_minute": 60 * sound.bytes_per_s / 2**20 if sound else 0.0,
+        "needed_mib": None if complete else math.ceil(1.1 * needed / 2**20),
+    }
+
+
+def _render(
+    analysis: ErrorAnalysis, overview: ErrorOverview, clips: pd.DataFrame, contents: PageContents, sound: CutIn | None
+) -> str:
+    filters, tags = list_filters(clips, overview["beside"])
     return render(
         "errors.html",
-        summary=summary,
+        script="errors.js",
+        summary=overview,
+        contents=contents,
+        filters=filters,
+        clips=describe_clips(clips, tags),
+        sound=sound,
         shown=_SHOWN,
-        worst=_rows(wrong.head(_SHOWN)),
-        invented=_rows(analysis.hallucinations.head(_SHOWN)),
-        silence=analysis.silence.head(_SHOWN).to_dict("records"),
         n_silence=len(analysis.silence),
         terms=analysis.terms.head(_SHOWN).to_dict("records"),
         spellings=analysis.spellings.head(_SHOWN).to_dict("records"),
-        by_category=summary["terms"],
         confusions={
             "Syllables": analysis.syllables.head(_SHOWN).to_dict("records"),
             "Jamo": analysis.jamo.head(_SHOWN).to_dict("records"),
             "Words": analysis.words.head(_SHOWN).to_dict("records"),
         },
     )
-
-
-def _rows(clips: pd.DataFrame) -> list[dict[str, Any]]:
-    segments = [mark_edits(r, h) for r, h in zip(clips["reference"], clips["hypothesis"], strict=True)]
-    rows = cast(list[dict[str, Any]], clips.to_dict("records"))
-    return [{**row, "segments": segment} for row, segment in zip(rows, segments, strict=True)]
-
-
-def mark_edits(reference: str, hypothesis: str) -> list[Segment]:
-    """Return runs (kind, reference text, hypothesis text) of two normalised texts, for display.
-
-    The runs are those that ``cer`` counts, so spacing is no error; the reference's spaces are put back.
-    """
-    starts, length = set(), 0
-    for word in reference.split():
-        starts.add(length)
-        length += len(word)
-    flat, heard = reference.replace(" ", ""), hypothesis.replace(" ", "")
-    segments = []
-    for run in align(flat, heard):
-        said = "".join(" " * (i in starts and i > 0) + flat[i] for i in range(run.ref_start_idx, run.ref_end_idx))
-        if said.startswith(" "):
-            segments.append(("equal", " ", ""))
-        segments.append((run.type, said.lstrip(), heard[run.hyp_start_idx : run.hyp_end_idx]))
-    return segments

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.report import plots, score_plots, score_tables
+from kmed_bench.report.data_tables import HISTOGRAMS
 from kmed_bench.report.page_tables import COSTS, chosen_runs, size_costs
 from kmed_bench.report.plots import CURVES, QUANTITIES, Plot
 from kmed_bench.scoring.recommendation import SizeVerdict
@@ -99,8 +100,8 @@ def _save_groups(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, s
     single = single.assign(group=single["field"] + ": " + single["value"])
     saved = []
     colours = (
-        "Colour: against the {}'s overall CER, blue for fewer errors and orange for more; hatched cells have too few "
-        "clips or speakers to be compared."
+        "Colour: against the {}'s overall CER, blue for fewer errors and orange for more, with an arrow from "
+        f"{score_plots.ARROW_FROM:.0%} on; hatched cells have too few clips or speakers to be compared."
     )
     if len(single):
         overall = dict(zip(frames["sizes"]["size"], frames["sizes"]["test_cer"], strict=True))
@@ -142,12 +143,11 @@ def _save_errors(frames: Mapping[str, pd.DataFrame], save: Save) -> list[Plot]:
 
 
 def _save_histograms(histograms: pd.DataFrame, save: Save) -> list[Plot]:
-    shown = {"duration_s": ("seconds", "Durations"), "text_chars": ("characters of the label", "Lengths of labels")}
     saved = []
-    for measure, (label, title) in shown.items():
+    for measure in ("duration_s", "text_chars"):
+        title, label, _, counted = HISTOGRAMS[measure]
         rows = histograms[histograms["measure"] == measure]
         if len(rows) and rows["n"].sum():
-            figure = score_plots.plot_histogram(rows, label=label, title=title)
-            caption = f"{title} of the usable utterances; each bar is labelled with its lower edge."
-            saved.append(save(figure, f"quality-{measure.replace('_', '-')}", caption))
+            figure = score_plots.plot_histogram(rows, label=label, title=title, counted=counted)
+            saved.append(save(figure, f"quality-{measure.replace('_', '-')}", f"{title} of the usable utterances."))
     return saved

@@ -1,6 +1,7 @@
 """Hangul in plots and on the page, also on machines without a Korean font."""
 
 import base64
+import functools
 import importlib.util
 import io
 import unicodedata
@@ -86,10 +87,13 @@ def subset_font(text: str) -> str | None:
 
     On a machine without a Korean font the page would show boxes; a few dozen glyphs take some kilobytes.
     """
-    wanted = {ord(c) for c in set(unicodedata.normalize("NFC", text)) if is_hangul(c)}
+    wanted = frozenset(ord(c) for c in set(unicodedata.normalize("NFC", text)) if is_hangul(c))
     source = find_korean_font()
-    if not wanted or source is None:
-        return None
+    return _subset(source, wanted) if wanted and source is not None else None
+
+
+@functools.lru_cache(maxsize=4)  # a page that has to fit a size is drawn more than once
+def _subset(source: Path, wanted: frozenset[int]) -> str:
     from fontTools import subset  # type: ignore[import-untyped]  # slow to import, and only pages with Hangul need it
 
     options = subset.Options(flavor="woff", layout_features=[], hinting=False, notdef_outline=True)

@@ -103,7 +103,7 @@ def _draw_curves(
         linewidth=1.3,
         ax=axes,
     )
-    sns.move_legend(axes, "upper right", title=None, fontsize=8)
+    sns.move_legend(axes, "upper left", bbox_to_anchor=(0, -0.2), title=None, fontsize=8)
 
 
 def _label(axes: Axes, quantity: str) -> None:

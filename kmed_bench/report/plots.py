@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, MaxNLocator, PercentFormatter
@@ -70,6 +69,8 @@ def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
     quantity : str
         ``loss`` or ``cer``.
     """
+    import seaborn as sns  # slow to import, and only the curves need it
+
     labels = CURVES[quantity]
     rows = history[(history["size"] == size) & history["metric"].isin(labels)]
     data = rows.assign(data=rows["metric"].map(labels))
@@ -102,6 +103,8 @@ def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
 
 def plot_all_sizes(history: pd.DataFrame, quantity: str) -> Figure:
     """Return one plot of all sizes' loss or CER by epoch: a colour per size, dashes for the part, bands over seeds."""
+    import seaborn as sns  # slow to import, and only the curves need it
+
     labels = CURVES[quantity]
     data = history[history["metric"].isin(labels)]
     data = data.assign(data=data["metric"].map(labels))

@@ -1,5 +1,9 @@
 """HTML pages from this room's templates, each a single file that fetches nothing."""
 
+import base64
+import functools
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -10,22 +14,46 @@ from kmed_bench.core.quantities import explain_rates, percent
 from kmed_bench.report.fonts import subset_font
 from kmed_bench.report.table_view import cell, interval, is_absent, number
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _FONT_MARK = "/*hangul*/"
 """Where a template's style wants the page's own Hangul glyphs."""
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; form-action 'none'"
 )
-"""Content Security Policy of every page: styles, pictures and fonts within it, no script, nothing from elsewhere.
+"""Content Security Policy of pages: styles, pictures and fonts within them, no script, nothing from elsewhere.
 
 Styles can't be named by a hash, since plots have them as attributes.
 """
 
 
-def render(template: str, **context: Any) -> str:
-    """Return the page that a file of ``templates`` makes of a context."""
+def allow(script: str) -> str:
+    """Return the policy of a page with sound within it and one script, named by its hash (CSP level 2)."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return f"{POLICY}; media-src data:; script-src 'sha256-{digest}'"
+
+
+def render(template: str, *, script: str | None = None, **context: Any) -> str:
+    """Return the page that a file of ``templates`` makes of a context.
+
+    Parameters
+    ----------
+    script : str, optional
+        A file of ``templates`` that the page runs as ``script``; its policy then is that of ``allow``.
+    """
+    environment, rules = _environment(), {"policy": Markup(POLICY)}
+    if script is not None:
+        source = (_TEMPLATES / script).read_text(encoding="utf-8")
+        rules = {"policy": Markup(allow(source)), "script": Markup(source)}
+    html = environment.get_template(template).render(**rules, **context)
+    return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Return what reads the templates, each of which it compiles once."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kmed_bench.report"),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -34,9 +62,7 @@ def render(template: str, **context: Any) -> str:
     environment.filters |= {"number": number, "percent": percent, "safe_svg": Markup}
     environment.tests["known"] = lambda value: not is_absent(value)
     environment.globals |= {"cell": cell, "interval": interval, "explain_rates": explain_rates, "version": __version__}
-    environment.globals |= {"policy": Markup(POLICY)}
-    html = environment.get_template(template).render(**context)
-    return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
+    return environment
 
 
 def _font_rule(html: str) -> str:

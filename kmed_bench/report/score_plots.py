@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
@@ -19,6 +19,10 @@ from kmed_bench.report.plots import SIZE_COLOURS, colour_of, percent_ticks
 from kmed_bench.report.score_tables import age_rank
 
 _HUES = LinearSegmentedColormap.from_list("fewer-more", ["#2f6ea8", "#f1f1ee", "#b8651b"])
+_LEAST_HUE, _MOST_HUE = 0.4, 1.6
+ARROW_FROM = 0.1
+"""Relative difference from the overall CER from which a cell has an arrow, which grey print keeps."""
+_DARK = "#050505"  # not pure black: an SVG leaves that out, and the page's own colour would show
 KIND_COLOURS = {"substitutions": "#3b82c4", "deletions": "#d9822b", "insertions": "#8a63b8"}
 
 
@@ -60,7 +64,7 @@ def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, c
     """Return a heatmap of CER by group, with the CER and the number of clips in each cell.
 
     The colour is the cell's CER over its column's overall CER, which makes columns of different level comparable.
-    Cells under the minimum are hatched.
+    An arrow says the same from ``ARROW_FROM`` on. Cells under the minimum are hatched.
 
     Parameters
     ----------
@@ -87,15 +91,18 @@ def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, c
                 words.loc[name, column] = f"{rate}n={int(n_clips.loc[name, column])}"
     figure, axes = plt.subplots(figsize=(1.8 + 1.35 * len(order[1]), 0.7 + 0.33 * len(order[0])))
     hues = ratio.mask(hidden).to_numpy(dtype=float)
-    axes.pcolormesh(np.ma.masked_invalid(hues), cmap=_HUES, vmin=0.4, vmax=1.6, edgecolors="none", linewidth=0)
+    axes.pcolormesh(
+        np.ma.masked_invalid(hues), cmap=_HUES, vmin=_LEAST_HUE, vmax=_MOST_HUE, edgecolors="none", linewidth=0
+    )
     for (i, j), word in np.ndenumerate(words.to_numpy()):
         if math.isnan(hues[i, j]) and word:  # too few to compare: hatched, in the page's own ink
             axes.add_patch(Rectangle((j, i), 1, 1, fill=False, hatch="///", edgecolor=RULE, linewidth=0))
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
             axes.text(j + 0.5, i + 0.5, word, ha="center", va="center", size=9, color="#20242a", bbox=box)
             continue
-        ink = "white" if abs(hues[i, j] - 1) > 0.45 else "#20242a"
-        axes.text(j + 0.5, i + 0.5, word, ha="center", va="center", size=9, color=ink)
+        share = (hues[i, j] - _LEAST_HUE) / (_MOST_HUE - _LEAST_HUE)
+        text = f"{_arrow(float(hues[i, j]))}{word}"
+        axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", size=9, color=_ink_on(_HUES(share)))
     axes.invert_yaxis()
     axes.set_xticks(np.arange(len(order[1])) + 0.5, order[1])
     axes.set_yticks(np.arange(len(order[0])) + 0.5, order[0])
@@ -104,6 +111,28 @@ def plot_groups(groups: pd.DataFrame, overall: dict[str, float], *, rows: str, c
     axes.tick_params(length=0)
     axes.set_title(title, loc="left")
     return figure
+
+
+def _arrow(ratio: float) -> str:
+    if math.isnan(ratio) or abs(ratio - 1) < ARROW_FROM:
+        return ""
+    return "▲ " if ratio > 1 else "▼ "
+
+
+def _ink_on(colour: Any) -> str:
+    """Return white or near-black, whichever stands out more from a colour."""
+    return _DARK if contrast(_DARK, colour) > contrast("white", colour) else "white"
+
+
+def contrast(one: Any, other: Any) -> float:
+    """Return the contrast ratio of two colours, 1 to 21 (Web Content Accessibility Guidelines 2.2)."""
+
+    def luminance(colour: Any) -> float:
+        parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+        return float(np.dot(parts, (0.2126, 0.7152, 0.0722)))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def plot_speakers(speakers: pd.DataFrame, *, size: str) -> Figure:
@@ -193,13 +222,28 @@ def pareto_front(points: pd.DataFrame, *, cost: str, more_is_better: bool) -> pd
     return points[kept]
 
 
-def plot_histogram(histogram: pd.DataFrame, *, label: str, title: str) -> Figure:
-    """Return a histogram whose bins have bars of equal width, labelled by their lower edge."""
+def plot_histogram(histogram: pd.DataFrame, *, label: str, title: str, counted: str) -> Figure:
+    """Return a histogram of bins of one width; those of earlier releases have bars of one width, named by their edge.
+
+    Parameters
+    ----------
+    histogram : pandas.DataFrame
+        Columns low, high and n.
+    counted : str
+        What the bins count.
+    """
     figure, axes = plt.subplots(figsize=(5.2, 2.8))
-    axes.bar(range(len(histogram)), histogram["n"], color=SIZE_COLOURS["base"], width=0.85)
-    edges = [f"{edge:g}" + ("+" if math.isnan(high) else "") for edge, high in histogram[["low", "high"]].to_numpy()]
-    axes.set_xticks(range(len(histogram)), edges, size=7)
+    widths = histogram["high"] - histogram["low"]
+    if widths.notna().all() and widths.nunique() == 1:
+        axes.bar(histogram["low"], histogram["n"], width=0.94 * widths, align="edge", color=SIZE_COLOURS["base"])
+        axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], nbins=7))
+        axes.margins(x=0.05 if len(histogram) > 2 else 1)  # a bar alone would fill the figure
+    else:
+        axes.bar(range(len(histogram)), histogram["n"], color=SIZE_COLOURS["base"], width=0.85)
+        edges = histogram[["low", "high"]].to_numpy()
+        axes.set_xticks(range(len(histogram)), [f"{low:g}" + "+" * math.isnan(high) for low, high in edges], size=7)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], nbins=6))
     axes.grid(axis="x", visible=False)
-    axes.set(xlabel=label, ylabel="utterances")
+    axes.set(xlabel=label, ylabel=counted)
     axes.set_title(title, loc="left")
     return figure

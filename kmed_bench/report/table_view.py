@@ -51,6 +51,8 @@ class View:
         A boolean column; rows where it is true are set in grey.
     strong : str or None
         The same for rows to be set in bold.
+    is_slim : bool
+        Whether its numbers are so short that a phone has room for them whatever their number.
     """
 
     name: str
@@ -59,13 +61,14 @@ class View:
     rows: pd.DataFrame
     weak: str | None = None
     strong: str | None = None
+    is_slim: bool = False
 
     @property
     def is_wide(self) -> bool:
         """Whether the table is too wide for a phone, which then shows each row as a card."""
         texts = sum(column.kind == "text" for column in self.columns)
         intervals = sum(column.low is not None for column in self.columns)
-        return len(self.columns) + max(0, texts - 2) + intervals > 4
+        return not self.is_slim and len(self.columns) + max(0, texts - 2) + intervals > 4
 
     @property
     def explanation(self) -> str:

@@ -16,6 +16,7 @@ from kmed_bench.scoring.alignment import align, split_syllable
 from kmed_bench.scoring.edits import align_words, impose_spacing
 from kmed_bench.scoring.hallucinations import find_signs
 from kmed_bench.scoring.measures import count_utterances
+from kmed_bench.text.lexicon import Term
 from kmed_bench.text.marks import Policy, resolve_marks
 from kmed_bench.text.normalise import normalise
 from kmed_bench.text.terms import match_terms
@@ -32,9 +33,15 @@ CLIP_COLUMNS = (
     "signs",
     "errors_resolved",
     "accepted",
+    "kinds",
+    "terms",
+    "missed_terms",
+    "code_switching",
     "reference",
     "hypothesis",
 )
+KINDS = ("substitution", "deletion", "insertion", "hallucination", "number", "term")
+"""Kinds of errors of a clip: edits of ``cer``, a sign of hallucination, a number or a medical term missed."""
 SILENCE_COLUMNS = ("utterance_id", "speaker_id", *GROUP_FIELDS, "duration_s", "hypothesis")
 EDIT_COLUMNS = ("utterance_id", "kind", "position", "reference", "hypothesis", "before", "after")
 _CONTEXT = 5
@@ -49,7 +56,9 @@ class ErrorAnalysis:
     ----------
     clips : pandas.DataFrame
         One row per scored clip, worst first (by errors, then by rate); texts are normalised, spaces kept.
-        ``errors_resolved`` are those of ``cer_resolved``, ``accepted`` its accepted spellings, as in ``씨티 = ct``.
+        ``errors_resolved`` are those of ``cer_resolved``, ``accepted`` its accepted spellings, as in ``씨티 = ct``,
+        ``kinds`` the kinds of errors of ``KINDS``, separated by spaces, ``terms`` the medical terms of the reference,
+        of which the hypothesis lacks the ``missed_terms``; both are separated by semicolons.
     edits : pandas.DataFrame
         One row per run of edits of ``cer``; ``position`` counts reference characters.
     syllables, jamo, words : pandas.DataFrame
@@ -101,6 +110,10 @@ def analyse_errors(predictions: Sequence[Prediction], policy: Policy) -> ErrorAn
     names = {"cer_errors": "errors", "cer_length": "length", "cer_resolved_errors": "errors_resolved"}
     clips = counts[scored].rename(columns=names)
     clips = clips.assign(signs=signs, accepted=accepted, reference=references, hypothesis=hypotheses)
+    matched = [match_terms(*pair) for pair in zip(references, hypotheses, strict=True)]
+    clips["kinds"] = _kinds(clips)
+    clips["terms"] = ["; ".join(term.name for term, *_ in found) for found in matched]
+    clips["missed_terms"] = ["; ".join(term.name for term, n, n_found in found if n_found < n) for found in matched]
     clips["cer"] = clips["errors"] / clips["length"]
     order = ["errors", "cer", "utterance_id"]
     pairs = list(_syllable_pairs(edits))
@@ -110,7 +123,7 @@ def analyse_errors(predictions: Sequence[Prediction], policy: Policy) -> ErrorAn
         syllables=_tally(pairs, ["reference", "hypothesis"]),
         jamo=_tally([row for pair in pairs for row in _jamo_pairs(*pair)], ["place", "reference", "hypothesis"]),
         words=_tally(list(_word_pairs(references, hypotheses, runs)), ["reference", "hypothesis"]),
-        terms=_missed_terms(references, hypotheses),
+        terms=_missed_terms(matched),
         spellings=_tally(
             [(one.kind, one.accepted, one.written) for one in itertools.chain.from_iterable(resolved)],
             ["kind", "reference", "hypothesis"],
@@ -172,13 +185,22 @@ def _word_pairs(
                 yield from itertools.zip_longest(*sides, fillvalue="")
 
 
-def _missed_terms(references: list[str], hypotheses: list[str]) -> pd.DataFrame:
+def _kinds(clips: pd.DataFrame) -> list[str]:
+    """Return the kinds of errors of each clip, from its counts and its signs of hallucination."""
+    shown = (
+        clips["errors"] > clips["cer_insertions"] + clips["cer_deletions"],
+        clips["cer_deletions"] > 0,
+        clips["cer_insertions"] > 0,
+        clips["signs"] != "",
+        clips["numbers_found"] < clips["numbers"],
+        clips["terms_found"] < clips["terms"],
+    )
+    return [" ".join(itertools.compress(KINDS, row)) for row in zip(*shown, strict=True)]
+
+
+def _missed_terms(matched: list[list[tuple[Term, int, int]]]) -> pd.DataFrame:
     """Return the terms that were missed, most often missed first."""
-    rows = [
-        (term.category, term.name, n, n - n_found)
-        for pair in zip(references, hypotheses, strict=True)
-        for term, n, n_found in match_terms(*pair)
-    ]
+    rows = [(term.category, term.name, n, n - n_found) for term, n, n_found in itertools.chain.from_iterable(matched)]
     table = pd.DataFrame(rows, columns=["category", "term", "n", "missed"])
     counted = table.groupby(["category", "term"], sort=True, as_index=False).sum()
     return counted[counted["missed"] > 0].sort_values("missed", ascending=False, kind="stable", ignore_index=True)

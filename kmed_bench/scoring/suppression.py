@@ -159,12 +159,16 @@ def hidden_in_corpus(parts: Mapping[str, Any], minimum: int) -> Hidden:
 def without_small_counts(quality: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
     """Return a quality report without the counts of hidden groups, without ids and without rare values."""
     shown = {**quality, "unknown_values": {}, "reject_examples": {}, "warning_examples": {}}
-    for key in ("by", "hours_by"):
+    for key in {"by", "hours_by", "speakers_by"} & quality.keys():
         shown[key] = {
             field: {value: n for value, n in values.items() if value not in hidden.get(field, set())}
-            for field, values in quality.get(key, {}).items()
+            for field, values in quality[key].items()
             if field in GROUP_FIELDS or field in ("quality", "release")
         }
+    # A bin of this one holds speakers, and often a single one.
+    shown["histograms"] = {
+        name: bins for name, bins in quality.get("histograms", {}).items() if name != "speaker_utterances"
+    }
     shown["pairs"] = {
         fields: {
             a: kept

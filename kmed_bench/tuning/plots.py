@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import optuna
+from matplotlib.axes import Axes
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
@@ -72,7 +73,19 @@ def _varies(trials: Sequence[FrozenTrial]) -> bool:
 def _draw(plot: Callable[[], Any], name: str, caption: str) -> ExtraFigure:
     axes = plot()
     figure = axes.figure if hasattr(axes, "figure") else axes[0].figure
+    _clear_legend(figure.axes[0])
     # Optuna's layout runs at each draw; the tight bounding box must be measured after the last one.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return draw_figure(figure, name, alt=caption, caption=caption)
+
+
+def _clear_legend(axes: Axes) -> None:
+    """Put a legend beside the points that Optuna lets it cover; one of a single entry repeats the axis' label."""
+    legend = axes.get_legend()
+    if legend is None:
+        return
+    if len(legend.get_texts()) == 1:
+        legend.remove()
+    else:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1))

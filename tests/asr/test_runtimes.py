@@ -1,10 +1,13 @@
 """Models of other runtimes: recognised, opened, told what to do, decoded."""
 
 import contextlib
+import ctypes
 import dataclasses
+import gc
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,3 +301,28 @@ def test_a_ct2_model_with_a_gap_or_nan_is_refused(folders, tmp_path):
     (folder / "model.bin").write_bytes(content[:start] + nan + content[start + len(nan) :])
     with pytest.raises(KmedError, match=r"not finite numbers in 1 of \d+ tensors \(encoder/conv1/weight\)"):
         open_folder(folder, CONFIG)
+
+
+class SignalStack(ctypes.Structure):
+    """`stack_t` of the C library."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+@fault(
+    "Ctrl-C or SIGTERM after models of OpenVINO were opened and closed",
+    sees="interrupted, status 130, as without them; OpenVINO alone would crash the process",
+    survives="all results",
+)
+def test_signals_have_a_stack_when_openvinos_models_are_gone(folders):
+    models = [open_folder(folders["openvino"], CONFIG) for _ in range(2)]
+    while models:
+        models.pop(0)  # in the order in which they came
+        gc.collect()
+    stack = SignalStack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    lines = [line.split()[:2] for line in Path("/proc/self/maps").read_text().splitlines()]
+    writable = [[int(end, 16) for end in span.split("-")] for span, rights in lines if rights.startswith("rw")]
+    disabled = stack.flags & 2
+    assert disabled or any(low <= stack.start and stack.start + stack.size <= high for low, high in writable)

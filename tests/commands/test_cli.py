@@ -269,6 +269,10 @@ def test_demo_corpus_ingest_and_split_alone(tmp_path):
     assert read.returncode == 0, read.stderr
     quality = json.loads((tmp_path / "manifest" / "quality.json").read_text(encoding="utf-8"))
     assert quality["labels"] == quality["usable"] + sum(quality["rejected"].values())
+    assert f"  usable: {quality['usable']}" in read.stdout.splitlines()
+    assert read.stdout.endswith("Page: manifest/data.html\n")
+    page = (tmp_path / "manifest" / "data.html").read_text(encoding="utf-8")
+    assert "Demo corpus: synthetic speech says nothing about patients." in page
     drawn = run(
         "split", "manifest/manifest.parquet", "split", "--train", "40", "--valid", "8", "--test", "8",
         "--by", "gender", "--disjoint", "speaker,sentence", "--freeze", "frozen.json", cwd=tmp_path,

@@ -149,7 +149,7 @@ def test_the_readme_lists_every_command() -> None:
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    (action,) = (action for action in _parser()._actions if action.choices)
+    (action,) = (action for action in _parser()._actions if isinstance(action.choices, dict))
     return dict(cast("dict[str, argparse.ArgumentParser]", action.choices))
 
 

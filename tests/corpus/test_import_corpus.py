@@ -190,8 +190,12 @@ def test_columns_can_be_named_and_excel_is_read(tmp_path):
 
 
 def test_a_list_without_anything_usable_says_why(tmp_path):
-    with pytest.raises(KmedError, match=r"No utterance .* is usable: audio_missing 1.*no file 'a.wav'"):
+    with pytest.raises(
+        KmedError, match=r"No utterance .* is usable: audio_missing 1.*no file 'a.wav'.*out\.rejects\.csv"
+    ):
         read(listed(tmp_path, ["a.wav,네"], "audio,text"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert pd.read_csv(tmp_path / "out.rejects.csv")["reason"].to_list() == ["audio_missing"]
     with pytest.raises(KmedError, match="does not exist"):
         read(tmp_path / "none.csv", tmp_path / "out")
     with pytest.raises(KmedError, match="--layout zeroth is of folders"):

@@ -1,6 +1,7 @@
 """The manifest: of the real recordings in every form, of broken downloads, of interrupted runs."""
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -25,10 +26,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kmed_bench.config import DataConfig
+from kmed_bench.core.corpus_contracts import DATA_PAGE
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, RejectReason, read_manifest
 from kmed_bench.corpus.archives.reader import AudioReader
-from kmed_bench.corpus.ingest import chunks, scan
+from kmed_bench.corpus.ingest import chunks, results, scan
 from kmed_bench.corpus.ingest.manifest import KEPT_FOLDER, ingest, release_of
 
 GOOD, OTHER = stem(), stem(prompt=2)
@@ -301,37 +303,92 @@ ERRORS: dict[str, tuple[dict[str, bytes] | None, dict[str, Any], str]] = {
     "empty folder": ({}, {}, "holds no labels"),
     "only text files": ({"readme.txt": b"x"}, {}, "holds no labels"),
     "labels without any audio": (LONE, {}, "1 labels and no audio"),
-    "audio without any label": ({f"{GOOD}.wav": wav()}, {}, "holds no labels"),
+    "audio without any label": ({f"{GOOD}.wav": wav()}, {}, "1 audio files that no label describes"),
     "nothing usable": (pair(text=""), {}, "transcript_empty 1"),
+    "no label with its gender": (pair(Gender=None), {}, "label_incomplete 1 \\(no Gender in 화자정보 1\\)"),
     "only other roles": (pair(stem("HA_0001", codes="02-F-08-C")), {}, "1 of role nurse"),
     "unknown role": (pair(), {"roles": ("patients",)}, "patients; choose from patient, nurse, doctor"),
     "no role": (pair(), {"roles": ()}, "names \\(none\\)"),
     "only a broken archive": ({"a.zip": b"PK\x03\x04"}, {}, "a.zip: no zip directory"),
     "only a first piece": ({"a.zip.part0": make_zip(pair())[:300]}, {}, "last piece"),
 }
+REJECTED = {
+    "labels without any audio": ("audio_missing", "no audio of this name in any source"),
+    "nothing usable": ("transcript_empty", "LabelText is empty"),
+    "no label with its gender": ("label_incomplete", "no Gender in 화자정보"),
+}
+"""Of these errors, the verdict on the one label."""
 
 
 @pytest.mark.parametrize(
-    ("files", "settings", "message"),
+    ("files", "settings", "message", "verdict"),
     [
         pytest.param(
             *case,
+            REJECTED.get(what),
             id=what,
-            marks=fault(f"ingest: {what}", sees=f"error, status 2: …{case[2]}…", survives="nothing is written"),
+            marks=fault(
+                f"ingest: {what}",
+                sees=f"error, status 2: …{case[2]}…",
+                survives="no folder; `OUT.rejects.csv`" if what in REJECTED else "nothing is written",
+            ),
         )
         for what, case in ERRORS.items()
     ],
 )
 def test_errors_name_the_remedy(
-    tmp_path: Path, files: dict[str, bytes] | None, settings: dict[str, Any], message: str
+    tmp_path: Path,
+    files: dict[str, bytes] | None,
+    settings: dict[str, Any],
+    message: str,
+    verdict: tuple[str, str] | None,
 ) -> None:
     root = tmp_path / "in"
     if files is not None:
         root.mkdir()
         write_tree(root, files)
-    with pytest.raises(KmedError, match=message):
-        ingest([root], tmp_path / "out", DataConfig(**settings))
-    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+    with pytest.raises(KmedError, match=message) as error:
+        ingest([root], tmp_path / "results" / "out", DataConfig(**settings))
+    left = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if root not in (path, *path.parents)}
+    if verdict is None:
+        assert left == set()
+        return
+    rejects = tmp_path / "results" / "out.rejects.csv"
+    assert left == {Path("results"), Path("results/out.rejects.csv")}
+    assert str(rejects) in str(error.value)
+    assert rejects.stat().st_mode & 0o777 == 0o600
+    assert pd.read_csv(rejects)[["utterance_id", "reason", "detail"]].to_numpy().tolist() == [[GOOD, *verdict]]
+
+
+def test_a_failure_leaves_an_earlier_corpus_as_it_is_and_a_success_removes_the_rejects_of_a_failure(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    run(write_tree(tmp_path / "in", pair()), out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(KmedError, match=r"out\.rejects\.csv lists each with its reason"):
+        ingest([write_tree(tmp_path / "empty", pair(text=""))], out, DataConfig())
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert (tmp_path / "out.rejects.csv").exists()
+    (out / DATA_PAGE).write_text("of the earlier corpus")
+    run(tmp_path / "in", out)
+    assert {path.name for path in out.iterdir()} == before.keys()
+    assert not (tmp_path / "out.rejects.csv").exists()
+
+
+@fault("ingest: no room for the rejects", sees="the system's error", survives="the earlier corpus, whole")
+def test_three_files_are_replaced_together_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    run(write_tree(tmp_path / "in", pair()), out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fill_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(results, "write_manifest", fill_disk)
+    with pytest.raises(OSError, match=r"No space left on device: .*manifest\.parquet"):
+        ingest([write_tree(tmp_path / "in", pair(OTHER))], out, DataConfig())
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name != KEPT_FOLDER} == before
 
 
 def test_an_output_folder_that_cannot_be(tmp_path: Path) -> None:
@@ -562,7 +619,7 @@ KILLED = """
 import logging, os, signal, sys
 from pathlib import Path
 from kmed_bench.config import DataConfig
-from kmed_bench.corpus.ingest import chunks, scan
+from kmed_bench.corpus.ingest import chunks, results, scan
 from kmed_bench.corpus.ingest.manifest import ingest
 
 chunks.CHUNK_FILES = 10

@@ -1,16 +1,21 @@
 """The quality report of a corpus small enough to count by hand."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from downloads import label, stem, tree, wav, write_tree
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QUALITY
 from kmed_bench.core.errors import KmedError
 from kmed_bench.corpus.ingest.manifest import ingest
+from kmed_bench.corpus.ingest.quality import histogram
 
 # prompt, speaker, seconds, changes of the label
 ROWS: list[tuple[int, str, float, dict[str, Any]]] = [
@@ -90,12 +95,49 @@ def test_examples_are_ids(quality: dict[str, Any]) -> None:
     assert quality["warning_examples"]["metadata_differs"] == [stem("PA_0002", 3)]
 
 
+def test_speakers(quality: dict[str, Any]) -> None:
+    assert quality["speakers_by"]["gender"] == {"Female": 2, "Male": 1}
+    assert quality["speakers_by"]["dialect"] == {"전라": 2, "제주": 1}
+    assert quality["pairs"]["dialect,gender"]["전라"]["Female"]["speakers"] == 2
+
+
 def test_histograms(quality: dict[str, Any]) -> None:
-    durations, lengths = quality["histograms"]["duration_s"], quality["histograms"]["text_chars"]
-    filled = {edge: n for edge, n in zip(durations["edges"], durations["counts"], strict=True) if n}
-    assert filled == {0.5: 1, 1: 1, 2: 1, 3: 1}
-    filled = {edge: n for edge, n in zip(lengths["edges"], lengths["counts"], strict=True) if n}
-    assert filled == {5: 2, 10: 1, 15: 1}
+    bins = quality["histograms"]
+    assert bins["duration_s"] == {"edges": [0, 1, 2, 3, 4], "counts": [1, 1, 1, 1]}
+    assert bins["text_chars"] == {"edges": [5, 10, 15, 20], "counts": [2, 1, 1]}
+    # 무릎이아파요 in 0.5 s, 아무릎이아파요 in 1 s, 어지러워요 in 2 s, 약을하루세번먹어요 in 3 s
+    rates = {low: n for low, n in zip(bins["chars_per_s"]["edges"], bins["chars_per_s"]["counts"], strict=False) if n}
+    assert rates == {2.5: 1, 3: 1, 7: 1, 12: 1}
+    assert bins["rate_hz"] == {"edges": [8000, 9000], "counts": [4]}
+    assert bins["speaker_utterances"] == {"edges": [1, 2, 3], "counts": [2, 1]}
+
+
+@given(
+    values=st.lists(st.floats(0, 1e6) | st.integers(0, 50).map(float), min_size=1, max_size=50),
+    least_width=st.sampled_from([0.5, 1.0, 5.0, 1000.0]),
+)
+def test_bins_are_of_one_width_and_hold_every_value(values: list[float], least_width: float) -> None:
+    found = histogram(pd.Series(values), least_width)
+    edges, counts = found["edges"], found["counts"]
+    width = edges[1] - edges[0]
+    assert [high - low for low, high in itertools.pairwise(edges)] == [width] * len(counts)
+    assert width / least_width in {step * 10**power for step in (1, 2, 5) for power in range(7)}
+    assert (sum(counts), len(counts) <= 32) == (len(values), True)
+    assert counts == [sum(low <= value < high for value in values) for low, high in itertools.pairwise(edges)]
+    assert min(counts[0], counts[-1]) > 0
+
+
+def test_no_values_have_no_bins() -> None:
+    assert histogram(pd.Series([], dtype=float), 1.0) == {"edges": [], "counts": []}
+
+
+def test_incomplete_labels_are_counted_by_what_they_lack(tmp_path: Path) -> None:
+    files = {f"{stem(prompt=n)}.json": label(Gender=None) for n in (1, 2)}
+    files |= {f"{stem(prompt=3)}.json": json.dumps({**tree(), "전사정보": {}}).encode()}
+    files |= {f"{stem(prompt=4)}.json": label(), f"{stem(prompt=4)}.wav": wav()}
+    quality = ingest([write_tree(tmp_path / "in", files)], tmp_path / "out", DataConfig())
+    assert quality["rejected"] == {"label_incomplete": 3}
+    assert quality["incomplete"] == {"no Gender in 화자정보": 2, "no LabelText in 전사정보": 1}
 
 
 def test_no_transcript_and_no_path_is_told(quality: dict[str, Any]) -> None:

@@ -91,7 +91,14 @@ def patterns(heading: str, kind: str) -> list[str]:
 
 def test_what_is_private_stays_so_without_a_umask(place: Tracked) -> None:
     private = check_modes(place.folder, 0)
-    assert {"manifest.parquet", "test.parquet", "predictions.jsonl", "quality.json", "mlflow.db"} <= private
+    assert {
+        "manifest.parquet",
+        "test.parquet",
+        "predictions.jsonl",
+        "quality.json",
+        "data.html",
+        "mlflow.db",
+    } <= private
     assert {"frames.f32", "index.json", "quality_examples.csv", "kmed-bench.log"} <= private
     for folder in ("m", "s", "e", "alone/seed0"):
         assert (place.folder / folder).stat().st_mode & 0o777 == 0o700, folder

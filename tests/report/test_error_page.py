@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from hypothesis import strategies as st
 from misheard import LINES, OPTIONS, predictions
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.report.error_page import NOTICE, mark_edits, write_error_analysis
+from kmed_bench.report.error_clips import Beside
+from kmed_bench.report.error_page import NOTICE, write_error_analysis
+from kmed_bench.report.interlinear import Mark, Word, align_by_word
+from kmed_bench.scoring.edits import count_errors
 from kmed_bench.text.normalise import normalise
 
 TEXTS = st.text(alphabet="가나다각 ", max_size=10)
@@ -97,10 +101,51 @@ def test_analysis_of_nothing_is_an_error(tmp_path: Path) -> None:
         write_error_analysis(tmp_path, [], OPTIONS)
 
 
-@given(TEXTS, TEXTS)
-def test_marked_edits_spell_both_sides(reference: str, hypothesis: str) -> None:
-    reference, hypothesis = normalise(reference, keep_spaces=True), normalise(hypothesis, keep_spaces=True)
-    segments = mark_edits(reference, hypothesis)
-    assert "".join(said for _, said, _ in segments) == reference
-    assert "".join(heard for _, _, heard in segments) == hypothesis.replace(" ", "")
-    assert all(said.replace(" ", "") == heard for kind, said, heard in segments if kind == "equal")
+def test_a_second_system_of_other_clips_is_refused(tmp_path: Path) -> None:
+    beside = Beside(predictions=predictions(LINES[:5]))
+    with pytest.raises(KmedError, match=r"1 of the first system's 6 utterances are missing in the second"):
+        write_error_analysis(tmp_path, predictions(LINES), OPTIONS, beside=beside)
+    other = predictions([*LINES[:5], ("s3", "무엇", "무엇이든")])
+    with pytest.raises(KmedError, match="1 utterances have another excluded"):
+        write_error_analysis(tmp_path, predictions(LINES), OPTIONS, beside=Beside(predictions=other))
+
+
+def test_a_second_system_is_counted_at_each_clip(tmp_path: Path) -> None:
+    heard = [(speaker, reference, reference) for speaker, reference, _ in LINES[:5]]
+    beside = Beside(predictions=predictions([*heard, ("s3", ".", "네네")]), name="<other>")
+    text = write_error_analysis(tmp_path, predictions(LINES), OPTIONS, beside=beside).read_text(encoding="utf-8")
+    shown = re.findall(r"<strong>(u\d)</strong>: (\d+) errors?[^;]*; &lt;other&gt;: (\d+) errors?", text)
+    assert shown == [
+        ("u4", "11", "0"),
+        ("u5", "4", "2"),
+        ("u2", "3", "0"),
+        ("u1", "1", "0"),
+        ("u0", "1", "1"),  # (3)/(삼) is the labels' notation: in a hypothesis it is 3삼
+        ("u3", "0", "0"),
+    ]
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["beside"] == "<other>"
+
+
+@given(TEXTS, st.lists(TEXTS, min_size=1, max_size=3))
+def test_words_spell_all_sides_and_mark_the_errors_of_cer(reference: str, hypotheses: list[str]) -> None:
+    reference, *hypotheses = (normalise(text, keep_spaces=True) for text in (reference, *hypotheses))
+    words = align_by_word(reference, hypotheses)
+    assert [word.said for word in words] == (reference.split() or [""])
+    for system, hypothesis in enumerate(hypotheses):
+        runs = [word.heard[system] for word in words]
+        assert ["".join(mark.said for mark in marks) for marks in runs] == [word.said for word in words]
+        flat = [mark for marks in runs for mark in marks]
+        assert "".join(mark.heard for mark in flat) == hypothesis.replace(" ", "")
+        assert all(mark.said == mark.heard for mark in flat if mark.kind == "equal")
+        n_marked = sum(max(len(mark.said), len(mark.heard)) for mark in flat if mark.kind != "equal")
+        assert n_marked == count_errors([reference.replace(" ", "")], [hypothesis.replace(" ", "")]).errors[0]
+
+
+def test_what_is_added_belongs_to_the_word_before_it() -> None:
+    assert align_by_word("배가 아파요", ["배가 많이 아파요", "네 배 아파요"]) == [
+        Word("배가", ((Mark("equal", "배가", "배가"), Mark("insert", "", "많이")), (
+            Mark("insert", "", "네"), Mark("equal", "배", "배"), Mark("delete", "가", ""),
+        ))),
+        Word("아파요", ((Mark("equal", "아파요", "아파요"),), (Mark("equal", "아파요", "아파요"),))),
+    ]  # fmt: skip
+    assert align_by_word("", ["무엇", ""]) == [Word("", ((Mark("insert", "", "무엇"),), ()))]

@@ -69,6 +69,30 @@ def test_clips_are_worst_first_and_inventions_are_named() -> None:
     assert analysis.clips["reference"].tolist()[3] == "삼 일째 배가 아파요"
 
 
+def test_each_clip_says_its_kinds_of_errors() -> None:
+    lines = [
+        ("s", "두통약은 (3)/(삼) 알", "두통약은 세알"),
+        ("s", "두통약은 (3)/(삼) 알", "두통약은 이알"),
+        ("s", "두통이 심해요", "구통이 심해요"),
+        ("s", "배가 아파요", "배가 아파요요"),
+        ("s", "배가 아파요", "배가 아파"),
+        ("s", "어지러워요", "시청해 주셔서 감사합니다"),
+        ("s", "네", "네"),
+    ]
+    clips = analyse_errors(predictions(lines), "pronunciation").clips.set_index("utterance_id").sort_index()
+    assert clips["kinds"].tolist() == [
+        "substitution",
+        "substitution number",
+        "substitution term",
+        "insertion",
+        "deletion",
+        "substitution insertion hallucination term",
+        "",
+    ]
+    assert clips["terms"].tolist() == ["두통약", "두통약", "두통", "배; 아프다", "배; 아프다", "어지럽다", ""]
+    assert clips["missed_terms"].tolist() == ["", "", "두통", "", "", "어지럽다", ""]
+
+
 def test_edits_add_up_to_the_scores() -> None:
     given_lines = predictions(LINES)
     overall = score_predictions(given_lines, OPTIONS)["overall"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmed_bench.scoring.suppression import hide_groups, hide_pairs, hide_values, rows_of_shown
+from kmed_bench.scoring.suppression import hide_groups, hide_pairs, hide_values, rows_of_shown, without_small_counts
 
 NAMES = "abcdef"
 
@@ -69,3 +69,19 @@ def test_a_difference_is_shown_if_both_its_groups_are():
     rows = [{"field": "dialect", "group": group, "against": against} for group, against in ("ab", "ac", "bc")]
     assert rows_of_shown(rows, {"dialect": {"c"}}) == [rows[0]]
     assert rows_of_shown(rows, {"gender": {"a", "b", "c"}}) == rows
+
+
+def test_counts_of_a_corpus_leave_without_the_hidden_groups_and_without_bins_of_speakers() -> None:
+    quality = {
+        **{"labels": 9, "usable": 8, "reject_examples": {"audio_missing": ["PA_0001-1"]}},
+        **{"by": {"dialect": {"강원": 1, "경상": 7}}, "hours_by": {"dialect": {"강원": 0.1, "경상": 0.7}}},
+        "speakers_by": {"dialect": {"강원": 1, "경상": 4}, "region": {"N/A": 5}},
+        "histograms": {"duration_s": {"edges": [0, 1], "counts": [8]}, "speaker_utterances": {"edges": [1, 2]}},
+    }
+    shown = without_small_counts(quality, {"dialect": {"강원"}})
+    assert shown["by"] == {"dialect": {"경상": 7}}
+    assert shown["hours_by"] == {"dialect": {"경상": 0.7}}
+    assert shown["speakers_by"] == {"dialect": {"경상": 4}}
+    assert shown["histograms"] == {"duration_s": {"edges": [0, 1], "counts": [8]}}
+    assert shown["reject_examples"] == {}
+    assert "speakers_by" not in without_small_counts({"by": {}}, {})

@@ -1,5 +1,6 @@
 """onnxruntime and OpenVINO as backends: folders of graphs that `graph_writer` wrote."""
 
+import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -149,7 +150,7 @@ class OpenVinoBackend(GraphBackend):
             # With it, release 2026.4 computes wrong values on CPUs once a cache that grows by one has 16 positions.
             "SNIPPETS_MODE": "DISABLE",
         }
-        return openvino.Core().compile_model(folder / f"{name}.xml", "CPU", settings)
+        return _openvino_core().compile_model(folder / f"{name}.xml", "CPU", settings)
 
     def _run(self, graph: Any, inputs: _Arrays) -> list[np.ndarray]:
         found = graph(dict(inputs), share_inputs=True)
@@ -165,10 +166,20 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def _openvino_core() -> Any:
+    """Return the process's one Core.
+
+    Each Core of release 2026.4 sets a stack for signal handlers and, when it goes, the one that it found: of two that
+    go in the order in which they came, the second sets one that is freed, and the next signal ends the process.
+    """
+    return import_openvino().Core()
+
+
 def convert_to_openvino(folder: Path) -> None:
     """Replace a folder's ONNX graphs by OpenVINO's, in float32."""
     openvino = import_openvino()
-    core = openvino.Core()
+    core = _openvino_core()
     for name in ("encoder", "decoder"):
         path = folder / f"{name}.onnx"
         openvino.save_model(core.read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from kmed_bench.corpus.imports.lists import ListOptions, read_list
 from kmed_bench.corpus.imports.records import Record
 from kmed_bench.corpus.ingest.aihub import NOT_STATED, judge_text
 from kmed_bench.corpus.ingest.checks import judge_audio, judge_labels
-from kmed_bench.corpus.ingest.manifest import make_manifest, write_corpus
+from kmed_bench.corpus.ingest.manifest import make_manifest
 from kmed_bench.corpus.ingest.quality import describe
 from kmed_bench.corpus.ingest.recordings import identify_recordings
+from kmed_bench.corpus.ingest.results import keep_rejects, output_folder, write_corpus
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,8 @@ def import_corpus(
     Raises
     ------
     KmedError
-        When the source is missing or not understood, nothing in it is usable, or `out` can't be written.
+        When the source is missing or not understood, nothing in it is usable (the message names the file of the
+        rejects), or `out` can't be written.
     """
     if not source.exists():
         raise KmedError(f"{source} does not exist; give a list (CSV, TSV, JSON lines, .xlsx) or a corpus's folder.")
@@ -94,18 +97,18 @@ def import_corpus(
         raise KmedError(f"--layout {layout} is of folders, and {source} is a file; leave it out.")
     else:
         found, title, records = "list", "own recordings", read_list(source, options or ListOptions())
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / AUDIO_FOLDER).mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise KmedError(f"The output folder {out} can't be made: {error.strerror}; choose another.") from None
     log.info(f"{source}: {len(records):,} utterances listed ({found})")
-    rows = _judge(records, out / AUDIO_FOLDER, config, name or title)
-    manifest = make_manifest(rows)
-    quality = describe(manifest, rows, config, _strays(records), {}, {})
-    if manifest.empty:
-        raise KmedError(_nothing_usable(source, rows))
-    write_corpus(out, manifest, rows, quality)
+    audio = out / AUDIO_FOLDER
+    is_first = not audio.exists()
+    with output_folder(out), output_folder(audio):
+        rows = _judge(records, audio, config, name or title)
+        manifest = make_manifest(rows)
+        quality = describe(manifest, rows, config, _strays(records), {}, {})
+        if manifest.empty:
+            if is_first:  # else there may be copies of an earlier import in it
+                shutil.rmtree(audio)
+            raise KmedError(_nothing_usable(source, rows) + keep_rejects(out, rows))
+        write_corpus(out, manifest, rows, quality)
     copies = rows["audio_copied_bytes"].fillna(0)
     absent = {field: int(manifest[field].isin(UNKNOWN).sum()) for field in ("speaker_id", "gender", "age", "dialect")}
     return Imported(

@@ -106,7 +106,7 @@ def _read_row(row: Row, columns: Mapping[str, str], files: "AudioFiles") -> Reco
         return dataclasses.replace(record, reason="label_unreadable", detail=row.fault)
     for meaning, seconds in (("start", record.start_s), ("end", record.end_s)):
         if cells.get(meaning) and math.isnan(seconds):
-            wrong = f"{meaning} {cells[meaning]!r:.40} is neither seconds nor mm:ss"
+            wrong = f"{meaning} is no time: {cells[meaning]!r:.40} is neither seconds nor mm:ss"
             return dataclasses.replace(record, reason="label_incomplete", detail=wrong)
     if record.end_s <= (0 if math.isnan(record.start_s) else record.start_s):
         return dataclasses.replace(record, reason="label_incomplete", detail="the clip ends before it begins")

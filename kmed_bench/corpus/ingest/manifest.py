@@ -19,10 +19,8 @@ import pyarrow.compute as pc
 from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_json, write_text_atomically
 from kmed_bench.core.progress import track
-from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, WarningKind, write_manifest
-from kmed_bench.core.spreadsheets import csv_text
+from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, WarningKind
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.aihub import ROLES, parse_name
 from kmed_bench.corpus.ingest.checks import judge_audio, judge_labels, pair_audio
@@ -30,6 +28,7 @@ from kmed_bench.corpus.ingest.chunks import ChunkStore, read_entries
 from kmed_bench.corpus.ingest.listing import Listing, check_sources, list_sources
 from kmed_bench.corpus.ingest.quality import describe
 from kmed_bench.corpus.ingest.recordings import identify_recordings
+from kmed_bench.corpus.ingest.results import keep_rejects, output_folder, write_corpus
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,8 @@ def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityRep
     """Write ``manifest.parquet``, ``rejects.csv`` and ``quality.json``; return the latter's value.
 
     Interrupted, it keeps what it has read in `out`; the same call continues from there, with the
-    same outcome. The manifest is sorted by utterance and does not depend on the files' order.
+    same outcome. The manifest is sorted by utterance and does not depend on the files' order. If
+    nothing is usable, `out` stays as it was and the rejects are in ``OUT.rejects.csv`` beside it.
 
     Parameters
     ----------
@@ -62,35 +62,32 @@ def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityRep
     Raises
     ------
     KmedError
-        When a source is missing or holds no labels, when there are labels and no audio, when
-        nothing is usable, a role is unknown, or `out` can't be written.
+        When a source is missing or holds no labels, nothing is usable (the message names the
+        file of the rejects), a role is unknown, or `out` can't be written.
     """
     _check_roles(config)
     check_sources(sources)  # before a folder is made for what can't come
-    try:
-        out.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
-    except OSError as error:
-        raise KmedError(f"The output folder {out} can't be made: {error.strerror}; choose another.") from None
-    listing = list_sources(sources, out)
-    labels, audio = listing.labels.table(), listing.audio.table()
-    log.info(f"found {labels.num_rows:,} labels and {audio.num_rows:,} audio files")
-    _refuse_without(labels, audio, listing, sources)
-    store = ChunkStore(out / KEPT_FOLDER)
-    try:
-        rows, left_out = _judge(listing, labels, audio, config, store)
-    except OSError as error:  # an archive is gone, the disk is full; a single file's faults are verdicts
-        raise KmedError(
-            f"Reading stopped at {error.filename or store.folder}: {error.strerror or error}. Remove the cause and "
-            "start again: what was read is kept."
-        ) from None
-    manifest = make_manifest(rows)
-    warnings = listing.warnings | _audio_warnings(rows, labels, audio, config)
-    quality = describe(manifest, rows, config, warnings, left_out, listing.ignored)
-    if manifest.empty:
+    with output_folder(out):
+        listing = list_sources(sources, out)
+        labels, audio = listing.labels.table(), listing.audio.table()
+        log.info(f"found {labels.num_rows:,} labels and {audio.num_rows:,} audio files")
+        _refuse_without_labels(labels, audio, listing, sources)
+        store = ChunkStore(out / KEPT_FOLDER)
+        try:
+            rows, left_out = _judge(listing, labels, audio, config, store)
+        except OSError as error:  # an archive is gone, the disk is full; a single file's faults are verdicts
+            raise KmedError(
+                f"Reading stopped at {error.filename or store.folder}: {error.strerror or error}. Remove the cause and "
+                "start again: what was read is kept."
+            ) from None
+        manifest = make_manifest(rows)
+        warnings = listing.warnings | _audio_warnings(rows, labels, audio, config)
+        quality = describe(manifest, rows, config, warnings, left_out, listing.ignored)
+        if manifest.empty:
+            store.clear()
+            raise KmedError(_nothing_usable(quality, listing, sources, audio.num_rows) + keep_rejects(out, rows))
+        write_corpus(out, manifest, rows, quality)
         store.clear()
-        raise KmedError(_nothing_usable(quality, listing, sources))
-    write_corpus(out, manifest, rows, quality)
-    store.clear()
     return quality
 
 
@@ -100,22 +97,32 @@ def _check_roles(config: DataConfig) -> None:
         raise KmedError(f"data.roles names {', '.join(unknown) or '(none)'}; choose from {', '.join(ROLES)}.")
 
 
-def _refuse_without(labels: pa.Table, audio: pa.Table, listing: Listing, sources: Sequence[Path]) -> None:
-    named = ", ".join(map(str, sources))
+def _refuse_without_labels(labels: pa.Table, audio: pa.Table, listing: Listing, sources: Sequence[Path]) -> None:
     if not labels.num_rows:
-        raise KmedError(f"{named} holds no labels (.json, also inside .zip and .tar); {_remedy(listing)}")
-    if not audio.num_rows:
+        heard = f", and {audio.num_rows:,} audio files that no label describes" if audio.num_rows else ""
         raise KmedError(
-            f"{named} holds {labels.num_rows:,} labels and no audio (.wav, also inside .zip and .tar); "
-            f"put the audio archives ([T원천]….zip) beside the labels, or {_remedy(listing)}"
+            f"{_named(sources)} holds no labels (.json, also inside .zip and .tar){heard}; {_remedy(listing)}"
         )
 
 
-def _nothing_usable(quality: QualityReport, listing: Listing, sources: Sequence[Path]) -> str:
-    reasons = [f"{reason} {n:,}" for reason, n in quality["rejected"].items()]
+def _nothing_usable(quality: QualityReport, listing: Listing, sources: Sequence[Path], n_audio: int) -> str:
+    missing = [f"{what} {n:,}" for what, n in quality["incomplete"].items()]
+    reasons = [
+        f"{reason} {n:,}" + (f" ({'; '.join(missing)})" if reason == "label_incomplete" else "")
+        for reason, n in quality["rejected"].items()
+    ]
     reasons += [f"{n:,} of role {role}, not asked for" for role, n in quality["roles_left_out"].items()]
-    named = ", ".join(map(str, sources))
-    return f"No label in {named} is usable: {', '.join(reasons)}. As a remedy, {_remedy(listing)}"
+    found = f"No label in {_named(sources)} is usable: {', '.join(reasons) or 'no .json file in it is a label'}."
+    if not n_audio:
+        found += (
+            f" It holds {quality['labels']:,} labels and no audio (.wav, also inside .zip and .tar): put the audio "
+        )
+        return found + f"archives ([T원천]….zip) beside the labels, or {_remedy(listing)}"
+    return f"{found} As a remedy, {_remedy(listing)}"
+
+
+def _named(sources: Sequence[Path]) -> str:
+    return ", ".join(map(str, sources))
 
 
 def _remedy(listing: Listing) -> str:
@@ -200,14 +207,3 @@ def make_manifest(rows: pd.DataFrame) -> pd.DataFrame:
     }
     manifest = rows[rows["reason"] == ""].rename(columns=names)[[*MANIFEST_COLUMNS, AUDIO_DIGEST]]
     return manifest.reset_index(drop=True).astype({"rate_hz": "int32"})
-
-
-def write_corpus(out: Path, manifest: pd.DataFrame, rows: pd.DataFrame, quality: QualityReport) -> None:
-    """Write the three files, `quality.json` last: where it is, the other two belong to it."""
-    with replacing(out / "manifest.parquet", private=True) as temporary:
-        write_manifest(manifest, temporary)
-        (out / "quality.json").unlink(missing_ok=True)
-    rejects = rows.loc[rows["reason"] != "", ["stem", "path", "reason", "detail"]]
-    rejects = rejects.rename(columns={"stem": "utterance_id"})
-    write_text_atomically(out / "rejects.csv", csv_text(rejects), private=True)
-    write_json(out / "quality.json", quality, private=True)  # it has ids as examples

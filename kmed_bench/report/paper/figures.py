@@ -78,8 +78,8 @@ def is_wide(name: str) -> bool:
     return name.startswith(_WIDE) or name.endswith(_WIDE_ENDS)
 
 
-def save_figure(folder: Path, figure: Figure, name: str, caption: str) -> Plot:
-    """Write ``figure-NAME.pdf`` and ``.png``, exactly one or two columns wide; call it inside `paper_style`."""
+def fit_columns(figure: Figure, name: str) -> None:
+    """Make a figure of the page exactly one or two columns wide, without its title and in printed colours."""
     width = (DOUBLE_MM if is_wide(name) else SINGLE_MM) / _MM_PER_INCH
     drawn_width, drawn_height = figure.get_size_inches()
     least, largest = _SHRINK
@@ -93,6 +93,11 @@ def save_figure(folder: Path, figure: Figure, name: str, caption: str) -> Plot:
         if isinstance(ticks, MaxNLocator) and not is_wide(name):
             ticks.set_params(nbins=_NARROW_TICKS)
     recolour(figure, _PRINTED | (_PRINTED_KINDS if name == "error-kinds" else {}))
+
+
+def save_figure(folder: Path, figure: Figure, name: str, caption: str) -> Plot:
+    """Write ``figure-NAME.pdf`` and ``.png``, exactly one or two columns wide; call it inside `paper_style`."""
+    fit_columns(figure, name)
     formats: dict[str, dict[str, Any]] = {
         "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
         "png": {"dpi": DPI},

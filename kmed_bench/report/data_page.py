@@ -1,0 +1,266 @@
+"""What is in a corpus, as a page of its own beside the manifest: counts, groups, rejects, doubts and histograms.
+
+It is made of quality.json's counts, without its examples, so that no transcript, utterance, speaker or path is in it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kmed_bench.core.corpus_contracts import DATA_PAGE, QualityReport
+from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.schema import RejectReason, WarningKind
+from kmed_bench.report.data_tables import HISTOGRAMS, fields_table, histogram_table, pairs_table
+from kmed_bench.report.fonts import plot_style
+from kmed_bench.report.plots import Plot, inline_svg, render_figure
+from kmed_bench.report.rendering import render
+from kmed_bench.report.score_plots import plot_histogram
+from kmed_bench.report.score_tables import age_rank
+from kmed_bench.report.table_view import Column, View
+from kmed_bench.scoring.intervals import MIN_SPEAKERS
+
+REJECTS: dict[RejectReason, str] = {
+    "audio_missing": "there is no audio for it",
+    "audio_unreadable": "the audio can't be read",
+    "audio_truncated": "the audio is shorter than its header or its label states",
+    "audio_too_long": "longer than data.max_duration_s",
+    "audio_too_short": "shorter than data.min_duration_s",
+    "label_unreadable": "the label can't be read",
+    "label_incomplete": "the label lacks a field, listed below",
+    "transcript_empty": "the transcript is empty or holds only marks",
+    "transcript_masked": "a part of the transcript is withheld",
+    "quality_excluded": "the label's quality is not in data.accepted_quality",
+    "duplicate_utterance": "the utterance is there twice; the first one is kept",
+}
+"""What the reasons mean that `ingest` and `import-corpus` give."""
+DOUBTS: dict[WarningKind, str] = {
+    "archive_piece_missing": "a piece of an archive is missing",
+    "archive_unreadable": "an archive can't be read",
+    "audio_without_label": "audio that no label describes",
+    "clipped_audio": "too many samples are at full scale",
+    "duplicate_audio": "several audio files have the utterance's name; one is used",
+    "folder_unreadable": "a folder can't be read",
+    "format_differs": "channels or bits are not those that the label states",
+    "length_differs": "the audio is longer than the label states",
+    "metadata_differs": "label and file name state different things of the speaker",
+    "opposite_channels": "the channels cancel each other when they are mixed",
+    "rate_differs": "the sampling rate is not the one that the label states",
+    "same_recording": "another utterance has equal samples",
+    "silent_audio": "no sample is louder than data.silence_level",
+}
+_CROSSED = ("dialect", "gender", "age", "role")
+_MAX_VALUES, _MAX_COLUMNS = 30, 12
+"""Values of a field in its table, and in the columns of a crossed one: a list may have free text in such a field."""
+_COUNTS = (
+    Column(key="n", label="utterances", kind="count"),
+    Column(key="share", label="share", kind="percent"),
+    Column(key="hours", label="hours", kind="count"),
+    Column(key="speakers", label="speakers", kind="count"),
+)
+
+
+def write_data_page(quality: QualityReport, folder: Path, *, name: str) -> Path:
+    """Write ``data.html``, which its owner alone can open, into the folder of a manifest and return its path.
+
+    Groups of few speakers are shown, in grey, since the page is for those who have the recordings.
+
+    Parameters
+    ----------
+    name : str
+        What the corpus is called.
+    """
+    groups = group_views(quality)
+    pairs = _pairs_view(quality)
+    with plot_style():
+        plots = _draw(histogram_table(quality))
+    html = render(
+        "data.html",
+        name=name,
+        synthetic="(synthetic)" in name,
+        quality=quality,
+        left_out=left_out_views(quality),
+        doubts=doubts_view(quality),
+        groups=groups,
+        crossed=crossed_views(quality),
+        pairs=pairs,
+        plots=plots,
+        bins=_bins_view(quality),
+        min_speakers=MIN_SPEAKERS,
+        few=any(view.rows["few"].any() for view in [*groups, pairs]),
+    )
+    write_text_atomically(folder / DATA_PAGE, html, private=True)
+    return folder / DATA_PAGE
+
+
+def summary_views(quality: QualityReport) -> list[View]:
+    """Return what the terminal shows: totals, rejects, doubts, and one table of all groups."""
+    totals = {key: quality[key] for key in ("labels", "usable", "speakers", "sentences", "hours")}
+    groups = group_views(quality)
+    every = pd.concat([view.rows.assign(field=view.name.removeprefix("group-")) for view in groups])
+    views = [
+        View(
+            name="totals",
+            caption="Labels, and what is usable of them.",
+            columns=[Column(key="what", label="count of"), Column(key="n", label="n", kind="count")],
+            rows=pd.DataFrame(totals.items(), columns=["what", "n"]),
+        ),
+        *left_out_views(quality),
+        doubts_view(quality),
+        View(
+            name="groups",
+            caption="Usable utterances by group.",
+            columns=[Column(key="field", label="field"), Column(key="value", label="value"), *_COUNTS],
+            rows=every,
+            weak="few",
+        ),
+    ]
+    return [view for view in views if len(view.rows)]
+
+
+def left_out_views(quality: QualityReport) -> list[View]:
+    """Return the rejects by reason, and what the incomplete labels lack."""
+    n_labels = quality["labels"]
+    rejected = [
+        {"reason": reason, "meaning": REJECTS.get(reason, ""), "n": n, "share": n / n_labels}  # type: ignore[call-overload]
+        for reason, n in quality["rejected"].items()
+    ]
+    lacks = [{"what": what, "n": n} for what, n in quality.get("incomplete", {}).items()]
+    count = Column(key="n", label="labels", kind="count")
+    reject_columns = [Column(key="reason", label="reason"), Column(key="meaning", label="meaning"), count]
+    views = [
+        View(
+            name="rejected",
+            caption="Rejected labels; labels = usable + rejected.",
+            columns=[*reject_columns, Column(key="share", label="share of labels", kind="percent")],
+            rows=pd.DataFrame(rejected, columns=["reason", "meaning", "n", "share"]),
+        ),
+        View(
+            name="incomplete",
+            caption="What the incomplete labels lack.",
+            columns=[Column(key="what", label="fault"), count],
+            rows=pd.DataFrame(lacks, columns=["what", "n"]),
+        ),
+    ]
+    return [view for view in views if len(view.rows)]
+
+
+def doubts_view(quality: QualityReport) -> View:
+    """Return the warnings by kind: duplicates, disagreements, audio without a label, archives."""
+    rows = [
+        {"kind": kind, "meaning": DOUBTS.get(kind, ""), "n": n}  # type: ignore[call-overload]
+        for kind, n in quality["warnings"].items()
+    ]
+    count = Column(key="n", label="count", kind="count")
+    return View(
+        name="doubts",
+        caption="Doubts about what is kept, and files that belong to nothing.",
+        columns=[Column(key="kind", label="kind"), Column(key="meaning", label="meaning"), count],
+        rows=pd.DataFrame(rows, columns=["kind", "meaning", "n"]),
+    )
+
+
+def group_views(quality: Mapping[str, Any]) -> list[View]:
+    """Return a table for each field: utterances, their share, hours and speakers of each value."""
+    return [
+        View(
+            name=f"group-{field}",
+            caption=f"By {field}.",
+            columns=[Column(key="value", label=str(field)), *_COUNTS],
+            rows=_fold_rare(_in_order(_with_shares(rows, quality), str(field))),
+            weak="few",
+            is_slim=True,
+        )
+        for field, rows in fields_table(quality).groupby("field", sort=False)
+    ]
+
+
+def _with_shares(rows: pd.DataFrame, quality: Mapping[str, Any]) -> pd.DataFrame:
+    return rows.assign(share=rows["n"] / quality["usable"], few=rows["speakers"].between(1, MIN_SPEAKERS - 1))
+
+
+def _in_order(rows: pd.DataFrame, field: str) -> pd.DataFrame:
+    """Return the rows of a field's values, ages from young to old, others from the commonest."""
+    if field == "age":
+        return rows.sort_values("value", key=lambda values: values.map(age_rank), kind="stable")
+    return rows.sort_values("n", ascending=False, kind="stable")
+
+
+def _fold_rare(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with those beyond the thirtieth as one."""
+    rest = rows.iloc[_MAX_VALUES:]
+    if rest.empty:
+        return rows
+    other = {"value": f"({len(rest)} other values)", **rest[["n", "share", "hours"]].sum().to_dict(), "few": False}
+    return pd.concat([rows.head(_MAX_VALUES), pd.DataFrame([other])], ignore_index=True)
+
+
+def crossed_views(quality: Mapping[str, Any]) -> list[View]:
+    """Return the utterances of each two fields that both have several values, the second field in the columns."""
+    pairs = pairs_table(quality)
+    views = []
+    for fields, rows in pairs.groupby("fields", sort=False):
+        first, second = str(fields).split(", ")
+        values = [
+            _in_order(_values(rows, key), field)["value"] for key, field in (("first", first), ("second", second))
+        ]
+        if not {first, second} <= {*_CROSSED} or min(map(len, values)) < 2 or len(values[1]) > _MAX_COLUMNS:
+            continue
+        table = rows.pivot(index="first", columns="second", values="n").fillna(0).loc[values[0], values[1]]
+        columns = [Column(key=f"at{at}", label=value, kind="count") for at, value in enumerate(values[1])]
+        table.columns = pd.Index([column.key for column in columns])
+        views.append(
+            View(
+                name=f"crossed-{first}-{second}",
+                caption=f"Utterances by {first} and {second}.",
+                columns=[Column(key="value", label=first), *columns],
+                rows=table.head(_MAX_VALUES).rename_axis("value").reset_index(),
+            )
+        )
+    return views
+
+
+def _values(rows: pd.DataFrame, key: str) -> pd.DataFrame:
+    return rows.groupby(key, sort=False)["n"].sum().rename_axis("value").reset_index()
+
+
+def _pairs_view(quality: Mapping[str, Any]) -> View:
+    names = ("fields", "first", "second")
+    pairs = _with_shares(pairs_table(quality), quality)
+    return View(
+        name="pairs",
+        caption="Every pair of fields.",
+        columns=[*(Column(key=name, label=name) for name in names), *_COUNTS],
+        rows=pairs,
+        weak="few",
+    )
+
+
+def _draw(histograms: pd.DataFrame) -> list[Plot]:
+    plots = []
+    for measure, (title, label, unit, counted) in HISTOGRAMS.items():
+        rows = histograms[histograms["measure"] == measure]
+        if not rows["n"].sum():
+            continue
+        name = measure.replace("_", "-")
+        _, svg = render_figure(plot_histogram(rows, label=label, title=title, counted=counted), name)
+        width = rows["high"].iloc[0] - rows["low"].iloc[0]
+        caption = f"{title}: {rows['n'].sum():,} {counted}, bin width {width:g} {unit}".rstrip() + "."
+        plots.append(Plot(name=name, caption=caption, svg=inline_svg(svg.decode(), name), formats=()))
+    return plots
+
+
+def _bins_view(quality: Mapping[str, Any]) -> View:
+    rows = histogram_table(quality)
+    words = {measure: f"{title}: {label}" for measure, (title, label, _, _) in HISTOGRAMS.items()}
+    return View(
+        name="bins",
+        caption="Each bin holds its lower edge and not its upper one.",
+        columns=[
+            Column(key="what", label="measure"),
+            Column(key="low", label="bin", kind="count", until="high"),
+            Column(key="n", label="n", kind="count"),
+        ],
+        rows=rows.assign(what=rows["measure"].map(words)),
+    )
