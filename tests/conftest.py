@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kmed_bench.core.progress import restart_progress
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -42,6 +44,12 @@ def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.chdir(tmp_path_factory.mktemp("standing"))
     yield
     os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_silence_before() -> None:
+    """Start counting: no line of progress is due in a test because those before it showed none."""
+    restart_progress()
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,11 @@ def test_every_declared_parameter_is_used_and_parsed(name):
     given = {key for key, spec in entry["parameters"].items() if spec.get("default") not in (None, AS_PROFILE)}
     # A profile decides unless someone gives a value: what MLproject names by itself is no setting's value.
     assert set(args.overrides) <= {"model.sizes"} | ({"data.source", "model.weights"} if name == "main" else set())
-    assert given <= {"source", "profile", "weights", "resume", "out", "only", "from_study"} if name == "main" else True
+    assert (
+        given <= {"source", "profile", "weights", "resume", "plan", "out", "only", "from_study"}
+        if name == "main"
+        else True
+    )
     if args.command_name != "run" and "profile" in vars(args):
         assert args.profile == PROFILE
         assert resolve(args).profile == PROFILE
@@ -103,6 +107,7 @@ def test_mains_parameters_are_the_headline_settings():
         "out",
         "only",
         "from_study",
+        "plan",
         "resume",
     }
 
@@ -112,7 +117,7 @@ def test_mains_defaults_are_written_once():
     parameters = PROJECT["entry_points"]["main"]["parameters"]
     assert parse(["run"]).out == Path(parameters["out"]["default"])  # no setting, so no profile says it
     defaults = {spec.get("default") for name, spec in parameters.items() if name != "out"}
-    assert defaults <= {AS_PROFILE, "none", "auto", "false"}  # resume is no setting: false, unless asked for
+    assert defaults <= {AS_PROFILE, "none", "auto", "false"}  # plan and resume are no settings: false, unless asked for
 
 
 def test_profiles_name_settings_of_the_tree():

@@ -15,6 +15,7 @@ from kmed_bench.config.gate import GATE_LIMITS
 from kmed_bench.core.errors import KmedError
 
 if TYPE_CHECKING:
+    from kmed_bench.pipeline.continuation import Only
     from kmed_bench.tracking.studies import BestOfStudy
 
 _NO_SOURCE = ("", "none", "null")
@@ -42,6 +43,7 @@ def register(commands: Commands) -> None:
         metavar="STUDY",
         help="take the settings of a study's best trial (name or run id)",
     )
+    add_switch(run, "--plan", "say what would be done, how long it takes here and what disk it needs, and stop")
     add_switch(run, "--resume", "continue the latest unfinished benchmark of the same settings")
     commands.add("doctor", _doctor, "What is there, what is missing, and the remedy.", reads=["tracking.uri"])
 
@@ -63,6 +65,8 @@ def _run(args: argparse.Namespace) -> int:
             args.profile = "demo" if source in _NO_SOURCE else "sound"
         config = resolve(args)
     only = parse_only("" if args.only == "none" else args.only, config)
+    if args.plan == "true":
+        return _plan(args, config, only)
     try:
         outcome = run_benchmark(config, Path(args.out), resume=args.resume == "true", only=only, study=study)
     except KeyboardInterrupt as interrupt:
@@ -80,6 +84,15 @@ def _run(args: argparse.Namespace) -> int:
     if outcome.failed:
         print(f"Try the failed ones again with: {_continuing(sys.argv)}")
     return 1 if outcome.failed else 0
+
+
+def _plan(args: argparse.Namespace, config: Config, only: "Only") -> int:
+    from kmed_bench.pipeline.dry_run import describe_run
+
+    if args.resume == "true":
+        raise KmedError("--plan describes a benchmark from its start and --resume continues one; leave one out.")
+    print("\n".join(describe_run(config, Path(args.out), only=only)))
+    return 0
 
 
 def _resolve_study(args: argparse.Namespace, source: str) -> "tuple[Config, BestOfStudy]":

@@ -22,6 +22,7 @@ from pathlib import Path
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FILE, PRIVATE_FOLDER, sync, temporary_beside
 from kmed_bench.core.locks import locked
+from kmed_bench.core.quantities import gib
 
 log = logging.getLogger(__name__)
 
@@ -192,12 +193,12 @@ def _check_budget(cache: Path, what: str, needed: int, budget: int | None) -> No
     if used + needed <= budget:
         return
     oldest = sorted(stores, key=lambda store: ((store / INDEX).stat().st_mtime, store.name))[:3]
-    listed = ", ".join(f"{store.name} ({_gib(_size(store))})" for store in oldest)
+    listed = ", ".join(f"{store.name} ({gib(_size(store))})" for store in oldest)
     removable = (
         f", or remove stores of {cache} that are no longer used, longest unused first: {listed}" if oldest else ""
     )
     raise KmedError(
-        f"{what} need {_gib(needed)} in {cache}, whose stores take {_gib(used)} of a budget of {_gib(budget)}; raise "
+        f"{what} need {gib(needed)} in {cache}, whose stores take {gib(used)} of a budget of {gib(budget)}; raise "
         f"features.cache_gib, set features.dtype=fp16 (half the size){removable}."
     )
 
@@ -206,10 +207,6 @@ def _check_disk(cache: Path, what: str, needed: int) -> None:
     free = shutil.disk_usage(cache).free
     if needed > free * 0.95:
         raise KmedError(
-            f"{what} need {_gib(needed)} in {cache}, which has {_gib(free)} free; make room or set KMED_CACHE to a "
+            f"{what} need {gib(needed)} in {cache}, which has {gib(free)} free; make room or set KMED_CACHE to a "
             "larger disk."
         )
-
-
-def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"

@@ -1,13 +1,12 @@
-"""Messages and progress on standard error: rich on a terminal, plain lines elsewhere, and a log file beside results."""
+"""Messages on standard error, by rich on a terminal and as plain lines elsewhere, and a log file beside results."""
 
 import contextlib
 import copy
 import logging
 import os
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,18 +14,13 @@ from typing import Any
 from rich.console import Console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kmed_bench.core.addresses import without_password
-
-Tick = Callable[[int, int], None]
-"""Called with (done, total)."""
+from kmed_bench.core.progress import restart_progress
 
 LEVELS = ("debug", "info", "warning", "error")
 LOG_NAME = "kmed-bench.log"
 
-# In a log, a line this often shows that work goes on without burying what matters.
-_LOG_INTERVAL_S = 15.0
 _CONSOLE_HANDLER = "kmed-bench console"
 
 _package = logging.getLogger("kmed_bench")
@@ -76,6 +70,7 @@ def configure_logging(level: str = "info") -> None:
         _package.removeHandler(earlier)
     _package.addHandler(handler)
     _package.setLevel(level.upper())
+    restart_progress()
 
 
 def hide_passwords_in_tracebacks() -> None:
@@ -157,61 +152,3 @@ def _shorten(value: object) -> object:
     if isinstance(value, BaseException):
         return type(value).__name__
     return value.name if isinstance(value, Path) else value
-
-
-@contextlib.contextmanager
-def track(label: str, *, unit: str = "") -> Iterator[Tick]:
-    """Yield a function that shows progress: a bar on a terminal, elsewhere a line every 15 s.
-
-    Both estimate the time that remains. With a unit, such as "s of audio", they show the rate too.
-    """
-    screens = [handler for handler in _package.handlers if isinstance(handler, RichHandler)]
-    if not screens or screens[0].level > logging.INFO:
-        yield _log_progress(label, unit)
-        return
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    pace = _Pace()
-    with Progress(*shown, TimeRemainingColumn(), console=screens[0].console, transient=True) as bar:
-        task = bar.add_task(label, total=None, rate=unit)
-
-        def tick(done: int, total: int) -> None:
-            rate = pace.measure(done)
-            shown_rate = f"{unit}, {rate:.1f} a second" if unit and rate else unit
-            bar.update(task, completed=done, total=total, rate=shown_rate)
-
-        yield tick
-
-
-class _Pace:
-    """Work done a second since the first call: what came before that may be resumed."""
-
-    def __init__(self) -> None:
-        self._first: tuple[float, int] | None = None
-
-    def measure(self, done: int) -> float:
-        """Return the pace; 0 while nothing was done."""
-        now_s = time.monotonic()
-        first_s, first = self._first = self._first or (now_s, done)
-        return (done - first) / (now_s - first_s) if done > first and now_s > first_s else 0.0
-
-
-def _log_progress(label: str, unit: str) -> Tick:
-    last_s, pace = time.monotonic(), _Pace()
-
-    def tick(done: int, total: int) -> None:
-        nonlocal last_s
-        now_s, rate = time.monotonic(), pace.measure(done)
-        if now_s - last_s < _LOG_INTERVAL_S:
-            return
-        last_s = now_s
-        shown = f"{label}: {done} of {total}{unit and f' {unit}'}"
-        shown += f", {rate:.1f} a second" if unit and rate else ""
-        _package.info(shown + (f", about {_rough((total - done) / rate)} left" if rate else ""))
-
-    return tick
-
-
-def _rough(duration_s: float) -> str:
-    if duration_s < 90:
-        return f"{duration_s:.0f} s"
-    return f"{duration_s / 60:.0f} min" if duration_s < 90 * 60 else f"{duration_s / 3600:.1f} h"

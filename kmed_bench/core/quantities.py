@@ -11,6 +11,11 @@ def points(difference: float, digits: int = 2, *, unit: str = " points") -> str:
     return f"{100 * difference:+.{digits}f}{unit}"
 
 
+def gib(n_bytes: int) -> str:
+    """Return an amount of data, such as ``1.5 GiB``, or in MiB where it is less than one."""
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
+
+
 def explain_rates(*rates: float | None) -> str:
     """Return why error rates exceed 100 %, where one of these does; empty otherwise."""
     return OVER_WHOLE if any(rate is not None and rate > 1 for rate in rates) else ""

@@ -14,11 +14,13 @@ from kmed_bench.core.console import log_file
 from kmed_bench.core.corpus_contracts import QUALITY
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
+from kmed_bench.core.progress import track
 from kmed_bench.core.system_errors import explain_os_error
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.comparing import compare_trainings
 from kmed_bench.pipeline.continuation import Only, describe_only, find_earlier, find_training, results_folder
+from kmed_bench.pipeline.estimates import Outlook, foresee
 from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import (
@@ -115,11 +117,13 @@ def run_benchmark(
             link_study(bench, study, split.sha256)
         plan = make_plan(config, Decides.DATA | TRAINED, identify_split(split), weights)
         seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
-        speech = featurize_split(split, cache_folder() / "features", config)
         chosen = {key: weights[key[0]] for key in only or itertools.product(weights, config.train.seeds)}
-        trained, failed = _train_all(config, chosen, speech, folder, bench, earlier, seal)
+        outlook = foresee(config, split, weights, _unfinished(config, chosen, split, folder))
+        speech = featurize_split(split, cache_folder() / "features", config)
+        trained, failed = _train_all(config, chosen, speech, folder, bench, earlier, seal, outlook)
         if trained:
-            compare_trainings(trained, config, out, bench)
+            with track("Comparing trainings"):
+                compare_trainings(trained, config, out, bench)
         if failed:
             bench.ends_as = "FAILED"
             reason = f"{len(failed)} of {len(failed) + len(trained)} trainings failed; their runs say why."
@@ -157,6 +161,14 @@ def _make_split(config: Config, folder: Path, out: Path, bench: TrackedRun, earl
     return split
 
 
+def _unfinished(
+    config: Config, chosen: Mapping[tuple[str, int], Weights], split: Split, folder: Path
+) -> list[tuple[str, int]]:
+    """Return the sizes and seeds whose training this folder does not hold finished."""
+    trainers = {key: Trainer(config, one, FeaturizedSplit(split, {}), folder / key[0]) for key, one in chosen.items()}
+    return [key for key, one in trainers.items() if one.done(key[1], one.fingerprint(key[1])) is None]
+
+
 def _train_all(
     config: Config,
     chosen: Mapping[tuple[str, int], Weights],
@@ -165,6 +177,7 @@ def _train_all(
     bench: TrackedRun,
     earlier: EarlierBench | None,
     seal: Seal,
+    outlook: Outlook | None,
 ) -> tuple[list[TrainOutcome], dict[str, str]]:
     """Return the outcomes of these sizes and seeds, and for each train run that failed the error."""
     trained: list[TrainOutcome] = []
@@ -172,7 +185,7 @@ def _train_all(
     for size, group in itertools.groupby(chosen, key=lambda key: key[0]):
         members = list(group)
         trainer = Trainer(config, chosen[members[0]], speech, folder / size)
-        trainer.seal = seal
+        trainer.seal, trainer.outlook = seal, outlook
         for _, seed in members:
             name = f"train-{size}-seed{seed}"
             try:
@@ -211,7 +224,8 @@ def _make_report(
     with bench.child("report", "report", run_id=before.run_id if before else None) as run:
         started = time.perf_counter()
         record = read_bench(uri, bench.run_id)
-        page = write_report(record, folder / "report", comparisons=record.comparisons)
+        with track("Writing the report"):
+            page = write_report(record, folder / "report", comparisons=record.comparisons)
         for path in sorted(page.parent.iterdir()):
             bench.log_file(path, "report")
         run.set_note("Wrote the report, which is among the artifacts of the benchmark's run: `report/index.html`.\n")

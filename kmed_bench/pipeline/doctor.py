@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
 from kmed_bench.core.schema import SIZES
+from kmed_bench.pipeline.estimates import free_bytes
 from kmed_bench.report.fonts import find_korean_font
 from kmed_bench.tracking.store import open_store
 
@@ -80,9 +80,7 @@ def _torch() -> Finding:
 
 
 def _disk(name: str, folder: Path, remedy: str) -> Finding:
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free / 2**30
+    free = free_bytes(folder) / 2**30
     text = f"{free:.0f} GiB free in {folder}"
     return Finding(free >= _DISK_GIB, name, text if free >= _DISK_GIB else f"{text}, {_DISK_GIB} needed; {remedy}")
 

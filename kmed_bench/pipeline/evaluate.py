@@ -13,11 +13,13 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, write_json
 from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
 from kmed_bench.core.predictions import write_predictions
+from kmed_bench.core.progress import rough_duration
 from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.whole import read_speech
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, read_baseline_cells, with_left_out, write_leak
 from kmed_bench.pipeline.models import identify_model, located, open_located, tell_stage
+from kmed_bench.pipeline.pace import is_worth_timing, time_backend
 from kmed_bench.pipeline.plan import SCORED, decisive_settings, identify_split, record_opening
 from kmed_bench.pipeline.speed import describe_speed
 from kmed_bench.scoring import ScoringOptions, score_predictions
@@ -101,6 +103,12 @@ def evaluate_model(
             record_opening(config, SCORED, "evaluate", model, split)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+        if is_worth_timing(rows):
+            n_clips = len(rows) + (0 if sample is None else len(sample))
+            taken = rough_duration(n_clips * time_backend(backend, rows))
+            log.info(
+                f"Estimate: about {taken} to decode {n_clips} clips (from a few of them), and seconds to score them."
+            )
         predictions = backend.decode(rows)
         left_out = [] if sample is None else backend.decode(sample)
     scores = cast(EvaluatedScores, score_predictions(predictions, options, split_sha256=split.sha256))

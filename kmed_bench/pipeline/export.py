@@ -23,6 +23,7 @@ from kmed_bench.config import EvalConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import replacing_folder, sha256_of, write_json
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.progress import track
 from kmed_bench.core.run_contracts import Passport
 from kmed_bench.scoring.measures import count_utterances, rates, versions
 from kmed_bench.text.marks import Policy
@@ -125,7 +126,8 @@ def export_model(
     bound = check_request(out, format, quantization, max_drift)
     quantization = quantization or QUANTIZATIONS[format][0]
     with replacing_folder(out) as folder:
-        _WRITERS[format](model, folder, quantization)
+        with track(f"Converting to {format}"):
+            _WRITERS[format](model, folder, quantization)
         backend = open_folder(folder, config)  # in any case: a file that its library can't read is no export
         record = {
             "format": format,

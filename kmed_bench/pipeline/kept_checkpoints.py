@@ -17,14 +17,15 @@ from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.epochs import ScoredEpoch, best_of
 
 HISTORY_FILE = "history.csv"
-# Weights, two moments of AdamW, and the state before, each written to a temporary file before it replaces the last.
-_STATE_COPIES = 3
+STATE_COPIES = 9
+"""Times the weights that a training's state takes: weights and two moments of AdamW, the state before it, and a
+temporary file, which replaces the last one."""
 
 
 def check_room(model: Whisper, folder: Path, size: str) -> None:
     """Raise KmedError if the disk can't hold a training's state and checkpoints."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    needed = weights * (3 * _STATE_COPIES + 2)
+    needed = weights * (STATE_COPIES + 2)
     folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:

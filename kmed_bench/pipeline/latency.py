@@ -13,6 +13,8 @@ from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.features.store import FeatureStore
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import EvalConfig
+from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.progress import track
 from kmed_bench.pipeline.export import spread_clips
 
 N_CLIPS = 20
@@ -36,12 +38,16 @@ def measure_latency(model: Whisper, part: pd.DataFrame, features: FeatureStore, 
     """
     rows, options = spread_clips(part, N_CLIPS), DecodingOptions.from_config(config)
     warm_up = rows.nlargest(N_WARM_UP, "duration_s")
-    for i in range(len(warm_up)):
-        predict_part(model, warm_up.iloc[[i]], features, options)
-    gpu = _gpu_load(model.device)
-    before, started = _others_s(), time.perf_counter()
-    decoded = [predict_part(model, rows.iloc[[i]], features, options)[0] for i in range(len(rows))]
-    elapsed, after = time.perf_counter() - started, _others_s()
+    with track("Latency") as tick:
+        for i in range(len(warm_up)):
+            predict_part(model, warm_up.iloc[[i]], features, options)
+        gpu = _gpu_load(model.device)
+        before, started = _others_s(), time.perf_counter()
+        decoded: list[Prediction] = []
+        for i in range(len(rows)):
+            decoded += predict_part(model, rows.iloc[[i]], features, options)
+            tick(len(decoded), len(rows))
+        elapsed, after = time.perf_counter() - started, _others_s()
     p50, p95 = np.percentile([prediction.decode_s for prediction in decoded], [50, 95])
     measured = {
         "clip_s_p50": float(p50),

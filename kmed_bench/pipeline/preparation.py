@@ -11,6 +11,7 @@ from kmed_bench.config import Config, digest
 from kmed_bench.core.corpus_contracts import QUALITY, QualityReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_bytes_atomically
+from kmed_bench.core.progress import track
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.core.signatures import read_private_key
 from kmed_bench.corpus.demo.demo import make_demo_corpus
@@ -92,18 +93,27 @@ def find_manifest(source: Path) -> Path | None:
     return manifest
 
 
+def demo_folder(config: Config, out: Path) -> Path:
+    """Return the folder of the generated corpus of these settings, which need not be there."""
+    return out / f"demo-corpus-{digest({**_demo_settings(config), 'version': __version__})[:8]}"
+
+
+def _demo_settings(config: Config) -> dict[str, int]:
+    data = config.data
+    return {"speakers": data.demo_speakers, "sentences": data.demo_sentences, "seed": data.demo_seed}
+
+
 def demo_corpus(config: Config, out: Path) -> Path:
     """Return the folder of the generated corpus, made once for its settings.
 
     Of several processes that make it at the same time the first one to finish wins; their corpora are equal.
     """
-    data = config.data
-    made_of = {"speakers": data.demo_speakers, "sentences": data.demo_sentences, "seed": data.demo_seed}
-    folder = out / f"demo-corpus-{digest({**made_of, 'version': __version__})[:8]}"
+    folder = demo_folder(config, out)
     if not folder.is_dir():
         log.info("Generating the demo corpus in %s", folder)
         try:
-            make_demo_corpus(folder, **made_of, layout="zips")  # it appears whole or not at all
+            with track("Generating the demo corpus"):
+                make_demo_corpus(folder, **_demo_settings(config), layout="zips")  # it appears whole or not at all
         except KmedError:
             if not folder.is_dir():
                 raise

@@ -16,6 +16,7 @@ from kmed_bench.core.files import PRIVATE_FOLDER, cache_folder
 from kmed_bench.core.locks import name_holder
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
+from kmed_bench.pipeline.estimates import Outlook, foresee
 from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import check_sign_key, collect_weights, log_split
@@ -25,7 +26,7 @@ from kmed_bench.tracking.runs import standalone_run
 from kmed_bench.tracking.seal import seal_plan
 from kmed_bench.tracking.series import SERIES_TAG
 from kmed_bench.tracking.store import open_store
-from kmed_bench.training.epochs import featurize_split
+from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 from kmed_bench.training.parallel import Parallel
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,10 @@ def train_from(
     parallel, seed = parallel or Parallel(), config.train.seeds[0]
     with parallel.main_first():
         split = with_left_out(read_split(split_folder), split_folder, config)
+        outlook = _foresee(Trainer(config, weights, FeaturizedSplit(split, {}), out, parallel), seed, resume)
         speech = featurize_split(split, cache_folder() / "features", config)
     trainer = Trainer(config, weights, speech, out, parallel)
+    trainer.outlook = outlook
     finished = trainer.done(seed, trainer.fingerprint(seed))
     if finished is not None and not resume:
         log.info("%s holds this training, finished in run %s.", trainer.folder(seed), finished.run_id)
@@ -112,6 +115,23 @@ def train_from(
         assert outcome is not None  # this is the process that writes
         log.info(describe_outcome(outcome))
     return outcome, uri
+
+
+def _foresee(trainer: Trainer, seed: int, resume: bool) -> Outlook | None:
+    """Return and log what a training will take; None in further processes, and where there is little or nothing to do.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Without features, which are part of the estimate.
+    """
+    if not trainer.parallel.is_main or trainer.done(seed, trainer.fingerprint(seed)) is not None:
+        return None
+    if not resume:
+        trainer.check_fresh(seed)
+    weights, world = {trainer.weights.size: trainer.weights}, trainer.parallel.world
+    key = (trainer.weights.size, seed)
+    return foresee(trainer.config, trainer.speech.split, weights, [key], n_processes=world, report=False)
 
 
 @contextlib.contextmanager

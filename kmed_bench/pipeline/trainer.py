@@ -10,14 +10,15 @@ from kmed_bench.asr.model.device import describe_machine, pick_device, resolve_p
 from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, training_digest
-from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.progress import track
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.version import software_versions
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
+from kmed_bench.pipeline.estimates import Outlook
 from kmed_bench.pipeline.final_test import score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
 from kmed_bench.pipeline.recording import recording
@@ -83,6 +84,8 @@ class Trainer:
     ----------
     seal : Seal or None
         Records when the test part is opened; None in the processes that write nothing.
+    outlook : Outlook or None
+        Is corrected by the first epoch; None: no estimate was made.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Trainer:
         self.config, self.weights, self.speech, self.out = config, weights, speech, out
         self.parallel = parallel or Parallel()
         self.seal: Seal | None = None
+        self.outlook: Outlook | None = None
         self.device = pick_device()
         self.precision = resolve_precision(config.train.precision, self.device)
 
@@ -261,6 +265,8 @@ class Trainer:
                     run.log_epoch(epoch.epoch, {**epoch.metrics(), **self._original_figures(model)})
                     keep_weights(model, epochs, run, folder, self.config, self.speech.split.sha256)
                     write_history(folder, untouched.valid, epochs)
+                if self.outlook is not None:
+                    self.outlook.correct(self.weights.size, epoch)
                 log.info(
                     f"{label}: epoch {epoch.epoch} of {n_epochs}, train loss {epoch.train_loss:.3f}, "
                     f"valid loss {epoch.valid_loss:.3f}, valid CER {percent(epoch.valid_cer)}, {epoch.epoch_s:.0f} s"
@@ -302,16 +308,17 @@ class Trainer:
         metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer, **scored.metrics}
         run.log_metrics(metrics)
         if self.config.tracking.register:
-            info = log_model(
-                run,
-                checkpoint,
-                size=self.weights.size,
-                split_sha256=self.speech.split.sha256,
-                metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
-                tags={**self.describe(seed), **verdict},
-                step=best.epoch,
-                sign_key=self.config.tracking.sign_key,
-            )
+            with track(f"Registering {self.weights.size}, seed {seed}"):
+                info = log_model(
+                    run,
+                    checkpoint,
+                    size=self.weights.size,
+                    split_sha256=self.speech.split.sha256,
+                    metrics={name: value for name, value in metrics.items() if name.startswith(("test/cer", "best/"))},
+                    tags={**self.describe(seed), **verdict},
+                    step=best.epoch,
+                    sign_key=self.config.tracking.sign_key,
+                )
             replace_by_registered(run, info.model_id)
             log.info("Registered %s version %s.", info.name, info.version)
         return TrainOutcome(

@@ -14,10 +14,10 @@ from kmed_bench.asr.features.pauses import PAUSES_VERSION, Piece, cut_at_pauses
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.config import Config, Decides, digest
 from kmed_bench.config.identity import decisive
-from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.finished import content_sha256, is_finished
+from kmed_bench.core.progress import track
 from kmed_bench.core.transcripts import ENDINGS, TRANSCRIPTS, Segment, Transcript, TranscriptFormat, render
 from kmed_bench.corpus.archives.media import MEDIA_SUFFIXES, MediaError, open_media
 from kmed_bench.pipeline.models import located, open_located, shown_model

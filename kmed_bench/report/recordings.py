@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.progress import track
 from kmed_bench.core.surroundings import interrupts_wait
 
 RATE_HZ = 16_000

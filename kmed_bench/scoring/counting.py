@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kmed_bench.core.progress import track
 from kmed_bench.scoring.edits import (
     Counts,
     align_characters,
@@ -84,7 +85,12 @@ def count_rows(rows: Sequence[Row], policy: Policy) -> pd.DataFrame:
     Other processes help from 40,000 rows on, where they can be forked safely: on Linux, while torch isn't loaded.
     """
     chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)] or [[]]
-    return pd.concat(_share(chunks, policy), ignore_index=True)
+    tables: list[pd.DataFrame] = []
+    with track("Scoring clips", beats=False) as tick:
+        for table in _share(chunks, policy):
+            tables.append(table)
+            tick(min(len(tables) * _CHUNK, len(rows)), len(rows))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _share(chunks: list[Sequence[Row]], policy: Policy) -> Iterator[pd.DataFrame]:

@@ -14,9 +14,9 @@ from kmed_bench.asr.features.store import FeatureSource, FeatureStore, build_fea
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, EvalConfig
-from kmed_bench.core.console import Tick, track
 from kmed_bench.core.files import cache_folder
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.progress import Tick, track
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.scoring.measures import count_utterances, rates
 from kmed_bench.text.marks import Policy
@@ -209,7 +209,7 @@ def _training_source(
     if not config.train.freeze_encoder or config.train.lora_rank:
         return LogMelSource(kept)
     # A frozen encoder that reads the same in each epoch is computed once.
-    with parallel.main_first():
+    with parallel.main_first(), track("Encoder outputs of train") as tick:
         store = build_encoder_outputs(
             model,
             speech.stores["train"],
@@ -218,6 +218,7 @@ def _training_source(
             context=config.train.audio_context,
             dtype=config.features.dtype,
             budget_bytes=int(config.features.cache_gib * 2**30),
+            progress=tick,
         )
     return EncoderOutputSource(store)
 
@@ -251,7 +252,9 @@ def decode_part(
     """
     parallel, rows = parallel or Parallel(), speech.split.parts[part]
     share = rows.iloc[parallel.rank :: parallel.world]
-    predictions = predict_part(model, share, features or speech.stores[part], DecodingOptions.from_config(config))
+    options = DecodingOptions.from_config(config)
+    with track(f"Decoding {part}") as tick:
+        predictions = predict_part(model, share, features or speech.stores[part], options, progress=tick)
     decoded = {prediction.utterance_id: prediction for prediction in parallel.gather(predictions)}
     return [decoded[name] for name in rows["utterance_id"]]
 

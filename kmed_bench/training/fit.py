@@ -19,8 +19,8 @@ from kmed_bench.asr.model.device import (
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import TrainConfig
-from kmed_bench.core.console import Tick
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.progress import Tick, track
 from kmed_bench.training import adapt, cuda
 from kmed_bench.training.batches import Batch, Example, batch_window, by_length, make_batch, n_learned
 from kmed_bench.training.cpu_bf16.malloc import retain_freed_memory
@@ -289,13 +289,15 @@ def mean_loss(
     network, tokenizer = LossNetwork(model, precision), korean_tokenizer()
     parallel = parallel or Parallel()
     losses, n_tokens = [torch.zeros((), device=model.device)], 0
-    with gpu_kernels(model.device):
-        for chosen in parallel.share(by_length(examples, _valid_batch_size(config, model.device))):
+    share = parallel.share(by_length(examples, _valid_batch_size(config, model.device)))
+    with gpu_kernels(model.device), track("Validation loss") as tick:
+        for done, chosen in enumerate(share, start=1):
             window = batch_window(chosen, config.audio_context)
             mel = features.window([e.utterance_id for e in chosen], window.n_frames)
             batch = make_batch(chosen, mel, window)
             losses.append(network(*(send(x, model.device) for x in batch.tensors()), window)[0])
             n_tokens += sum(n_learned(e, tokenizer) for e in chosen)
+            tick(done, len(share))
     # Read once: a GPU would wait at every batch.
     total, n = parallel.total(sum(torch.stack(losses).tolist()), n_tokens)
     return total / n

@@ -20,6 +20,7 @@ from kmed_bench.asr.features.store import FeatureSource
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.config import TrainConfig
 from kmed_bench.core.batching import chunks
+from kmed_bench.core.progress import track
 from kmed_bench.scoring.edits import count_errors
 from kmed_bench.training.batches import Example
 
@@ -106,13 +107,15 @@ def original_losses(
     losses: list[float] = []
     references: list[str] = []
     hypotheses: list[str] = []
-    for chosen in chunks(examples, config.batch_size):
-        mel = features.window([e.utterance_id for e in chosen], N_FRAMES)
-        batch = original_batch(chosen, mel, config.max_len, tokenizer)
-        loss, best = original_loss(model, batch)
-        losses.append(loss.item())
-        references += texts_of(batch.labels, tokenizer)
-        hypotheses += texts_of(best, tokenizer)
+    with track("Original's validation") as tick:
+        for chosen in chunks(examples, config.batch_size):
+            mel = features.window([e.utterance_id for e in chosen], N_FRAMES)
+            batch = original_batch(chosen, mel, config.max_len, tokenizer)
+            loss, best = original_loss(model, batch)
+            losses.append(loss.item())
+            references += texts_of(batch.labels, tokenizer)
+            hypotheses += texts_of(best, tokenizer)
+            tick(len(references), len(examples))
     return sum(losses) / len(losses), original_cer(references, hypotheses)
 
 

@@ -16,6 +16,7 @@ from kmed_bench.config import Config, Range, adjust, digest, study_setup
 from kmed_bench.config.tune import Choice
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
+from kmed_bench.core.progress import track
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic
@@ -221,24 +222,26 @@ class Search:
             When the trial is pruned.
         """
         model = load_weights(self.weights.path, str(self.device))
-        epochs = train_epochs(model, self.speech(config), config, seed=seed)
-        if trial is not None and len(config.tune.objectives) == 1:
-            # The default settings are what the others are compared to, so they are never pruned.
-            spared = 1 if trial.user_attrs.get(DEFAULT) else config.train.epochs
-            epochs = report_epochs(trial, epochs, spare_epoch=spared)
-        best: ScoredEpoch | None = None
-        try:
-            for scored in epochs:
-                run.log_epoch(scored.epoch, scored.metrics())
-                if trial is not None:
-                    trial.set_user_attr(EPOCHS, scored.epoch)
-                if best is None or scored.valid_cer < best.valid_cer:
-                    best = scored
-        finally:
-            if best is not None:
-                metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer}
-                run.log_metrics({**metrics, "speed/valid_decode_s": best.decode_s})
-                run.set_note(f"Lowest valid CER **{percent(best.valid_cer, 2)}**, after epoch {best.epoch}.\n")
+        label = f"Seed {seed}" if trial is None else f"Trial {trial.number}"
+        with track(label) as tick:
+            epochs = train_epochs(model, self.speech(config), config, seed=seed, progress=tick)
+            if trial is not None and len(config.tune.objectives) == 1:
+                # The default settings are what the others are compared to, so they are never pruned.
+                spared = 1 if trial.user_attrs.get(DEFAULT) else config.train.epochs
+                epochs = report_epochs(trial, epochs, spare_epoch=spared)
+            best: ScoredEpoch | None = None
+            try:
+                for scored in epochs:
+                    run.log_epoch(scored.epoch, scored.metrics())
+                    if trial is not None:
+                        trial.set_user_attr(EPOCHS, scored.epoch)
+                    if best is None or scored.valid_cer < best.valid_cer:
+                        best = scored
+            finally:
+                if best is not None:
+                    metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer}
+                    run.log_metrics({**metrics, "speed/valid_decode_s": best.decode_s})
+                    run.set_note(f"Lowest valid CER **{percent(best.valid_cer, 2)}**, after epoch {best.epoch}.\n")
         if best is None:
             raise KmedError(
                 f"Training of {self.name} finished no epoch; train.epochs is {config.train.epochs}, the least is 1."

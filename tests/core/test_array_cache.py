@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from kmed_bench.asr.features.store import build_features
-from kmed_bench.core import array_cache as stores
 from kmed_bench.core.array_cache import get_or_create
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.quantities import gib
 
 NAME = "frames-0123456789abcdef"
 OTHER = "frames-fedcba9876543210"
@@ -123,7 +123,7 @@ def test_leftovers_go_after_a_day_and_those_of_the_same_store_at_once(tmp_path):
 
 
 def test_sizes_are_said_in_fitting_units():
-    assert [stores._gib(n) for n in (5 * 2**19, 3 * 2**29)] == ["2.5 MiB", "1.5 GiB"]
+    assert [gib(n) for n in (5 * 2**19, 3 * 2**29)] == ["2.5 MiB", "1.5 GiB"]
 
 
 @pytest.mark.slow

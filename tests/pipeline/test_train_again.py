@@ -1,5 +1,6 @@
 """`train` in a folder that has a training: the same one is found, another one overwrites nothing; its latency."""
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -9,9 +10,13 @@ from killed_training import settings
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.asr.model.weights import Weights
-from kmed_bench.config import load_config
+from kmed_bench.config import Config, load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.run_contracts import SPEAKER_ERRORS
+from kmed_bench.corpus.splitting.split import Split, read_split
+from kmed_bench.pipeline import estimates
+from kmed_bench.pipeline.estimates import Outlook
+from kmed_bench.pipeline.pace import Pace
 from kmed_bench.pipeline.train_one import train_from
 from kmed_bench.scoring.gate import UNTOUCHED_NAME
 from kmed_bench.tracking.store import read_artifact
@@ -27,16 +32,36 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+def _check_disk(config: Config, split: Split, checkpoint: Path, folder: Path) -> None:
+    """Features and checkpoints were estimated within a tenth; the store and the small files are not counted."""
+    files = [path.stat() for name in ("*.pt", "frames.f32") for path in folder.rglob(name)]
+    written = sum({file.st_ino: file.st_size for file in files}.values())  # the store's checkpoint is a link
+    pace = Pace(step_s=1.0, loss_s=1.0, untouched_s=1.0, tuned_s=1.0, weights_bytes=checkpoint.stat().st_size)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("KMED_CACHE", str(folder / "none"))
+        outlook = Outlook(config, split, [("base", 0)], {"base": pace}, 0.5)
+    assert outlook.n_bytes == pytest.approx(written, rel=0.1)
+
+
 def test_a_finished_training_stays(
-    tone_part: pd.DataFrame, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tone_part: pd.DataFrame,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KMED_CACHE", str(tmp_path / "cache"))
     split, out, uri = write_thirds(tone_part, tmp_path / "split"), tmp_path / "out", f"sqlite:///{tmp_path}/mlflow.db"
     weights = Weights("base", tiny_checkpoint, "path", "0" * 64)
     short = settings(tmp_path / "mlflow.db", **{"train.epochs": 1})
-    first = train_from(weights, load_config("sound", short), split, out)
+    with caplog.at_level(logging.INFO):
+        monkeypatch.setattr(estimates, "_WORTH", 0)  # however little there is to do
+        first = train_from(weights, load_config("sound", short), split, out)
     assert first is not None
+    said = [line.split(":")[0] for line in caplog.messages if line.startswith("Estimate")]
+    assert said == ["Estimate", "Estimate after the first epoch of base"]
+    _check_disk(load_config("sound", short), read_split(split), tiny_checkpoint, tmp_path)
     before = contents(out)
     elsewhere = short | {"tracking.uri": f"sqlite:///{tmp_path}/other.db", "train.checkpoint_steps": 9}
     for overrides in (short, elsewhere):

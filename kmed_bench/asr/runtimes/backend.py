@@ -12,9 +12,9 @@ from whisper.audio import N_SAMPLES
 from kmed_bench.asr.features.audio import decode_audio
 from kmed_bench.config import Context
 from kmed_bench.core.batching import chunks
-from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.progress import track
 from kmed_bench.corpus.archives.reader import AudioReader
 
 

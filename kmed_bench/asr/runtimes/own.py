@@ -18,10 +18,10 @@ from kmed_bench.asr.model.tokenizer import N_VOCAB
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.config import EvalConfig, FeaturesConfig
-from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
 from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ class OwnBackend(Backend):
                 progress=tick,
             )
         options = DecodingOptions.from_config(self._config)
-        predict_part(self._network, rows.nlargest(options.batch_size, "duration_s"), features, options)
         with track("Decoding") as tick:
+            predict_part(self._network, rows.nlargest(options.batch_size, "duration_s"), features, options)
             predictions = predict_part(self._network, rows, features, options, progress=tick)
         if self._config.no_repeat_ngram_size is not None:
             n_blocked = sum(prediction.ngram_blocked for prediction in predictions)

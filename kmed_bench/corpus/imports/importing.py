@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from kmed_bench.config import DataConfig
-from kmed_bench.core.console import track
 from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.progress import track
 from kmed_bench.core.schema import AUDIO_DIGEST, UNKNOWN, WarningKind
 from kmed_bench.corpus.archives.media import MEDIA_SUFFIXES
 from kmed_bench.corpus.imports.audio import Measured, prepare_audio

@@ -22,9 +22,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, replacing
+from kmed_bench.core.progress import track
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.scan import READING_VERSION, Chunk, read_chunk
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.progress import track
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, WarningKind
 from kmed_bench.corpus.archives.reader import Container
 from kmed_bench.corpus.ingest.aihub import ROLES, parse_name
@@ -41,6 +42,7 @@ _RELEASES = (
 )
 
 
+@track("Reading the download")
 def ingest(sources: Sequence[Path], out: Path, config: DataConfig) -> QualityReport:
     """Write ``manifest.parquet``, ``rejects.csv`` and ``quality.json``; return the latter's value.
 

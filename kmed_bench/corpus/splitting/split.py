@@ -22,6 +22,7 @@ from kmed_bench.config import SplitConfig
 from kmed_bench.core.corpus_contracts import SPLIT, SplitDetails, SplitReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_json
+from kmed_bench.core.progress import track
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, UNKNOWN, read_manifest, write_manifest
 from kmed_bench.corpus.splitting.cells import CELL, LEFT_OUT, count_cells, find_left_out, name_cells
 from kmed_bench.corpus.splitting.identity import content_digest, count_near, join_spellings, mark_repeats
@@ -65,6 +66,7 @@ class Split:
     left_out: pd.DataFrame | None = None
 
 
+@track("Drawing the split")
 def split_manifest(manifest: pd.DataFrame, config: SplitConfig) -> Split:
     """Return train, valid and test of the sizes asked for, with the corpus's shares.
 

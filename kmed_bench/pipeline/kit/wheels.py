@@ -12,9 +12,9 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from kmed_bench.core.addresses import without_password
-from kmed_bench.core.console import track
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of, sync
+from kmed_bench.core.progress import track
 from kmed_bench.pipeline.kit.requirements import Locked, Wanted
 from kmed_bench.pipeline.kit.target import Target
 

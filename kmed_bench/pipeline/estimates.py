@@ -1,0 +1,233 @@
+"""What the stages of a benchmark or a training are estimated to take: from a measured pace, corrected by an epoch."""
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from kmed_bench.asr.features.store import DTYPES, features_bytes, has_features
+from kmed_bench.asr.model.weights import Weights
+from kmed_bench.config import Config
+from kmed_bench.core.files import cache_folder
+from kmed_bench.core.progress import rough_duration
+from kmed_bench.core.schema import SIZE_SHAPES
+from kmed_bench.core.scratch import scratch_folder
+from kmed_bench.corpus.splitting.cells import LEFT_OUT
+from kmed_bench.corpus.splitting.split import Split
+from kmed_bench.pipeline.kept_checkpoints import STATE_COPIES
+from kmed_bench.pipeline.latency import N_CLIPS, N_WARM_UP
+from kmed_bench.pipeline.pace import N_STEPS, Pace, measure_pace, sample_speech
+from kmed_bench.training.epochs import ScoredEpoch
+
+log = logging.getLogger(__name__)
+
+_WORTH = 10
+"""A run is measured beforehand if it takes at least this many times the steps that measuring takes."""
+# Both on 2 cores of a server: what the tracking store, the files and the statistics take.
+_TRAINING_S = 15.0
+_REPORT_S = 10.0
+_FULL_POSITIONS = (
+    1500  # of the encoder in 30 s; a dynamic window has 50 a second and 32 more (training/encoder_outputs)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage's estimated duration, and the disk space that it leaves used."""
+
+    name: str
+    duration_s: float
+    n_bytes: int = 0
+
+
+class Outlook:
+    """The stages of a benchmark, or of a single training, and what they take.
+
+    Parameters
+    ----------
+    trainings : sequence of (str, int)
+        Size and seed of those to run.
+    paces : mapping
+        Size to its pace on this machine.
+    features_s : float
+        Seconds for the features of a second of audio.
+    report : bool
+        Whether comparisons and a report follow.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        split: Split,
+        trainings: Sequence[tuple[str, int]],
+        paces: Mapping[str, Pace],
+        features_s: float,
+        *,
+        report: bool = True,
+    ) -> None:
+        self._config, self._trainings, self._paces = config, list(trainings), dict(paces)
+        self._n = {part: len(rows) for part, rows in split.parts.items()}
+        self._train_s = float(split.parts["train"]["duration_s"].sum())
+        self._features = _features_stage(split, config, features_s)
+        self._report, self._corrected = report, set[str]()
+
+    @property
+    def total_s(self) -> float:
+        """The estimated duration of all stages."""
+        return sum(stage.duration_s for stage in self.stages())
+
+    @property
+    def n_bytes(self) -> int:
+        """The disk space that all stages leave used."""
+        return sum(stage.n_bytes for stage in self.stages())
+
+    @property
+    def state_bytes(self) -> int:
+        """The space that a training needs beside that while it runs: the largest one's states."""
+        return STATE_COPIES * max(self._paces[size].weights_bytes for size, _ in self._trainings)
+
+    @property
+    def sizes(self) -> list[str]:
+        """The sizes to train."""
+        return list(dict(self._trainings))
+
+    def size_s(self, size: str, n_seeds: int) -> float:
+        """Return the estimated duration of one size: its untouched model, and so many seeds."""
+        return self._untouched_s(self._paces[size]) + n_seeds * self._training_s(self._paces[size])
+
+    def stages(self) -> list[Stage]:
+        """Return the stages in their order; a size's untouched model is one of them."""
+        found = [self._features]
+        for size in self.sizes:
+            found.append(Stage(f"{size}, untouched", self._untouched_s(self._paces[size])))
+            found += self._encoder_stage(size)
+            copies = self._n_checkpoints() * self._paces[size].weights_bytes
+            seeds = [seed for one, seed in self._trainings if one == size]
+            found += [Stage(f"{size}, seed {seed}", self._training_s(self._paces[size]), copies) for seed in seeds]
+        return [*found, Stage("comparisons, report", _REPORT_S)] if self._report else found
+
+    def describe(self) -> str:
+        """Return the estimate in a line."""
+        stages = "; ".join(f"{stage.name} {rough_duration(stage.duration_s)}" for stage in self.stages())
+        return f"Estimate: about {rough_duration(self.total_s)} in all: {stages} ({basis(self._config)})."
+
+    def correct(self, size: str, epoch: ScoredEpoch) -> None:
+        """Replace the pace of a size by that of its first epoch and log what becomes of the estimate; once a size."""
+        if size in self._corrected:
+            return
+        self._corrected.add(size)
+        before, pace = self.total_s, self._paces[size]
+        one_before = self._training_s(pace)
+        self._paces[size] = dataclasses.replace(pace, step_s=epoch.epoch_s / self._n_steps(), tuned_s=epoch.decode_s)
+        one = self._training_s(self._paces[size])
+        log.info(
+            f"Estimate after the first epoch of {size}: a training about {rough_duration(one)} (before: "
+            f"{rough_duration(one_before)}), all of it {rough_duration(self.total_s)} ({rough_duration(before)})."
+        )
+
+    def _n_steps(self) -> int:
+        return -(-self._n["train"] // self._config.train.batch_size)
+
+    def _untouched_s(self, pace: Pace) -> float:
+        return self._n_decoded("valid") * pace.untouched_s + self._n["valid"] * pace.loss_s
+
+    def _encoder_stage(self, size: str) -> list[Stage]:
+        """Return the stage that stores a frozen encoder's outputs, where training reads those."""
+        train, pace = self._config.train, self._paces[size]
+        if not train.freeze_encoder or train.lora_rank or train.spec_augment or train.speed_factors:
+            return []
+        n_positions = self._n["train"] * _FULL_POSITIONS
+        if train.audio_context == "dynamic":
+            n_positions = min(n_positions, int(50 * self._train_s) + 32 * self._n["train"])
+        n_bytes = n_positions * SIZE_SHAPES[size][0] * DTYPES[self._config.features.dtype].itemsize
+        return [Stage(f"{size}, encoder outputs", self._n["train"] * pace.loss_s, n_bytes)]
+
+    def _n_decoded(self, *more: str) -> int:
+        return sum(self._n.get(part, 0) for part in ("test", LEFT_OUT, *more))
+
+    def _training_s(self, pace: Pace) -> float:
+        again = self._n["train"] * pace.loss_s if self._config.profile == "original" else 0.0
+        validation_s = self._n["valid"] * (pace.loss_s + pace.tuned_s)
+        epochs_s = self._config.train.epochs * (self._n_steps() * pace.step_s + validation_s + again)
+        n_single = N_WARM_UP + min(N_CLIPS, self._n["test"])
+        return epochs_s + (self._n_decoded() + n_single) * pace.tuned_s + _TRAINING_S
+
+    def _n_checkpoints(self) -> int:
+        """Return the weights that a training leaves: best and last, the other epochs', and the store's copy."""
+        others = min(self._config.train.keep_checkpoints, self._config.train.epochs - 1)
+        return 2 + others + int(self._config.tracking.register)
+
+
+def _features_stage(split: Split, config: Config, features_s: float) -> Stage:
+    cache, dtype = cache_folder() / "features", config.features.dtype
+    made = [(part, 1.0) for part in split.parts] + [("train", speed) for speed in config.train.speed_factors]
+    seconds = sum(
+        float(split.parts[part]["duration_s"].sum()) / speed
+        for part, speed in made
+        if not has_features(split.parts[part], cache, dtype=dtype, speed=speed)
+    )
+    return Stage("features", seconds * features_s, features_bytes(seconds, dtype))
+
+
+def foresee(
+    config: Config,
+    split: Split,
+    weights: Mapping[str, Weights],
+    trainings: Collection[tuple[str, int]],
+    *,
+    n_processes: int = 1,
+    report: bool = True,
+    planned: bool = False,
+) -> Outlook | None:
+    """Return and log the outlook of trainings on a split, measured on a few clips; None where that does not pay.
+
+    Parameters
+    ----------
+    n_processes : int
+        Processes that share each training.
+    planned : bool
+        Measure however little there is to do, and log nothing.
+
+    Raises
+    ------
+    KmedError
+        When ``planned`` and a clip can't be read or a training step fails; otherwise that is only logged.
+    """
+    n_steps = len(trainings) * config.train.epochs * len(split.parts["train"]) / config.train.batch_size
+    if not (trainings and (planned or n_steps >= _WORTH * (N_STEPS + 1) * len({size for size, _ in trainings}))):
+        return None
+    try:
+        with scratch_folder() as folder:
+            sample, features_s = sample_speech(split, config, folder)
+            found = {size: measure_pace(weights[size], sample, config) for size in dict(trainings)}
+    except Exception as error:  # what is wrong with one size is said when that is trained, and stops no other
+        if planned:
+            raise
+        log.warning("No estimate, since measuring failed: %s", error)
+        return None
+    paces = {size: pace.shared(n_processes) for size, pace in found.items() if pace is not None}
+    if len(paces) < len(found):
+        return None
+    outlook = Outlook(config, split, list(trainings), paces, features_s, report=report)
+    if not planned:
+        log.info(outlook.describe())
+    return outlook
+
+
+def basis(config: Config) -> str:
+    """Return in words what an estimate is made from, and where it errs to one side."""
+    said = f"from {N_STEPS} training steps and a few decoded clips of each size"
+    if config.train.patience is not None:
+        said += "; less if training ends early"
+    if config.train.freeze_encoder:
+        said += "; less with the frozen encoder's outputs kept"
+    return said
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space on the disk of a folder, which need not exist yet."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
