@@ -17,6 +17,8 @@ from typing import Any
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+_FLAGS += ("--disable-component-update", "--disable-sync", "--disable-quic")
 _WAIT_S = 120.0
 _MAX_BYTES = 64 * 2**20
 
@@ -81,6 +83,16 @@ class Page:
         path.write_bytes(base64.b64decode(found["data"]))
 
 
+def find_browser() -> str | None:
+    """Return the path of an installed Chromium that starts here; None if there is none."""
+    for program in filter(None, map(shutil.which, _NAMES)):
+        command = [program, *_FLAGS, "--dump-dom", "about:blank"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(command, capture_output=True, check=True, timeout=_WAIT_S)
+            return program
+    return None
+
+
 @contextlib.asynccontextmanager
 async def open_browser() -> AsyncIterator[Page]:
     """Yield a page of a new browser, which has no history and ends with the block.
@@ -88,13 +100,13 @@ async def open_browser() -> AsyncIterator[Page]:
     Raises
     ------
     SystemExit
-        When no Chromium is installed.
+        When no Chromium is installed that starts.
     """
-    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    program = find_browser()
     if program is None:
         raise SystemExit(f"No browser was found; install one of {', '.join(_NAMES)}.")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--lang=en"]
+        command = [program, *_FLAGS, "--hide-scrollbars", "--lang=en"]
         command += ["--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
