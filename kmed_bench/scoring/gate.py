@@ -21,7 +21,7 @@ from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.compare import compare_counts
 from kmed_bench.scoring.measures import SENTENCE
 from kmed_bench.scoring.options import ScoringOptions
-from kmed_bench.scoring.verdict import compare_groups, is_shown, least_speakers, say_difference
+from kmed_bench.scoring.verdict import KEPT, compare_groups, is_shown, least_speakers, say_difference
 
 EVIDENCE_NAME = "speaker_errors.json"
 UNTOUCHED_NAME = "speaker_errors_untouched.json"
@@ -44,6 +44,8 @@ class Evidence:
         ``disjoint``, or ``leaking`` and what the split's parts share; empty where it is unknown.
     synthetic : bool or None
         Whether the speech is the generated demo corpus; None where it is unknown.
+    verdict : str
+        Outcome of the training; empty for versions of releases without verdicts.
     scores : dict or None
         Content of scores.json; None where the run has none.
     speakers, untouched : dict or None
@@ -54,6 +56,7 @@ class Evidence:
     split_sha256: str = ""
     split_label: str = ""
     synthetic: bool | None = None
+    verdict: str = ""
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     scores: Scores | None = None
     speakers: SpeakerErrors | None = None
@@ -147,6 +150,9 @@ def _beats_untouched(challenger: Evidence, limits: GateConfig) -> Check:
     if ours is not None and before is not None and ours >= before:
         text = f"test CER {percent(ours)} against the untouched model's {percent(before)}: training did not lower it"
         return Check(name="untouched", passed=False, text=text, figures={"a": before, "b": ours})
+    if challenger.verdict == KEPT:  # a model is chosen on the valid part; the test part must not choose it after all
+        text = "training did not lower the valid CER, so its benchmark kept the untouched model"
+        return Check(name="untouched", passed=False, text=text)
     try:
         new = _counts(challenger.speakers, challenger.version, EVIDENCE_NAME)
         old = _counts(challenger.untouched, challenger.version, UNTOUCHED_NAME)

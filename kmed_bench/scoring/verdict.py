@@ -21,12 +21,13 @@ from kmed_bench.scoring.options import ScoringOptions
 VERDICT_FILE = "verdict.json"
 VERDICT_TAG, VERDICT_TEXT_TAG, RECOMMENDED_TAG = "kmed.verdict", "kmed.verdict_text", "kmed.recommended"
 BETTER: Outcome = "better"
+KEPT: Outcome = "kept untouched"
 _HEARD = ("number_exact", "term_recall")
 """Measures beside CER that may get worse while it falls."""
 _SAID: dict[Outcome, str] = {
     "better": "fine-tuning made it better",
     "no evidence": "no evidence that fine-tuning helps",
-    "kept untouched": "keep the untouched model, training did not lower the valid CER",
+    KEPT: "keep the untouched model, training did not lower the valid CER",
     "worse": "fine-tuning made it worse",
 }
 
@@ -57,7 +58,7 @@ def decide(valid_before: float, valid_after: float, cer: Comparison, level: floa
     if is_shown(cer, level, raised=True):
         return "worse"
     if not valid_after < valid_before:
-        return "kept untouched"
+        return KEPT
     return BETTER if is_shown(cer, level) else "no evidence"
 
 

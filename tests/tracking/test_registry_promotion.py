@@ -217,6 +217,14 @@ def test_logged_figures_that_are_worse_than_before_do_not_pass() -> None:
     assert (untouched.passed, untouched.figures) == (False, {"a": 0.2, "b": 0.2})
 
 
+@pytest.mark.parametrize(("verdict", "passed"), [("kept untouched", False), ("better", True), ("", True)])
+def test_a_version_that_the_valid_part_did_not_choose_does_not_pass(verdict: str, passed: bool) -> None:
+    """Its test part, on which it is better by chance or not, was there to measure, not to choose."""
+    checks = judged(dataclasses.replace(evidence("1", BETTER), verdict=verdict), None)
+    assert checks["untouched"].passed is passed
+    assert ("did not lower the valid CER" in checks["untouched"].text) is not passed
+
+
 def test_a_version_better_than_the_champion_must_beat_the_untouched_model_too() -> None:
     champion, challenger = evidence("1", OLD), evidence("2", BETTER, untouched=BETTER)
     checks = judged(challenger, champion)

@@ -18,6 +18,7 @@ from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.run_contracts import SPEAKER_ERRORS, GateDecision
 from kmed_bench.scoring.gate import EVIDENCE_NAME, UNTOUCHED_NAME, Evidence, describe, judge
+from kmed_bench.scoring.verdict import VERDICT_TAG
 from kmed_bench.tracking.refusals import check_refused
 from kmed_bench.tracking.registry.challenger import mend_challenger
 from kmed_bench.tracking.registry.notify import METRICS, Notice, notify
@@ -210,4 +211,5 @@ def _provenance(tags: Mapping[str, str]) -> dict[str, Any]:
         "split_sha256": tags.get("kmed.split_sha256", ""),
         "split_label": tags.get("kmed.split_label", ""),
         "synthetic": {"true": True, "false": False}.get(tags.get("kmed.synthetic", "")),
+        "verdict": tags.get(VERDICT_TAG, ""),
     }
