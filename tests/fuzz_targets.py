@@ -204,7 +204,7 @@ def make_targets(folder: Path, names: tuple[str, ...] = ()) -> dict[str, Target]
     return made
 
 
-def _write(folder: Path, name: str, data: bytes) -> Path:
+def write(folder: Path, name: str, data: bytes) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -255,9 +255,9 @@ def _archives(_folder: Path) -> Target:
             path.unlink()
         name = names[len(data) % 3] if data[:2] == b"PK" else names[len(data) % len(names)]
         half = len(data) // 2
-        _write(place, name, data if len(data) % 7 else data[:half])
+        write(place, name, data if len(data) % 7 else data[:half])
         if not len(data) % 7:
-            _write(place, name.replace("001", "002").replace("part0", f"part{half}"), data[half:])
+            write(place, name.replace("001", "002").replace("part0", f"part{half}"), data[half:])
         list_sources([place], skip=place / "none")
         try:
             source, members = open_archive(str(place / name))
@@ -311,7 +311,7 @@ def _predictions(folder: Path) -> Target:
     seed = (folder / "seed.jsonl").read_bytes()
 
     def call(data: bytes, place: Path) -> None:
-        path = _write(place, "predictions.jsonl", data)
+        path = write(place, "predictions.jsonl", data)
         with contextlib.suppress(KmedError):
             read_hypotheses(path)
         read_predictions(path)
@@ -328,7 +328,7 @@ def _yaml(_folder: Path) -> Target:
         b"train:\n  lr: 1e-5\n  epochs: 3\nsizes: [tiny, base]\n",
         b"tune: {space: {train.lr: [1e-5, 2e-5]}}\n",
     ]
-    return Target(lambda data, place: load_config(str(_write(place, "own.yaml", data))), seeds)
+    return Target(lambda data, place: load_config(str(write(place, "own.yaml", data))), seeds)
 
 
 def _space(_folder: Path) -> Target:
@@ -355,9 +355,9 @@ def _package(folder: Path) -> Target:
     tables = {path.name: path.read_bytes() for path in (folder / "seed" / "systems").iterdir()}
 
     def call(data: bytes, place: Path) -> None:
-        _write(place, "package.json", data)
+        write(place, "package.json", data)
         for name, content in tables.items():
-            _write(place / "systems", name, content)
+            write(place / "systems", name, content)
         read_package(place)
 
     return Target(call, [(folder / "seed" / "package.json").read_bytes()], kind="json")
@@ -376,8 +376,8 @@ def _package_table(folder: Path) -> Target:
 
     def call(data: bytes, place: Path) -> None:
         named = {**head, "files_sha256": {"base": hashlib.sha256(data).hexdigest()}}
-        _write(place, "package.json", json.dumps(named).encode())
-        _write(place / "systems", "base.csv", data)
+        write(place, "package.json", json.dumps(named).encode())
+        write(place / "systems", "base.csv", data)
         read_package(place)
 
     return Target(call, [seed, b"\n".join(seed.split(b"\n")[:3])])
@@ -395,7 +395,7 @@ def _import_log(folder: Path) -> Target:
     )
     write_log(folder / "seed.json", log)
     seeds = [(folder / "seed.json").read_bytes()]
-    return Target(lambda data, place: read_log(_write(place, "log.json", data)), seeds, kind="json")
+    return Target(lambda data, place: read_log(write(place, "log.json", data)), seeds, kind="json")
 
 
 def manifest_table() -> Any:
@@ -422,8 +422,8 @@ def _split(folder: Path) -> Target:
 
     def call(data: bytes, place: Path) -> None:
         for name, content in parts.items():
-            _write(place, name, content)
-        read_split(_write(place, "split.json", data).parent)
+            write(place, name, content)
+        read_split(write(place, "split.json", data).parent)
 
     return Target(call, [(folder / "seed" / "split.json").read_bytes()], kind="json")
 
@@ -438,7 +438,7 @@ def _frozen(folder: Path) -> Target:
     freeze_split(made, folder / "seed.json")
 
     def call(data: bytes, place: Path) -> None:
-        apply_frozen(_write(place, "frozen.json", data), table)
+        apply_frozen(write(place, "frozen.json", data), table)
 
     return Target(call, [(folder / "seed.json").read_bytes()], kind="json")
 
@@ -448,7 +448,7 @@ def _parquet(folder: Path) -> Target:
 
     write_manifest(manifest_table(), folder / "seed.parquet")
     seeds = [(folder / "seed.parquet").read_bytes()]
-    return Target(lambda data, place: read_manifest(_write(place, "m.parquet", data)), seeds)
+    return Target(lambda data, place: read_manifest(write(place, "m.parquet", data)), seeds)
 
 
 def _checkpoint(folder: Path) -> Target:
@@ -462,7 +462,7 @@ def _checkpoint(folder: Path) -> Target:
     torch.nn.init.zeros_(model.decoder.positional_embedding)
     save_weights(model, folder / "seed.pt")
     seeds = [(folder / "seed.pt").read_bytes()]
-    return Target(lambda data, place: load_weights(_write(place, "m.pt", data)), seeds)
+    return Target(lambda data, place: load_weights(write(place, "m.pt", data)), seeds)
 
 
 def _checkpoint_content(_folder: Path) -> Target:
@@ -512,8 +512,8 @@ def _hf(folder: Path) -> Target:
     weights = (folder / "seed" / "model.safetensors").read_bytes()
 
     def call(data: bytes, place: Path) -> None:
-        _write(place, "model.safetensors", weights)
-        _write(place, "config.json", data)
+        write(place, "model.safetensors", weights)
+        write(place, "config.json", data)
         detect_format(place)
         load_hf_network(place)
 
@@ -526,8 +526,8 @@ def _hf_weights(folder: Path) -> Target:
     from kmed_bench.asr.runtimes.hf_format import load_hf_network
 
     def call(data: bytes, place: Path) -> None:
-        _write(place, "model.safetensors", data)
-        _write(place, "config.json", config)
+        write(place, "model.safetensors", data)
+        write(place, "config.json", config)
         load_hf_network(place)
 
     return Target(call, [weights])
@@ -546,7 +546,7 @@ def _training_record(folder: Path) -> Target:
     seeds = [(folder / "training.json").read_bytes()]
 
     def call(data: bytes, place: Path) -> None:
-        read_training_record(_write(place, "training.json", data).parent)
+        read_training_record(write(place, "training.json", data).parent)
 
     return Target(call, seeds, kind="json")
 
@@ -578,6 +578,16 @@ def _request(_folder: Path) -> Target:
     return Target(call, seeds, (MlflowException,), "json")
 
 
+def _elsewhere(name: str) -> Callable[[Path], Target]:
+    def make(folder: Path) -> Target:
+        import fuzz_transfers
+
+        made: Target = getattr(fuzz_transfers, name)(folder)
+        return made
+
+    return make
+
+
 MAKERS: dict[str, Callable[[Path], Target]] = {
     "wav": _wav,
     "label": _label,
@@ -598,4 +608,11 @@ MAKERS: dict[str, Callable[[Path], Target]] = {
     "hf-weights": _hf_weights,
     "training-record": _training_record,
     "request": _request,
+    "list": _elsewhere("list_of_recordings"),
+    "media": _elsewhere("media"),
+    "other-systems": _elsewhere("other_systems"),
+    "bundle": _elsewhere("bundle"),
+    "bundle-head": _elsewhere("bundle_head"),
+    "kit": _elsewhere("kit"),
+    "passport": _elsewhere("passport"),
 }

@@ -140,7 +140,8 @@ def _read_excel(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except Exception as error:  # openpyxl raises whatever the zip and XML libraries raise
-        raise KmedError(f"{path} can't be read as an Excel file ({error}); save it as CSV (UTF-8).") from None
+        reason = " ".join(str(error).split())[:200]
+        raise KmedError(f"{path} can't be read as an Excel file ({reason}); save it as CSV (UTF-8).") from None
     try:
         for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
             yield number, [_as_text(cell) for cell in cells]

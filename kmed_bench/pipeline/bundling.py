@@ -6,11 +6,13 @@ it is searched for the corpus.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -218,7 +220,9 @@ def read_bundle(path: Path) -> tuple[list[RunRecord], Callable[[str], Iterator[t
             contents = {name: archive.read(name) for name in sizes if name != HEAD_NAME}
     except FileNotFoundError:
         raise KmedError(f"{path} does not exist; name the file that `kmed-bench bundle` wrote.") from None
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a listing that points before the file
+            raise
         raise KmedError(f"{path} is no bundle, or damaged ({error}); copy it again.") from error
     for run in head["runs"]:
         check_fields(run, RUN_FIELDS, f"A run in {path}", BUNDLE.remedy)

@@ -70,7 +70,11 @@ def _verify(path: Path, shown: str, key: Ed25519PublicKey | None) -> Verdict:
     faults = [*faults_of(passport, key), *_file_faults(passport, found.parent, path)]
     if (path / "MLmodel").is_file() and (why := foreign_code(path, passport["model_code_sha256"])):
         faults.append(f"loading it would run other code than the passport's: {why}")
-    return Verdict(tuple(_describe(passport, signed=not faults, checked=key is not None)), tuple(faults))
+    try:
+        said = tuple(_describe(passport, signed=not faults, checked=key is not None))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # whoever changes a passport can seal it again
+        said, faults = (), [*faults, f"the passport's parts are not those of a passport ({type(error).__name__})"]
+    return Verdict(said, tuple(faults))
 
 
 def _file_faults(passport: Passport, folder: Path, model: Path) -> Iterator[str]:

@@ -205,11 +205,11 @@ def _decoded(container: "InputContainer", track: "AudioStream") -> Iterator[np.n
             if n_joined * channels >= _BLOCK_VALUES:
                 yield np.concatenate(joined)
                 n_yielded, n_joined, joined = n_yielded + n_joined, 0, []
+    except MediaError:
+        raise
     except OSError as error:
         raise MediaError(f"it can't be read: {error.strerror}") from None
-    except ValueError as error:  # as FFmpeg's errors are
-        if isinstance(error, MediaError):
-            raise
+    except (_import_av().FFmpegError, ValueError) as error:
         seconds = (n_yielded + n_joined) / rate_hz
         raise MediaError(f"it is damaged or cut off after {seconds:.1f} s ({_say(error)})") from None
     if joined:

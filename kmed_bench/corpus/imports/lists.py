@@ -1,6 +1,7 @@
 """A table of recordings and transcripts: CSV, TSV, JSON lines or Excel, with English or Korean column names."""
 
 import dataclasses
+import errno
 import math
 import re
 import unicodedata
@@ -137,9 +138,15 @@ class AudioFiles:
         self._folders: dict[Path, dict[str, Path]] = {}
 
     def find(self, named: str) -> Audio | None:
-        """Return a named file; None if it is not there."""
-        if not named:
-            return None
+        """Return a named file; None if it is not there, or its name is longer than any file's."""
+        try:
+            return self._find(named) if named else None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
+            raise
+
+    def _find(self, named: str) -> Audio | None:
         for spelled in dict.fromkeys((named, named.replace("\\", "/"))):
             path = self.root / spelled
             if found := path if path.is_file() else self._look_up(path):
