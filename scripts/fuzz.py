@@ -2,9 +2,9 @@
 
     python scripts/fuzz.py --seconds 1800 [--target wav --target yaml] [--seed 1]
 
-A failure is an undocumented exception, over 5 s of processor time or over 1 GiB of memory. Its input is made smaller
-and written to tests/fuzz/corpus/TARGET/, from where tests/fuzz replays it. One line per target says how many calls
-there were. `make fuzz HOURS=0.5` runs it.
+A failure is an undocumented exception, over 5 s of processor time, over 1 GiB of memory or a file left open. Its
+input is made smaller and written to tests/fuzz/corpus/TARGET/, from where tests/fuzz replays it. One line per target
+says how many calls there were. `make fuzz HOURS=0.5` runs it.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Every reader of foreign input with valid seeds, made by the project's own writers, and damage for them.
 
 `scripts/fuzz.py` and the tests in tests/fuzz call them. What a reader may do: return, or raise one of its documented
-errors within `LIMIT_S` seconds of processor time and `LIMIT_BYTES` of memory.
+errors within `LIMIT_S` seconds of processor time and `LIMIT_BYTES` of memory, with no file left open.
 """
 
 import contextlib
@@ -161,9 +161,15 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def n_descriptors() -> int:
+    """Return how many files, pipes and sockets this process has open; 0 where the system does not say."""
+    place = Path("/proc/self/fd")
+    return len(list(place.iterdir())) if place.is_dir() else 0
+
+
 def guard(target: Target, data: bytes, folder: Path) -> Failure | None:
     """Return what a call did that it may not do; None if all is well."""
-    begun_s, peak = time.process_time(), peak_bytes()
+    begun_s, peak, n_open = time.process_time(), peak_bytes(), n_descriptors()
     try:
         with _clock(_HANG_S):
             target.call(data, folder)
@@ -175,6 +181,12 @@ def guard(target: Target, data: bytes, folder: Path) -> Failure | None:
             raise
         return Failure(type(error).__name__, str(error)[:300])
     taken_s, grown = time.process_time() - begun_s, peak_bytes() - peak
+    if n_descriptors() > n_open:  # a library may open what it needs once
+        n_open = n_descriptors()
+        with contextlib.suppress(*target.allowed):
+            target.call(data, folder)
+        if n_descriptors() > n_open:
+            return Failure("descriptors", "a file stays open after the call")
     if taken_s > LIMIT_S:
         return Failure("slow", f"{taken_s:.1f} s")
     if grown > LIMIT_BYTES:

@@ -33,7 +33,7 @@ def completion(parser: argparse.ArgumentParser, shell: str) -> str:
     for command in cast("dict[str, argparse.ArgumentParser]", commands.choices).values():
         for action in command._actions:
             _explain(action, shtab.FILE)
-    return str(shtab.complete(parser, shell=shell))
+    return str(shtab.complete(parser, shell))
 
 
 def _explain(action: argparse.Action, files: Any) -> None:

@@ -137,16 +137,14 @@ def _read_excel(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise KmedError(
             f"{path} is an Excel file, which openpyxl reads: pip install 'kmed-bench[recordings]', or save it as CSV."
         ) from None
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except Exception as error:  # openpyxl raises whatever the zip and XML libraries raise
-        reason = " ".join(str(error).split())[:200]
-        raise KmedError(f"{path} can't be read as an Excel file ({reason}); save it as CSV (UTF-8).") from None
-    try:
-        for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
-            yield number, [_as_text(cell) for cell in cells]
-    finally:
-        book.close()
+    with path.open("rb") as file:  # openpyxl leaves what it can't read open
+        try:
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+                yield number, [_as_text(cell) for cell in cells]
+        except Exception as error:  # openpyxl raises whatever the zip and XML libraries raise
+            reason = " ".join(str(error).split())[:200]
+            raise KmedError(f"{path} can't be read as an Excel file ({reason}); save it as CSV (UTF-8).") from None
 
 
 def _as_text(value: Any) -> str:

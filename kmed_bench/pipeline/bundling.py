@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 HEAD_NAME = "bundle.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of every member: when files were written tells nothing, and equal bundles are equal files."""
+_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAX_BYTES = 2**32
 
 
@@ -211,6 +212,10 @@ def read_bundle(path: Path) -> tuple[list[RunRecord], Callable[[str], Iterator[t
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if packed := [member for member in archive.infolist() if member.compress_type not in _COMPRESSION]:
+                raise KmedError(
+                    f"{path} packs {packed[0].filename!r:.100} as no bundle does; it was not made by kmed-bench."
+                )
             sizes = {member.filename: member.file_size for member in archive.infolist()}
             if sum(sizes.values()) > _MAX_BYTES:
                 raise KmedError(f"{path} holds {sum(sizes.values())} bytes; a bundle has at most {_MAX_BYTES}.")

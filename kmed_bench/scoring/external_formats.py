@@ -192,7 +192,11 @@ def _google_text(results: Any, where: str) -> str:
 
 def _name_in(address: str) -> str:
     """Return the file's name in a URL or a path, without folders and parameters; a SAS token is no part of it."""
-    return PurePosixPath(unquote(urlsplit(address).path)).name
+    try:
+        path = urlsplit(address).path
+    except ValueError:  # a host in brackets that is no address
+        path = address
+    return PurePosixPath(unquote(path)).name
 
 
 def _objects(value: Any, where: str) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Readers of foreign input under damage: what was found once, and a short look for more."""
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from kmed_bench.core.errors import KmedError
 FOUND = sorted(path for path in CORPUS.glob("*/*") if path.is_file())
 HEAVY = ("hf", "hf-weights")
 """Targets whose libraries take seconds to load; `make fuzz` calls them as well."""
+OPENED: list[int] = []
 _made: dict[str, Target] = {}
 
 
@@ -61,6 +63,10 @@ def raise_key(_data: bytes, _place: Path) -> None:
     raise KeyError("x")
 
 
+def leave_open(_data: bytes, place: Path) -> None:
+    OPENED.append(os.open(place, os.O_RDONLY))
+
+
 def say_much(_data: bytes, _place: Path) -> None:
     raise KmedError("x" * 5000)
 
@@ -70,13 +76,16 @@ def say_right(_data: bytes, _place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "kind"), [(burn, "slow"), (raise_key, "KeyError"), (say_much, "message"), (say_right, None)]
+    ("call", "kind"),
+    [(burn, "slow"), (raise_key, "KeyError"), (say_much, "message"), (leave_open, "descriptors"), (say_right, None)],
 )
 def test_a_reader_that_fails_is_found(
     call: Callable[[bytes, Path], None], kind: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fuzz_targets, "LIMIT_S", 0.1)
     failure = guard(Target(call, [b"x"]), b"x", tmp_path)
+    while OPENED:
+        os.close(OPENED.pop())
     assert (failure and failure.kind) == kind
 
 

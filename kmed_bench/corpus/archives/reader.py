@@ -10,6 +10,7 @@ A member's location is the archive's path, ``::`` and the member's name:
 - ``/data/audio.tar::PA_0001/x.wav``: a member of a tar.
 """
 
+import contextlib
 import dataclasses
 import os
 import tarfile
@@ -222,5 +223,8 @@ def open_archive(location: str) -> tuple[ByteSource, list[Member]]:
         spans = joined.spans
     else:
         spans = whole_file(outer)
-    source = ByteSource(spans)
-    return source, list(read_directory(source))
+    with contextlib.ExitStack() as damaged:
+        source = damaged.enter_context(ByteSource(spans))
+        members = list(read_directory(source))
+        damaged.pop_all()  # it stays open for its reader
+    return source, members
