@@ -72,7 +72,7 @@ def test_data_shows_the_accounts_of_ingest_and_split(store: SmallStore, tmp_path
     for value in ("경기/서울", "audio_missing", f">{bench.quality['labels']}<", "Rare values taken together"):
         assert value in shown
     assert "Glyph" not in shown  # a font without Hangul warns
-    assert count_pictures(book) == 2 + 2 + len(bench.split["shares"])
+    assert count_pictures(book) == 5 + 2 + len(bench.split["shares"])
 
 
 @pytest.mark.slow
