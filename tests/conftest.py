@@ -52,6 +52,20 @@ def _no_silence_before() -> None:
     restart_progress()
 
 
+@pytest.fixture(autouse=True)
+def _own_mlflow_variables() -> Iterator[None]:
+    """Undo what a test leaves in MLflow's variables, which MLflow also sets itself, for child processes."""
+
+    def ours() -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+
+    before = ours()
+    yield
+    for name in ours().keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def real_speech() -> Path:
     """The shared recordings, laid out as a download."""
