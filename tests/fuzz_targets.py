@@ -7,6 +7,7 @@ errors within `LIMIT_S` seconds of processor time and `LIMIT_BYTES` of memory, w
 import contextlib
 import copy
 import dataclasses
+import gc
 import json
 import logging
 import pickle
@@ -185,6 +186,7 @@ def guard(target: Target, data: bytes, folder: Path) -> Failure | None:
         n_open = n_descriptors()
         with contextlib.suppress(*target.allowed):
             target.call(data, folder)
+        gc.collect()  # what a traceback's cycle of references holds is not lost
         if n_descriptors() > n_open:
             return Failure("descriptors", "a file stays open after the call")
     if taken_s > LIMIT_S:

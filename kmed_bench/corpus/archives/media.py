@@ -75,7 +75,7 @@ def open_media(source: Path | bytes) -> Iterator[Media]:
         if not head:
             raise MediaError("it is empty (0 bytes)")
         if is_wav(head):
-            yield _wav(stream)
+            yield _checked(_wav(stream))
             return
         with contextlib.ExitStack() as stack:
             try:
@@ -83,7 +83,19 @@ def open_media(source: Path | bytes) -> Iterator[Media]:
             except soundfile.LibsndfileError:
                 stream.seek(0)
                 media = stack.enter_context(_ffmpeg(stream))
-            yield media
+            yield _checked(media)
+
+
+def _checked(media: Media) -> Media:
+    """Return a recording whose blocks raise MediaError at the first sample that is no number."""
+
+    def blocks() -> Iterator[np.ndarray]:
+        for block in media.blocks:
+            if not np.isfinite(block).all():
+                raise MediaError("it holds samples that are no numbers (NaN or infinite)")
+            yield block
+
+    return dataclasses.replace(media, blocks=blocks())
 
 
 @contextlib.contextmanager
