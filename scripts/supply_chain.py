@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from packaging.markers import Marker
+
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
 JUDGED = ROOT / "scripts" / "supply_chain.toml"
@@ -29,9 +31,9 @@ def normal(name: str) -> str:
 
 
 def locked() -> dict[str, str]:
-    """Return the versions of the lock by package."""
-    pins = re.findall(r"^([\w.-]+)==([^\s;\\]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
-    return {normal(name): version for name, version in pins}
+    """Return the versions of the lock by package, without what it has for other systems alone."""
+    pins = re.findall(r"^([\w.-]+)==([^\s;\\]+)(?: ; ([^\\\n]+))?", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    return {normal(name): version for name, version, when in pins if not when or Marker(when.strip()).evaluate()}
 
 
 def unexplained(audit: Mapping[str, Any], explained: Mapping[str, Mapping[str, str]]) -> list[str]:
