@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlflow.entities import Metric, Param, Run, RunStatus
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
@@ -34,10 +33,8 @@ from kmed_bench.tracking.metric_names import ascii_value
 from kmed_bench.tracking.openings import PLAN_TAG, VERIFIED_TAG
 from kmed_bench.tracking.privacy import without_speech
 from kmed_bench.tracking.read import read_bench
-from kmed_bench.tracking.refusals import check_refused, is_forbidden
 from kmed_bench.tracking.seal import PLAN_FILE
-from kmed_bench.tracking.store import experiment_id, read_artifact, search_runs
-from kmed_bench.tracking.waiting import store_error
+from kmed_bench.tracking.store import experiment_id, find_run, read_artifact, search_runs
 
 ORIGIN_TAG = "kmed.bundled_run"
 """Of a run that a bundle brought: its id in the store that it was made in."""
@@ -103,7 +100,7 @@ def _gather(client: MlflowClient, run_ids: Iterable[str]) -> list[Run]:
 
 
 def _named(client: MlflowClient, run_id: str) -> Run:
-    run = _find(client, run_id)
+    run = find_run(client, run_id)
     if run is None:
         raise KmedError(
             f"Run {run_id!r} is not in the tracking store, or its server does not show it to this user; "
@@ -224,19 +221,7 @@ def _present(client: MlflowClient, origin: str) -> str | None:
         if copy.info.status != RunStatus.to_string(RunStatus.RUNNING):
             return str(copy.info.run_id)
         client.delete_run(copy.info.run_id)
-    return origin if _find(client, origin) else None
-
-
-def _find(client: MlflowClient, run_id: str) -> Run | None:
-    """Return a run, or None where the store has none of this id or may not show it; one that is away is an error."""
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if not is_forbidden(error):
-            check_refused(error, str(client.tracking_uri))
-        if store_error(error) is not None:
-            raise
-        return None
+    return origin if find_run(client, origin) else None
 
 
 def _write(

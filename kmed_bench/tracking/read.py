@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import pandas as pd
 from mlflow.entities import Metric, Run, ViewType
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -22,9 +21,8 @@ from kmed_bench.core.run_contracts import LEAK, VERDICT
 from kmed_bench.scoring.verdict import VERDICT_FILE
 from kmed_bench.tracking.deleted_runs import deleted_parts, restore_command
 from kmed_bench.tracking.openings import read_openings
-from kmed_bench.tracking.refusals import check_refused
 from kmed_bench.tracking.series import SERIES_TAG, absent_trainings, gather_trains, series_query
-from kmed_bench.tracking.store import artifact_folder, read_artifact, search_runs
+from kmed_bench.tracking.store import artifact_folder, find_run, read_artifact, search_runs
 
 NOT_COMPARED_TAG = "kmed.not_compared"
 log = logging.getLogger(__name__)
@@ -86,16 +84,14 @@ def _name_first(deleted: Sequence[Run]) -> str:
 
 
 def _named_bench(client: MlflowClient, uri: str, run_id: str) -> Run:
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        check_refused(error, uri)
+    run = find_run(client, run_id)
+    if run is None:
         latest = search_runs(client, "tags.`kmed.kind` = 'bench'", limit=3)
         listed = ", ".join(f"{bench.info.run_id} ({bench.info.run_name})" for bench in latest)
         raise KmedError(
-            f"Run {run_id!r} is not in the tracking store {without_password(uri)}; its latest benchmarks are: "
-            f"{listed or 'none'}."
-        ) from None
+            f"Run {run_id!r} is not in the tracking store {without_password(uri)}, or its server does not show it to "
+            f"this user; its latest benchmarks are: {listed or 'none'}."
+        )
     kind = run.data.tags.get("kmed.kind")
     parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
     if kind != "bench" and (kind != "train" or parent or SERIES_TAG not in run.data.tags):

@@ -28,7 +28,7 @@ from kmed_bench.core.files import creating
 from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.copies import adopt_copy
 from kmed_bench.tracking.reach import check_reach, check_registry
-from kmed_bench.tracking.refusals import refused
+from kmed_bench.tracking.refusals import check_refused, is_forbidden, refused
 from kmed_bench.tracking.run_notes import describe_experiment
 from kmed_bench.tracking.views import shared_views
 from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
@@ -202,6 +202,26 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
     if not isinstance(value, dict):
         raise KmedError(f"{name} of run {run.info.run_id} holds a {type(value).__name__}, not an object; log it again.")
     return value
+
+
+def find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run, or None where the store has none of this id or does not show it to this user.
+
+    A server with authentication says HTTP 403 for both.
+
+    Raises
+    ------
+    KmedError
+        When the credentials are wrong or the store is away.
+    """
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if not is_forbidden(error):
+            check_refused(error, str(client.tracking_uri))
+        if store_error(error) is not None:
+            raise
+        return None
 
 
 def read_artifact(client: MlflowClient, run: Run, name: str, format: FileFormat[Content]) -> Content | None:
