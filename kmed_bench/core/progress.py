@@ -33,8 +33,8 @@ def track(label: str, *, unit: str = "", beats: bool = True) -> Iterator[Tick]:
     """Yield a function that shows progress: a bar on a terminal, elsewhere a line at most every 30 s.
 
     Both estimate the time that remains. With a unit, such as "s of audio", they show the rate too. Blocks may be
-    nested. Without a terminal, a block in which nothing was counted for 45 s says how long it has been running, so no
-    step is silent for a minute.
+    nested. Without a terminal, the innermost block has a line after 45 s without one: what was counted so far, or how
+    long it has been running; so no step is silent for a minute.
 
     Parameters
     ----------
@@ -94,18 +94,22 @@ class _Line:
 
     def __init__(self, label: str, unit: str) -> None:
         self._label, self._unit, self._pace, self._started_s = label, unit, _Pace(), time.monotonic()
-        self._counted = ""
+        self._at: tuple[int, int] | None = None
 
     def count(self, done: int, total: int) -> None:
         """Take note of what is done."""
-        rate, unit = self._pace.measure(done), self._unit
-        self._counted = f"{done} of {total}{unit and f' {unit}'}"
-        self._counted += f", {rate:.1f} a second" if unit and rate else ""
-        self._counted += f", about {rough_duration((total - done) / rate)} left" if rate else ""
+        self._pace.measure(done)
+        self._at = done, total
 
     def text(self) -> str:
-        """Return the line."""
-        return f"{self._label}: {self._counted or f'{rough_duration(time.monotonic() - self._started_s)} so far'}"
+        """Return the line, whose estimate counts the time since the last count: what is at work may take long."""
+        if self._at is None:
+            return f"{self._label}: {rough_duration(time.monotonic() - self._started_s)} so far"
+        (done, total), unit = self._at, self._unit
+        rate = self._pace.measure(done)
+        said = f"{self._label}: {done} of {total}{unit and f' {unit}'}"
+        said += f", {rate:.1f} a second" if unit and rate else ""
+        return said + (f", about {rough_duration((total - done) / rate)} left" if rate else "")
 
 
 class _Lines:

@@ -1,5 +1,6 @@
 """The whole benchmark: weights, corpus, split, training of each size and seed, report."""
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -165,8 +166,13 @@ def _unfinished(
     config: Config, chosen: Mapping[tuple[str, int], Weights], split: Split, folder: Path
 ) -> list[tuple[str, int]]:
     """Return the sizes and seeds whose training this folder does not hold finished."""
-    trainers = {key: Trainer(config, one, FeaturizedSplit(split, {}), folder / key[0]) for key, one in chosen.items()}
-    return [key for key, one in trainers.items() if one.done(key[1], one.fingerprint(key[1])) is None]
+    found = []
+    for (size, seed), weights in chosen.items():
+        trainer = Trainer(config, weights, FeaturizedSplit(split, {}), folder / size)
+        with contextlib.suppress(KmedError):  # a damaged record is said when that is trained, and stops no other
+            if trainer.done(seed, trainer.fingerprint(seed)) is None:
+                found.append((size, seed))
+    return found
 
 
 def _train_all(

@@ -16,7 +16,7 @@ from kmed_bench.core.schema import SIZE_SHAPES
 from kmed_bench.core.scratch import scratch_folder, scratch_for_libraries
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.continuation import Only
-from kmed_bench.pipeline.estimates import Outlook, Stage, basis, foresee, free_bytes
+from kmed_bench.pipeline.estimates import Outlook, Stage, basis, disk_of, foresee, free_bytes
 from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.preparation import check_sign_key, check_source, demo_corpus, demo_folder, split_source
 from kmed_bench.tracking.store import resolve_uri
@@ -57,9 +57,13 @@ def describe_run(config: Config, out: Path, *, only: Only = ()) -> list[str]:
         *(_table(corpus, outlook) if outlook else [_UNKNOWN]),
         *_missing_lines(missing, outlook),
         *_disk_lines(out, corpus, outlook),
-        f"Estimated {basis(config)}, on {describe_machine(pick_device())}, as busy as it is now.",
+        *([_basis_line(config)] if outlook else []),
         "Nothing was kept: no run, no split, no features.",
     ]
+
+
+def _basis_line(config: Config) -> str:
+    return f"Estimated {basis(config)}, on {describe_machine(pick_device())}, as busy as it is now."
 
 
 _UNKNOWN = "The time is not known: it takes weights at hand and two batches of training clips to measure it."
@@ -131,7 +135,13 @@ def _disk_lines(out: Path, corpus: Stage, outlook: Outlook | None) -> list[str]:
         return [f"Disk: {places}."]
     kept = corpus.n_bytes + outlook.n_bytes
     needed = kept + outlook.state_bytes
-    warning = "" if needed < min(free, free_cache) else " It does not fit: make room, or name another --out."
+    cached = sum(stage.n_bytes for stage in outlook.stages() if stage.cached)
+    if disk_of(out) == disk_of(cache_folder()):
+        fits = {"name another --out": needed < free}
+    else:
+        fits = {"name another --out": needed - cached < free, "set KMED_CACHE to a larger disk": cached < free_cache}
+    short = [way for way, enough in fits.items() if not enough]
+    warning = f" It does not fit: make room, or {' and '.join(short)}." if short else ""
     return [
         f"Disk: {gib(kept)} stay used, and {gib(outlook.state_bytes)} more while a training runs; {places}.{warning}"
     ]

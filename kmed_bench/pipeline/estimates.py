@@ -18,7 +18,7 @@ from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.kept_checkpoints import STATE_COPIES
 from kmed_bench.pipeline.latency import N_CLIPS, N_WARM_UP
 from kmed_bench.pipeline.pace import N_STEPS, Pace, measure_pace, sample_speech
-from kmed_bench.training.epochs import ScoredEpoch
+from kmed_bench.training.epochs import ScoredEpoch, keeps_encoder_outputs
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +27,18 @@ _WORTH = 10
 # Both on 2 cores of a server: what the tracking store, the files and the statistics take.
 _TRAINING_S = 15.0
 _REPORT_S = 10.0
-_FULL_POSITIONS = (
-    1500  # of the encoder in 30 s; a dynamic window has 50 a second and 32 more (training/encoder_outputs)
-)
+# Of the encoder in 30 s; a dynamic window has 50 a second and 32 more (training/encoder_outputs).
+_FULL_POSITIONS = 1500
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage's estimated duration, and the disk space that it leaves used."""
+    """A stage's estimated duration, and the disk space that it leaves used: of the results' disk, or of the cache's."""
 
     name: str
     duration_s: float
     n_bytes: int = 0
+    cached: bool = False
 
 
 class Outlook:
@@ -135,13 +135,13 @@ class Outlook:
     def _encoder_stage(self, size: str) -> list[Stage]:
         """Return the stage that stores a frozen encoder's outputs, where training reads those."""
         train, pace = self._config.train, self._paces[size]
-        if not train.freeze_encoder or train.lora_rank or train.spec_augment or train.speed_factors:
+        if not keeps_encoder_outputs(train):
             return []
         n_positions = self._n["train"] * _FULL_POSITIONS
         if train.audio_context == "dynamic":
             n_positions = min(n_positions, int(50 * self._train_s) + 32 * self._n["train"])
         n_bytes = n_positions * SIZE_SHAPES[size][0] * DTYPES[self._config.features.dtype].itemsize
-        return [Stage(f"{size}, encoder outputs", self._n["train"] * pace.loss_s, n_bytes)]
+        return [Stage(f"{size}, encoder outputs", self._n["train"] * pace.loss_s, n_bytes, cached=True)]
 
     def _n_decoded(self, *more: str) -> int:
         return sum(self._n.get(part, 0) for part in ("test", LEFT_OUT, *more))
@@ -167,7 +167,7 @@ def _features_stage(split: Split, config: Config, features_s: float) -> Stage:
         for part, speed in made
         if not has_features(split.parts[part], cache, dtype=dtype, speed=speed)
     )
-    return Stage("features", seconds * features_s, features_bytes(seconds, dtype))
+    return Stage("features", seconds * features_s, features_bytes(seconds, dtype), cached=True)
 
 
 def foresee(
@@ -220,14 +220,20 @@ def basis(config: Config) -> str:
     said = f"from {N_STEPS} training steps and a few decoded clips of each size"
     if config.train.patience is not None:
         said += "; less if training ends early"
-    if config.train.freeze_encoder:
+    if keeps_encoder_outputs(config.train):
         said += "; less with the frozen encoder's outputs kept"
     return said
 
 
 def free_bytes(folder: Path) -> int:
     """Return the free space on the disk of a folder, which need not exist yet."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def disk_of(folder: Path) -> int:
+    """Return the number of the disk of a folder, which need not exist yet."""
+    return _existing(folder).stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    return next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())

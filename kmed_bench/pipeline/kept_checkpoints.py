@@ -11,6 +11,7 @@ from kmed_bench.asr.model.weights import save_weights
 from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_text_atomically
+from kmed_bench.core.quantities import gib
 from kmed_bench.tracking.registry.checkpoints import keep_checkpoints, log_checkpoint
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.adapt import merged_state
@@ -30,8 +31,8 @@ def check_room(model: Whisper, folder: Path, size: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise KmedError(
-            f"Training {size} needs {needed / 2**30:.1f} GiB in {folder} for its state and checkpoints, and "
-            f"{free / 2**30:.1f} GiB are free; make room or choose another --out."
+            f"Training {size} needs {gib(needed)} in {folder} for its state and checkpoints, and "
+            f"{gib(free)} are free; make room or choose another --out."
         )
 
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import torch
 from whisper.audio import N_SAMPLES
 
 from kmed_bench.asr.decoding.decode import predict_part
@@ -15,6 +16,7 @@ from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import Weights, load_weights
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.config import Config
+from kmed_bench.core.batching import chunks
 from kmed_bench.core.progress import track
 from kmed_bench.corpus.archives.reader import AudioReader
 from kmed_bench.corpus.splitting.split import Split
@@ -109,9 +111,15 @@ def _measure(weights: Weights, sample: FeaturizedSplit, config: Config) -> Pace 
         predict_part(model, rows, store["valid"], chosen)
         decode_s.append((_now() - started) / len(rows))
     moments: list[float] = []
+
+    def note(*_: int) -> None:
+        if model.device.type == "cuda":  # a step is only launched so far
+            torch.cuda.synchronize(model.device)
+        moments.append(_now())
+
     once = dataclasses.replace(config.train, epochs=1)
     source = LogMelSource(store["train"])
-    epochs = fit(model, train, source, valid, store["valid"], once, seed=0, progress=lambda *_: moments.append(_now()))
+    epochs = fit(model, train, source, valid, store["valid"], once, seed=0, progress=note)
     (loss_s,) = ((_now() - moments[-1]) / len(valid) for _ in epochs)
     return Pace(
         step_s=(moments[-1] - moments[0]) / (len(moments) - 1),
@@ -124,7 +132,7 @@ def _measure(weights: Weights, sample: FeaturizedSplit, config: Config) -> Pace 
 
 def time_backend(backend: Backend, rows: pd.DataFrame) -> float:
     """Return the seconds that a clip takes with any model, features included: of a few, after one that is not timed."""
-    chosen = spread_clips(rows, min(_n_clips(), max(1, backend.batch_size)))
+    chosen = spread_clips(rows, _n_clips())
     with AudioReader() as reader, track("Measuring the pace"):
         clips = [
             decode_audio(reader.read(row["audio"]), row["utterance_id"])[:N_SAMPLES]
@@ -132,7 +140,8 @@ def time_backend(backend: Backend, rows: pd.DataFrame) -> float:
         ]
         backend.transcribe(clips[:1])
         started = _now()
-        backend.transcribe(clips)
+        for batch in chunks(clips, backend.batch_size):
+            backend.transcribe(batch)
     return (_now() - started) / len(clips)
 
 

@@ -80,16 +80,17 @@ def _verify(path: Path, shown: str, key: Ed25519PublicKey | None) -> Verdict:
 def _file_faults(passport: Passport, folder: Path, model: Path) -> Iterator[str]:
     """Yield what is wrong with the files beside a passport; of a model that is one file, with that one alone."""
     stated = passport["files"]
-    present = {str(file.relative_to(folder)) for file in folder.rglob("*") if not file.is_dir()}
+    beside = {file.name for file in folder.iterdir()}
     if model.is_file():
         stated = {name: value for name, value in stated.items() if name == model.name}
     else:
+        present = {str(file.relative_to(folder)) for file in folder.rglob("*") if not file.is_dir()}
         for name in sorted(present - {*stated, PASSPORT_FILE}):
             yield f"{name} is there, and the passport does not name it"
     if not stated:
         yield "the passport names no such file"
     for name, sha256 in stated.items():
-        if Path(name).name != name or name not in present or not (folder / name).is_file():
+        if name not in beside or not (folder / name).is_file():
             yield f"{name} is missing"
         elif (found := sha256_of(folder / name)) != sha256:
             yield f"{name} was changed: its SHA-256 is {found[:16]}…, and the passport says {sha256[:16]}…"

@@ -37,7 +37,7 @@ def refused(error: BaseException, uri: str = "MLflow's server") -> RefusedError 
     return None
 
 
-def check_refused(error: BaseException, uri: str = "MLflow's server") -> None:
+def check_refused(error: BaseException, uri: str) -> None:
     """Raise RefusedError if a server refused to show something, which is not the same as having nothing to show."""
     if refusal := refused(error, uri):
         raise refusal from error

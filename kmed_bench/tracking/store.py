@@ -28,7 +28,7 @@ from kmed_bench.core.files import creating
 from kmed_bench.core.formats import Content, FileFormat
 from kmed_bench.tracking.copies import adopt_copy
 from kmed_bench.tracking.reach import check_reach, check_registry
-from kmed_bench.tracking.refusals import check_refused, is_forbidden, refused
+from kmed_bench.tracking.refusals import is_forbidden, refused
 from kmed_bench.tracking.run_notes import describe_experiment
 from kmed_bench.tracking.views import shared_views
 from kmed_bench.tracking.waiting import check_sqlite, store_error, wait_for_sqlite
@@ -204,6 +204,9 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
     return value
 
 
+_NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second of an id in another form
+
+
 def find_run(client: MlflowClient, run_id: str) -> Run | None:
     """Return a run, or None where the store has none of this id or does not show it to this user.
 
@@ -217,11 +220,10 @@ def find_run(client: MlflowClient, run_id: str) -> Run | None:
     try:
         return client.get_run(run_id)
     except MlflowException as error:
-        if not is_forbidden(error):
-            check_refused(error, str(client.tracking_uri))
-        if store_error(error) is not None:
-            raise
-        return None
+        if is_forbidden(error) or error.error_code in _NO_SUCH_RUN:
+            return None
+        uri = str(client.tracking_uri)
+        raise store_error(error) or refused(error, uri) or KmedError(_explain(uri, error)) from error
 
 
 def read_artifact(client: MlflowClient, run: Run, name: str, format: FileFormat[Content]) -> Content | None:

@@ -13,7 +13,7 @@ from kmed_bench.asr.features.device_store import DeviceFeatures, fits
 from kmed_bench.asr.features.store import FeatureSource, FeatureStore, build_features
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.whisper import Whisper
-from kmed_bench.config import Config, EvalConfig
+from kmed_bench.config import Config, EvalConfig, TrainConfig
 from kmed_bench.core.files import cache_folder
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.progress import Tick, track
@@ -194,6 +194,11 @@ def _on_device(speech: FeaturizedSplit, device: torch.device) -> dict[str, Featu
     return {part: DeviceFeatures(store, rows[part]["utterance_id"].tolist(), device) for part, store in stores.items()}
 
 
+def keeps_encoder_outputs(train: TrainConfig) -> bool:
+    """Return whether training reads a frozen encoder's outputs, which are then computed once."""
+    return train.freeze_encoder and not (train.lora_rank or train.spec_augment or train.speed_factors)
+
+
 def _training_source(
     model: Whisper,
     speech: FeaturizedSplit,
@@ -206,7 +211,7 @@ def _training_source(
         return SpeedPerturbedSource(speech.speeds)
     if config.train.spec_augment:  # drawn and masked on the CPU, where random numbers are the same on every machine
         return LogMelSource(speech.stores["train"])
-    if not config.train.freeze_encoder or config.train.lora_rank:
+    if not keeps_encoder_outputs(config.train):
         return LogMelSource(kept)
     # A frozen encoder that reads the same in each epoch is computed once.
     with parallel.main_first(), track("Encoder outputs of train") as tick:

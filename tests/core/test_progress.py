@@ -69,6 +69,17 @@ def test_a_batch_that_is_counted_at_once_shows_no_pace(capsys, clock):
     assert shown(capsys) == ["Decoding: 1 of 16", "Decoding: 9 of 16, about 35 s left"]
 
 
+def test_an_estimate_counts_the_time_since_the_last_count(capsys, clock):
+    with track("Decoding") as tick:
+        tick(0, 10)
+        clock[0] += 10
+        tick(5, 10)
+        for _ in range(18):
+            clock[0] += 5
+            progress._lines.beat()
+    assert shown(capsys) == ["Decoding: 5 of 10, about 45 s left", "Decoding: 5 of 10, about 2 min left"]
+
+
 def test_blocks_share_the_interval_and_the_silence(capsys, clock):
     """Four blocks of 4 s within one of 80 s: together they have a line after 36 s, and one after 40 more."""
     with track("Training") as outer:

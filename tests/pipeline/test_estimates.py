@@ -22,7 +22,7 @@ from kmed_bench.core import progress
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.progress import rough_duration
 from kmed_bench.corpus.splitting.split import Split, read_split
-from kmed_bench.pipeline import estimates
+from kmed_bench.pipeline import dry_run, estimates
 from kmed_bench.pipeline.dry_run import _disk_lines, _missing_lines
 from kmed_bench.pipeline.estimates import Outlook, foresee, free_bytes
 from kmed_bench.pipeline.pace import Pace, measure_pace, sample_speech, time_backend
@@ -156,7 +156,7 @@ def test_any_model_is_timed_on_a_few_clips(tone_part):
             raise AssertionError(rows)
 
     assert time_backend(Counting(), tone_part) >= 0
-    assert calls == [1, 3]
+    assert calls == [1, 3, 1]  # one that is not timed, and four in batches
 
 
 def test_free_space_is_that_of_the_disk_a_folder_would_be_on(tmp_path):
@@ -167,7 +167,9 @@ def test_features_that_the_cache_has_take_nothing(split, tmp_path):
     before = make_outlook(split).stages()[0]
     build_features(split.parts["train"], tmp_path / "cache" / "features")
     rest = sum(float(split.parts[part]["duration_s"].sum()) for part in ("valid", "test"))
-    assert make_outlook(split).stages()[0] == estimates.Stage("features", pytest.approx(rest * 0.5), int(rest * 32_000))
+    assert make_outlook(split).stages()[0] == estimates.Stage(
+        "features", pytest.approx(rest * 0.5), int(rest * 32_000), cached=True
+    )
     assert before.duration_s > rest * 0.5
 
 
@@ -243,3 +245,26 @@ def test_a_plan_without_weights_says_so(split, tmp_path):
     assert "does not fit" not in _disk_lines(tmp_path, corpus, base)[0]
     full = dataclasses.replace(corpus, n_bytes=2**60)
     assert _disk_lines(tmp_path, full, base)[0].endswith("It does not fit: make room, or name another --out.")
+
+
+@pytest.mark.parametrize(
+    ("n_out", "n_cache", "said"),
+    [
+        (1, 1, ""),
+        (9, 1, "make room, or name another --out."),
+        (1, 9, "make room, or set KMED_CACHE to a larger disk."),
+        (9, 9, "make room, or name another --out and set KMED_CACHE to a larger disk."),
+    ],
+)
+def test_each_of_two_disks_must_hold_its_own(tmp_path, monkeypatch, n_out, n_cache, said):
+    monkeypatch.setattr(dry_run, "disk_of", lambda folder: folder == tmp_path)
+    monkeypatch.setattr(dry_run, "free_bytes", lambda _: 5)
+
+    class Two:
+        state_bytes, n_bytes = 1, n_out + n_cache - 1
+
+        def stages(self):
+            return [estimates.Stage("features", 1.0, n_cache, cached=True)]
+
+    (line,) = _disk_lines(tmp_path, estimates.Stage("corpus, split", 1.0, 0), Two())
+    assert line.partition("It does not fit: ")[2] == said
