@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from subcommands import commands
 
-from kmed_bench.cli import _parser, parse
+from kmed_bench.cli import parse
 from kmed_bench.commands.options import ALIASES, AS_PROFILE, PROFILE, resolve
 from kmed_bench.config import Config, flatten, load_config
 from kmed_bench.config.describe import setting_keys
@@ -80,24 +81,25 @@ def test_every_other_setting_is_an_undeclared_parameter(name):
 _OWN_MEANING = {"sizes": {"offline-kit"}}  # whose weights it copies, which is no setting of a run
 
 
-def commands() -> dict[str, set[str]]:
+def flags_of_commands() -> dict[str, set[str]]:
     """Each command's option strings."""
-    (actions,) = (action for action in _parser()._actions if isinstance(action.choices, dict))
-    return {name: set(sub._option_string_actions) for name, sub in actions.choices.items()}
+    return {name: set(command._option_string_actions) for name, command in commands().items()}
 
 
 def test_a_flag_that_is_a_setting_has_one_spelling_everywhere():
     """A setting is --group.field in each command that reads it, and its short name is the same one in all of them."""
     keys = set(setting_keys())
     assert keys == {key for key in flatten(Config()) if "." in key}
-    offered = {key: {name for name, flags in commands().items() if f"--{key}" in flags} for key in keys}
+    offered = {key: {name for name, flags in flags_of_commands().items() if f"--{key}" in flags} for key in keys}
     assert {key for key in keys if not offered[key]} == set()  # a setting that no command takes is dead
     for short, key in ALIASES.items():
-        takers = {name for name, flags in commands().items() if f"--{short}" in flags} - _OWN_MEANING.get(short, set())
+        takers = {name for name, flags in flags_of_commands().items() if f"--{short}" in flags} - _OWN_MEANING.get(
+            short, set()
+        )
         single = {"sizes": {"train", "tune"}, "seeds": {"train"}}.get(short, set())  # --size and --seed: one of them
         assert takers == offered[key] - single, short
     for name in {"train", "tune"}:
-        assert "--size" in commands()[name]
+        assert "--size" in flags_of_commands()[name]
 
 
 def test_mains_parameters_are_the_headline_settings():

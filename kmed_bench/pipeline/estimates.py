@@ -17,13 +17,11 @@ from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.pipeline.kept_checkpoints import STATE_COPIES
 from kmed_bench.pipeline.latency import N_CLIPS, N_WARM_UP
-from kmed_bench.pipeline.pace import N_STEPS, Pace, measure_pace, sample_speech
+from kmed_bench.pipeline.pace import N_STEPS, WORTH, Pace, measure_pace, sample_speech
 from kmed_bench.training.epochs import ScoredEpoch, keeps_encoder_outputs
 
 log = logging.getLogger(__name__)
 
-_WORTH = 10
-"""A run is measured beforehand if it takes at least this many times the steps that measuring takes."""
 # Both on 2 cores of a server: what the tracking store, the files and the statistics take.
 _TRAINING_S = 15.0
 _REPORT_S = 10.0
@@ -52,6 +50,8 @@ class Outlook:
         Size to its pace on this machine.
     features_s : float
         Seconds for the features of a second of audio.
+    n_processes : int
+        Processes that share each training; the main one alone decodes a fine-tuned model's test part.
     report : bool
         Whether comparisons and a report follow.
     """
@@ -64,13 +64,14 @@ class Outlook:
         paces: Mapping[str, Pace],
         features_s: float,
         *,
+        n_processes: int = 1,
         report: bool = True,
     ) -> None:
         self._config, self._trainings, self._paces = config, list(trainings), dict(paces)
         self._n = {part: len(rows) for part, rows in split.parts.items()}
         self._train_s = float(split.parts["train"]["duration_s"].sum())
         self._features = _features_stage(split, config, features_s)
-        self._report, self._corrected = report, set[str]()
+        self._report, self._n_processes, self._corrected = report, n_processes, set[str]()
 
     @property
     def total_s(self) -> float:
@@ -151,7 +152,7 @@ class Outlook:
         validation_s = self._n["valid"] * (pace.loss_s + pace.tuned_s)
         epochs_s = self._config.train.epochs * (self._n_steps() * pace.step_s + validation_s + again)
         n_single = N_WARM_UP + min(N_CLIPS, self._n["test"])
-        return epochs_s + (self._n_decoded() + n_single) * pace.tuned_s + _TRAINING_S
+        return epochs_s + (self._n_decoded() + n_single) * pace.tuned_s * self._n_processes + _TRAINING_S
 
     def _n_checkpoints(self) -> int:
         """Return the weights that a training leaves: best and last, the other epochs', and the store's copy."""
@@ -195,7 +196,7 @@ def foresee(
         When ``planned`` and a clip can't be read or a training step fails; otherwise that is only logged.
     """
     n_steps = len(trainings) * config.train.epochs * len(split.parts["train"]) / config.train.batch_size
-    if not (trainings and (planned or n_steps >= _WORTH * (N_STEPS + 1) * len({size for size, _ in trainings}))):
+    if not (trainings and (planned or n_steps >= WORTH * (N_STEPS + 1) * len({size for size, _ in trainings}))):
         return None
     try:
         with scratch_folder() as folder:
@@ -209,7 +210,7 @@ def foresee(
     paces = {size: pace.shared(n_processes) for size, pace in found.items() if pace is not None}
     if len(paces) < len(found):
         return None
-    outlook = Outlook(config, split, list(trainings), paces, features_s, report=report)
+    outlook = Outlook(config, split, list(trainings), paces, features_s, n_processes=n_processes, report=report)
     if not planned:
         log.info(outlook.describe())
     return outlook

@@ -29,6 +29,8 @@ from kmed_bench.training.state import random_states, restore_random_states
 
 N_STEPS = 3
 """Training steps that are timed, after one that is not."""
+WORTH = 10
+"""Work is measured beforehand if it takes at least this many times the steps or clips that measuring takes."""
 _N_CLIPS, _N_GPU_CLIPS = 4, 32
 _now = time.perf_counter
 
@@ -147,7 +149,7 @@ def time_backend(backend: Backend, rows: pd.DataFrame) -> float:
 
 def is_worth_timing(rows: pd.DataFrame) -> bool:
     """Return whether decoding these clips takes much longer than `time_backend` does."""
-    return len(rows) >= 10 * _n_clips()
+    return len(rows) >= WORTH * _n_clips()
 
 
 def _n_clips() -> int:

@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import html
 import io
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,16 +74,9 @@ class CutIn:
         return self.n_bytes / self.audio_s if self.audio_s else self.form.bytes_per_s
 
 
-def choose_form(subtypes: Collection[str] | None = None) -> AudioForm:
-    """Return Opus where libsndfile writes it (1.0.29 and later, as in soundfile's wheels), else WAV with 16 bits.
-
-    Parameters
-    ----------
-    subtypes : collection of str, optional
-        What can be written into Ogg; asked of libsndfile if left out.
-    """
-    found = soundfile.available_subtypes(OPUS.container) if subtypes is None else subtypes
-    return OPUS if OPUS.subtype in found else WAV
+def choose_form() -> AudioForm:
+    """Return Opus where libsndfile writes it (1.0.29 and later, as in soundfile's wheels), else WAV with 16 bits."""
+    return OPUS if OPUS.subtype in soundfile.available_subtypes(OPUS.container) else WAV
 
 
 @interrupts_wait()

@@ -101,9 +101,10 @@ def recommend(record: BenchRecord) -> Recommendation:
     level = f"test CER {percent(None if math.isnan(best.test_cer) else best.test_cer)}"
     reason = " ".join(filter(None, [_why(best), explain_rates(best.test_cer)]))
     if best.test_cer > MAX_USEFUL_CER:
-        headline = (
-            f"No model here is fit for use: the best, {best.size} {best.state}, has a {level.replace('CER', 'CER of')}."
-        )
+        named = f"{best.size} {best.state}"
+        # The fine-tuned one may have a lower CER all the same; it is not shown.
+        said = f"is fit for use: the best, {named}," if best.tuned else f"is shown to be fit for use: {named}"
+        headline = f"No model here {said} has a {level.replace('CER', 'CER of')}."
         return Recommendation(sizes=sizes, best=best, headline=headline, reason=f"{UNFIT} {reason}")
     return Recommendation(sizes=sizes, best=best, headline=f"Use {best.size} {best.state}: {level}.", reason=reason)
 
@@ -112,10 +113,10 @@ def _why(best: SizeVerdict) -> str:
     if best.tuned:
         return "Its gain over the untouched model is more than chance, and nothing is shown to have become worse."
     if best.verdict is None:
-        return "Nothing shows that its fine-tuned model is better."
+        return "No comparison shows that its fine-tuned model is better."
     return {
         "better": "Its fine-tuned model has a lower CER, but is shown to be worse elsewhere.",
-        "no evidence": "Nothing shows that its fine-tuned model is better.",
+        "no evidence": "The paired comparison does not show that its fine-tuned model is better.",
         "kept untouched": "Training did not lower its valid CER.",
         "worse": "Training made it worse.",
     }[best.verdict["outcome"]]

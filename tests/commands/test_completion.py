@@ -1,11 +1,11 @@
 """What bash, zsh and fish complete, asked of the shells themselves where they are installed."""
 
-import argparse
 import re
 import shutil
 import subprocess
 
 import pytest
+from subcommands import commands
 
 from kmed_bench.cli import _parser, main
 from kmed_bench.commands.completion import SHELLS, completion
@@ -72,11 +72,10 @@ def test_zsh_reads_its_script(scripts):
 def test_each_shell_knows_each_command_and_flag(scripts, shell):
     text = (scripts / shell).read_text(encoding="utf-8")
     words = set(re.findall(r"[\w.-]+", text))
-    (commands,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
-    flags = {flag for command in commands.choices.values() for flag in command._option_string_actions}
+    flags = {flag for command in commands().values() for flag in command._option_string_actions}
     assert {f"--{key}" for key in setting_keys()} < flags
     missing = {flag for flag in flags if flag not in words and flag.lstrip("-") not in words}
-    assert missing | (set(commands.choices) - words) == set()
+    assert missing | (commands().keys() - words) == set()
 
 
 def test_the_command_prints_the_script(scripts, capsys):

@@ -1,18 +1,18 @@
 """Every command that README.md and docs/*.md show runs as typed, on a small corpus in place of the download."""
 
-import argparse
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from documented import PAGES, ROOT, blocks, project_words, quoted_commands, typed_commands
+from subcommands import commands
 from ward import Ward, make_ward, missing_files
 
-from kmed_bench.cli import _parser, parse
+from kmed_bench.cli import parse
 from kmed_bench.commands.options import resolve
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
@@ -146,11 +146,6 @@ def test_the_readme_lists_every_command() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"`([a-z-]+)`", text[text.index("Each command can run alone") :].partition("COMMAND --help")[0])
     assert sorted(listed) == sorted(commands())
-
-
-def commands() -> dict[str, argparse.ArgumentParser]:
-    (action,) = (action for action in _parser()._actions if isinstance(action.choices, dict))
-    return dict(cast("dict[str, argparse.ArgumentParser]", action.choices))
 
 
 def test_every_reason_is_needed() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import soundfile
 from recordings import tone
+from subcommands import commands
 
 from kmed_bench import cli
 from kmed_bench.commands import options
@@ -58,8 +59,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
 
 
 def declared(command: str) -> set[str]:
-    (actions,) = (action for action in cli._parser()._actions if isinstance(action.choices, dict))
-    parser = actions.choices[command]
+    parser = commands()[command]
     assert isinstance(parser, options.CommandParser)
     return set(parser.flags)
 

@@ -53,16 +53,11 @@ def test_values_of_variables_are_masked_unless_they_may_be_words(name: str, monk
     assert without_password("kmed-whisper-base") == "kmed-whisper-base"
 
 
+@pytest.mark.usefixtures("package_log")
 def test_messages_and_tracebacks_of_a_log_are_masked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    package = logging.getLogger("kmed_bench")
-    handlers, level = list(package.handlers), package.level
-    try:
-        configure_logging()
-        with log_file(tmp_path):
-            logging.getLogger("kmed_bench.tests").warning("%s is away", ADDRESS, exc_info=OSError(ADDRESS))
-    finally:
-        package.handlers[:] = handlers
-        package.setLevel(level)
+    configure_logging()
+    with log_file(tmp_path):
+        logging.getLogger("kmed_bench.tests").warning("%s is away", ADDRESS, exc_info=OSError(ADDRESS))
     err = capsys.readouterr().err
     assert "http://***@host is away" in err
     assert "OSError: http://***@host" in err

@@ -8,16 +8,8 @@ import pytest
 
 from kmed_bench.core.console import LOG_NAME, configure_logging, log_file
 
+pytestmark = pytest.mark.usefixtures("package_log")
 log = logging.getLogger("kmed_bench.tests")
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    package = logging.getLogger("kmed_bench")
-    handlers, level = list(package.handlers), package.level
-    yield
-    package.handlers[:] = handlers
-    package.setLevel(level)
 
 
 @pytest.mark.parametrize(("level", "shown"), [("debug", "dIw"), ("info", "Iw"), ("warning", "w"), ("error", "")])

@@ -11,21 +11,13 @@ from kmed_bench.core import progress
 from kmed_bench.core.console import configure_logging
 from kmed_bench.core.progress import track
 
+pytestmark = pytest.mark.usefixtures("package_log")
 log = logging.getLogger("kmed_bench.tests")
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    package = logging.getLogger("kmed_bench")
-    handlers, level = list(package.handlers), package.level
-    yield
-    package.handlers[:] = handlers
-    package.setLevel(level)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from kmed_bench.corpus.splitting.split import Split, read_split
 from kmed_bench.pipeline import dry_run, estimates
 from kmed_bench.pipeline.dry_run import _disk_lines, _missing_lines
 from kmed_bench.pipeline.estimates import Outlook, foresee, free_bytes
+from kmed_bench.pipeline.latency import N_CLIPS, N_WARM_UP
 from kmed_bench.pipeline.pace import Pace, measure_pace, sample_speech, time_backend
 from kmed_bench.training.epochs import ScoredEpoch
 
@@ -140,6 +141,19 @@ def test_a_pace_is_measured_without_a_trace(split, tiny_checkpoint, tmp_path):
     assert pace.shared(4).weights_bytes == pace.weights_bytes
     one = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=4))
     assert measure_pace(Weights("base", tiny_checkpoint, "path", "0" * 64), sample, one) is None  # one step
+
+
+def test_processes_share_all_but_the_test_part_of_a_fine_tuned_model(split):
+    config = load_config()
+    alone = Outlook(config, split, [("base", 0)], {"base": PACE}, 0.5)
+    both = Outlook(config, split, [("base", 0)], {"base": PACE.shared(2)}, 0.5, n_processes=2)
+    n_test = len(split.parts["test"])
+    decoding_s = (n_test + N_WARM_UP + min(N_CLIPS, n_test)) * PACE.tuned_s
+    single_s = decoding_s + 15.0  # and what the store and the files take
+    (features, untouched, training, report), (_, untouched_2, training_2, _) = alone.stages(), both.stages()
+    assert untouched_2.duration_s == pytest.approx(untouched.duration_s / 2)
+    assert training_2.duration_s - single_s == pytest.approx((training.duration_s - single_s) / 2)
+    assert (features.cached, untouched.cached, training.cached, report.cached) == (True, False, False, False)
 
 
 def test_any_model_is_timed_on_a_few_clips(tone_part):

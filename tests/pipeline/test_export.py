@@ -244,6 +244,7 @@ def test_base_in_float32_writes_the_same_texts_elsewhere(base_check, tmp_path, f
     assert drift["n_clips"] == 20
     assert drift["n_differing"] <= 1, "a text may differ where two tokens tie"
     assert abs(drift["drift"]) <= MAX_DRIFT["float32"]
+    assert 0.05 < drift["cer_exported"] < 0.25, "the real model, on real speech"
 
 
 @pytest.mark.real_speech

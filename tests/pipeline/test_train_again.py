@@ -56,7 +56,7 @@ def test_a_finished_training_stays(
     weights = Weights("base", tiny_checkpoint, "path", "0" * 64)
     short = settings(tmp_path / "mlflow.db", **{"train.epochs": 1})
     with caplog.at_level(logging.INFO):
-        monkeypatch.setattr(estimates, "_WORTH", 0)  # however little there is to do
+        monkeypatch.setattr(estimates, "WORTH", 0)  # however little there is to do
         first = train_from(weights, load_config("sound", short), split, out)
     assert first is not None
     said = [line.split(":")[0] for line in caplog.messages if line.startswith("Estimate")]

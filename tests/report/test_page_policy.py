@@ -68,7 +68,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pages")
     section = ExtraSection(title="T", lead="L", figures=(draw("study-cer"),), tables=(make_table(),))
     sound = np.zeros(1600, np.float32)
-    lines = [*LINES, ("s9", '=cmd"><script>alert(1)</script><img src=http://a.b/c onerror=x>', "=1+1")]
+    lines = [*LINES, ("s9", f"=cmd{HOSTILE}", "=1+1")]
     study = StudyRecord(
         name="s", size="base", sampler="tpe", pruner="none", epochs=1, n_trials=0, objectives=("cer",), trials=(),
         synthetic=True,

@@ -1,6 +1,7 @@
 """The written report: files, figures equal to the record's, what it must say, nothing fetched."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
@@ -431,3 +432,17 @@ def test_korean_font_is_found_and_leaves_tables_alone() -> None:
     font = fonts.find_korean_font()
     assert font is not None
     assert font.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("examples", "mode"), [({"audio_missing": ["PA_0001-0001"]}, 0o600), ({}, 0o644)])
+def test_a_page_that_names_utterances_is_private(examples: dict[str, list[str]], mode: int, tmp_path: Path) -> None:
+    bench = make_bench(sizes=("base",), epochs=1)
+    quality = {key: value for key, value in bench.quality.items() if not key.endswith("_examples")}
+    before = os.umask(0o022)
+    try:
+        page = write_report(dataclasses.replace(bench, quality={**quality, "reject_examples": examples}), tmp_path)
+    finally:
+        os.umask(before)
+    assert page.stat().st_mode & 0o777 == mode
+    assert ("PA_0001-0001" in page.read_text(encoding="utf-8")) == bool(examples)

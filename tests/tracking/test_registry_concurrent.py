@@ -80,10 +80,19 @@ def test_a_verdict_does_not_decide_who_is_a_candidate(tmp_path: Path) -> None:
     client = MlflowClient(tracking_uri=make_store(f"sqlite:///{tmp_path}/mlflow.db"))
     client.create_registered_model(NAME)
     seen = [
-        register(client, cer, SPLIT | {"kmed.verdict": verdict})
-        for cer, verdict in ((0.30, "better"), (0.20, "no evidence"), (0.25, "better"), (0.10, "worse"))
+        register(client, cer, SPLIT | ({"kmed.verdict": verdict} if verdict else {}))
+        for cer, verdict in (
+            (0.30, "better"),
+            (0.20, "no evidence"),
+            (0.25, "better"),
+            (0.10, "worse"),
+            (0.15, "kept untouched"),
+            (0.08, "kept untouched"),
+            (0.07, ""),  # of a release without verdicts
+            (0.09, ""),
+        )
     ]
-    assert seen == ["1", "2", "2", "4"]
+    assert seen == ["1", "2", "2", "4", "4", "6", "7", "7"]
 
 
 @pytest.mark.slow

@@ -110,11 +110,12 @@ def test_a_card_opens_with_the_verdict(outcome: str, recommended: str) -> None:
     card = write_card(name="m", size="base", params={}, tags=tags, metrics={}, scores=None, counts={})
     assert card.index("## Verdict\n\nbase, seed 0: so it is.") < card.index("## Data")
     assert ("Not recommended: use the untouched model" in card) == (recommended == "false")
+    assert "models:/m@challenger" in card
 
 
 def test_notes_open_with_the_verdict() -> None:
     note = notes.describe_bench(bench(DONE), "7")
-    assert note.startswith("**No model here is fit for use: the best, base untouched, has a test CER of 40.0 %.**")
+    assert note.startswith("**No model here is shown to be fit for use: base untouched has a test CER of 40.0 %.**")
     tagged = dataclasses.replace(DONE, tags={"kmed.verdict_text": "base, seed 0: worse."})
     assert notes.describe_train(tagged).startswith("base, seed 0: worse.\n\nWhisper **base**")
 
