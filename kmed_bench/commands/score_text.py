@@ -9,7 +9,8 @@ from kmed_bench.core.quantities import explain_rates, percent
 from kmed_bench.core.schema import SCORE_FIELDS, UNKNOWN
 
 if TYPE_CHECKING:
-    from kmed_bench.core.contracts import BaselineComparison, Comparison, EvaluatedScores, PageContents, SideScores
+    from kmed_bench.core.contracts import BaselineComparison, Comparison, EvaluatedScores, SideScores
+    from kmed_bench.core.error_contracts import PageContents
 
 _RATES = ("cer", "cer_number", "wer", "number_exact", "term_recall", "perfect_rate", "hallucination_rate", "empty_rate")
 

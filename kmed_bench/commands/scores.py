@@ -216,7 +216,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _errors(args: argparse.Namespace) -> int:
     from kmed_bench.commands.recordings import open_recordings
-    from kmed_bench.core.contracts import ERROR_SUMMARY
+    from kmed_bench.core.error_contracts import ERROR_SUMMARY
     from kmed_bench.report.error_clips import Beside
     from kmed_bench.report.error_page import NOTICE, make_private, write_error_analysis
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from kmed_bench.core.contracts import ERROR_SUMMARY, ErrorOverview, ErrorSummary, PageContents, Scores
+from kmed_bench.core.contracts import Scores
+from kmed_bench.core.error_contracts import ERROR_SUMMARY, ErrorOverview, ErrorSummary, PageContents
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.finished import MADE_OF
