@@ -1,6 +1,8 @@
 """Fixtures that every test module shares."""
 
+import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,18 +54,36 @@ def _no_silence_before() -> None:
     restart_progress()
 
 
-@pytest.fixture(autouse=True)
-def _own_mlflow_variables() -> Iterator[None]:
-    """Undo what a test leaves in MLflow's variables, which MLflow also sets itself, for child processes."""
+@contextlib.contextmanager
+def _mlflow_as_before() -> Iterator[None]:
+    """Put back MLflow's store and variables: MLflow sets some of these itself, for child processes."""
 
     def ours() -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
 
-    before = ours()
+    def store() -> str | None:
+        service = sys.modules.get("mlflow.tracking._tracking_service.utils")  # most tests do not import mlflow
+        return getattr(service, "_tracking_uri", None)
+
+    variables, uri = ours(), store()
     yield
-    for name in ours().keys() - before.keys():
+    if store() != uri:
+        sys.modules["mlflow"].set_tracking_uri(uri)
+    for name in ours().keys() - variables.keys():
         del os.environ[name]
-    os.environ.update(before)
+    os.environ.update(variables)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mlflow_as_before_the_module() -> Iterator[None]:
+    with _mlflow_as_before():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _mlflow_as_before_the_test() -> Iterator[None]:
+    with _mlflow_as_before():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from kmed_bench.asr.runtimes import graph_format
-from kmed_bench.core import contracts, corpus_contracts, kit_contract, run_contracts, schema, transcripts
+from kmed_bench.core import (
+    contracts,
+    corpus_contracts,
+    error_contracts,
+    kit_contract,
+    run_contracts,
+    schema,
+    transcripts,
+)
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.formats import FileFormat
 from kmed_bench.core.schema import MANIFEST_COLUMNS, read_manifest, write_manifest
@@ -65,7 +73,16 @@ def test_what_is_no_manifest_is_named(table, tmp_path):
 def test_the_page_of_formats_has_every_format_and_its_versions():
     page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .+ \| `(kmed-[a-z-]+)` \| (\d+) \| (\d+) \|", page, re.MULTILINE)
-    modules = (contracts, run_contracts, corpus_contracts, kit_contract, schema, transcripts, graph_format)
+    modules = (
+        contracts,
+        error_contracts,
+        run_contracts,
+        corpus_contracts,
+        kit_contract,
+        schema,
+        transcripts,
+        graph_format,
+    )
     formats = [value for module in modules for value in vars(module).values() if isinstance(value, FileFormat)]
     assert {(name, int(version), int(oldest)) for name, version, oldest in rows} == {
         (known.name, known.version, known.oldest) for known in formats
