@@ -1,8 +1,10 @@
 """A study shared by processes: exact totals, one of them killed or interrupted, MLflow and Optuna agreeing."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -73,21 +75,54 @@ def load(place: Path) -> optuna.Study:
     return optuna.load_study(study_name="shared", storage=f"sqlite:///{place}/optuna.db")
 
 
-def wait_for_trial(place: Path, pid: int) -> FrozenTrial:
-    """The trial that a process works on, once it has an epoch behind it."""
+def trials_of(place: Path, pid: int) -> list[FrozenTrial]:
+    if not (place / "optuna.db").exists():
+        return []
+    try:
+        trials = load(place).trials
+    except KeyError:  # tables without a study
+        return []
+    return [trial for trial in trials if trial.user_attrs.get("kmed.process", "").split(":")[1:2] == [str(pid)]]
+
+
+def wait_for_trial(place: Path, process: subprocess.Popen[str], matches: Callable[[FrozenTrial], bool]) -> FrozenTrial:
+    """The first trial of a process that matches; fails at once if the process ends before that."""
     until = time.monotonic() + DEADLINE_S
     while time.monotonic() < until:
-        if (place / "optuna.db").exists():
-            try:
-                trials = load(place).trials
-            except KeyError:  # tables without a study
-                trials = []
-            for trial in trials:
-                mine = trial.user_attrs.get("kmed.process", "").split(":")[1:2] == [str(pid)]
-                if mine and trial.state == TrialState.RUNNING and trial.intermediate_values:
-                    return trial
-        time.sleep(0.2)
-    raise AssertionError(f"process {pid} has no trial with an epoch")
+        for trial in trials_of(place, process.pid):
+            if matches(trial):
+                return trial
+        if process.poll() is not None:
+            raise AssertionError(f"ended with status {process.returncode}:\n{process.communicate()[1]}")
+        time.sleep(0.1)
+    raise AssertionError(f"no such trial in {DEADLINE_S} s: {trials_of(place, process.pid)}")
+
+
+def is_in_training(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.RUNNING and bool(trial.intermediate_values)
+
+
+def is_free(database: Path) -> bool:
+    """Whether no process is writing to a SQLite file."""
+    with contextlib.closing(sqlite3.connect(database, timeout=0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+    return True
+
+
+def freeze_in_trial(place: Path, process: subprocess.Popen[str]) -> FrozenTrial:
+    """Stop a process in the middle of a trial, while it holds no lock of a store, and return the trial."""
+    while True:
+        wait_for_trial(place, process, is_in_training)
+        process.send_signal(signal.SIGSTOP)
+        if is_free(place / "optuna.db") and is_free(place / "mlflow.db"):
+            running = [trial for trial in trials_of(place, process.pid) if is_in_training(trial)]
+            if running:
+                return running[0]
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
 
 
 def assert_agreement(place: Path) -> None:
@@ -130,8 +165,10 @@ def test_twelve_trials_in_two_processes(place: Path, start: Callable[..., subpro
 
 def test_a_killed_process_loses_no_trial(place: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
     settings = {"train__epochs": "8", "tune__pruner": "none", "tune__trials": "3"}
-    victim, survivor = start(**settings), start(**settings)
-    lost = wait_for_trial(place, victim.pid)
+    victim = start(**settings)
+    lost = freeze_in_trial(place, victim)  # so that it is still there when the other process has started
+    survivor = start(**settings)
+    wait_for_trial(place, survivor, lambda trial: True)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     finish(survivor)
@@ -153,7 +190,7 @@ def test_a_killed_process_loses_no_trial(place: Path, start: Callable[..., subpr
 def test_an_interrupted_study_goes_on(place: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
     settings = {"train__epochs": "6", "tune__pruner": "none", "tune__trials": "2"}
     first = start(**settings)
-    begun = wait_for_trial(place, first.pid)
+    begun = wait_for_trial(place, first, is_in_training)
     first.send_signal(signal.SIGTERM)
     _, err = first.communicate(timeout=DEADLINE_S)
     assert first.returncode != 0
