@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kmed_bench.config.curve import CurveConfig
 from kmed_bench.config.fields import (
     NONE,
     Context,
@@ -235,6 +236,7 @@ class Config:
     tracking: TrackingConfig = TrackingConfig()
     gate: GateConfig = GateConfig()
     tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
+    curve: CurveConfig = CurveConfig()
 
     def __post_init__(self) -> None:
         unknown = [size for size in self.model.sizes if size not in SIZES]
