@@ -75,7 +75,7 @@ class CurveFit(TypedDict):
 
 
 class CurveExtension(TypedDict):
-    """The fit beyond the largest amount: bounds and CER, or in ``reason`` why it is not extended."""
+    """The fit beyond the largest amount, with the ``line`` to it; or in ``reason`` why it is not extended."""
 
     factor: float
     hours: float
@@ -83,6 +83,7 @@ class CurveExtension(TypedDict):
     low: float | None
     high: float | None
     reason: str
+    line: list[dict[str, float | None]]
 
 
 class CurveResults(TypedDict):

@@ -18,7 +18,7 @@ from kmed_bench.core.version import software_versions
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
-from kmed_bench.pipeline.estimates import Outlook
+from kmed_bench.pipeline.estimates import Corrected
 from kmed_bench.pipeline.final_test import score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
 from kmed_bench.pipeline.recording import recording
@@ -61,13 +61,22 @@ class Untouched:
     ----------
     valid : dict
         Metrics of the valid part under their names in the tracking store.
-    test, left_out : list of Prediction
-        The decoded test part, and the sample of what the split left out: empty unless ``eval.leak_clips`` is set.
+    decoded : dict
+        Part to its transcripts, of all parts with features.
     """
 
     valid: dict[str, float]
-    test: list[Prediction]
-    left_out: list[Prediction]
+    decoded: dict[str, list[Prediction]]
+
+    @property
+    def test(self) -> list[Prediction]:
+        """The decoded test part."""
+        return self.decoded["test"]
+
+    @property
+    def left_out(self) -> list[Prediction]:
+        """The sample of what the split left out: empty unless ``eval.leak_clips`` is set."""
+        return self.decoded.get(LEFT_OUT, [])
 
 
 class Trainer:
@@ -84,7 +93,7 @@ class Trainer:
     ----------
     seal : Seal or None
         Records when the test part is opened; None in the processes that write nothing.
-    outlook : Outlook or None
+    outlook : Corrected or None
         Is corrected by the first epoch; None: no estimate was made.
     """
 
@@ -94,7 +103,7 @@ class Trainer:
         self.config, self.weights, self.speech, self.out = config, weights, speech, out
         self.parallel = parallel or Parallel()
         self.seal: Seal | None = None
-        self.outlook: Outlook | None = None
+        self.outlook: Corrected | None = None
         self.device = pick_device()
         self.precision = resolve_precision(config.train.precision, self.device)
 
@@ -224,7 +233,8 @@ class Trainer:
     def untouched(self) -> Untouched:
         """The model before training, the same for all seeds; the processes share the work."""
         log.info("%s: scoring the untouched model", self.weights.size)
-        self._record_opening(f"{self.weights.size}, untouched", identity=self.weights.sha256, untouched=True)
+        if "test" in self.speech.stores:
+            self._record_opening(f"{self.weights.size}, untouched", identity=self.weights.sha256, untouched=True)
         model, store = load_weights(self.weights.path, str(self.device)), self.speech.stores["valid"]
         wanted = [part for part in ("valid", "test", LEFT_OUT) if part in self.speech.stores]
         decoded = {part: decode_part(model, self.speech, part, self.config.eval, self.parallel) for part in wanted}
@@ -233,7 +243,7 @@ class Trainer:
         examples, _ = training_examples(self.speech, "valid", self.config)
         loss = mean_loss(model, examples, store, self.config.train, self.precision, parallel=self.parallel)
         metrics = {"valid/loss": loss, "valid/cer": rates["cer"], "valid/wer": rates["wer"]}
-        return Untouched(metrics, decoded["test"], decoded.get(LEFT_OUT, []))
+        return Untouched(metrics, decoded)
 
     def _record_opening(self, model: str, *, identity: str, untouched: bool = False) -> None:
         if self.seal is not None:

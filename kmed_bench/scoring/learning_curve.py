@@ -242,8 +242,14 @@ def _extend(
     """Return the fit at a multiple of the largest amount, or in words why it says nothing there."""
     hours = factor * amounts[-1]["hours"]
     refused: CurveExtension = {
-        "factor": factor, "hours": hours, "cer": None, "low": None, "high": None, "reason": ""
-    }  # fmt: skip
+        "factor": factor,
+        "hours": hours,
+        "cer": None,
+        "low": None,
+        "high": None,
+        "reason": "",
+        "line": [],
+    }
     if fit is None or factor == 1:
         return {**refused, "reason": "" if fit else "there is no fit"}
     if len(amounts) < 3:
@@ -263,4 +269,6 @@ def _extend(
     if high > _WIDEST * low:
         reason = f"its interval would be from {percent(low)} to {percent(high)}, more than a factor of {_WIDEST:g}"
         return {**refused, "reason": reason}
-    return {**refused, "cer": float(rates[0]), "low": low, "high": high}
+    beyond = np.geomspace(amounts[-1]["hours"], hours, _N_LINE)[1:]
+    line = [_place(hour, column) for hour, column in zip(beyond, laws.at(beyond).T, strict=True)]
+    return {**refused, "cer": float(rates[0]), "low": low, "high": high, "line": line}
