@@ -52,8 +52,11 @@ def plot_learning_curve(curve: LearningCurve) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(f"training speech, {unit}")
     handles, labels = axes.get_legend_handles_labels()
-    untouched = left.plot([], [], "o", color=INK, markerfacecolor="none")[0]
-    axes.legend([untouched, *handles], ["untouched", *labels], loc="lower left", fontsize="small")
+    models = [
+        axes.plot([], [], "o", color=INK, markerfacecolor="white", label="untouched")[0],
+        axes.plot([], [], "o", color=colour, label="fine-tuned")[0],
+    ]
+    axes.legend([*models, *handles], ["untouched", "fine-tuned", *labels], loc="lower left", fontsize="small")
     return figure
 
 
@@ -62,8 +65,7 @@ def _draw_rate(axes: Axes, place: float, rate: CurveRate, colour: str, *, filled
     if low is not None and high is not None:
         axes.plot([place, place], [low, high], color=colour, linewidth=1.5, solid_capstyle="butt", zorder=4)
     face = colour if filled else "white"
-    label = "fine-tuned" if filled and not axes.get_legend_handles_labels()[1].count("fine-tuned") else None
-    axes.plot([place], [rate["cer"]], "o", color=colour, markerfacecolor=face, markersize=6, zorder=5, label=label)
+    axes.plot([place], [rate["cer"]], "o", color=colour, markerfacecolor=face, markersize=6, zorder=5)
 
 
 def _draw_fit(axes: Axes, curve: LearningCurve, scale: float, colour: str) -> None:

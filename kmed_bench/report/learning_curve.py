@@ -36,12 +36,12 @@ _NO_HELP = (
 )
 _HARMS = "Shown to be worse than the untouched model: with {amounts}."
 _LAW = (
-    "Fit, with h in hours: CER = {scale} · h^(−{exponent}) + {floor}. The last term is the CER that no amount of "
-    "speech goes below."
+    "Fit, with h in hours: CER = a · h^(−b) + c with a = {scale}, b = {exponent} and c = {floor}, the CER that no "
+    "amount of speech goes below."
 )
 _PLAIN_LAW = (
-    "Fit, with h in hours: CER = {scale} · h^(−{exponent}). {n_amounts} amounts are too few to fit a limit below which "
-    "the CER does not go; if there is one, this fit falls too fast."
+    "Fit, with h in hours: CER = a · h^(−b) with a = {scale} and b = {exponent}. {n_amounts} amounts are too few to "
+    "fit a limit below which the CER does not go; if there is one, this fit falls too fast."
 )
 _COUNTED = (
     "Intervals of the fit are 95 %, from {draws} samples of the part's speakers. They count which speakers were "

@@ -58,8 +58,14 @@ def series_query(bench: Run) -> str | None:
 
 
 def find_finished(client: MlflowClient, tags: Mapping[str, str]) -> Run | None:
-    """Return the latest finished training with these tags, by `train` or of a benchmark; None if there is none."""
-    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {"kmed.kind": "train", **tags}.items())
+    """Return the latest finished run with these tags; None if there is none.
+
+    Parameters
+    ----------
+    tags : mapping
+        With the identity of a training, which those of `train`, of benchmarks and of learning curves share.
+    """
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
     found = search_runs(client, f"{query} and attributes.status = '{FINISHED}'", limit=1)
     return found[0] if found else None
 

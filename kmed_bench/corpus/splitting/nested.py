@@ -88,8 +88,8 @@ def draw_subsets(
                 kept = found[chosen] = min(old, new, key=lambda one: error[one.fraction])
                 left = old if kept is new else new
                 repeated.append(
-                    f"{left.fraction:g} of draw {left.draw} is the same {n} speakers as {kept.fraction:g} of draw "
-                    f"{kept.draw}"
+                    f"{left.fraction:g} of the speech in draw {left.draw}, whose speakers are those of "
+                    f"{kept.fraction:g} in draw {kept.draw}"
                 )
     return sorted(found.values(), key=lambda one: (one.fraction, one.draw)), repeated
 
@@ -103,13 +103,18 @@ def _sizes(share: Floats, fractions: Sequence[float]) -> Iterator[tuple[float, i
 
 def _order(part: pd.DataFrame, by: Sequence[str], noise: np.random.Generator) -> list[str]:
     """Return the speakers in a random order whose every beginning has nearly the part's shares of each field."""
-    tables = [part.pivot_table(index="speaker_id", values="duration_s", columns=field, aggfunc="sum") for field in by]
-    speakers = np.array(sorted(part["speaker_id"].unique()), dtype=object)
-    if not tables:
-        return list(noise.permutation(speakers))
-    seconds = pd.concat(tables, axis=1).loc[list(speakers)].fillna(0.0).to_numpy(dtype=np.float64)
+    places, names = pd.factorize(part["speaker_id"], sort=True)
+    if not by:
+        return list(noise.permutation(names.to_numpy(dtype=object)))
+    columns = []
+    for field in by:
+        values, known = pd.factorize(part[field], sort=True)
+        table = np.zeros((len(names), len(known)))
+        np.add.at(table, (places, values), part["duration_s"].to_numpy(dtype=np.float64))
+        columns.append(table)
+    seconds = np.concatenate(columns, axis=1)
     target = seconds.sum(axis=0) / seconds.sum()
-    left, joined = list(noise.permutation(len(speakers))), np.zeros_like(target)
+    left, joined = list(noise.permutation(len(names))), np.zeros_like(target)
     order: list[str] = []
     while left:
         # The next ones of a random order are a random sample; those passed over stay first in line.
@@ -117,5 +122,5 @@ def _order(part: pd.DataFrame, by: Sequence[str], noise: np.random.Generator) ->
         distance = ((sums / sums.sum(axis=1, keepdims=True) - target) ** 2).sum(axis=1)
         chosen = left.pop(int(distance.argmin()) if order else 0)
         joined = joined + seconds[chosen]
-        order.append(str(speakers[chosen]))
+        order.append(str(names[chosen]))
     return order

@@ -66,8 +66,11 @@ class CurveOutlook:
 
     def describe(self) -> str:
         """Return the estimate in a line."""
-        each = "; ".join(f"{name} {rough_duration(self.training_s(name))}" for name in self._left)
-        return f"Estimate: about {rough_duration(self.total_s)} in all: {each} ({basis(self._config)})."
+        each_s = [self.training_s(name) for name in self._left]
+        return (
+            f"Estimate: about {rough_duration(self.total_s)} for {len(self._left)} trainings, from "
+            f"{rough_duration(min(each_s))} to {rough_duration(max(each_s))} each ({basis(self._config)})."
+        )
 
     def correct(self, name: str, size: str, epoch: ScoredEpoch) -> None:
         """Replace the pace by that of the first epoch of a training and log what becomes of the estimate; once."""

@@ -103,6 +103,10 @@ class PointTrainer(Trainer):
     def _predictions(self, seed: int) -> Path:
         return self.folder(seed) / f"predictions_{self.part}.jsonl"
 
+    def _identity(self, seed: int) -> dict[str, str]:
+        """Return the tags by which a training is found again, whichever command ran it."""
+        return {HASH_TAG: self.fingerprint(seed), SERIES_TAG: series_of(self.config, self.speech.split)}
+
     def finished(self, seed: int) -> TrainOutcome | None:
         """Return the outcome of a training that is done here, with the transcripts of the part; otherwise None."""
         outcome = self.done(seed, self.fingerprint(seed))
@@ -134,7 +138,7 @@ class PointTrainer(Trainer):
         subset = self.subset
         name = f"curve-{self.weights.size}-{subset.fraction:g}-draw{subset.draw}-seed{seed}"
         amount = {"kmed.fraction": f"{subset.fraction:g}", "kmed.draw": str(subset.draw), "kmed.part": self.part}
-        tags = {**self.describe(seed), **amount, HASH_TAG: self.fingerprint(seed)}
+        tags = {**self.describe(seed), **amount, **self._identity(seed)}
         with parent.child("point", name, tags=tags, params=self.params(seed), run_id=run_id) as run:
             self.folder(seed).mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
             self.record(seed, run)  # first of all: a training killed at once must be found again
@@ -143,9 +147,8 @@ class PointTrainer(Trainer):
         return outcome
 
     def _reuse(self, seed: int, client: MlflowClient) -> TrainOutcome | None:
-        """Return the outcome of the same training by `train` or `run`, after decoding with its model; None without."""
-        series = series_of(self.config, self.speech.split)
-        run = find_finished(client, {HASH_TAG: self.fingerprint(seed), SERIES_TAG: series})
+        """Return the outcome of the same training by any command, after decoding with its model; None without."""
+        run = find_finished(client, self._identity(seed))
         uri = None if run is None else find_best(TrackedRun(client, run.info.run_id))
         if run is None or uri is None:
             return None
