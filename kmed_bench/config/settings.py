@@ -189,9 +189,10 @@ class EvalConfig:
     difference can reach p < 0.05, and intervals cover less than they claim where clips loop
     (docs/decisions/006-intervals.md)."""
     bootstrap_draws: Annotated[Count, Decides.SCORING] = 2_000
-    """Random sign patterns of speakers behind a p-value of over 12 speakers."""
+    """Random sign patterns of speakers behind a p-value of over 12 speakers, and samples of speakers behind the
+    interval of a learning curve."""
     bootstrap_seed: Annotated[Whole, Decides.SCORING] = 208
-    """Random seed of the sign patterns."""
+    """Random seed of the sign patterns and samples."""
 
 
 @group

@@ -4,8 +4,6 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from mlflow.tracking import MlflowClient
-
 from kmed_bench.asr.model.weights import Weights, load_weights
 from kmed_bench.config import Config
 from kmed_bench.core.corpus_contracts import SplitReport
@@ -130,7 +128,7 @@ class PointTrainer(Trainer):
         if not begun:
             if record is None or record.fingerprint != fingerprint:
                 self.check_fresh(seed)
-            if (outcome := self._reuse(seed, parent.client)) is not None:
+            if (outcome := self._reuse(seed, parent)) is not None:
                 return outcome
         return self._train(seed, parent, record.run_id if record is not None and begun else None)
 
@@ -146,8 +144,9 @@ class PointTrainer(Trainer):
         assert outcome is not None  # one process trains
         return outcome
 
-    def _reuse(self, seed: int, client: MlflowClient) -> TrainOutcome | None:
+    def _reuse(self, seed: int, parent: TrackedRun) -> TrainOutcome | None:
         """Return the outcome of the same training by any command, after decoding with its model; None without."""
+        client = parent.client
         run = find_finished(client, self._identity(seed))
         uri = None if run is None else find_best(TrackedRun(client, run.info.run_id))
         if run is None or uri is None:
