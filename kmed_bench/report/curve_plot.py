@@ -26,7 +26,7 @@ def plot_learning_curve(curve: LearningCurve) -> Figure:
     unit, scale = unit_of(curve)
     colour = colour_of(curve["size"])
     figure, (left, axes) = plt.subplots(
-        1, 2, sharey=True, figsize=(5.2, 3.6), width_ratios=[1, 7], gridspec_kw={"wspace": 0.04}
+        1, 2, sharey=True, figsize=(5.2, 3.8), width_ratios=[1, 7], layout="constrained"
     )
     _draw_rate(left, 0.0, curve["untouched"], INK, filled=False)
     axes.axhline(curve["untouched"]["cer"], color=INK, linewidth=0.8, linestyle=":", zorder=1)
@@ -56,7 +56,8 @@ def plot_learning_curve(curve: LearningCurve) -> Figure:
         axes.plot([], [], "o", color=INK, markerfacecolor="white", label="untouched")[0],
         axes.plot([], [], "o", color=colour, label="fine-tuned")[0],
     ]
-    axes.legend([*models, *handles], ["untouched", "fine-tuned", *labels], loc="lower left", fontsize="small")
+    shown = [*models, *handles]
+    figure.legend(shown, ["untouched", "fine-tuned", *labels], loc="outside lower center", ncol=len(shown))
     return figure
 
 

@@ -39,7 +39,8 @@ def make_curve(outcomes: tuple[str, ...] = ("not shown", "better"), **changes: A
         "trainings": cast(list[CurveTraining], trainings), "no_fit": "", "n_clips": 9, "n_speakers": 4,
         "fit": {"with_floor": False, "scale": one, "exponent": one, "floor": {**one, "value": 0.0}, "reason": "",
                 "falls": True, "draws": 2000, "line": line[:2]},
-        "extension": {"factor": 2.0, "hours": 2.0, "cer": 0.18, "low": 0.1, "high": 0.2, "reason": "", "line": line[2:]},
+        "extension": {"factor": 2.0, "hours": 2.0, "cer": 0.18, "low": 0.1, "high": 0.2, "reason": "",
+                      "line": line[2:]},
         "size": "base", "part": "valid", "split_sha256": "s", "synthetic": False, "epochs": 3, "repeated": [],
         "transcript_policy": "pronunciation", "run_id": "p",
     }  # fmt: skip
@@ -75,9 +76,10 @@ def test_a_refused_extension_gives_its_reason_and_no_figure() -> None:
     curve = make_curve(extension=refused)
     assert describe_curve(curve)[-1] == "The fit is not extended to 120 min, 2 times the largest amount: too wide."
     with plot_style():
-        axes = plot_learning_curve(curve).axes[1]
+        figure = plot_learning_curve(curve)
+    axes = figure.axes[1]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["30", "60"]
-    assert "extrapolated" not in [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "extrapolated" not in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_the_figure_has_the_untouched_model_apart_and_the_extrapolation_dashed() -> None:
