@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow.tracking import MlflowClient
-
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, config_from_tree
 from kmed_bench.core.console import log_file
@@ -24,7 +22,7 @@ from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.trainer import Trainer
 from kmed_bench.pipeline.training_record import TRAINING_LOCK
 from kmed_bench.tracking.resume import EarlierRun
-from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.tracking.run import TrackedRun, run_of_another
 from kmed_bench.tracking.seal import reopen_seal
 from kmed_bench.training.epochs import featurize_split
 
@@ -88,7 +86,7 @@ def _train(task: Mapping[str, Any]) -> None:
         split = with_left_out(read_split(folder / "split"), folder / "split", config)
         speech = featurize_split(split, cache_folder() / "features", config)
         trainer = Trainer(config, Weights(size, Path(path), origin, sha256), speech, folder / size)
-        bench = TrackedRun(MlflowClient(tracking_uri=task["uri"]), task["bench"])
+        bench = run_of_another(task["uri"], task["bench"])
         trainer.seal = reopen_seal(bench, folder, command="run")
         before = EarlierTraining(task["identity"], EarlierRun(run_id=run[0], status=run[1]) if run else None)
         train_in_bench(trainer, task["seed"], bench, before, resume=task["resume"])
