@@ -18,6 +18,8 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.relay import SLOT_VARIABLE
 
 MAX_SLOTS = 128
+_SAID_BY_A_COMMAND = "kmed-bench: "
+"""What a command that can't go on prints before its reason."""
 _ROOT = Path(kmed_bench.__file__).parents[1]
 # Appended: the package may be found through the working folder alone, which another process need not share.
 _FINDS_PACKAGE = f"import sys; sys.path.append({str(_ROOT)!r})"
@@ -242,6 +244,9 @@ def _next_event(events: "queue.Queue[_Event]", listener: Listener, *, stopped: b
             one.process.stdin.close()
         listener.ended(one.slot, one.name, Ended(one.process.returncode, one.said, stopped))
         return one
+    printed = str(said.get("printed", ""))
+    if printed.startswith(_SAID_BY_A_COMMAND):
+        one.said = printed.removeprefix(_SAID_BY_A_COMMAND)
     one.said = str(said.get("failed", one.said))
     listener.message(one.slot, said)
     return None
