@@ -21,6 +21,12 @@ _BEAT_S = 5.0
 
 _package = logging.getLogger("kmed_bench")
 _bars: list[Progress] = []
+_relays: list[Callable[[str, int, int, str], None]] = []
+
+
+def relay_progress(send: Callable[[str, int, int, str], None]) -> None:
+    """Let this process's blocks call a function with label, done, total and unit, and show nothing themselves."""
+    _relays.append(send)
 
 
 def restart_progress() -> None:
@@ -41,6 +47,9 @@ def track(label: str, *, unit: str = "", beats: bool = True) -> Iterator[Tick]:
     beats : bool
         False for a block that forks processes, which the thread behind those lines would endanger.
     """
+    if _relays:
+        yield lambda done, total: _relays[-1](label, done, total, unit)
+        return
     screens = [handler for handler in _package.handlers if isinstance(handler, RichHandler)]
     if not screens or screens[0].level > logging.INFO:
         with _lines.block(_Line(label, unit), beats) as tick:
