@@ -25,7 +25,10 @@ _relays: list[Callable[[str, int, int, str], None]] = []
 
 
 def relay_progress(send: Callable[[str, int, int, str], None]) -> None:
-    """Let this process's blocks call a function with label, done, total and unit, and show nothing themselves."""
+    """Let this process's blocks call a function with label, done, total and unit, and show nothing themselves.
+
+    At a block's end the function is called with 0 of 0.
+    """
     _relays.append(send)
 
 
@@ -48,7 +51,10 @@ def track(label: str, *, unit: str = "", beats: bool = True) -> Iterator[Tick]:
         False for a block that forks processes, which the thread behind those lines would endanger.
     """
     if _relays:
-        yield lambda done, total: _relays[-1](label, done, total, unit)
+        try:
+            yield lambda done, total: _relays[-1](label, done, total, unit)
+        finally:
+            _relays[-1](label, 0, 0, unit)
         return
     screens = [handler for handler in _package.handlers if isinstance(handler, RichHandler)]
     if not screens or screens[0].level > logging.INFO:

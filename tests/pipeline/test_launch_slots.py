@@ -1,5 +1,7 @@
 """Slots: how many there are, what each process gets, and that what ends one ends no other."""
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +16,10 @@ import psutil
 import pytest
 
 from kmed_bench.config import PROFILES, config_from_tree, load_config, to_yaml
+from kmed_bench.core.console import configure_logging
 from kmed_bench.core.errors import KmedError
 from kmed_bench.pipeline.launch.slots import Ended, Listener, Slot, Task, make_slots, run_in_slots, visible_gpus
+from kmed_bench.pipeline.launch.watch import Watch
 
 TWO = [Slot(1, None, 1), Slot(2, None, 3)]
 
@@ -171,9 +175,6 @@ def test_processes_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_settings_reach_a_process_as_they_are(profile: str) -> None:
-    import dataclasses
-    import json
-
     config = load_config(
         profile, {"train.seeds": "3,4", "split.by": "gender", "tune.space": "{train.lr: [1e-5, 2e-5]}"}
     )
@@ -181,3 +182,23 @@ def test_settings_reach_a_process_as_they_are(profile: str) -> None:
     assert config_from_tree(told) == config
     assert to_yaml(config_from_tree(told)) == to_yaml(config)
     assert os.environ.get("KMED_SLOT") is None
+
+
+@pytest.mark.usefixtures("package_log")
+def test_a_slots_block_is_shown_until_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    with Watch("Trainings", 2) as watch:
+        watch.begun(TWO[1], "train-tiny-seed0")
+        watch.message(TWO[1], {"progress": ["Decoding valid", 1, 8, ""]})
+        assert [label for label, *_ in watch._open.values()] == ["slot 2: Decoding valid"]
+        watch.message(TWO[1], {"progress": ["Decoding valid", 0, 0, ""]})
+        assert not watch._open
+        watch.message(TWO[1], {"log": "warning", "text": "one label is too long"})
+        watch.ended(TWO[1], "train-tiny-seed0", Ended(1, "no room"))
+    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "train-tiny-seed0 begins in slot 2.",
+        "[2] one label is too long",
+        "train-tiny-seed0 failed: no room",
+    ]
+    assert watch.failed == {"train-tiny-seed0": "no room"}

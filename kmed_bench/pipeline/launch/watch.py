@@ -39,6 +39,9 @@ class Watch(Listener):
         """Show a message, or how far the slot's work is."""
         if "progress" in said:
             label, done, total, unit = said["progress"]
+            if total == 0:
+                self._close(slot.number)
+                return
             self._tick(slot.number, f"slot {slot.number}: {label}", unit)(done, total)
         elif "log" in said:
             show(said["log"], f"[{slot.number}] {said['text']}")
