@@ -14,7 +14,7 @@ from kmed_bench.config.identity import (
     study_setup,
     training_digest,
 )
-from kmed_bench.config.load import PROFILES, adjust, flatten, load_config, to_yaml
+from kmed_bench.config.load import PROFILES, adjust, config_from_tree, flatten, load_config, to_yaml
 from kmed_bench.config.settings import (
     Config,
     DataConfig,
@@ -45,6 +45,7 @@ __all__ = [
     "TuneConfig",
     "adjust",
     "benchmark_digest",
+    "config_from_tree",
     "confirmation_digest",
     "curve_digest",
     "digest",

@@ -57,7 +57,14 @@ def plot_learning_curve(curve: LearningCurve) -> Figure:
         axes.plot([], [], "o", color=colour, label="fine-tuned")[0],
     ]
     shown = [*models, *handles]
-    figure.legend(shown, ["untouched", "fine-tuned", *labels], loc="outside lower center", ncol=len(shown))
+    figure.legend(
+        shown,
+        ["untouched", "fine-tuned", *labels],
+        loc="outside lower center",
+        ncol=len(shown),
+        columnspacing=1,
+        handlelength=1.4,
+    )
     return figure
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder, read_json, write_json
 from kmed_bench.core.predictions import Prediction, read_predictions, write_predictions
 from kmed_bench.core.progress import track
+from kmed_bench.core.run_contracts import UNTOUCHED
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.nested import draw_subsets
@@ -25,7 +26,7 @@ from kmed_bench.pipeline.curve.points import PointTrainer, split_of
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan
 from kmed_bench.pipeline.preparation import log_split
 from kmed_bench.pipeline.train_one import only_process_in
-from kmed_bench.pipeline.trainer import Untouched
+from kmed_bench.pipeline.untouched import UNTOUCHED_FILE, Untouched
 from kmed_bench.report.learning_curve import describe_curve, write_curve
 from kmed_bench.scoring import ScoringOptions
 from kmed_bench.scoring.learning_curve import trace_curve
@@ -40,7 +41,6 @@ from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 log = logging.getLogger(__name__)
 BEGUN = "begun.json"
 """Written first: the curve that a folder is of, and its run, which the same command continues."""
-UNTOUCHED = "untouched.json"
 Point = tuple[PointTrainer, int]
 """A subset with what trains on it, and a seed."""
 Trained = tuple[CurveTraining, list[Prediction]]
@@ -173,13 +173,13 @@ def _tags(trainer: PointTrainer, split: Split) -> dict[str, str]:
 
 def _train_all(
     config: Config, split: Split, points: Sequence[Point], run: TrackedRun, out: Path, outlook: CurveOutlook | None
-) -> tuple[list[Trained], Untouched]:
+) -> tuple[list[Trained], list[Prediction]]:
     """Train what is left, and return all trainings with their transcripts of the part, and the untouched model's."""
     wanted = tuple(dict.fromkeys(("train", "valid", points[0][0].part)))
     speech = featurize_split(split, cache_folder() / "features", config, parts=wanted)
     for trainer, _ in points:  # one set of features for all subsets
         trainer.speech = dataclasses.replace(speech, split=trainer.speech.split)
-    untouched = _untouched(points[-1][0], out)
+    untouched, decoded = _untouched(points[-1][0], out)
     amounts = [len(trainer.subset.rows) for trainer, _ in points]
     trained = []
     with track(f"Learning curve of {points[0][0].weights.size}", unit="clips of all trainings") as tick:
@@ -189,7 +189,7 @@ def _train_all(
             trainer.outlook = None if outlook is None else TrainingOutlook(outlook, trainer.name(seed))
             outcome = trainer.obtain(seed, run)
             trained.append(trainer.describe_point(seed, outcome))
-    return trained, untouched
+    return trained, decoded
 
 
 def _assemble(
@@ -197,7 +197,7 @@ def _assemble(
     split: Split,
     points: Sequence[Point],
     trained: Sequence[Trained],
-    untouched: Untouched,
+    untouched: list[Prediction],
     repeated: list[str],
     run: TrackedRun,
 ) -> LearningCurve:
@@ -205,7 +205,7 @@ def _assemble(
     part, options = points[0][0].part, ScoringOptions.from_config(config)
     side = options.transcript_side
     results = trace_curve(
-        count_utterances(untouched.decoded[part], side),
+        count_utterances(untouched, side),
         [(training, count_utterances(predictions, side)) for training, predictions in trained],
         options,
         extrapolate=config.curve.extrapolate,
@@ -225,17 +225,18 @@ def _assemble(
     }
 
 
-def _untouched(trainer: PointTrainer, out: Path) -> Untouched:
-    """Return the model before training on the valid part, and the part; decoded once for the folder."""
-    files = {part: out / f"predictions_untouched_{part}.jsonl" for part in dict.fromkeys(("valid", trainer.part))}
-    if (out / UNTOUCHED).is_file():
-        decoded: Mapping[str, list[Prediction]] = {part: read_predictions(path) for part, path in files.items()}
-        return Untouched(read_json(out / UNTOUCHED), dict(decoded))
-    found = trainer.untouched
-    for part, path in files.items():
-        write_predictions(path, found.decoded[part])
-    write_json(out / UNTOUCHED, found.valid)  # last: it says that the transcripts are there
-    return found
+def _untouched(trainer: PointTrainer, out: Path) -> tuple[Untouched, list[Prediction]]:
+    """Return the model before training, and its transcripts of the curve's part; decoded once for the folder."""
+    file, identity = out / f"predictions_untouched_{trainer.part}.jsonl", trainer.weights.sha256
+    if (out / UNTOUCHED_FILE).is_file():
+        metrics, predictions = UNTOUCHED.read(out / UNTOUCHED_FILE)["valid"], read_predictions(file)
+    else:
+        metrics, decoded = trainer.score_parts()
+        predictions = decoded[trainer.part]
+        write_predictions(file, predictions)
+        # Last: where this file is, the transcripts are whole.
+        write_json(out / UNTOUCHED_FILE, {**UNTOUCHED.head, "identity": identity, "valid": metrics})
+    return Untouched(metrics, predictions if trainer.part == "test" else [], []), predictions
 
 
 def _log_results(run: TrackedRun, curve: LearningCurve, report: Path) -> None:
