@@ -9,6 +9,11 @@ from kmed_bench.commands.options import TRAINING, Commands, resolve
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
 
+_TRACKING = tuple(
+    f"tracking.{name}" for name in ("uri", "experiment", "step_interval", "system_metrics", "log_checkpoints")
+)
+"""Nothing is registered, so that no passport is signed either."""
+
 
 def register(commands: Commands) -> None:
     """Add the commands of this module."""
@@ -16,7 +21,7 @@ def register(commands: Commands) -> None:
         "curve",
         _curve,
         "Train one size (--size) on nested amounts of speech, and fit how its CER falls; run it again to continue.",
-        reads=[*TRAINING, "tracking", "curve"],
+        reads=[*TRAINING, *_TRACKING, "curve"],
         short={"size": "model.sizes", "fractions": "curve.fractions", "draws": "curve.draws"},
     )
     curve.add_argument("split", type=Path, help="a folder that `split` wrote")

@@ -72,6 +72,11 @@ def learn_curve(
     KmedError
         When the split can't be read or divided, the store can't be used, or ``out`` holds another curve.
     """
+    if config.eval.leak_clips is not None:
+        raise KmedError(
+            f"eval.leak_clips is {config.eval.leak_clips}, and a learning curve decodes one part of the split only; "
+            "leave it out, and use `train` for what the split left out."
+        )
     split = read_split(split_folder)
     precision = resolve_precision(config.train.precision, pick_device())
     identity = curve_digest(
