@@ -57,7 +57,7 @@ def fetch_wheels(wanted: Wanted, target: Target, wheels: Path) -> list[str]:
     if wanted.exact:
         _fetch_exact(wanted.exact, target, wheels)
     if wanted.further:
-        unlocked |= _fetch_further(wanted, wheels) - {package.name for package in wanted.locked}
+        unlocked |= _fetch_further(wanted, target, wheels) - {package.name for package in wanted.locked}
     return sorted(unlocked)
 
 
@@ -141,13 +141,13 @@ def _lacks(requirement: str, said: str) -> str:
     return f"{requirement} (its index has {', '.join(versions[-3:]) or 'no version that ends with +cpu'})"
 
 
-def _fetch_further(wanted: Wanted, wheels: Path) -> set[str]:
+def _fetch_further(wanted: Wanted, target: Target, wheels: Path) -> set[str]:
     """Download what further extras need, at the lock's versions where it has them, and return all their names."""
     with tempfile.TemporaryDirectory(dir=wheels.parent, prefix=".fetch") as folder:
         pins = Path(folder) / "pins.txt"
         lines = [f"{package.name}=={package.version}" for package in wanted.locked] + list(wanted.exact)
         pins.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        command = ["download", "--only-binary", ":all:", "--find-links", str(wheels), "--constraint", str(pins)]
+        command = ["download", *target.pip_options(), "--find-links", str(wheels), "--constraint", str(pins)]
         _pip([*command, "--dest", folder, *wanted.further], ", ".join(wanted.further))
         fetched = wheels_by_name(Path(folder))
         for path in fetched.values():
