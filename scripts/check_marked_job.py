@@ -40,18 +40,18 @@ MARKS = {
     "transcript": "뷁쉙튽얂",
     "transcript in Latin": "Zqspoken",
     "name": "괎뒑쫑",
-    "speaker id": "PA_7391",
-    "sentence id": "-7392-",
+    "id": "PA_731",
     "folder": "뛟괎환자",
     "account": "zqaccount",
     "machine": "zqmachine",
 }
 PATIENT = f"{MARKS['folder']} 1"
-WORDS = "가나다라마바사아자차카타파하거너더러머버서어저처"
+WORDS = "가나다라마바사아자차카타파하거너"
 
 EVAL = "--eval.audio_context dynamic --eval.max_new_tokens 8 --eval.bootstrap_draws 100"
-SPLIT = "--split.train 8 --split.valid 4 --split.test 4 --split.disjoint none"
+SPLIT = "--split.train 12 --split.valid 6 --split.test 6"
 TRAIN = f"--weights tiny.pt --epochs 1 --batch_size 4 --train.audio_context dynamic --train.precision fp32 {EVAL}"
+SPACE = "--tune.space '{train.lr: {low: 1.0e-6, high: 0.1, log: true}}'"
 COMMANDS = (
     (0, f"run --source download --sizes tiny --seeds 0,1 --eval.leak_clips 4 {SPLIT} {TRAIN}"),
     (2, f"run --source '{PATIENT}/absent' --out failed --sizes tiny {SPLIT} {TRAIN}"),
@@ -69,7 +69,7 @@ COMMANDS = (
     (1, "promote kmed-whisper-tiny 1 --dry-run"),
     (0, "export models:/kmed-whisper-tiny/1 exported --format openai"),
     (0, "transcribe list.wav --model trained/seed0/best.pt --out transcripts --eval.max_new_tokens 8"),
-    (0, f"tune split --out tuned --size tiny --trials 1 --tune.storage sqlite:///optuna.db {TRAIN}"),
+    (0, f"tune split --out tuned --size tiny --trials 1 --tune.storage sqlite:///optuna.db {TRAIN} {SPACE}"),
     (0, "bundle {run} bundle.zip --corpus manifest/manifest.parquet split"),
     (0, "unbundle bundle.zip --tracking.uri sqlite:///other.db"),
 )
@@ -78,7 +78,7 @@ LEAVES = re.compile(
 )
 """Files that are made to be shown to others, or that others can read through a server."""
 EXPECTED = {
-    r"work/package/[\w/.-]+": ("speaker id", "sentence id"),  # ids are what a package is for; no text, no audio
+    r"work/package/[\w/.-]+": ("id",),  # ids are what a package is for; no text, no audio
 }
 """Marks that files of `LEAVES` have on purpose."""
 
@@ -173,10 +173,15 @@ def _cells(content: bytes) -> bytes:
     return b"\n".join(cell if isinstance(cell, bytes) else str(cell).encode() for row in rows for cell in row)
 
 
-def search(name: str, content: bytes, marks: dict[str, str]) -> dict[str, set[str]]:
-    """Return what is found in a file: mark by mark, in which writing and where in it."""
+def search(name: str, content: bytes, marks: dict[str, str], own: bytes = b"") -> dict[str, set[str]]:
+    """Return what is found in a file: mark by mark, in which writing and where in it.
+
+    `own` is not looked at: a local store has its own folder in its tables and in MLmodel, which a server's has not.
+    """
     found: dict[str, set[str]] = collections.defaultdict(set)
     for where, inner in parts(name, content):
+        if own:
+            inner = inner.replace(own, b"")
         for kind, mark in marks.items():
             for written, what in writings(mark).items():
                 if written in inner:
@@ -195,7 +200,7 @@ def judge(folder: Path, marks: dict[str, str]) -> tuple[list[str], collections.C
         content = path.read_bytes()
         counts.update(["files", "leaving"] if leaves else ["files"])
         counts["bytes"] += len(content)
-        found = search(name, content, marks)
+        found = search(name, content, marks, b"file://" + bytes(folder / "work") + b"/mlruns" if leaves else b"")
         for kind, mark in marks.items():
             if any(written in name.encode() for written in writings(mark)):
                 found[kind].add("its name")
@@ -231,22 +236,24 @@ def prepare(work: Path) -> None:
     noise = np.random.default_rng(0)
     folder = work / "download" / "Training" / PATIENT
     folder.mkdir(parents=True)
-    for n in range(24):
-        speaker = MARKS["speaker id"] if n % 6 == 0 else f"PA_{n % 6:04d}"
-        prompt = int(MARKS["sentence id"].strip("-")) if n % 3 == 0 else n
-        path = folder / stem(speaker, prompt, f"{n % 100:02d}-F-08-C")
-        text = f"{WORDS[n]} {MARKS['transcript']} {MARKS['transcript in Latin']} {WORDS[n]}가 아파요"
+    readings = [(n, 4 * (n // 2) + k) for n in range(8) for k in range(4)]  # two speakers to each group of sentences
+    readings += [
+        (n, (4 * (n // 2) + 4) % 16) for n in range(8)
+    ]  # and one of the next group, which the split leaves out
+    for n, prompt in readings:
+        path = folder / stem(f"{MARKS['id']}{n}", 7390 + prompt)
+        text = f"{WORDS[prompt]} {MARKS['transcript']} {MARKS['transcript in Latin']} {WORDS[prompt]}가 아파요"
         label = tree(text, Speaker=MARKS["name"], SpeakerName=MARKS["name"])
         path.with_suffix(".json").write_text(json.dumps(label, ensure_ascii=False), encoding="utf-8")
         soundfile.write(path.with_suffix(".wav"), 0.1 * noise.standard_normal(8000), 8000)
-    for n, name in enumerate((MARKS["speaker id"], "PA_0001")):  # rejects, whose ids are examples in the quality report
-        path = folder / stem(name, 9000 + n)
-        path.with_suffix(".json").write_text(json.dumps(tree(MARKS["transcript"])), encoding="utf-8")
-    (folder / f"{stem(MARKS['speaker id'], 9002)}.wav").write_bytes(b"damaged")
+    # What is left out: its ids are examples in the quality report.
+    missing = json.dumps(tree(MARKS["transcript"]), ensure_ascii=False)
+    (folder / f"{stem(MARKS['id'] + '0', 9000)}.json").write_text(missing, encoding="utf-8")
+    (folder / f"{stem(MARKS['id'] + '1', 9001)}.wav").write_bytes(b"damaged")
     soundfile.write(work / "list.wav", 0.1 * noise.standard_normal(16_000), 16_000)
     row = f"list.wav,{MARKS['transcript']} 배가 아파요,{MARKS['name']}\n"
     (work / "list.csv").write_text(f"audio,text,speaker\n{row}", encoding="utf-8")
-    for path in work.rglob("*"):  # the user's own files are as the user keeps them
+    for path in (work, *work.rglob("*")):  # the user's own files are as the user keeps them
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
