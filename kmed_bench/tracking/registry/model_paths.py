@@ -18,7 +18,8 @@ def hide_paths(client: MlflowClient, model_id: str) -> None:
     The store must be MLflow's global one.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}/{_FILE}", dst_path=folder))
+        address = f"{client.get_logged_model(model_id).artifact_location}/{_FILE}"
+        path = Path(mlflow.artifacts.download_artifacts(address, dst_path=folder))
         content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         flavor = content["flavors"]["python_function"]
         before = yaml.safe_dump(content)
