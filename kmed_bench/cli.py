@@ -16,6 +16,7 @@ from kmed_bench import __version__
 from kmed_bench.commands import (
     bundle,
     clean,
+    curve,
     data,
     export,
     history,
@@ -50,6 +51,7 @@ _MODULES = (
     transcribe,
     export,
     tune,
+    curve,
     scores,
     power,
     tracked,

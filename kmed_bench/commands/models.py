@@ -66,6 +66,8 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     outcome, uri = trained
     print(f"Checkpoint: {outcome.checkpoint.resolve()}")
+    assert outcome.untouched_test_cer is not None  # `train` always opens the test part
+    assert outcome.test_cer is not None
     print(f"Test CER: {outcome.untouched_test_cer:.4f} untouched, {outcome.test_cer:.4f} fine-tuned")
     print(f"MLflow UI: {ui_command(uri)}")
     return 0
