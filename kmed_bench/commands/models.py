@@ -51,6 +51,7 @@ def register(commands: Commands) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from kmed_bench.pipeline.train_one import train_one
+    from kmed_bench.pipeline.training_record import describe_outcome
     from kmed_bench.tracking.store import ui_command
 
     config = resolve(args)
@@ -66,7 +67,7 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     outcome, uri = trained
     print(f"Checkpoint: {outcome.checkpoint.resolve()}")
-    print(f"Test CER: {outcome.untouched_test_cer:.4f} untouched, {outcome.test_cer:.4f} fine-tuned")
+    print(describe_outcome(outcome))
     print(f"MLflow UI: {ui_command(uri)}")
     return 0
 
