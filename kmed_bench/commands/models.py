@@ -1,6 +1,7 @@
 """Commands that need a model: `train`, `evaluate`, `weights`."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from kmed_bench.commands.options import TRAINING, Commands, add_switch, resolve
@@ -79,6 +80,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     with tracked_stage(args, config, "part") as stage:
         scores = evaluate_model(config, args.model, args.split, args.part, args.out, against=args.against, stage=stage)
     print_scores(scores, args.out)
+    words = [str(args.out / "predictions.jsonl"), str(args.out / "errors"), "--name", args.model]
+    print(f"To read and hear the errors: kmed-bench errors {shlex.join([*words, '--audio', str(args.split)])}")
     return 0
 
 
