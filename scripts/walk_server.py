@@ -58,7 +58,7 @@ REGISTER = f"""
 from mlflow.tracking import MlflowClient
 client = MlflowClient()
 source = client.get_model_version_by_alias("{NAME}", "challenger").source
-print(client.create_model_version("{NAME}", source).version)
+print(client.create_model_version("{NAME}", source, model_id=source.removeprefix("models:/")).version)
 """
 
 
@@ -68,7 +68,7 @@ class Walk:
     def __init__(self, folder: Path, ward: Ward) -> None:
         self.folder, self.ward = folder, ward
         self.rows: list[tuple[str, ...]] = []
-        self.said: list[str] = []
+        self.said: list[tuple[str, str]] = []  # step, and what it printed
         self.failed = False
         self.seen: set[str] = set()
         self.users = {user: folder / user for user in ("kim", "lee")}
@@ -96,7 +96,7 @@ class Walk:
             check=False,
             timeout=LIMIT_S,
         )
-        self.said += [done.stdout, done.stderr]
+        self.said += [(what, done.stdout), (what, done.stderr)]
         lines = [line for line in (done.stdout if done.returncode == expected else done.stderr).splitlines() if line]
         self.row(user, what, done.returncode, time.monotonic() - began_s, lines[-1] if lines else "", expected)
         if done.returncode != expected:
@@ -135,7 +135,7 @@ class Walk:
             assert server.stderr is not None
             address = ""
             for line in server.stderr:
-                self.said.append(line)
+                self.said.append(("serve", line))
                 if found := re.search(r"at (http://\S+);", line):
                     address = found[1]
                     break
@@ -144,8 +144,8 @@ class Walk:
             body = {"dataframe_records": [{"audio_base64": base64.b64encode(tone.getvalue()).decode()}]}
             answer = requests.post(f"{address}/invocations", json=body, timeout=300) if address else None
             server.send_signal(signal.SIGTERM)
-            self.said.append(server.communicate(timeout=60)[1])
-        seen = f"HTTP {answer.status_code}, {len(answer.json()['predictions'])} row" if answer else self.said[-1]
+            self.said.append(("serve", server.communicate(timeout=60)[1]))
+        seen = f"HTTP {answer.status_code}, {len(answer.json()['predictions'])} row" if answer else self.said[-1][1]
         status = 0 if answer is not None and answer.status_code == 200 else 1
         self.row(user, "serve models:/…@champion, one request", status, time.monotonic() - began_s, seen)
 
@@ -217,7 +217,9 @@ def found_secrets(made: Walk, ward: Ward, folder: Path) -> list[str]:
     """Return where a password stands that should not, of all that was written, printed or started."""
     uri = ward.settings["MLFLOW_BACKEND_STORE_URI"]
     dump = subprocess.run([str(find_program("pg_dump")), uri], capture_output=True, check=True).stdout
-    texts = {"the database": dump, "the console": "".join(made.said).encode()}
+    texts = {"the database": dump} | {
+        f"what {step} printed ({i})": said.encode() for i, (step, said) in enumerate(made.said)
+    }
     own = {folder / "small.yaml"}  # as docs/server.md says: a file of the user's own
     roots = (folder, ward.folder / "artifacts")
     texts |= {str(p): p.read_bytes() for root in roots for p in root.rglob("*") if p.is_file() and p not in own}
