@@ -21,7 +21,7 @@ from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import check_sign_key, collect_weights, log_split
 from kmed_bench.pipeline.trainer import Trainer
-from kmed_bench.pipeline.training_record import TRAINING_LOCK, TrainOutcome, describe_outcome, read_training_record
+from kmed_bench.pipeline.training_record import TRAINING_LOCK, TrainOutcome, read_training_record
 from kmed_bench.tracking.resume import HASH_TAG
 from kmed_bench.tracking.runs import standalone_run
 from kmed_bench.tracking.seal import seal_plan
@@ -112,7 +112,6 @@ def train_from(
             trainer.seal = seal_plan(run, plan, trainer.folder(seed), command="train", begun=run_id is not None)
             outcome = trainer.train(seed, run, resume)
         assert outcome is not None  # this is the process that writes
-        log.info(describe_outcome(outcome))
     return outcome, uri
 
 

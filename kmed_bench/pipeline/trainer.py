@@ -231,6 +231,7 @@ class Trainer:
         examples, _ = training_examples(self.speech, "valid", self.config)
         loss = mean_loss(model, examples, store, self.config.train, self.precision, parallel=self.parallel)
         metrics = {"valid/loss": loss, "valid/cer": rates["cer"], "valid/wer": rates["wer"]}
+        log.info(f"{self.weights.size}, untouched: valid loss {loss:.3f}, valid CER {percent(rates['cer'])}")
         return metrics, decoded
 
     def _record_opening(self, model: str, *, identity: str, untouched: bool = False) -> None:
