@@ -66,7 +66,6 @@ def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[Vi
     both = (frames["leak_cells"], frames["leak"])
     cells, leak = (frame[frame["run_id"].isin(chosen)] if len(frame) else frame for frame in both)
     gain = Column(key="gain", label="gain", kind="points", low="gain_low", high="gain_high")
-    untouched = {"low": "untouched_cer_low", "high": "untouched_cer_high"}
     return [
         View(
             name="leak_cells",
@@ -78,7 +77,13 @@ def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[Vi
                 Column(key="n_available", label="available", kind="count"),
                 Column(key="n_decoded", label="decoded", kind="count"),
                 Column(key="n_speakers", label="speakers", kind="count"),
-                Column(key="untouched_cer", label="untouched", kind="percent", **untouched),
+                Column(
+                    key="untouched_cer",
+                    label="untouched",
+                    kind="percent",
+                    low="untouched_cer_low",
+                    high="untouched_cer_high",
+                ),
                 Column(key="cer", label="fine-tuned", kind="percent", low="cer_low", high="cer_high"),
                 gain,
             ],

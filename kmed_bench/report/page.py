@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.language import current_language, use_language
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.spreadsheets import csv_text
 from kmed_bench.report import tables
@@ -35,6 +36,8 @@ def write_report(
 ) -> Path:
     """Write the report of a benchmark with its PNG, SVG and CSV files, and return the path of its ``index.html``.
 
+    Page and figures are in the language in use (``core.language``); the CSV files are the same in every language.
+
     Parameters
     ----------
     record : BenchRecord
@@ -46,12 +49,17 @@ def write_report(
         Shown at the end, before the provenance.
     """
     out.mkdir(parents=True, exist_ok=True)
-    advice = recommend(dataclasses.replace(record, comparisons=tuple(comparisons)))
+    judged = dataclasses.replace(record, comparisons=tuple(comparisons))
+    advice = recommend(judged)
     frames = make_frames(record, comparisons, advice)
+    written = frames
+    if current_language() != "en":  # tables for programs are the same in every language
+        with use_language("en"):
+            written = make_frames(record, comparisons, recommend(judged))
     rows = {str(row["run_id"]): row for row in size_costs(frames).to_dict("records")}
     best = [run for run in record.trains if advice.best is not None and run.run_id == advice.best.run_id]
     gaps = [row for row in frames["elderly"].to_dict("records") if best and row["run_id"] == best[0].run_id]
-    for name, frame in frames.items():
+    for name, frame in written.items():
         write_text_atomically(out / f"{name}.csv", csv_text(frame), private=name == _EXAMPLES)
     with plot_style():
         plots = save_plots(frames, advice.best, functools.partial(save_plot, out))

@@ -235,8 +235,8 @@ def _group_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
 def _term_columns(sizes: Sequence[str]) -> list[Column]:
     columns = [Column(key="category", label="category"), Column(key="n_terms", label="terms", kind="count")]
     for size in sizes:
-        interval = {"low": f"{size}_low", "high": f"{size}_high"}
-        columns.append(Column(key=size, label=f"{size}, found", kind="percent", **interval))
+        ends = f"{size}_low", f"{size}_high"
+        columns.append(Column(key=size, label=f"{size}, found", kind="percent", low=ends[0], high=ends[1]))
         columns.append(Column(key=f"{size}_missed", label=f"{size}, missed", kind="count"))
     return columns
 
@@ -262,12 +262,18 @@ def _runs_view(runs: pd.DataFrame) -> View:
 
 
 def _size_columns(sizes: pd.DataFrame) -> list[Column]:
-    untouched = {"low": "untouched_test_cer_low", "high": "untouched_test_cer_high"}
+    untouched = "untouched_test_cer"
     columns = [
         Column(key="size", label="size"),
         Column(key="untouched_valid_cer", label="untouched, valid CER", kind="percent"),
         Column(key="valid_cer", label="fine-tuned, valid CER", kind="percent"),
-        Column(key="untouched_test_cer", label="untouched, test CER", kind="percent", **untouched),
+        Column(
+            key=untouched,
+            label="untouched, test CER",
+            kind="percent",
+            low=f"{untouched}_low",
+            high=f"{untouched}_high",
+        ),
         Column(key="test_cer", label="fine-tuned, test CER", kind="percent", low="test_cer_low", high="test_cer_high"),
         Column(key="n_clips", label="test clips", kind="count"),
         Column(key="n_speakers", label="test speakers", kind="count"),
