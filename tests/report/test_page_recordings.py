@@ -79,7 +79,7 @@ def test_the_page_plays_what_was_recorded(tmp_path: Path) -> None:
     assert (contents["recordings"], contents["audio_s"]) == (6, pytest.approx(audio_s))
     n_bytes = sum(map(len, found.values()))
     assert contents["audio_mib_per_minute"] == pytest.approx(n_bytes / audio_s * 60 / 2**20)
-    assert f"{contents['audio_mib_per_minute']:.2f} MiB a\nminute" in page.read_text(encoding="utf-8")
+    assert f"{contents['audio_mib_per_minute']:.2f} MiB a minute" in page.read_text(encoding="utf-8")
 
 
 def test_a_recording_that_cannot_be_read_is_said_at_its_clip(tmp_path: Path) -> None:
