@@ -3,6 +3,7 @@
 Translations stay; texts that are gone are left out; new ones are listed, for someone to translate in the .po file.
 """
 
+import csv
 import datetime
 import io
 import sys
@@ -16,6 +17,7 @@ from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).resolve().parents[1]
 PO = ROOT / "kmed_bench/locale/ko/LC_MESSAGES/kmed_bench.po"
+PUBLISHED = "kmed_bench/report/published.csv"
 MO = PO.with_suffix(".mo")
 
 _METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2")]
@@ -48,6 +50,10 @@ def extract() -> Catalog:
     found = Catalog(locale="ko", project="kmed-bench", creation_date=_DAY, revision_date=_DAY)
     for name, _, message, _, context in extract_from_dir(ROOT / "kmed_bench", _METHODS, _OPTIONS):
         found.add(message, locations=[(f"kmed_bench/{name}", 1)], context=context)
+    with (ROOT / PUBLISHED).open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            for column in ("training", "test_set", "rules", "source"):
+                found.add(row[column], locations=[(PUBLISHED, 1)])
     for message in messages(found):  # in code "95 % intervals" is no placeholder, in a template a brace is none
         in_template = any(name.endswith(".html") for name, _ in message.locations)
         message.flags.discard("python-brace-format" if in_template else "python-format")

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 import messages  # noqa: E402
 
-FOUND = {message.id: message for message in messages.messages(messages.extract())}
-KNOWN = {message.id: message for message in messages.messages(messages.read())}
+FOUND = {(message.context, message.id): message for message in messages.messages(messages.extract())}
+KNOWN = {(message.context, message.id): message for message in messages.messages(messages.read())}
 
 
 def forms(text) -> tuple[str, ...]:
@@ -34,8 +34,8 @@ def test_every_text_of_code_and_templates_is_in_the_catalogue_and_nothing_else()
 
 
 def test_every_text_is_translated_with_the_same_placeholders():
-    for text, message in KNOWN.items():
-        in_template = any(name.endswith(".html") for name, _ in FOUND[text].locations)
+    for (context, text), message in KNOWN.items():
+        in_template = any(name.endswith(".html") for name, _ in FOUND[context, text].locations)
         assert not message.fuzzy, text
         for form in forms(message.string):
             assert form.strip(), text
@@ -52,8 +52,10 @@ def test_translations_that_need_placeholders_differ_when_these_do():
 def test_what_the_package_reads_is_compiled_from_the_catalogue():
     with messages.MO.open("rb") as file:
         compiled = gettext.GNUTranslations(file)
-    for text, message in KNOWN.items():
-        if isinstance(text, str):
+    for (context, text), message in KNOWN.items():
+        if context:
+            assert compiled.pgettext(context, text) == message.string
+        elif isinstance(text, str):
             assert compiled.gettext(text) == message.string
         else:
             assert compiled.ngettext(*text, 2) == forms(message.string)[0]

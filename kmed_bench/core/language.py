@@ -19,7 +19,7 @@ DOMAIN = "kmed_bench"
 LOCALE = Path(__file__).parents[1] / "locale"
 """Folder of the translations; the texts in the code are the English ones."""
 
-_FEWEST_LETTERS = 8
+_FEWEST_LETTERS = 4
 """Fewest letters beside its placeholders by which a stored text is taken for one of the catalogue's."""
 _current: ContextVar[Language] = ContextVar("language", default="en")
 
@@ -48,6 +48,11 @@ def gettext(message: str, /, **values: object) -> str:
 def ngettext(singular: str, plural: str, n: int, /, **values: object) -> str:
     """Return the form of a text that a number asks for, with the number as ``{n}``."""
     return _catalogue(_current.get()).ngettext(singular, plural, n).format(n=n, **values)
+
+
+def pgettext(context: str, message: str, /) -> str:
+    """Return a text that has another translation in another context."""
+    return _catalogue(_current.get()).pgettext(context, message)
 
 
 def N_(message: str, /) -> str:  # noqa: N802  # gettext's own name for it

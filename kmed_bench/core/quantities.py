@@ -8,9 +8,9 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
-def points(difference: float, digits: int = 2, *, unit: str = " points") -> str:
+def points(difference: float, digits: int = 2, *, unit: str = N_(" points")) -> str:
     """Return a difference of two fractions in percentage points, such as ``-1.25 points``."""
-    return f"{100 * difference:+.{digits}f}{unit}"
+    return f"{100 * difference:+.{digits}f}{gettext(unit)}"
 
 
 def gib(n_bytes: int) -> str:

@@ -58,7 +58,7 @@ def verdict_view(verdicts: pd.DataFrame) -> View:
             Column(
                 key="delta", label=gettext("difference in test CER"), kind="points", low="delta_low", high="delta_high"
             ),
-            Column(key="p_value", label="p", kind="p_value"),
+            Column(key="p_value", label=gettext("p"), kind="p_value"),
             Column(key="n_speakers", label=gettext("speakers"), kind="count"),
             Column(key="worse", label=gettext("what got worse")),
         ],

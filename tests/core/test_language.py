@@ -46,7 +46,8 @@ def test_placeholders_are_filled_and_no_text_is_none():
         ("not compared", "비교하지 않음"),
         ("(no interval: none was logged)", "(신뢰구간 없음: 기록되지 않음)"),  # what fills a placeholder too
         ("(no interval: 어제)", "(신뢰구간 없음: 어제)"),
-        ("12 h 05 min", "12 h 05 min"),  # too few letters to be known by
+        ("12 h 05 min", "12시간 05분"),
+        ("+0.10 pp", "+0.10 pp"),  # too few letters to be known by
         ("something else", "something else"),
     ],
 )
