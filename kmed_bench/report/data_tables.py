@@ -6,17 +6,31 @@ from typing import Any
 
 import pandas as pd
 
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.core.schema import PARTS
 from kmed_bench.report.table_view import Column, View
 
 HISTOGRAMS = {
-    "duration_s": ("Durations", "seconds", "s", "utterances"),
-    "text_chars": ("Lengths of labels", "characters of the label", "characters", "utterances"),
-    "chars_per_s": ("Speaking rates", "spoken characters per second", "characters per second", "utterances"),
-    "rate_hz": ("Sampling rates", "Hz", "Hz", "utterances"),
-    "speaker_utterances": ("Utterances per speaker", "usable utterances of a speaker", "", "speakers"),
+    "duration_s": (N_("Durations"), N_("seconds"), N_("s"), N_("utterances")),
+    "text_chars": (N_("Lengths of labels"), N_("characters of the label"), N_("characters"), N_("utterances")),
+    "chars_per_s": (
+        N_("Speaking rates"),
+        N_("spoken characters per second"),
+        N_("characters per second"),
+        N_("utterances"),
+    ),
+    "rate_hz": (N_("Sampling rates"), "Hz", "Hz", N_("utterances")),
+    "speaker_utterances": (N_("Utterances per speaker"), N_("usable utterances of a speaker"), "", N_("speakers")),
 }
 """Histogram of the ingest to its title, its axis, the unit of its bins' width and what they count."""
+
+
+def named_histograms() -> dict[str, tuple[str, str, str, str]]:
+    """Return ``HISTOGRAMS`` in the language in use."""
+    return {
+        name: (gettext(title), gettext(axis), gettext(unit), gettext(counted))
+        for name, (title, axis, unit, counted) in HISTOGRAMS.items()
+    }
 
 
 def parts_table(split: Mapping[str, Any]) -> pd.DataFrame:

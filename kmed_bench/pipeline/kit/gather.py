@@ -24,7 +24,7 @@ from kmed_bench.pipeline.kit.wheels import SDISTS, build_own_wheel, fetch_wheels
 SOURCE = Path(__file__).resolve().parents[3]
 """The source tree that this package runs from; where it was installed from a wheel, a folder without one."""
 _OWN = "kmed-bench"
-_PAGES = ("README.md", "CHANGELOG.md", "LICENSE", "NOTICE", "docs")
+_PAGES = ("README.md", "README.ko.md", "CHANGELOG.md", "LICENSE", "NOTICE", "docs")
 # What the package needs beside code, and the wheel that brings it.
 _CONTENTS = {
     "openai-whisper": "whisper/assets/multilingual.tiktoken",
