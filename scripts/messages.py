@@ -17,7 +17,11 @@ from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).resolve().parents[1]
 PO = ROOT / "kmed_bench/locale/ko/LC_MESSAGES/kmed_bench.po"
-PUBLISHED = "kmed_bench/report/published.csv"
+TABLES = {
+    "kmed_bench/report/published.csv": ("training", "test_set", "rules", "source"),
+    "kmed_bench/report/paper/checklist.csv": ("topic", "where"),
+}
+"""Tables of texts to their columns that pages show."""
 MO = PO.with_suffix(".mo")
 
 _METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2")]
@@ -50,10 +54,10 @@ def extract() -> Catalog:
     found = Catalog(locale="ko", project="kmed-bench", creation_date=_DAY, revision_date=_DAY)
     for name, _, message, _, context in extract_from_dir(ROOT / "kmed_bench", _METHODS, _OPTIONS):
         found.add(message, locations=[(f"kmed_bench/{name}", 1)], context=context)
-    with (ROOT / PUBLISHED).open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            for column in ("training", "test_set", "rules", "source"):
-                found.add(row[column], locations=[(PUBLISHED, 1)])
+    for path, columns in TABLES.items():
+        with (ROOT / path).open(encoding="utf-8", newline="") as file:
+            for text in (row[column] for row in csv.DictReader(file) for column in columns if row[column]):
+                found.add(text, locations=[(path, 1)])
     for message in messages(found):  # in code "95 % intervals" is no placeholder, in a template a brace is none
         in_template = any(name.endswith(".html") for name, _ in message.locations)
         message.flags.discard("python-brace-format" if in_template else "python-format")

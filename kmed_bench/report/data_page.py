@@ -13,7 +13,7 @@ from kmed_bench.core.corpus_contracts import DATA_PAGE, QualityReport
 from kmed_bench.core.files import write_text_atomically
 from kmed_bench.core.language import N_, gettext, translate_stored
 from kmed_bench.core.schema import RejectReason, WarningKind
-from kmed_bench.report.data_tables import fields_table, histogram_table, named_histograms, pairs_table
+from kmed_bench.report.data_tables import fields_table, histogram_table, name_fields, named_histograms, pairs_table
 from kmed_bench.report.fonts import plot_style
 from kmed_bench.report.plots import Plot, inline_svg, render_figure
 from kmed_bench.report.rendering import render
@@ -54,8 +54,6 @@ DOUBTS: dict[WarningKind, str] = {
 _CROSSED = ("dialect", "gender", "age", "role")
 _MAX_VALUES, _MAX_COLUMNS = 30, 12
 """Values of a field in its table, and in the columns of a crossed one: a list may have free text in such a field."""
-_FIELDS = (N_("dialect"), N_("gender"), N_("age"), N_("role"), N_("region"), N_("quality"), N_("release"))
-"""Fields by the names that quality.json has, for the catalogue."""
 
 
 def _counts() -> list[Column]:
@@ -249,12 +247,11 @@ def _values(rows: pd.DataFrame, key: str) -> pd.DataFrame:
 def _pairs_view(quality: Mapping[str, Any]) -> View:
     labels = {"fields": gettext("fields"), "first": gettext("first"), "second": gettext("second")}
     pairs = _with_shares(pairs_table(quality), quality)
-    fields = pairs["fields"].map(lambda names: ", ".join(map(gettext, names.split(", "))))
     return View(
         name="pairs",
         caption=gettext("Every pair of fields."),
         columns=[*(Column(key=key, label=label, words=True) for key, label in labels.items()), *_counts()],
-        rows=pairs.assign(fields=fields),
+        rows=pairs.assign(fields=pairs["fields"].map(name_fields)),
         weak="few",
     )
 

@@ -42,7 +42,6 @@ _SIGN_LABELS = {
     "script": N_("another script"),
     "silence": N_("silence"),
 }
-_SWITCH_LABELS = {"none": N_("none"), "hangul": N_("in Hangul"), "latin": N_("in Latin letters")}
 
 
 class Choice(NamedTuple):
@@ -125,8 +124,7 @@ def list_filters(clips: pd.DataFrame, beside: str | None) -> tuple[list[Filter],
     filters.append(Filter("term", gettext("Medical term"), {label: found for label, found in terms.items() if found}))
     for field in SCORE_FIELDS:
         values = [["N/A" if value in UNKNOWN else value] for value in clips[field]]
-        labels = _SWITCH_LABELS if field == "code_switching" else None
-        filters.append(Filter(field, gettext(_FIELD_LABELS[field]), {"": choices(field, values, labels)}))
+        filters.append(Filter(field, gettext(_FIELD_LABELS[field]), {"": choices(field, values)}))
     if beside is not None:
         pairs = zip(clips["beside_errors"], clips["errors"], strict=True)
         versus = [["fewer" if b < a else "more" if b > a else "same"] for b, a in pairs]

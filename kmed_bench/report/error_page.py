@@ -17,6 +17,7 @@ from kmed_bench.core.spreadsheets import csv_text
 from kmed_bench.report.error_clips import Beside, describe_clips, list_clips, list_filters
 from kmed_bench.report.recordings import CutIn, ReadClip, choose_form, cut_in
 from kmed_bench.report.rendering import render
+from kmed_bench.report.words import category_word
 from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
 from kmed_bench.scoring.groups import score_predictions
 from kmed_bench.scoring.measures import versions
@@ -32,15 +33,13 @@ _DEFAULT = ScoringOptions()
 _COUNTS_BYTES = 1024
 """What the counts of the page may grow by once its recordings are known."""
 LABELS = {
-    **{"symptom": N_("symptom"), "drug": N_("drug"), "body": N_("body"), "department": N_("department")},
-    **{"test": N_("medical test"), "unit": N_("unit")},
     **{"latin": N_("Latin letters"), "native": N_("native word"), "loan": N_("loan word")},
     **{"word": N_("short word"), "short": N_("short form"), "part": N_("part of a verb")},
     **{"onset": N_("onset"), "nucleus": N_("nucleus"), "coda": N_("coda")},
     **{"reference_empty": N_("reference empty"), "reference_masked": N_("reference masked")},
     **{"pronunciation": N_("pronunciation"), "spelling": N_("spelling")},
 }
-"""What the page calls categories of terms, kinds of spellings, places in a syllable, exclusions and sides of labels."""
+"""What the page calls kinds of spellings, places in a syllable, exclusions and sides of labels."""
 
 
 def write_error_analysis(
@@ -213,7 +212,10 @@ def _render(
         n_silence=len(analysis.silence),
         labels={name: gettext(label) for name, label in LABELS.items()},
         found_terms=_list_found(overview),
-        terms=analysis.terms.head(_SHOWN).to_dict("records"),
+        terms=[
+            {**row, "category": category_word(row["category"])}
+            for row in analysis.terms.head(_SHOWN).to_dict("records")
+        ],
         spellings=analysis.spellings.head(_SHOWN).to_dict("records"),
         confusions={
             N_("Syllables"): analysis.syllables.head(_SHOWN).to_dict("records"),
@@ -226,7 +228,7 @@ def _render(
 def _list_found(overview: ErrorOverview) -> str:
     """Return how many terms of each category were found, those without any left out."""
     return "; ".join(
-        gettext("{category} {found} of {n}", category=gettext(LABELS[name]), found=row["n_found"], n=row["n_terms"])
+        gettext("{category} {found} of {n}", category=category_word(name), found=row["n_found"], n=row["n_terms"])
         for name, row in overview["terms"].items()
         if row["n_terms"]
     )

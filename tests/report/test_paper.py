@@ -284,7 +284,11 @@ def test_settings_that_the_trainings_do_not_share_are_left_out() -> None:
     [
         ("better", "Fine-tuning lowered the CER of base (test part: 19.95%", "미세 조정으로 CER이 낮아졌다(평가 세트"),
         ("no evidence", "there is no evidence that fine-tuning changes the CER", "차이는 확인되지 않았다"),
-        ("kept untouched", "did not lower the CER of the validation part, so the untouched", "미세 조정 전 모델을 유지"),
+        (
+            "kept untouched",
+            "did not lower the CER of the validation part, so the untouched",
+            "미세 조정 전 모델을 유지",
+        ),
         ("worse", "Fine-tuning raised the CER of base", "미세 조정으로 CER이 높아졌다"),
     ],
 )

@@ -252,10 +252,7 @@ _TAGS = {
     "kmed.split_sha256": N_("SHA-256 of the split"),
     "kmed.plan_sha256": N_("SHA-256 of the plan"),
 }
-_VALUES = (
-    *(N_("constant"), N_("linear"), N_("cosine"), N_("full"), N_("dynamic"), N_("True"), N_("False")),
-    *(N_("labels"), N_("usable"), N_("speakers"), N_("sentences"), N_("hours"), N_("train"), N_("valid"), N_("test")),
-)
+_VALUES = (*(N_("constant"), N_("linear"), N_("cosine"), N_("full"), N_("dynamic"), N_("True"), N_("False")),)
 """Values that the tables show as words, for the catalogue."""
 
 
