@@ -131,6 +131,9 @@ def plot_all_sizes(history: pd.DataFrame, quantity: str) -> Figure:
     title = gettext("All sizes: {quantity} by epoch", quantity=gettext(QUANTITIES[quantity]))
     grid.ax.set_title(title, loc="left")
     sns.move_legend(grid.ax, "upper left", bbox_to_anchor=(1.02, 1))
+    headings = {"size": gettext("size"), "data": gettext("data")}
+    for text in grid.ax.get_legend().get_texts():
+        text.set_text(headings.get(text.get_text(), text.get_text()))
     figure: Figure = grid.figure
     return figure
 
