@@ -35,6 +35,7 @@ _COUNTS_BYTES = 1024
 LABELS = {
     **{"latin": N_("Latin letters"), "native": N_("native word"), "loan": N_("loan word")},
     **{"word": N_("short word"), "short": N_("short form"), "part": N_("part of a verb")},
+    "unit": N_("unit"),
     **{"onset": N_("onset"), "nucleus": N_("nucleus"), "coda": N_("coda")},
     **{"reference_empty": N_("reference empty"), "reference_masked": N_("reference masked")},
     **{"pronunciation": N_("pronunciation"), "spelling": N_("spelling")},
@@ -123,7 +124,7 @@ def _summarise(analysis: ErrorAnalysis, scores: Scores, name: str, beside: Besid
     def count(kind: str, side: str) -> int:
         return int(edits.loc[edits["kind"] == kind, side].str.len().sum())
 
-    signs = clips["signs"].str.split().explode().dropna()
+    signs = clips["signs"].astype(str).str.split().explode().dropna()
     return {
         **ERROR_SUMMARY.head,
         "notice": NOTICE,
