@@ -130,7 +130,17 @@ def test_the_paper_s_texts_and_tables() -> None:
     facts = collect_facts(record)
     with use_language("ko"):
         tables = [*tables_of(record).values(), checklist(facts), checklist({})]
-    own = ["H100 & friends", "Python 3.11.2, torch 2.9.1", *SOURCES.values(), "abc", PLAN[:12], "feedbacfeedb", "bf16", "fine-tuning", "cross-entropy"]
+    own = [
+        "H100 & friends",
+        "Python 3.11.2, torch 2.9.1",
+        *SOURCES.values(),
+        "abc",
+        PLAN[:12],
+        "feedbacfeedb",
+        "bf16",
+        "fine-tuning",
+        "cross-entropy",
+    ]
     texts = {table.name: table.markdown().replace("\\", "") for table in tables}
     assert {name: words for name, text in texts.items() if (words := latin_words(text, own))} == {}
     told = results(record, recommend(record), "ko")
