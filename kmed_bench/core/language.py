@@ -21,6 +21,8 @@ LOCALE = Path(__file__).parents[1] / "locale"
 
 _FEWEST_LETTERS = 4
 """Fewest letters beside its placeholders by which a stored text is taken for one of the catalogue's."""
+_FILLING = r"(?:(?![.:;] ).)+?"
+"""What may stand in a placeholder of a stored text: no sentence, or a text of several would be taken for another."""
 _current: ContextVar[Language] = ContextVar("language", default="en")
 
 
@@ -103,6 +105,6 @@ def _pattern(pieces: list[tuple[str, str | None, str | None, str | None]]) -> re
     for literal, name, *_ in pieces:
         text += re.escape(literal)
         if name is not None:
-            text += f"(?P={name})" if name in known else f"(?P<{name}>.+?)"
+            text += f"(?P={name})" if name in known else f"(?P<{name}>{_FILLING})"
             known.add(name)
     return re.compile(text, re.DOTALL)

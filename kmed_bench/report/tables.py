@@ -17,6 +17,7 @@ from kmed_bench.core.language import N_, gettext, translate_stored
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SIZES
 from kmed_bench.scoring.intervals import MIN_SPEAKERS
+from kmed_bench.scoring.verdict import VERDICT_TEXT_TAG, say_verdict
 
 FINISHED = "FINISHED"
 
@@ -227,8 +228,8 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
             )
         own = {key for run in runs for key in run.tags if key.startswith("kmed.")}
         for key in sorted(own - _KNOWN_TAGS - set(tags)):
-            values = sorted({run.tags[key] for run in runs if key in run.tags})
-            facts[f"{_tag_name(key)}, {size}"] = ", ".join(translate_stored(value) for value in values)
+            values = sorted({_tag_value(bench, run, key) for run in runs if key in run.tags})
+            facts[f"{_tag_name(key)}, {size}"] = ", ".join(values)
     return pd.DataFrame({"name": list(facts), "value": list(facts.values())})
 
 
@@ -255,6 +256,13 @@ _KNOWN_TAGS = {
     "kmed.process",  # by which a later run knows that the writer is gone
 }
 _RULES = ("normaliser", "marks", "numbers", "terms", "variants")
+
+
+def _tag_value(bench: BenchRecord, run: TrainRecord, key: str) -> str:
+    if key == VERDICT_TEXT_TAG and run.run_id in bench.verdicts:
+        name = gettext("{size}, seed {seed}", size=run.size, seed=run.seed)
+        return say_verdict(bench.verdicts[run.run_id], name)
+    return translate_stored(run.tags[key])
 
 
 def _tag_name(key: str) -> str:

@@ -11,7 +11,7 @@ FIELDS = (
 )
 VALUES = (
     *(N_("Female"), N_("Male"), N_("female"), N_("male"), N_("patient"), N_("nurse"), N_("doctor")),
-    *(N_("over70"), N_("N/A"), N_("none"), N_("hangul"), N_("latin"), N_("Good")),
+    *(N_("over70"), N_("N/A"), N_("none"), N_("hangul"), N_("latin"), N_("Good"), N_("Training"), N_("Validation")),
 )
 PARTS = (N_("train"), N_("valid"), N_("test"), N_("corpus"), N_("recordings"), N_("unknown speakers"))
 STATES = (
@@ -22,6 +22,7 @@ OUTCOMES = (N_("better"), N_("worse"), N_("no evidence"), N_("kept untouched"))
 SYSTEMS = (
     *(N_("{size} untouched"), N_("{size} fine-tuned"), N_("{size}, seed {seed}"), N_("{size}, untouched")),
     N_("untouched {model}"),
+    *(N_("{processor}, {n} thread"), N_("{processor}, {n} threads")),
 )
 RULES = (
     *(N_("pronunciation"), N_("spelling"), N_("disjoint"), N_("quotas"), N_("whole corpus, no split")),
@@ -37,7 +38,8 @@ PROVENANCE = (
     *(N_("split label"), N_("series"), N_("only"), N_("synthetic"), N_("train precision"), N_("weights origin")),
     *(N_("weights sha256"), N_("source kind"), N_("verdict"), N_("verdict text"), N_("recommended"), N_("epochs")),
     *(N_("continued by code version"), N_("failure"), N_("interrupted"), N_("ended"), N_("mlflow run"), N_("model")),
-    *(N_("checkpoint sha256"), N_("not compared"), N_("true"), N_("false")),
+    *(N_("checkpoint sha256"), N_("not compared"), N_("true"), N_("false"), N_("bench name")),
+    *(N_("processes"), N_("upstream run ids"), N_("bundled run"), N_("path"), N_("wheel"), N_("cache"), N_("download")),
 )
 
 

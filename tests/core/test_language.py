@@ -49,9 +49,10 @@ def test_placeholders_are_filled_and_no_text_is_none():
         ("12 h 05 min", "12시간 05분"),
         ("+0.10 pp", "+0.10 pp"),  # too few letters to be known by
         ("something else", "something else"),
+        ("No interval. 2 speakers are too few for how much they differ", None),  # of several sentences: as it is
     ],
 )
 def test_stored_texts_are_translated_where_they_are_shown(stored, shown):
     assert translate_stored(stored) == stored
     with use_language("ko"):
-        assert translate_stored(stored) == shown
+        assert translate_stored(stored) == (shown or stored)
