@@ -5,14 +5,10 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from bench_records import make_bench
 from latin_words import latin_words, untranslated
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 from misheard import LINES, OPTIONS, predictions
 from test_paper import PLAN, full_record, tables_of
 
@@ -25,14 +21,10 @@ from kmed_bench.core.schema import RejectReason, WarningKind
 from kmed_bench.report.data_page import write_data_page
 from kmed_bench.report.error_clips import Beside
 from kmed_bench.report.error_page import LABELS, write_error_analysis
-from kmed_bench.report.figures import save_plots
-from kmed_bench.report.page_tables import make_frames
 from kmed_bench.report.paper.checklist import SOURCES, checklist
 from kmed_bench.report.paper.facts import collect_facts
-from kmed_bench.report.paper.figures import paper_style
 from kmed_bench.report.paper.methods import methods
 from kmed_bench.report.paper.results import results
-from kmed_bench.report.plots import Plot
 from kmed_bench.scoring.measures import EXCLUSIONS
 from kmed_bench.scoring.recommendation import recommend
 from kmed_bench.text.variants import load_variants
@@ -80,7 +72,7 @@ def test_the_data_page(tmp_path: Path) -> None:
     assert '<html lang="ko">' in page
     assert "데모 말뭉치(합성 음성)" in page
     assert re.search("사용 가능한 발화 .*>8<.*개, .*>0.10<.*시간, 화자 .*>4<.*명", page)
-    assert "길이: 발화 8, 구간 폭 1 초." in page
+    assert "길이: 발화 수 8, 구간 폭 1 초." in page
 
 
 def test_the_data_page_of_a_clean_corpus(tmp_path: Path) -> None:
@@ -130,7 +122,17 @@ def test_the_paper_s_texts_and_tables() -> None:
     facts = collect_facts(record)
     with use_language("ko"):
         tables = [*tables_of(record).values(), checklist(facts), checklist({})]
-    own = ["H100 & friends", "Python 3.11.2, torch 2.9.1", *SOURCES.values(), "abc", PLAN[:12], "feedbacfeedb", "bf16", "fine-tuning", "cross-entropy"]
+    own = [
+        "H100 & friends",
+        "Python 3.11.2, torch 2.9.1",
+        *SOURCES.values(),
+        "abc",
+        PLAN[:12],
+        "feedbacfeedb",
+        "bf16",
+        "fine-tuning",
+        "cross-entropy",
+    ]
     texts = {table.name: table.markdown().replace("\\", "") for table in tables}
     assert {name: words for name, text in texts.items() if (words := latin_words(text, own))} == {}
     told = results(record, recommend(record), "ko")
@@ -139,23 +141,6 @@ def test_the_paper_s_texts_and_tables() -> None:
     named = "speaker and sentence disjoint character word error rate greedy decoding beam search weight decay freeze "
     named += "fine tuning gradient clipping Clopper Pearson Student Welch"
     assert terms - {*named.split()} == set()  # the English of a term at its first mention
-
-
-@pytest.mark.slow
-def test_the_paper_s_figures_and_their_captions() -> None:
-    record = make_bench(sizes=("tiny", "base"), epochs=2)
-    advice, found = recommend(record), dict[str, list[str]]()
-
-    def look(figure: Figure, name: str, caption: str) -> Plot:
-        texts = [caption, *(text.get_text() for text in figure.findobj(Text))]
-        found[name] = [word for text in texts for word in latin_words(text.replace("n=", ""))]
-        plt.close(figure)
-        return Plot(name=name, caption=caption, svg="")
-
-    with paper_style(), use_language("ko"):
-        save_plots(make_frames(record, record.comparisons, advice), advice.best, look)
-    assert len(found) > 8
-    assert {name: words for name, words in found.items() if words} == {}
 
 
 def test_kinds_that_the_error_page_shows_have_names() -> None:
