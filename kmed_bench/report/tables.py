@@ -148,7 +148,7 @@ def missing_table(bench: BenchRecord) -> pd.DataFrame:
     for run in ordered_trains(bench):
         what = gettext("run {name} ({size}, seed {seed})", name=run.name, size=run.size, seed=run.seed)
         if run.status != FINISHED:
-            rows.append({"what": what, "reason": gettext("ended as {status}", status=run.status)})
+            rows.append({"what": what, "reason": gettext("ended as {status}", status=gettext(run.status))})
         elif "best/valid_cer" not in run.metrics:
             rows.append({"what": what, "reason": gettext("logged no best/valid_cer")})
     others = (
