@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from kmed_bench.core.language import Language
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.schema import PARTS
-from kmed_bench.report.paper.wording import Facts, Language, Say, count, hours, listed, small
+from kmed_bench.report.paper.wording import Facts, Say, count, hours, listed, small
 from kmed_bench.report.seal_tables import count_plans
 from kmed_bench.report.tables import FINISHED, ordered_trains, scored_with
 from kmed_bench.scoring.compare import TEST

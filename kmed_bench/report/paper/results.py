@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator, Mapping
 
+from kmed_bench.core.language import Language
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.run_contracts import Outcome, WorsePart
 from kmed_bench.report.paper.facts import FIELD_WORDS, GROUP_WORDS, ROLE_WORDS
 from kmed_bench.report.paper.wording import (
     Facts,
-    Language,
     Say,
     count,
     equals,
