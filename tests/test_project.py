@@ -59,7 +59,7 @@ def test_every_declared_parameter_is_used_and_parsed(name):
     # A profile decides unless someone gives a value: what MLproject names by itself is no setting's value.
     assert set(args.overrides) <= {"model.sizes"} | ({"data.source", "model.weights"} if name == "main" else set())
     assert (
-        given <= {"source", "profile", "weights", "resume", "plan", "out", "only", "from_study"}
+        given <= {"source", "profile", "weights", "resume", "plan", "out", "only", "from_study", "slots", "threads"}
         if name == "main"
         else True
     )
@@ -109,6 +109,8 @@ def test_mains_parameters_are_the_headline_settings():
         "out",
         "only",
         "from_study",
+        "slots",
+        "threads",
         "plan",
         "resume",
     }

@@ -6,7 +6,7 @@ Validation is pydantic's (MLflow already depends on it), on plain dataclasses: i
 from kmed_bench.config.fields import Context, Decides
 from kmed_bench.config.gate import GateConfig
 from kmed_bench.config.identity import benchmark_digest, confirmation_digest, digest, study_setup, training_digest
-from kmed_bench.config.load import PROFILES, adjust, flatten, load_config, to_yaml
+from kmed_bench.config.load import PROFILES, adjust, config_from_tree, flatten, load_config, to_yaml
 from kmed_bench.config.settings import (
     Config,
     DataConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "TuneConfig",
     "adjust",
     "benchmark_digest",
+    "config_from_tree",
     "confirmation_digest",
     "digest",
     "flatten",

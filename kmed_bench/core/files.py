@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.surroundings import machine
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
@@ -273,7 +273,9 @@ def parse_json(text: str, where: object) -> Any:
         raise KmedError(f"{where} has half of a character (a lone surrogate); correct it.") from None
     except (ValueError, RecursionError) as error:
         fault = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise KmedError(f"{where} is not valid JSON ({fault}); write it again with the stage that makes it.") from None
+        raise KmedError(
+            f"{where} is not valid JSON ({brief(fault)}); write it again with the stage that makes it."
+        ) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -310,7 +312,7 @@ def parse_json_line(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise KmedError(f"{place} is not JSON: {error}; write one JSON object per line.") from None
+        raise KmedError(f"{place} is not JSON: {brief(error)}; write one JSON object per line.") from None
     if not isinstance(row, dict):
         raise KmedError(f"{place} is not a JSON object but {row!r:.80}; write one object per utterance.")
     if "\\u" in line:
@@ -325,5 +327,5 @@ def _refuse_half_characters(row: dict[str, Any], place: str) -> None:
             json.dumps([name, value], ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise KmedError(
-                f"{place} has half of a character (a lone surrogate) in {name!a}; correct the line."
+                f"{place} has half of a character (a lone surrogate) in {name!a:.80}; correct the line."
             ) from None

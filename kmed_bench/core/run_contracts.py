@@ -52,6 +52,13 @@ class Plan(Head):
     settings: dict[str, str]
 
 
+class UntouchedResults(Head):
+    """Content of untouched.json: metrics of the valid part by name; ``identity`` is of all that decides them."""
+
+    identity: str
+    valid: dict[str, float]
+
+
 class SpeakerErrors(Head):
     """Content of speaker_errors.json: columns of sums by speaker, sentence and group, no ids and no texts."""
 
@@ -224,6 +231,13 @@ VERDICT = FileFormat[Verdict](
         "worse": list[dict[str, Any]],
         "speakers": dict[str, list[Any]],
     },
+)
+UNTOUCHED = FileFormat[UntouchedResults](
+    "kmed-untouched",
+    version=1,
+    oldest=1,
+    remedy="delete it, and the untouched model is scored again",
+    fields={"identity": str, "valid": dict[str, float]},
 )
 STUDY = FileFormat[StudyFile](
     "kmed-study",

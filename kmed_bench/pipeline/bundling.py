@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench.config import Config
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.fields import check_fields
 from kmed_bench.core.files import replacing
 from kmed_bench.core.pseudonyms import Pseudonyms
@@ -228,7 +228,7 @@ def read_bundle(path: Path) -> tuple[list[RunRecord], Callable[[str], Iterator[t
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a listing that points before the file
             raise
-        raise KmedError(f"{path} is no bundle, or damaged ({error}); copy it again.") from error
+        raise KmedError(f"{path} is no bundle, or damaged ({brief(error)}); copy it again.") from error
     for run in head["runs"]:
         check_fields(run, RUN_FIELDS, f"A run in {path}", BUNDLE.remedy)
     hashes = head["files"]

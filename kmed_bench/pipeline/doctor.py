@@ -16,6 +16,7 @@ from kmed_bench.asr.features.resampling import import_torchaudio
 from kmed_bench.asr.model.device import pick_device, resolve_precision
 from kmed_bench.asr.model.weights import WeightsError, find_weights
 from kmed_bench.config import Config
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
 from kmed_bench.core.schema import SIZES
@@ -37,7 +38,7 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        return f"{'ok     ' if self.ok else 'MISSING'}  {self.name:<10} {self.text}"
+        return without_password(f"{'ok     ' if self.ok else 'MISSING'}  {self.name:<10} {self.text}")
 
 
 def examine(config: Config) -> list[Finding]:

@@ -21,7 +21,7 @@ from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import check_sign_key, collect_weights, log_split
 from kmed_bench.pipeline.trainer import Trainer
-from kmed_bench.pipeline.training_record import TrainOutcome, describe_outcome, read_training_record
+from kmed_bench.pipeline.training_record import TRAINING_LOCK, TrainOutcome, describe_outcome, read_training_record
 from kmed_bench.tracking.runs import standalone_run
 from kmed_bench.tracking.seal import seal_plan
 from kmed_bench.tracking.series import SERIES_TAG
@@ -30,8 +30,6 @@ from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 from kmed_bench.training.parallel import Parallel
 
 log = logging.getLogger(__name__)
-TRAINING_LOCK = ".training.lock"
-"""Held by a process that trains in the folder; the file stays."""
 
 
 def train_one(

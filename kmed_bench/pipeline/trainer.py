@@ -1,6 +1,5 @@
 """One size trained with one seed, by one process or several: logged, resumable, tested once, registered."""
 
-import dataclasses
 import functools
 import logging
 from pathlib import Path
@@ -11,10 +10,9 @@ from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, training_digest
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.progress import track
 from kmed_bench.core.quantities import percent
-from kmed_bench.core.version import software_versions
+from kmed_bench.core.version import code_version, software_versions
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
@@ -28,6 +26,7 @@ from kmed_bench.pipeline.training_record import (
     read_training_record,
     write_training_record,
 )
+from kmed_bench.pipeline.untouched import Untouched, computed_once
 from kmed_bench.scoring.verdict import verdict_tags
 from kmed_bench.tracking.params import training_params
 from kmed_bench.tracking.registry.checkpoints import replace_by_registered
@@ -51,23 +50,6 @@ from kmed_bench.training.parallel import Parallel
 from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Untouched:
-    """The model before training.
-
-    Attributes
-    ----------
-    valid : dict
-        Metrics of the valid part under their names in the tracking store.
-    test, left_out : list of Prediction
-        The decoded test part, and the sample of what the split left out: empty unless ``eval.leak_clips`` is set.
-    """
-
-    valid: dict[str, float]
-    test: list[Prediction]
-    left_out: list[Prediction]
 
 
 class Trainer:
@@ -222,7 +204,16 @@ class Trainer:
 
     @functools.cached_property
     def untouched(self) -> Untouched:
-        """The model before training, the same for all seeds; the processes share the work."""
+        """The model before training, the same for all seeds; processes that train together share the work."""
+        if self.parallel.world > 1:  # a file that only some of them see would leave the others waiting
+            return self._score_untouched()
+        facts = {"weights": self.weights.sha256, "split": self.speech.split.sha256, "precision": self.precision}
+        identity = training_digest(
+            self.config, untouched=True, **facts, leak_clips=self.config.eval.leak_clips, code_version=code_version()
+        )
+        return computed_once(self.out, identity, self._score_untouched, what=f"the untouched {self.weights.size}")
+
+    def _score_untouched(self) -> Untouched:
         log.info("%s: scoring the untouched model", self.weights.size)
         self._record_opening(f"{self.weights.size}, untouched", identity=self.weights.sha256, untouched=True)
         model, store = load_weights(self.weights.path, str(self.device)), self.speech.stores["valid"]

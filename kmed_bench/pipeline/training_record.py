@@ -14,6 +14,8 @@ from kmed_bench.core.run_contracts import VERDICT
 from kmed_bench.scoring.verdict import VERDICT_FILE, say_verdict
 
 TRAINING_FILE = "training.json"
+TRAINING_LOCK = ".training.lock"
+"""Held by a process that trains in the folder; the file stays."""
 
 
 @dataclasses.dataclass(frozen=True)

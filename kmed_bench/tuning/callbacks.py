@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ def _load(name: str) -> Callback:
         found = getattr(importlib.import_module(module), function, None)
     except Exception as error:  # whatever the module's own code raises
         raise KmedError(
-            f"tune.callbacks names {name!r}, and importing {module} failed ({type(error).__name__}: {error}); run the "
-            f"command in the folder of {module.partition('.')[0]}, or set PYTHONPATH to it."
+            f"tune.callbacks names {name!r}, and importing {module} failed ({type(error).__name__}: {brief(error)}); "
+            f"run the command in the folder of {module.partition('.')[0]}, or set PYTHONPATH to it."
         ) from error
     finally:
         sys.path.remove(here)

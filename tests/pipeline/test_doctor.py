@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kmed_bench.pipeline.doctor import Finding
+
 REFUSAL = "Detected that PyTorch and TorchAudio were compiled with different CUDA versions."
 
 
@@ -34,3 +36,10 @@ def test_a_torchaudio_that_refuses_to_load_is_named_in_words(tmp_path: Path) -> 
     failed = run("-c", code + "resample(np.zeros(9, 'float32'), 8000, 16000)")
     assert "KmedError: torch " in failed.stderr
     assert REFUSAL in failed.stderr
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_finding_shows_no_password_of_an_address(ok: bool) -> None:
+    line = str(Finding(ok, "tracking", "https://kim:a%20p%40ss/word@mlflow.example.org:8443"))
+    assert line.endswith("https://***@mlflow.example.org:8443")
+    assert "p%40ss" not in line

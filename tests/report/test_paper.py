@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
+from kmed_bench.core.language import Language
 from kmed_bench.core.records import BenchRecord, Opening
 from kmed_bench.report.page_tables import make_frames
 from kmed_bench.report.paper import results as results_module
@@ -25,7 +26,7 @@ from kmed_bench.report.paper.methods import SECTIONS, methods
 from kmed_bench.report.paper.references import references
 from kmed_bench.report.paper.results import results
 from kmed_bench.report.paper.tables import PaperTable, paper_tables
-from kmed_bench.report.paper.wording import LANGUAGES, Language, Say
+from kmed_bench.report.paper.wording import LANGUAGES, Say
 from kmed_bench.scoring.compare import TEST
 from kmed_bench.scoring.intervals import METHOD
 from kmed_bench.scoring.recommendation import recommend

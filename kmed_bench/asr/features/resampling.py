@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 
 _MAX_KERNEL = 1 << 22
 
@@ -59,7 +59,7 @@ def import_torchaudio() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         versions = [f"{name} {_version(name)}" for name in ("torch", "torchaudio")]
         raise KmedError(
-            f"{' and '.join(versions)} do not load together ({str(error).partition(chr(10))[0]}); install a pair that "
+            f"{' and '.join(versions)} do not load together ({brief(error)}); install a pair that "
             "fits: `pip install torch==2.14.1 torchaudio==2.11.0`."
         ) from None
     return torchaudio

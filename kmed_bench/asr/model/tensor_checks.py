@@ -12,6 +12,7 @@ from whisper.model import AudioEncoder, ModelDimensions, TextDecoder
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZE_SHAPES
 
+_NAME_CHARS = 100
 _NAMED = 4
 _LIMITS = {"n_audio_ctx": 1 << 13, "n_text_ctx": 1 << 13, "n_audio_layer": 256, "n_text_layer": 256}
 _MAX_DIMENSION = 1 << 17
@@ -171,5 +172,5 @@ def _is_finite(tensor: torch.Tensor | np.ndarray) -> bool:
 
 
 def _name_some(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMED])
+    shown = ", ".join(repr(name)[1:-1][:_NAME_CHARS] for name in names[:_NAMED])  # on one line, whatever is in them
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

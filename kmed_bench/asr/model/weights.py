@@ -17,7 +17,7 @@ from kmed_bench.asr.model.offline_wheel import WHEEL_SHA256, joined_wheel_model,
 from kmed_bench.asr.model.tensor_checks import check_finite, check_names, check_outline, check_storage, read_dimensions
 from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, N_VOCAB
 from kmed_bench.asr.model.whisper import Whisper
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.files import cache_folder, replacing, sha256_of, write_text_atomically
 from kmed_bench.core.language import N_
 from kmed_bench.core.schema import SIZE_SHAPES, SIZES
@@ -142,7 +142,7 @@ def _read_checkpoint(path: Path) -> tuple[ModelDimensions, dict[str, torch.Tenso
     except Exception as error:  # torch raises a dozen types for a file that it did not write
         raise KmedError(
             f"{path} is not a Whisper checkpoint of {{'dims', 'model_state_dict'}} "
-            f"({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})."
+            f"({type(error).__name__}: {brief(error)})."
         ) from None
 
 

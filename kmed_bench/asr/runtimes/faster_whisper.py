@@ -16,7 +16,7 @@ from kmed_bench.asr.model.tensor_checks import check_ct2_depth, check_ct2_layers
 from kmed_bench.asr.runtimes.backend import SampleBackend
 from kmed_bench.asr.runtimes.libraries import missing_library
 from kmed_bench.config import EvalConfig
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.files import read_json
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class FasterWhisperBackend(SampleBackend):
         try:
             self._model = WhisperModel(str(folder), device=device, compute_type="default", cpu_threads=threads)
         except Exception as error:  # of CTranslate2, of tokenizers and of the JSON beside the model
-            raise KmedError(f"{folder} can't be opened by faster-whisper {self.version} ({error}).") from None
+            raise KmedError(f"{folder} can't be opened by faster-whisper {self.version} ({brief(error)}).") from None
         self.model_bytes = (folder / "model.bin").stat().st_size
         self.parameters = _check_and_count(folder)
         self._options: dict[str, Any] = {

@@ -24,7 +24,7 @@ from kmed_bench.asr.runtimes.backend import SampleBackend
 from kmed_bench.asr.runtimes.hf_format import check_vocabulary
 from kmed_bench.asr.runtimes.libraries import missing_library
 from kmed_bench.config import EvalConfig
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 
 _MAGIC = struct.pack("<i", 0x67676D6C)  # "ggml"
 # Order of the dimensions in the file; the number format of the matrices follows them.
@@ -88,8 +88,8 @@ def read_ggml(path: Path) -> dict[str, np.ndarray]:
         dims, tensors = _parse(path.read_bytes())
     except ValueError as error:
         raise KmedError(
-            f"{path} can't be opened as a model of whisper.cpp ({error}); export the model again, or fetch the file "
-            "again in its float16 form."
+            f"{path} can't be opened as a model of whisper.cpp ({brief(error)}); export the model again, or fetch "
+            "the file again in its float16 form."
         ) from None
     shapes = tensor_shapes(dims)
     check_names(tensors, shapes, path)

@@ -16,7 +16,7 @@ from kmed_bench.asr.runtimes.backend import SampleBackend
 from kmed_bench.asr.runtimes.graph_format import GRAPH, cache_names
 from kmed_bench.asr.runtimes.libraries import missing_library
 from kmed_bench.config import EvalConfig
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 
 _Arrays = Mapping[str, np.ndarray]
 
@@ -48,7 +48,7 @@ class GraphBackend(SampleBackend):
         except KmedError:
             raise
         except Exception as error:  # each library has types of its own for a file that it can't read
-            reason = str(error).strip().partition("\n")[0][:200]
+            reason = brief(error)
             raise KmedError(f"{folder} can't be opened by {self.name} ({reason}); export the model again.") from None
         self.settings = {
             "decoding": "greedy",

@@ -23,7 +23,7 @@ from kmed_bench.asr.model.tokenizer import N_VOCAB, korean_tokenizer
 from kmed_bench.asr.model.weights import dimensions
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.asr.runtimes.libraries import import_transformers
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.schema import SIZES
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def load_hf_network(folder: Path) -> "WhisperForConditionalGeneration":
     except Exception as error:  # of safetensors, of the configuration's checks and of the layers that it describes
         raise KmedError(
             f"{folder} can't be opened by transformers {transformers.__version__} "
-            f"({str(error).partition(chr(10))[0]}); save the model there again."
+            f"({brief(error)}); save the model there again."
         ) from None
     finally:
         transformers.utils.logging.set_verbosity(verbosity)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.config import EvalConfig
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.finished import content_sha256
 
 GROUP = "kmed_bench.systems"
@@ -52,7 +52,7 @@ def open_system(entry: EntryPoint, argument: str, config: EvalConfig) -> Backend
     except KmedError:
         raise
     except Exception as error:  # foreign code
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        reason = f"{type(error).__name__}: {brief(error)}"
         raise KmedError(
             f"{label} can't be opened with {argument!r} ({reason}); see the package's own remedy."
         ) from error

@@ -15,7 +15,7 @@ from kmed_bench.asr.runtimes.backend import SampleBackend
 from kmed_bench.asr.runtimes.hf_format import load_hf_network
 from kmed_bench.asr.runtimes.libraries import import_transformers
 from kmed_bench.config import EvalConfig
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 
 
 class TransformersBackend(SampleBackend):
@@ -37,7 +37,7 @@ class TransformersBackend(SampleBackend):
         except Exception as error:  # tokenizers raise Exception itself, transformers a dozen types
             raise KmedError(
                 f"The tokenizer or feature extractor of {folder} can't be opened by transformers {self.version} "
-                f"({str(error).partition(chr(10))[0]}); save the processor there again."
+                f"({brief(error)}); save the processor there again."
             ) from None
         self._model: Any = load_hf_network(folder)
         self._model.to(self._device).eval()

@@ -224,7 +224,7 @@ def _data(quality: pd.DataFrame) -> PaperTable:
 
 _SETTINGS = {
     "model.sizes": N_("sizes"),
-    "train.seeds": N_("seeds"),
+    "train.seeds": N_("training seeds"),
     "train.epochs": N_("epochs"),
     "train.batch_size": N_("batch size"),
     "train.lr": N_("learning rate"),
