@@ -151,6 +151,8 @@ def _save_speakers(speakers: pd.DataFrame, save: Save) -> list[Plot]:
             n=len(rows),
             higher=int((rows["tuned"] > rows["untouched"]).sum()),
         )
+        if rows["n_characters"].notna().all():
+            caption += " " + gettext("A marker's area is the number of characters that the speaker's references have.")
         figure = score_plots.plot_speakers(rows, size=str(size))
         saved.append(save(figure, f"{size}-speakers", caption))
     return saved

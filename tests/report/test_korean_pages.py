@@ -171,6 +171,7 @@ def test_figures_and_their_captions() -> None:
 
     frames = make_frames(record, record.comparisons, advice)
     frames["speakers"] = pd.DataFrame({"size": ["base"] * 2, "untouched": [0.3, 0.4], "tuned": [0.2, 0.5]})
+    frames["speakers"]["n_characters"] = [90, 120]
     with plot_style(), use_language("ko"):
         save_plots(frames, advice.best, look)
     assert {name.partition("-")[0] for name in found} >= {"all", "test", "pareto", "groups", "error", "quality"}
