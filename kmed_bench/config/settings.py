@@ -22,6 +22,7 @@ from kmed_bench.config.fields import (
 from kmed_bench.config.gate import GateConfig
 from kmed_bench.config.tune import TuneConfig
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import Language
 from kmed_bench.core.schema import SIZES
 from kmed_bench.text.marks import Policy
 
@@ -223,6 +224,15 @@ class TrackingConfig:
 
 
 @group
+class ReportConfig:
+    """How pages are written."""
+
+    lang: Annotated[Language, Decides.NOTHING] = "en"
+    """Language of the pages and of a paper's texts: en or ko. Tables for programs (CSV, JSON) and the tracking store
+    stay English."""
+
+
+@group
 class Config:
     """All settings."""
 
@@ -235,6 +245,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     tracking: TrackingConfig = TrackingConfig()
+    report: ReportConfig = ReportConfig()
     gate: GateConfig = GateConfig()
     tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
     curve: CurveConfig = CurveConfig()

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from kmed_bench.core.language import N_
 from kmed_bench.core.records import TrainRecord
 from kmed_bench.core.run_contracts import PLAN
 from kmed_bench.tracking.resume import FINISHED
@@ -74,8 +75,9 @@ def absent_trainings(bench: Run, trains: Sequence[Run], skipped: Mapping[str, st
     """Return the planned trainings without a run in the store, name to reason; none for older benchmarks."""
     planned = planned_trainings(bench) if SERIES_TAG in bench.data.tags else None
     there = {_key(run) for run in trains}
+    text = N_("no run of it is in the store; train it with `run --only {training}`")
     return {
-        name_training(size, seed): f"no run of it is in the store; train it with `run --only {size}:{seed}`"
+        name_training(size, seed): text.format(training=f"{size}:{seed}")
         for size, seed in planned or ()
         if (size, seed) not in there and size not in skipped
     }

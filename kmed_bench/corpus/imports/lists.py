@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import N_
 from kmed_bench.core.tables import Row, Table, find_column, read_table
 from kmed_bench.corpus.imports.records import Audio, Record, clean_value, read_age, read_dialect, read_gender, read_role
 from kmed_bench.corpus.ingest.aihub import NOT_STATED
@@ -107,12 +108,13 @@ def _read_row(row: Row, columns: Mapping[str, str], files: "AudioFiles") -> Reco
     )
     if row.fault:
         return dataclasses.replace(record, reason="label_unreadable", detail=row.fault)
-    for meaning, seconds in (("start", record.start_s), ("end", record.end_s)):
+    times = (("start", record.start_s, N_("start is no time")), ("end", record.end_s, N_("end is no time")))
+    for meaning, seconds, fault in times:
         if cells.get(meaning) and math.isnan(seconds):
-            wrong = f"{meaning} is no time: {cells[meaning]!r:.40} is neither seconds nor mm:ss"
+            wrong = f"{fault}: {cells[meaning]!r:.40} is neither seconds nor mm:ss"
             return dataclasses.replace(record, reason="label_incomplete", detail=wrong)
     if record.end_s <= (0 if math.isnan(record.start_s) else record.start_s):
-        return dataclasses.replace(record, reason="label_incomplete", detail="the clip ends before it begins")
+        return dataclasses.replace(record, reason="label_incomplete", detail=N_("the clip ends before it begins"))
     if audio is None:
         missing = files.describe_missing(cells["audio"]) if cells["audio"] else "the list names no file"
         return dataclasses.replace(record, reason="audio_missing", detail=missing)
