@@ -16,6 +16,7 @@ from kmed_bench import __version__
 from kmed_bench.commands import (
     bundle,
     clean,
+    curve,
     data,
     export,
     history,
@@ -38,6 +39,7 @@ from kmed_bench.core.addresses import without_password
 from kmed_bench.core.callers_folder import enter_callers_folder, started_by_mlflow_run
 from kmed_bench.core.console import abandon_stdout, configure_logging, hide_passwords_in_tracebacks, prepare_streams
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.relay import SLOT_VARIABLE, Relay
 from kmed_bench.core.surroundings import prepare_user, sigterm_interrupts
 from kmed_bench.core.system_errors import explain_os_error
 
@@ -49,6 +51,7 @@ _MODULES = (
     transcribe,
     export,
     tune,
+    curve,
     scores,
     power,
     tracked,
@@ -76,7 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with sigterm_interrupts():
             args = parse(_readable(sys.argv[1:] if arguments is None else arguments))
-            configure_logging(args.log_level)
+            if os.environ.pop(SLOT_VARIABLE, ""):
+                Relay().start()
+            else:
+                configure_logging(args.log_level)
             command: Command = args.command
             status = _tell_store(command, args)
             sys.stdout.flush()
