@@ -152,8 +152,9 @@ def test_no_english_is_left_in_further_sections_notices_and_verdicts(record: Ben
                 texts += [view.caption, *view.table().columns, *map(str, view.table().to_numpy().ravel())]
             texts += [text for figure in section.figures for text in (figure.alt, figure.caption)]
         with plot_style():
-            speakers = pd.DataFrame({"untouched": [0.3, 0.4], "tuned": [0.2, 0.5], "n_characters": [90, 120]})
-            figure = plot_speakers(speakers, size="base")
+            figure = plot_speakers(
+                pd.DataFrame({"untouched": [0.3, 0.4], "tuned": [0.2, 0.5], "n_characters": [90, 40]}), size="base"
+            )
         texts += [text.get_text() for text in figure.findobj(Text)]
         plt.close(figure)
     assert len(texts) > 40
