@@ -4,10 +4,12 @@ import atexit
 import functools
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import types
+import weakref
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -33,25 +35,61 @@ def server() -> ForkServerContext:
     return context
 
 
-def run(
-    program: str, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float = 600
-) -> subprocess.CompletedProcess[bytes]:
-    """Run a program's source with these words as `python -c` does, but for the start of Python itself.
+class Forked:
+    """A program's source that runs with these words as `python -c` runs it, but for the start of Python itself.
 
     Whatever Python or a library reads as it is loaded (the locale, PYTHON* variables, closed streams) needs an
     interpreter of its own.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        streams = Path(folder, "stdout"), Path(folder, "stderr")
+
+    def __init__(self, program: str, words: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> None:
+        self.args = [program, *words]
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder)
+        self._streams = Path(folder, "stdout"), Path(folder, "stderr")
         umask = os.umask(0)
         os.umask(umask)
-        child = server().Process(target=_enter, args=(program, list(words), cwd, dict(env), umask, streams))
-        child.start()
-        child.join(timeout_s)
-        if child.exitcode is None:
-            child.kill()
-            raise subprocess.TimeoutExpired([program, *words], timeout_s)
-        return subprocess.CompletedProcess([program, *words], child.exitcode, *(path.read_bytes() for path in streams))
+        self._child = server().Process(target=_enter, args=(program, list(words), cwd, dict(env), umask, self._streams))
+        self._child.start()
+        self.pid = self._child.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        return self._child.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._child.kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._child.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
+        """Return what the program wrote to its two streams, after its end."""
+        self.wait(timeout)
+        out, err = (path.read_bytes() for path in self._streams)
+        return out, err
+
+
+def run(
+    program: str, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_s: float = 600
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end; see `Forked`."""
+    process = Forked(program, words, cwd=cwd, env=env)
+    try:
+        written = process.communicate(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.wait(), *written)
 
 
 def _enter(
