@@ -84,11 +84,18 @@ help:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# KIT=FOLDER installs from an offline kit and asks no index: `make run KIT=/media/kit`, `make test-fast KIT=/media/kit`.
+ifdef KIT
+$(VENV)/.installed: requirements.lock pyproject.toml
+	sh "$(KIT)/install.sh" --venv "$(CURDIR)/$(VENV)" --python "$(PYTHON)"
+	touch $@
+else
 $(VENV)/.installed: $(VENV)/bin/python requirements.lock pyproject.toml
 	"$(BIN)"/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	"$(BIN)"/pip install --quiet --disable-pip-version-check --no-deps -e .
 	sed -n 's/^\([a-z0-9.-]*==[^ ;]*\).*/\1/p' requirements.lock > "$(VENV)/pins.txt"  # pip takes no hashed file beside others
 	touch $@
+endif
 
 build/audit-venv/.installed: pyproject.toml
 	$(PYTHON) -m venv build/audit-venv
@@ -96,7 +103,11 @@ build/audit-venv/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
+ifdef KIT
+	@"$(BIN)"/python -c "import pytest, xdist, hypothesis" || { echo "This kit has no tests: make it with offline-kit --extras test"; exit 2; }
+else
 	"$(BIN)"/pip install --quiet --disable-pip-version-check -c "$(VENV)/pins.txt" -e '.[test]'
+endif
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test

@@ -5,9 +5,9 @@
 Linux with strace and unshare (`apt-get install strace util-linux`). The corpus is the smallest demo corpus and the
 model a random Whisper tiny, so figures mean nothing and every step is taken. The namespace has a loopback device and
 nothing else. An attempt is a connect, sendto, sendmsg or sendmmsg to an internet address that is not loopback, or to
-port 53 (names) anywhere. `weights tiny` asks for the official download, which shows that the search finds
-what it looks for. The exit status is 1 if another command makes an attempt, that one makes none, or a command ends
-otherwise than it should.
+port 53 (names) anywhere. `weights tiny` asks for the official download and `offline-kit` for packages, which shows
+that the search finds what it looks for. The exit status is 1 if another command makes an attempt, one of those makes
+none, or a command ends otherwise than it should.
 """
 
 import argparse
@@ -70,6 +70,7 @@ COMMANDS = (
     Command(f"run --profile demo --sizes tiny --seeds 0 --out results {DEMO} {SPLIT} {TRAIN}"),
     Command("report report"),
     Command("history history"),
+    Command("import-log history/logging_tiny.json"),
     Command("openings split"),
     Command("promote kmed-whisper-tiny 1 --dry-run", status=1),
     Command("verify models:/kmed-whisper-tiny/1"),
@@ -80,8 +81,11 @@ COMMANDS = (
         f"tune split --out tuned --size tiny --trials 1 --tune.storage sqlite:///optuna.db {TRAIN} "
         "--tune.space '{train.lr: {low: 1.0e-6, high: 0.1, log: true}}'"
     ),
+    Command(f"curve split curve --size tiny --curve.fractions 0.5,1 {TRAIN}"),
     Command(f"bundle {RUN} bundle.zip --corpus split --key key"),
     Command("unbundle bundle.zip --tracking.uri sqlite:///other.db"),
+    Command("resolve utterance-0123456789abcdef --corpus split --key key", status=1),  # nobody's
+    Command("offline-kit kit --extras none --sizes none", status=2, asks=True),
     Command("clean"),
     Command("doctor", status=1),  # sizes have no weights here
 )
@@ -118,10 +122,10 @@ def run(command: Command, folder: Path, run_id: str) -> tuple[int, float, list[s
     program = [sys.executable, "-m", "kmed_bench", *shlex.split(command.words.replace(RUN, run_id))]
     strace = ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=network", "-e", "signal=none", "-o", str(trace)]
     words = ["unshare", "-r", "-n", sys.executable, __file__, "--inside", *strace, *program]
-    hidden = ("MLFLOW", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")
+    hidden = ("MLFLOW", "PIP_", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")
     own = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
     own |= {"KMED_CACHE": str(folder / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    own |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    own |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
     begun_s = time.monotonic()
     with said.open("wb") as stream:
         process = subprocess.Popen(

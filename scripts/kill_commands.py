@@ -48,7 +48,12 @@ TRAIN = f"--weights {{base}}/tiny.pt --batch_size 2 --train.audio_context dynami
 SPLIT = "--split.train 8 --split.valid 2 --split.test 2 --split.disjoint none"
 RUN_ID = re.compile(r"(?<=-)[0-9a-f]{8}\b")
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{6}_\d+_[0-9a-f]{4}")
-UNCOMPARED = ("kmed-bench.log", ".training.lock", "provenance.csv")  # the last says that a run was continued
+UNCOMPARED = (
+    "kmed-bench.log",
+    ".training.lock",
+    ".untouched.lock",
+    "provenance.csv",
+)  # the last says that a run was continued
 STUDY_VIEWS = re.compile(r"index\.html|trials\.csv|tuning-(history|parallel)\..+")
 """What shows the trials of study.json, lost ones as well: a killed trial stays in the study and is repeated."""
 LIMIT_S = 600

@@ -1,6 +1,7 @@
 """Fixtures that every test module shares."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -161,3 +162,13 @@ def examples(tone_part: "pd.DataFrame", store: "FeatureStore") -> "list[Example]
     from kmed_bench.training.batches import build_examples
 
     return build_examples(tone_part, store, policy="pronunciation", max_len=80, tokenizer=korean_tokenizer())[0]
+
+
+@pytest.fixture
+def package_log() -> Iterator[None]:
+    """The package's log, whose handlers and level are afterwards as they were."""
+    package = logging.getLogger("kmed_bench")
+    handlers, level = list(package.handlers), package.level
+    yield
+    package.handlers[:] = handlers
+    package.setLevel(level)

@@ -19,6 +19,7 @@ from kmed_bench.config.describe import setting_keys
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
 ENTRIES = {
+    "curve",
     "main",
     "ingest",
     "split",
@@ -60,7 +61,7 @@ def test_every_declared_parameter_is_used_and_parsed(name):
     # A profile decides unless someone gives a value: what MLproject names by itself is no setting's value.
     assert set(args.overrides) <= {"model.sizes"} | ({"data.source", "model.weights"} if name == "main" else set())
     assert (
-        given <= {"source", "profile", "weights", "resume", "plan", "out", "only", "from_study"}
+        given <= {"source", "profile", "weights", "resume", "plan", "out", "only", "from_study", "slots", "threads"}
         if name == "main"
         else True
     )
@@ -97,9 +98,11 @@ def test_a_flag_that_is_a_setting_has_one_spelling_everywhere():
         takers = {name for name, flags in flags_of_commands().items() if f"--{short}" in flags} - _OWN_MEANING.get(
             short, set()
         )
-        single = {"sizes": {"train", "tune"}, "seeds": {"train"}}.get(short, set())  # --size and --seed: one of them
+        single = {"sizes": {"train", "tune", "curve"}, "seeds": {"train"}}.get(
+            short, set()
+        )  # --size and --seed: one of them
         assert takers == offered[key] - single, short
-    for name in {"train", "tune"}:
+    for name in {"train", "tune", "curve"}:
         assert "--size" in flags_of_commands()[name]
 
 
@@ -110,6 +113,8 @@ def test_mains_parameters_are_the_headline_settings():
         "out",
         "only",
         "from_study",
+        "slots",
+        "threads",
         "plan",
         "resume",
     }

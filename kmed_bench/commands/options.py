@@ -120,10 +120,44 @@ TRAINING = ("data.transcript_side", "model.sizes", "model.weights", "features", 
 """What every command reads that trains on a split."""
 
 
+_MAX_THREADS = 1024
+
+
 def add_switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     """Add a switch that also takes true or false, which is how MLproject gives it."""
     words = ("true", "false")
     parser.add_argument(name, nargs="?", type=str.lower, const="true", default="false", choices=words, help=text)
+
+
+def add_slots(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how many processes of this machine share a command's work."""
+    parser.add_argument(
+        "--slots",
+        default="auto",
+        metavar="N",
+        help="processes that work at the same time: auto, which is one a GPU, or a number (auto)",
+    )
+    parser.add_argument(
+        "--threads",
+        default="auto",
+        metavar="N",
+        help="threads of each: auto, which shares the cores, or a number (auto)",
+    )
+
+
+def thread_count(text: str) -> int | None:
+    """Return the number that ``--threads`` gives; None for ``auto``.
+
+    Raises
+    ------
+    KmedError
+        For anything else.
+    """
+    if text == "auto":
+        return None
+    if not (text.isdecimal() and 1 <= int(text) <= _MAX_THREADS):
+        raise KmedError(f"--threads is {text!r}; give auto, or a number from 1 to {_MAX_THREADS}.")
+    return int(text)
 
 
 def take_overrides(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, str]:

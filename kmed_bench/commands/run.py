@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kmed_bench.commands.options import AS_PROFILE, Commands, add_switch, resolve
+from kmed_bench.commands.options import AS_PROFILE, Commands, add_slots, add_switch, resolve, thread_count
 from kmed_bench.config import Config, load_config
 from kmed_bench.config.gate import GATE_LIMITS
 from kmed_bench.core.errors import KmedError
@@ -43,6 +43,7 @@ def register(commands: Commands) -> None:
         metavar="STUDY",
         help="take the settings of a study's best trial (name or run id)",
     )
+    add_slots(run)
     add_switch(run, "--plan", "say what would be done, how long it takes here and what disk it needs, and stop")
     add_switch(run, "--resume", "continue the latest unfinished benchmark of the same settings")
     commands.add("doctor", _doctor, "What is there, what is missing, and the remedy.", reads=["tracking.uri"])
@@ -51,6 +52,7 @@ def register(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     from kmed_bench.pipeline.benchmark import run_benchmark
     from kmed_bench.pipeline.continuation import parse_only
+    from kmed_bench.pipeline.launch.trainings import find_slots
     from kmed_bench.tracking.store import ui_command
 
     source = args.overrides.get("data.source", "none").strip().lower()
@@ -65,10 +67,13 @@ def _run(args: argparse.Namespace) -> int:
             args.profile = "demo" if source in _NO_SOURCE else "sound"
         config = resolve(args)
     only = parse_only("" if args.only == "none" else args.only, config)
+    slots = find_slots(args.slots, thread_count(args.threads))
     if args.plan == "true":
-        return _plan(args, config, only)
+        return _plan(args, config, only, n_slots=len(slots) or 1)
     try:
-        outcome = run_benchmark(config, Path(args.out), resume=args.resume == "true", only=only, study=study)
+        outcome = run_benchmark(
+            config, Path(args.out), resume=args.resume == "true", only=only, study=study, slots=slots
+        )
     except KeyboardInterrupt as interrupt:
         print(f"kmed-bench: interrupted{f' ({interrupt})' if str(interrupt) else ''}.", file=sys.stderr)
         print(f"Continue with: {_continuing(sys.argv)}", file=sys.stderr)
@@ -86,12 +91,12 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
-def _plan(args: argparse.Namespace, config: Config, only: "Only") -> int:
+def _plan(args: argparse.Namespace, config: Config, only: "Only", *, n_slots: int) -> int:
     from kmed_bench.pipeline.dry_run import describe_run
 
     if args.resume == "true":
         raise KmedError("--plan describes a benchmark from its start and --resume continues one; leave one out.")
-    print("\n".join(describe_run(config, Path(args.out), only=only)))
+    print("\n".join(describe_run(config, Path(args.out), only=only, n_slots=n_slots)))
     return 0
 
 

@@ -1,9 +1,10 @@
 """`tune`: search for better training settings than the default ones."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from kmed_bench.commands.options import AS_PROFILE, TRAINING, Commands, resolve
+from kmed_bench.commands.options import AS_PROFILE, TRAINING, Commands, add_slots, resolve, thread_count
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import SIZES
 
@@ -22,6 +23,7 @@ def register(commands: Commands) -> None:
         "--out", type=Path, default=Path("kmed-output/tune"), help="folder for results (kmed-output/tune)"
     )
     tune.add_argument("--study", metavar="NAME", help="the study's name (made of the size and the settings)")
+    add_slots(tune)
     tune.add_argument("--confirm", default="", metavar="SEEDS", help="seeds on which best and default are compared")
 
 
@@ -41,6 +43,7 @@ def _tune(args: argparse.Namespace) -> int:
     if size is None or len(config.model.sizes) != 1:
         raise KmedError(f"A study is of one size, and --size is {size}; name one of {', '.join(SIZES)}.")
     SPLIT.read(args.split / "split.json")  # a wrong folder is named before weights are fetched
+    _fill_slots(args)
     outcome = tune(
         config,
         find_weights(config.model.sizes[0], config.model.weights),
@@ -57,6 +60,20 @@ def _tune(args: argparse.Namespace) -> int:
     print(f"Report: {outcome.report.resolve()}")
     print(f"MLflow UI: {ui_command(outcome.tracking_uri)}")
     return 0 if best is not None else 1
+
+
+def _fill_slots(args: argparse.Namespace) -> None:
+    """Let a process in each slot work on the study; afterwards this one finds it complete and writes its results."""
+    from kmed_bench.pipeline.launch.slots import Task, run_in_slots
+    from kmed_bench.pipeline.launch.trainings import find_slots
+    from kmed_bench.pipeline.launch.watch import Watch
+
+    slots = find_slots(args.slots, thread_count(args.threads))
+    words = [*sys.argv[1:], "--slots", "1", "--threads", "auto", "--confirm", ""]
+    task = Task("from kmed_bench.cli import main; sys.exit(main())", tuple(words))
+    if slots:
+        with Watch("Processes of the study", len(slots)) as watch:
+            run_in_slots({f"process {slot.number}": task for slot in slots}, slots, watch)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -71,6 +71,11 @@ def adjust(config: Config, overrides: Mapping[str, Any]) -> Config:
     return _build(dataclasses.asdict(config), overrides)
 
 
+def config_from_tree(tree: Mapping[str, Any]) -> Config:
+    """Return the settings of a whole tree, as ``dataclasses.asdict`` gives it and JSON carries it."""
+    return _build(dict(tree), {})
+
+
 def _build(tree: dict[str, Any], overrides: Mapping[str, Any], places: Mapping[str, str] | None = None) -> Config:
     for key, value in overrides.items():
         group, dot, name = key.partition(".")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kmed_bench.config.curve import CurveConfig
 from kmed_bench.config.fields import (
     NONE,
     Context,
@@ -188,9 +189,10 @@ class EvalConfig:
     difference can reach p < 0.05, and intervals cover less than they claim where clips loop
     (docs/decisions/006-intervals.md)."""
     bootstrap_draws: Annotated[Count, Decides.SCORING] = 2_000
-    """Random sign patterns of speakers behind a p-value of over 12 speakers."""
+    """Random sign patterns of speakers behind a p-value of over 12 speakers, and samples of speakers behind the
+    interval of a learning curve."""
     bootstrap_seed: Annotated[Whole, Decides.SCORING] = 208
-    """Random seed of the sign patterns."""
+    """Random seed of the sign patterns and samples."""
 
 
 @group
@@ -235,6 +237,7 @@ class Config:
     tracking: TrackingConfig = TrackingConfig()
     gate: GateConfig = GateConfig()
     tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
+    curve: CurveConfig = CurveConfig()
 
     def __post_init__(self) -> None:
         unknown = [size for size in self.model.sizes if size not in SIZES]

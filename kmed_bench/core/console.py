@@ -73,6 +73,16 @@ def configure_logging(level: str = "info") -> None:
     restart_progress()
 
 
+def show(level: str, text: str) -> None:
+    """Show another process's message on standard error, and in no log file: that process has its own."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    record = logging.LogRecord(_package.name, number, "", 0, "%s", (text,), None)
+    for handler in _package.handlers:
+        if handler.get_name() == _CONSOLE_HANDLER and number >= handler.level:
+            handler.handle(record)
+    restart_progress()
+
+
 def hide_passwords_in_tracebacks() -> None:
     """Mask passwords in the traceback of an exception that nothing catches: libraries quote addresses in full."""
 

@@ -21,6 +21,15 @@ _BEAT_S = 5.0
 
 _package = logging.getLogger("kmed_bench")
 _bars: list[Progress] = []
+_relays: list[Callable[[str, int, int, str], None]] = []
+
+
+def relay_progress(send: Callable[[str, int, int, str], None]) -> None:
+    """Let this process's blocks call a function with label, done, total and unit, and show nothing themselves.
+
+    At a block's end the function is called with 0 of 0.
+    """
+    _relays.append(send)
 
 
 def restart_progress() -> None:
@@ -41,6 +50,12 @@ def track(label: str, *, unit: str = "", beats: bool = True) -> Iterator[Tick]:
     beats : bool
         False for a block that forks processes, which the thread behind those lines would endanger.
     """
+    if _relays:
+        try:
+            yield lambda done, total: _relays[-1](label, done, total, unit)
+        finally:
+            _relays[-1](label, 0, 0, unit)
+        return
     screens = [handler for handler in _package.handlers if isinstance(handler, RichHandler)]
     if not screens or screens[0].level > logging.INFO:
         with _lines.block(_Line(label, unit), beats) as tick:

@@ -52,6 +52,13 @@ class Plan(Head):
     settings: dict[str, str]
 
 
+class UntouchedResults(Head):
+    """Content of untouched.json: metrics of the valid part by name; ``identity`` is of all that decides them."""
+
+    identity: str
+    valid: dict[str, float]
+
+
 class SpeakerErrors(Head):
     """Content of speaker_errors.json: columns of sums by speaker, sentence and group, no ids and no texts."""
 
@@ -76,11 +83,15 @@ class WorsePart(TypedDict):
 
 
 class SpeakerCers(TypedDict):
-    """CER of each speaker of the test part, from the lowest untouched one; no ids."""
+    """CER of each speaker of the test part, from the lowest untouched one; no ids.
+
+    Files of earlier releases have no ``n_characters``.
+    """
 
     untouched: list[float]
     tuned: list[float]
     n_clips: list[int]
+    n_characters: NotRequired[list[int]]
 
 
 class Verdict(Head):
@@ -224,6 +235,13 @@ VERDICT = FileFormat[Verdict](
         "worse": list[dict[str, Any]],
         "speakers": dict[str, list[Any]],
     },
+)
+UNTOUCHED = FileFormat[UntouchedResults](
+    "kmed-untouched",
+    version=1,
+    oldest=1,
+    remedy="delete it, and the untouched model is scored again",
+    fields={"identity": str, "valid": dict[str, float]},
 )
 STUDY = FileFormat[StudyFile](
     "kmed-study",

@@ -5,23 +5,24 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, Decides, benchmark_digest
-from kmed_bench.core.addresses import without_password
 from kmed_bench.core.console import log_file
 from kmed_bench.core.corpus_contracts import QUALITY
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
 from kmed_bench.core.progress import track
-from kmed_bench.core.system_errors import explain_os_error
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
+from kmed_bench.pipeline.bench_training import describe_failure, train_in_bench, training_name
 from kmed_bench.pipeline.comparing import compare_trainings
 from kmed_bench.pipeline.continuation import Only, describe_only, find_earlier, find_training, results_folder
 from kmed_bench.pipeline.estimates import Outlook, foresee
+from kmed_bench.pipeline.launch.slots import Slot
+from kmed_bench.pipeline.launch.trainings import train_in_slots
 from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import (
@@ -42,7 +43,6 @@ from kmed_bench.tracking.metric_names import ingest_metrics, split_metrics
 from kmed_bench.tracking.original.log_export import export_logs
 from kmed_bench.tracking.privacy import without_ids
 from kmed_bench.tracking.read import read_bench
-from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.resume import FINISHED, HASH_TAG, ONLY_TAG, EarlierBench
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.run_notes import describe_ingest, describe_split
@@ -78,7 +78,13 @@ class BenchOutcome:
 
 
 def run_benchmark(
-    config: Config, out: Path, *, resume: bool = False, only: Only = (), study: BestOfStudy | None = None
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    only: Only = (),
+    study: BestOfStudy | None = None,
+    slots: Sequence[Slot] = (),
 ) -> BenchOutcome:
     """Run a benchmark, with all its files in one folder under ``out``, and return its outcome.
 
@@ -93,6 +99,8 @@ def run_benchmark(
         Size and seed of the trainings to run here; the plan, and so the benchmark, is that of all. Empty: all.
     study : BestOfStudy, optional
         The trial that the settings come from; the two runs are tagged with each other's ids.
+    slots : sequence of Slot
+        Where trainings run, as many at a time, each in a process of its own; none: one after the other in this one.
 
     Raises
     ------
@@ -119,9 +127,12 @@ def run_benchmark(
         plan = make_plan(config, Decides.DATA | TRAINED, identify_split(split), weights)
         seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
         chosen = {key: weights[key[0]] for key in only or itertools.product(weights, config.train.seeds)}
-        outlook = foresee(config, split, weights, _unfinished(config, chosen, split, folder))
+        outlook = foresee(config, split, weights, _unfinished(config, chosen, split, folder), n_slots=len(slots) or 1)
         speech = featurize_split(split, cache_folder() / "features", config)
-        trained, failed = _train_all(config, chosen, speech, folder, bench, earlier, seal, outlook)
+        if slots:
+            trained, failed = train_in_slots(config, chosen, split, folder, bench, earlier, slots)
+        else:
+            trained, failed = _train_all(config, chosen, speech, folder, bench, earlier, seal, outlook)
         if trained:
             with track("Comparing trainings"):
                 compare_trainings(trained, config, out, bench)
@@ -193,34 +204,15 @@ def _train_all(
         trainer = Trainer(config, chosen[members[0]], speech, folder / size)
         trainer.seal, trainer.outlook = seal, outlook
         for _, seed in members:
-            name = f"train-{size}-seed{seed}"
+            name = training_name(size, seed)
             try:
-                trained.append(_train(trainer, seed, name, bench, earlier))
+                before = find_training(trainer, seed, name, earlier)
+                done = before.outcome or train_in_bench(trainer, seed, bench, before, resume=earlier is not None)
+                trained.append(done)
             except Exception as error:  # one failing size or seed does not take the others' hours with it
-                refusal = refused(error, bench.uri)
-                expected = isinstance(refusal or error, (KmedError, OSError))
-                said = str(refusal or (explain_os_error(error) if isinstance(error, OSError) else error))
-                failed[name] = without_password(said if expected else f"{type(error).__name__}: {error}")
-                log.error("%s failed: %s", name, said, exc_info=not expected)
+                failed[name], expected = describe_failure(error, bench.uri)
+                log.error("%s failed: %s", name, failed[name], exc_info=not expected)
     return trained, failed
-
-
-def _train(trainer: Trainer, seed: int, name: str, bench: TrackedRun, earlier: EarlierBench | None) -> TrainOutcome:
-    """Return the outcome of one training, which is run, continued, or finished already."""
-    before = find_training(trainer, seed, name, earlier)
-    if before.outcome is not None:
-        return before.outcome
-    series = series_of(trainer.config, trainer.speech.split)
-    name_tag = {"kmed.bench_name": bench.client.get_run(bench.run_id).info.run_name}
-    tags = {**trainer.describe(seed), **name_tag, HASH_TAG: before.identity, SERIES_TAG: series}
-    run_id = before.run.run_id if before.run else None
-    if run_id is None:
-        tags |= {"kmed.profile": trainer.config.profile, "kmed.code_version": code_version()}
-    with bench.child("train", name, tags=tags, params=trainer.params(seed), run_id=run_id) as run:
-        log_split(run, trainer.speech.split, "training")
-        outcome = trainer.train(seed, run, resume=earlier is not None)
-    assert outcome is not None  # only further processes of one training have none
-    return outcome
 
 
 def _make_report(

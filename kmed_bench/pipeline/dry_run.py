@@ -9,6 +9,7 @@ from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.model.weights import Weights, WeightsError, find_weights
 from kmed_bench.config import Config
 from kmed_bench.core.addresses import without_password
+from kmed_bench.core.callers_folder import started_by_mlflow_run
 from kmed_bench.core.files import cache_folder
 from kmed_bench.core.progress import rough_duration
 from kmed_bench.core.quantities import gib
@@ -22,7 +23,7 @@ from kmed_bench.pipeline.preparation import check_sign_key, check_source, demo_c
 from kmed_bench.tracking.store import resolve_uri
 
 
-def describe_run(config: Config, out: Path, *, only: Only = ()) -> list[str]:
+def describe_run(config: Config, out: Path, *, only: Only = (), n_slots: int = 1) -> list[str]:
     """Return in lines what `run` would do, how long that would take on this machine, and what disk it needs.
 
     The corpus is read, and a demo corpus generated, into a scratch folder. No weights are fetched and no store is
@@ -34,6 +35,8 @@ def describe_run(config: Config, out: Path, *, only: Only = ()) -> list[str]:
         Folder for results.
     only : tuple of (str, int)
         Size and seed of the trainings that would run; empty: all.
+    n_slots : int
+        Trainings that would run at a time.
 
     Raises
     ------
@@ -49,16 +52,17 @@ def describe_run(config: Config, out: Path, *, only: Only = ()) -> list[str]:
         split, n_bytes = _draw_split(config, out, folder)
         corpus = Stage("corpus, split", time.perf_counter() - started, n_bytes)
         chosen = [key for key in planned if key[0] in found]
-        outlook = foresee(config, split, found, chosen, planned=True)
+        outlook = foresee(config, split, found, chosen, planned=True, n_slots=n_slots)
     missing = [key for key in planned if key[0] not in found]
     return [
         _describe_work(config, split, planned),
         f"Results would go to {out}, runs to {without_password(resolve_uri(config.tracking.uri))}.",
-        *(_table(corpus, outlook) if outlook else [_UNKNOWN]),
+        *(_table(corpus, outlook, n_slots) if outlook else [_UNKNOWN]),
         *_missing_lines(missing, outlook),
         *_disk_lines(out, corpus, outlook),
         *([_basis_line(config)] if outlook else []),
-        "Nothing was kept: no run, no split, no features.",
+        "Nothing was kept: no split, no features, and no run"
+        + (" but the one that MLflow made for this call." if started_by_mlflow_run() else "."),
     ]
 
 
@@ -99,9 +103,10 @@ def _describe_work(config: Config, split: Split, planned: list[tuple[str, int]])
     )
 
 
-def _table(corpus: Stage, outlook: Outlook) -> list[str]:
+def _table(corpus: Stage, outlook: Outlook, n_slots: int) -> list[str]:
     stages = [corpus, *outlook.stages()]
-    total = Stage("in all", sum(stage.duration_s for stage in stages), sum(stage.n_bytes for stage in stages))
+    name = "in all" if n_slots == 1 else f"in all, {n_slots} slots"
+    total = Stage(name, corpus.duration_s + outlook.total_s, sum(stage.n_bytes for stage in stages))
     return [
         f"  {stage.name:<24} {rough_duration(stage.duration_s):>8} {gib(stage.n_bytes) if stage.n_bytes else '':>12}"
         for stage in (*stages, total)

@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from kmed_bench.asr.features.store import DTYPES, features_bytes, has_features
 from kmed_bench.asr.model.weights import Weights
@@ -39,6 +40,13 @@ class Stage:
     cached: bool = False
 
 
+class Corrected(Protocol):
+    """What a training tells of its epochs, so that the estimate follows what was measured."""
+
+    def correct(self, size: str, epoch: ScoredEpoch) -> None:
+        """Take note of an epoch of a size."""
+
+
 class Outlook:
     """The stages of a benchmark, or of a single training, and what they take.
 
@@ -54,6 +62,8 @@ class Outlook:
         Processes that share each training; the main one alone decodes a fine-tuned model's test part.
     report : bool
         Whether comparisons and a report follow.
+    n_slots : int
+        Trainings that run at a time. The paces are those of one that has the machine alone.
     """
 
     def __init__(
@@ -66,7 +76,9 @@ class Outlook:
         *,
         n_processes: int = 1,
         report: bool = True,
+        n_slots: int = 1,
     ) -> None:
+        self._n_slots = min(n_slots, len(trainings))
         self._config, self._trainings, self._paces = config, list(trainings), dict(paces)
         self._n = {part: len(rows) for part, rows in split.parts.items()}
         self._train_s = float(split.parts["train"]["duration_s"].sum())
@@ -75,8 +87,10 @@ class Outlook:
 
     @property
     def total_s(self) -> float:
-        """The estimated duration of all stages."""
-        return sum(stage.duration_s for stage in self.stages())
+        """The estimated duration of all stages, trainings in slots shared equally among them."""
+        all_s, trainings_s = (sum(stage.duration_s for stage in some) for some in (self.stages(), self._in_slots()))
+        longest_s = max((stage.duration_s for stage in self._in_slots()), default=0.0)
+        return all_s - trainings_s + max(longest_s, trainings_s / self._n_slots)
 
     @property
     def n_bytes(self) -> int:
@@ -85,8 +99,9 @@ class Outlook:
 
     @property
     def state_bytes(self) -> int:
-        """The space that a training needs beside that while it runs: the largest one's states."""
-        return STATE_COPIES * max(self._paces[size].weights_bytes for size, _ in self._trainings)
+        """The space that trainings need beside that while they run: the states of the largest ones at a time."""
+        largest = sorted((self._paces[size].weights_bytes for size, _ in self._trainings), reverse=True)
+        return STATE_COPIES * sum(largest[: self._n_slots])
 
     @property
     def sizes(self) -> list[str]:
@@ -99,19 +114,24 @@ class Outlook:
 
     def stages(self) -> list[Stage]:
         """Return the stages in their order; a size's untouched model is one of them."""
-        found = [self._features]
+        found = [self._features, *self._in_slots()]
+        return [*found, Stage("comparisons, report", _REPORT_S)] if self._report else found
+
+    def _in_slots(self) -> list[Stage]:
+        found = []
         for size in self.sizes:
             found.append(Stage(f"{size}, untouched", self._untouched_s(self._paces[size])))
             found += self._encoder_stage(size)
             copies = self._n_checkpoints() * self._paces[size].weights_bytes
             seeds = [seed for one, seed in self._trainings if one == size]
             found += [Stage(f"{size}, seed {seed}", self._training_s(self._paces[size]), copies) for seed in seeds]
-        return [*found, Stage("comparisons, report", _REPORT_S)] if self._report else found
+        return found
 
     def describe(self) -> str:
         """Return the estimate in a line."""
         stages = "; ".join(f"{stage.name} {rough_duration(stage.duration_s)}" for stage in self.stages())
-        return f"Estimate: about {rough_duration(self.total_s)} in all: {stages} ({basis(self._config)})."
+        slots = f" in {self._n_slots} slots" if self._n_slots > 1 else ""
+        return f"Estimate: about {rough_duration(self.total_s)} in all{slots}: {stages} ({basis(self._config)})."
 
     def correct(self, size: str, epoch: ScoredEpoch) -> None:
         """Replace the pace of a size by that of its first epoch and log what becomes of the estimate; once a size."""
@@ -151,7 +171,7 @@ class Outlook:
         again = self._n["train"] * pace.loss_s if self._config.profile == "original" else 0.0
         validation_s = self._n["valid"] * (pace.loss_s + pace.tuned_s)
         epochs_s = self._config.train.epochs * (self._n_steps() * pace.step_s + validation_s + again)
-        n_single = N_WARM_UP + min(N_CLIPS, self._n["test"])
+        n_single = N_WARM_UP + min(N_CLIPS, self._n.get("test", 0))
         return epochs_s + (self._n_decoded() + n_single) * pace.tuned_s * self._n_processes + _TRAINING_S
 
     def _n_checkpoints(self) -> int:
@@ -180,6 +200,7 @@ def foresee(
     n_processes: int = 1,
     report: bool = True,
     planned: bool = False,
+    n_slots: int = 1,
 ) -> Outlook | None:
     """Return and log the outlook of trainings on a split, measured on a few clips; None where that does not pay.
 
@@ -189,6 +210,8 @@ def foresee(
         Processes that share each training.
     planned : bool
         Measure however little there is to do, and log nothing.
+    n_slots : int
+        Trainings that run at a time.
 
     Raises
     ------
@@ -210,7 +233,8 @@ def foresee(
     paces = {size: pace.shared(n_processes) for size, pace in found.items() if pace is not None}
     if len(paces) < len(found):
         return None
-    outlook = Outlook(config, split, list(trainings), paces, features_s, n_processes=n_processes, report=report)
+    shared = {"n_processes": n_processes, "n_slots": n_slots}
+    outlook = Outlook(config, split, list(trainings), paces, features_s, **shared, report=report)
     if not planned:
         log.info(outlook.describe())
     return outlook

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from kmed_bench.core.files import temporary_beside
 from kmed_bench.core.locks import name_holder
 from kmed_bench.pipeline.kept_files import KeptFile
-from kmed_bench.pipeline.train_one import TRAINING_LOCK
+from kmed_bench.pipeline.training_record import TRAINING_LOCK
 from kmed_bench.tracking.owners import Owner, Owners
 
 _OWNED = ("states", "checkpoints", "predictions", "scores", "chunks")

@@ -14,11 +14,13 @@ from kmed_bench.core.run_contracts import VERDICT
 from kmed_bench.scoring.verdict import VERDICT_FILE, say_verdict
 
 TRAINING_FILE = "training.json"
+TRAINING_LOCK = ".training.lock"
+"""Held by a process that trains in the folder; the file stays."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainOutcome:
-    """The result of a finished training; CERs are fractions."""
+    """The result of a finished training; CERs are fractions, those of a test part that stayed closed None."""
 
     run_id: str
     size: str
@@ -26,8 +28,8 @@ class TrainOutcome:
     checkpoint: Path
     best_epoch: int
     best_valid_cer: float
-    untouched_test_cer: float
-    test_cer: float
+    untouched_test_cer: float | None
+    test_cer: float | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

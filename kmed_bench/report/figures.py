@@ -129,6 +129,8 @@ def _save_speakers(speakers: pd.DataFrame, save: Save) -> list[Plot]:
             f"Fine-tuned it is lower for {int((rows['tuned'] < rows['untouched']).sum())} of {len(rows)} speakers and "
             f"higher for {int((rows['tuned'] > rows['untouched']).sum())}."
         )
+        if rows["n_characters"].notna().all():
+            caption += " A marker's area is the number of characters that the speaker's references have."
         figure = score_plots.plot_speakers(rows, size=str(size))
         saved.append(save(figure, f"{size}-speakers", caption))
     return saved

@@ -22,6 +22,8 @@ _HUES = LinearSegmentedColormap.from_list("fewer-more", ["#2f6ea8", "#f1f1ee", "
 _LEAST_HUE, _MOST_HUE = 0.4, 1.6
 ARROW_FROM = 0.1
 """Relative difference from the overall CER from which a cell has an arrow, which grey print keeps."""
+_SPEAKER_AREA = 36.0
+"""Mean area of a speaker's marker, in square points."""
 _DARK = "#050505"  # not pure black: an SVG leaves that out, and the page's own colour would show
 KIND_COLOURS = {"substitutions": "#3b82c4", "deletions": "#d9822b", "insertions": "#8a63b8"}
 
@@ -141,19 +143,26 @@ def plot_speakers(speakers: pd.DataFrame, *, size: str) -> Figure:
     Parameters
     ----------
     speakers : pandas.DataFrame
-        Columns untouched and tuned, one row per speaker.
+        Columns untouched, tuned and n_characters, one row per speaker; a marker's area grows with the characters of
+        the references. Without their numbers all markers are equal.
     """
     figure, axes = plt.subplots(figsize=(6.4, 3.2))
     places = range(1, len(speakers) + 1)
     colour = colour_of(size)
     axes.vlines(places, speakers["untouched"], speakers["tuned"], color=SOFT, linewidth=1.2, zorder=1)
-    axes.plot(places, speakers["untouched"], "o", color=INK, markerfacecolor="none", markersize=6, label="untouched")
-    axes.plot(places, speakers["tuned"], "o", color=colour, markersize=6, label="fine-tuned")
+    characters = speakers["n_characters"].astype(float).fillna(1.0)
+    areas = _SPEAKER_AREA * characters / characters.mean()
+    axes.scatter(places, speakers["untouched"], s=areas, facecolor="none", edgecolor=INK, zorder=2)
+    axes.scatter(places, speakers["tuned"], s=areas, color=colour, zorder=2)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(percent_ticks())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="speakers, by untouched CER", ylabel="test CER")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2)
+    handles = [
+        axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=INK, label="untouched")[0],
+        axes.plot([], [], "o", color=colour, label="fine-tuned")[0],
+    ]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncol=2)
     axes.set_title(f"{size}: test CER by speaker", loc="left")
     return figure
 

@@ -11,7 +11,7 @@ from kmed_bench.scoring.verdict import say_worse
 
 _FIGURES = ("a", "b", "delta", "delta_low", "delta_high", "p_value", "n_clips", "n_speakers")
 _COLUMNS = ("size", "run_id", "seed", "outcome", "recommended", "valid_untouched", "valid_tuned", *_FIGURES)
-_SPEAKERS = ("size", "run_id", "rank", "untouched", "tuned", "n_clips")
+_SPEAKERS = ("size", "run_id", "rank", "untouched", "tuned", "n_clips", "n_characters")
 
 
 def verdicts_table(advice: Recommendation) -> pd.DataFrame:
@@ -32,13 +32,18 @@ def verdicts_table(advice: Recommendation) -> pd.DataFrame:
 
 def speakers_table(advice: Recommendation) -> pd.DataFrame:
     """Return one row per size and speaker of the test part: CER untouched and fine-tuned; no speaker is named."""
-    rows = [
-        (size.size, size.run_id, rank, *values)
+    tables = [
+        pd.DataFrame(size.verdict["speakers"]).assign(
+            size=size.size, run_id=size.run_id, rank=lambda rows: rows.index + 1
+        )
         for size in advice.sizes
-        if size.verdict is not None
-        for rank, values in enumerate(zip(*size.verdict["speakers"].values(), strict=True), start=1)
+        if size.verdict is not None and size.verdict["speakers"]["untouched"]
     ]
-    return pd.DataFrame(rows, columns=list(_SPEAKERS))
+    return (
+        pd.concat(tables, ignore_index=True).reindex(columns=list(_SPEAKERS))
+        if tables
+        else pd.DataFrame(columns=list(_SPEAKERS))
+    )
 
 
 def verdict_view(verdicts: pd.DataFrame) -> View:

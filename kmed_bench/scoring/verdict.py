@@ -165,7 +165,8 @@ def _cers_by_speaker(before: pd.DataFrame, after: pd.DataFrame) -> SpeakerCers:
         for counts in (before, after)
     ]
     rates = [side["cer_errors"] / side["cer_length"] for side in sides]
-    table = pd.DataFrame({"untouched": rates[0], "tuned": rates[1], "n_clips": sides[0]["clips"]})
+    sizes = {"n_clips": sides[0]["clips"], "n_characters": sides[0]["cer_length"]}
+    table = pd.DataFrame({"untouched": rates[0], "tuned": rates[1], **sizes})
     return cast(SpeakerCers, table.sort_values(["untouched", "tuned", "n_clips"]).to_dict("list"))
 
 

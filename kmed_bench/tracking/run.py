@@ -282,6 +282,11 @@ def start_run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping
     return TrackedRun(client, started.info.run_id)
 
 
+def run_of_another(uri: str, run_id: str) -> TrackedRun:
+    """Return a run that another process holds, for children of it; nothing is changed."""
+    return TrackedRun(MlflowClient(tracking_uri=uri), run_id)
+
+
 def reopen_run(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> TrackedRun:
     """Return an ended run, RUNNING again, with these tags and its process, without those that described its end."""
     before = client.get_run(run_id).data.tags

@@ -14,6 +14,7 @@ from kmed_bench.config import digest
 from kmed_bench.core.files import write_json
 from kmed_bench.core.records import differing_settings
 from kmed_bench.core.run_contracts import PLAN, Plan
+from kmed_bench.core.version import code_version
 from kmed_bench.tracking.endings import begun
 from kmed_bench.tracking.openings import PLAN_TAG
 from kmed_bench.tracking.run import TrackedRun, start_run
@@ -111,5 +112,20 @@ def seal_plan(run: TrackedRun, plan: Plan, folder: Path, *, command: str, begun:
         write_json(folder / PLAN_FILE, plan)
         run.log_json(plan, PLAN_FILE)
         run.set_tags({PLAN_TAG: plan["sha256"], "kmed.plan_sealed_at": plan["sealed_at"]})
+    return _seal_of(run, plan, command)
+
+
+def reopen_seal(run: TrackedRun, folder: Path, *, command: str) -> Seal:
+    """Return the seal that `seal_plan` made in the process that started this one.
+
+    Raises
+    ------
+    KmedError
+        When the folder holds no plan.
+    """
+    return _seal_of(run, {**PLAN.read(folder / PLAN_FILE), "code_version": code_version()}, command)
+
+
+def _seal_of(run: TrackedRun, plan: Plan, command: str) -> Seal:
     settings, split_sha256 = plan["settings"], plan["settings"]["split.sha256"]
     return Seal(run.uri, command=command, split_sha256=split_sha256, settings=settings, plan=plan, run=run)

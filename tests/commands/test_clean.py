@@ -23,8 +23,7 @@ from kmed_bench.core.files import temporary_beside, write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
 from kmed_bench.core.scratch import scratch_folder, scratch_for_libraries
 from kmed_bench.pipeline import kept_files, removal
-from kmed_bench.pipeline.train_one import TRAINING_LOCK
-from kmed_bench.pipeline.training_record import TrainingRecord, TrainOutcome, write_training_record
+from kmed_bench.pipeline.training_record import TRAINING_LOCK, TrainingRecord, TrainOutcome, write_training_record
 from kmed_bench.tracking import runs
 from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 from kmed_bench.tracking.registry.checkpoints import log_checkpoint, search_checkpoints

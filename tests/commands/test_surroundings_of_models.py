@@ -49,7 +49,7 @@ FREE = {  # of the small disk: some files fit, the next one does not
 }
 # A training adds about 100 KiB to the store.
 ROOM_FOR_A_PART = "cp mlflow.db $mounted; cat /dev/zero > $mounted/filler || true; truncate -s -60K $mounted/filler"
-NAMES = ("kmed-bench.log", ".training.lock")  # may be empty
+NAMES = ("kmed-bench.log", ".training.lock", ".untouched.lock")  # may be empty
 
 
 @pytest.fixture(scope="module")

@@ -139,3 +139,23 @@ def test_a_terminal_gets_bars_and_plain_messages(monkeypatch):
         assert expected in text
     assert "[bold]as it is[/bold] 1.5" in text.replace("\n", "")
     assert progress._bars == []
+
+
+def test_a_process_of_a_slot_tells_its_parent_and_shows_nothing(capsys, clock, monkeypatch):
+    monkeypatch.setattr(progress, "_relays", [])
+    sent: list[tuple[str, int, int, str]] = []
+    progress.relay_progress(lambda *said: sent.append(said))
+    with track("Training", unit="steps") as tick:
+        tick(1, 4)
+        with track("Decoding") as inner:
+            inner(2, 2)
+        clock[0] = 100
+        tick(4, 4)
+    assert sent == [
+        ("Training", 1, 4, "steps"),
+        ("Decoding", 2, 2, ""),
+        ("Decoding", 0, 0, ""),
+        ("Training", 4, 4, "steps"),
+        ("Training", 0, 0, "steps"),
+    ]
+    assert shown(capsys) == []

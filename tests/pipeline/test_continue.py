@@ -1,9 +1,13 @@
 """A benchmark that is killed and continued: what is done is not run again, and nothing stands in the store twice."""
 
 import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
-from small_bench import Place, check_whole, points
+import torch
+from small_bench import PROGRAM, Place, check_whole, points
 
 from kmed_bench.tracking import read as readback
 
@@ -78,3 +82,53 @@ def test_the_run_of_mlflow_run_says_what_it_continues(place: Place) -> None:
     assert (outer.info.status, outer.data.tags["kmed.continues"]) == ("FINISHED", bench.info.run_id)
     assert bench.info.run_id in outer.data.tags["mlflow.note.content"]
     assert outer.info.run_name == f"continue-{bench.info.run_name}"
+
+
+@pytest.mark.slow
+def test_slots_lose_a_process_and_then_the_parent_and_end_in_the_same_weights(place: Place) -> None:
+    """Beside a benchmark of the same settings that one process trained, one seed after the other."""
+    words = ["--slots", "2", "--threads", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *place.words, *words],
+        cwd=place.folder,
+        env=place.env,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as parent:
+        assert parent.stderr is not None
+        seen, children = "", list[psutil.Process]()
+        for line in parent.stderr:
+            seen += line
+            if "begins in slot 2" in line:
+                found = psutil.Process(parent.pid).children()
+                children = [one for one in found if "launch.worker" in " ".join(one.cmdline())]
+                children[0].kill()
+            if "[2] tiny, seed 1: epoch 1 of 2" in line or "[1] tiny, seed 1: epoch 1 of 2" in line:
+                parent.kill()
+        psutil.wait_procs(children, timeout=120)
+    assert "failed: its process was killed (SIGKILL)" in seen
+    assert parent.returncode == -signal.SIGKILL, seen
+    assert not any(one.is_running() for one in children)
+
+    done = place.run("--resume", *words)
+    assert done.returncode == 0, done.stderr
+    assert "The untouched model was scored before." in done.stderr
+    before, after = (run.info.run_id for run in place.runs("bench")[1:])
+    trains = {parent: {} for parent in (before, after)}
+    for run in place.runs("train"):
+        if (above := run.data.tags["mlflow.parentRunId"]) in trains:
+            trains[above][run.data.tags["kmed.seed"]] = run
+    folders = [place.folder / "out" / f"bench-demo-{run_id[:8]}" / "tiny" for run_id in (before, after)]
+    for seed in ("0", "1"):
+        one, other = (trains[run_id][seed] for run_id in (before, after))
+        assert other.info.status == "FINISHED"
+        figures = {
+            name: value
+            for name, value in one.data.metrics.items()
+            if name.startswith(("train/", "valid/", "best/", "test/"))
+        }
+        assert {name: other.data.metrics[name] for name in figures} == figures
+        weights = [torch.load(folder / f"seed{seed}" / "best.pt", weights_only=True) for folder in folders]
+        assert all(torch.equal(weights[0]["model_state_dict"][k], v) for k, v in weights[1]["model_state_dict"].items())
+    assert [run.info.status for run in place.runs("bench")] == ["FINISHED"] * 3

@@ -1,5 +1,6 @@
 """A kit of tiny wheels: gathered, resumed, signed, damaged, and installed without a network."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from kmed_bench.core.signatures import read_private_key, read_public_key
 from kmed_bench.pipeline.kit.gather import copy_weights, gather_kit, write_installer, write_kit
 from kmed_bench.pipeline.kit.manifest import check_kit
 from kmed_bench.pipeline.kit.requirements import choose_packages
+from kmed_bench.pipeline.kit.sources import write_source_archive
 from kmed_bench.pipeline.kit.target import Target
 from kmed_bench.pipeline.kit.wheels import fetch_wheels
 
@@ -294,6 +297,51 @@ def test_further_extras_need_this_machine():
     other = Target("3.13" if HERE.python != "3.13" else "3.12", HERE.platform)
     with pytest.raises(KmedError, match=r"does not cover flask-wtf>=1\.2, psycopg"):
         choose_packages(ROOT, other, ["server"], cpu=False)
+
+
+def test_the_archive_has_what_git_tracks_and_nothing_else(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "kit"
+    assert (source.mkdir(), out.mkdir(), write_source_archive(source, out)) == (None, None, False)
+    for name, text in (
+        ("a.py", "one"),
+        ("removed.py", "x"),
+        ("folder/환자.txt", "two"),
+        ("recording.wav", "untracked"),
+    ):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text(text)
+    subprocess.run(["git", "-C", str(source), "init", "--quiet"], check=True)
+    subprocess.run(["git", "-C", str(source), "add", "a.py", "removed.py", "folder"], check=True)
+    (source / "a.py").chmod(0o755)
+    (source / "a.py").write_text("changed")
+    (source / "removed.py").unlink()
+    assert write_source_archive(source, out)
+    before = (out / "source.tar.gz").read_bytes()
+    with tarfile.open(out / "source.tar.gz") as archive:
+        found = {m.name: (m.mode, m.uname, m.mtime, archive.extractfile(m).read()) for m in archive.getmembers()}
+    assert found == {
+        "kmed-bench/a.py": (0o755, "", 0, b"changed"),
+        "kmed-bench/folder/환자.txt": (0o644, "", 0, b"two"),
+    }
+    os.utime(source / "a.py", (1, 1))
+    assert write_source_archive(source, out)
+    assert (out / "source.tar.gz").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_an_index_without_torch_for_cpus_is_described(source, tmp_path, monkeypatch):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    for version in ("2.12.0+cpu", "2.13.0+cpu", "2.14.1"):
+        (mirror / f"torch-{version}-py3-none-any.whl").touch()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(mirror))
+    wanted = choose_packages(ROOT, Target("3.11", "manylinux_2_28_x86_64"), [], cpu=True)
+    with pytest.raises(
+        KmedError, match=r"--cpu needs torch==\S+\+cpu and torchaudio==\S+\+cpu, and pip did not"
+    ) as caught:
+        fetch_wheels(dataclasses.replace(wanted, locked=()), HERE, tmp_path / "kit" / "wheels")
+    assert "cpu (its index has 2.12.0+cpu, 2.13.0+cpu); torchaudio==" in str(caught.value)
+    assert "cpu (its index has no version that ends with +cpu). Other builds" in str(caught.value)
 
 
 def test_platforms_include_older_ones_under_both_names():

@@ -3,7 +3,9 @@
 import dataclasses
 import errno
 import math
+import os
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -112,7 +114,7 @@ def _read_row(row: Row, columns: Mapping[str, str], files: "AudioFiles") -> Reco
     if record.end_s <= (0 if math.isnan(record.start_s) else record.start_s):
         return dataclasses.replace(record, reason="label_incomplete", detail="the clip ends before it begins")
     if audio is None:
-        missing = f"no file {cells['audio']!r:.200} in {files.root}" if cells["audio"] else "the list names no file"
+        missing = files.describe_missing(cells["audio"]) if cells["audio"] else "the list names no file"
         return dataclasses.replace(record, reason="audio_missing", detail=missing)
     return record
 
@@ -136,6 +138,7 @@ class AudioFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._folders: dict[Path, dict[str, Path]] = {}
+        self._hinted = False
 
     def find(self, named: str) -> Audio | None:
         """Return a named file; None if it is not there, or its name is longer than any file's."""
@@ -164,6 +167,16 @@ class AudioFiles:
             alone = {_composed(one.stem): one for one in present if stems[_composed(one.stem)] == 1}
             self._folders[folder] = alone | names
         return self._folders[folder].get(_composed(path.name))
+
+    def describe_missing(self, named: str) -> str:
+        """Return that a named file is not there, of the first such file also which folder below has it."""
+        hint, folder = "", self.root.absolute()
+        if not self._hinted and folder.is_dir():
+            below = (one for one in sorted(folder.iterdir()) if one.is_dir() and os.access(one, os.R_OK | os.X_OK))
+            found = next((one for one in below if AudioFiles(one).find(named)), None)
+            hint = f"; there is one in another folder, so add --audio-root {shlex.quote(str(found))}" if found else ""
+        self._hinted = True
+        return f"no file {named!r:.200} in {folder}{hint}"
 
     def folders(self) -> Iterator[Path]:
         """Yield the folders that were looked into."""

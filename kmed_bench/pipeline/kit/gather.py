@@ -18,13 +18,13 @@ from kmed_bench.core.kit_contract import KIT, Kit, KitChoices, KitWeights
 from kmed_bench.core.version import code_version
 from kmed_bench.pipeline.kit.manifest import SUMS, UNFINISHED, check_kit, describe_files, sign, write_manifest
 from kmed_bench.pipeline.kit.requirements import choose_packages
+from kmed_bench.pipeline.kit.sources import ARCHIVE, SITE, build_site, copy_pages, write_source_archive
 from kmed_bench.pipeline.kit.target import Target
 from kmed_bench.pipeline.kit.wheels import SDISTS, build_own_wheel, fetch_wheels, lock_text, wheels_by_name
 
 SOURCE = Path(__file__).resolve().parents[3]
 """The source tree that this package runs from; where it was installed from a wheel, a folder without one."""
 _OWN = "kmed-bench"
-_PAGES = ("README.md", "CHANGELOG.md", "LICENSE", "NOTICE", "docs")
 # What the package needs beside code, and the wheel that brings it.
 _CONTENTS = {
     "openai-whisper": "whisper/assets/multilingual.tiktoken",
@@ -88,8 +88,8 @@ def gather_kit(
     _tidy(out / "wheels", names, target)
     _log.info("2/4 weights: %s", ", ".join(sizes) or "none")
     weights = copy_weights(found, out / "weights")
-    _log.info("3/4 documentation, kit.lock, install.sh")
-    _copy_pages(source, out)
+    _log.info("3/4 documentation, source, kit.lock, install.sh")
+    _copy_sources(source, out)
     write_text_atomically(out / "kit.lock", lock_text(out / "wheels"))
     installed = installed_bytes(out / "wheels")
     write_installer(out, target, installed)
@@ -219,10 +219,10 @@ def _tidy(wheels: Path, names: set[str], target: Target) -> None:
                     raise KmedError(f"{path.name} lacks {needed}, which kmed-bench needs; take the locked version.")
 
 
-def _copy_pages(source: Path, out: Path) -> None:
-    for name in _PAGES:
-        path = source / name
-        if path.is_dir():
-            shutil.copytree(path, out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-        elif path.is_file():
-            shutil.copyfile(path, out / name)
+def _copy_sources(source: Path, out: Path) -> None:
+    """Take the documentation, the site where MkDocs is installed, and the source tree where git knows its files."""
+    copy_pages(source, out)
+    if not build_site(source, out):
+        _log.info("No %s/: MkDocs is not installed here; the extra `docs` brings it. The pages are in docs/.", SITE)
+    if not write_source_archive(source, out):
+        _log.warning("No %s: %s is no git checkout, so `make test-fast` needs another copy of it.", ARCHIVE, source)

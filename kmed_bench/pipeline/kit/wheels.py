@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def fetch_wheels(wanted: Wanted, target: Target, wheels: Path) -> list[str]:
     if wanted.exact:
         _fetch_exact(wanted.exact, target, wheels)
     if wanted.further:
-        unlocked |= _fetch_further(wanted, wheels) - {package.name for package in wanted.locked}
+        unlocked |= _fetch_further(wanted, target, wheels) - {package.name for package in wanted.locked}
     return sorted(unlocked)
 
 
@@ -107,24 +108,46 @@ def _fetch(options: Sequence[str], packages: Sequence[Locked], wheels: Path) -> 
 
 
 def _fetch_exact(requirements: Sequence[str], target: Target, wheels: Path) -> None:
-    """Download torch for CPUs, which is not on the Python package index and so not in requirements.lock."""
+    """Download torch for CPUs, which is not on the Python package index and so not in requirements.lock.
+
+    The index may have one of the two packages, or other versions: the error says what it has of each.
+    """
     present = {f"{name}=={parse_wheel_filename(path.name)[1]}" for name, path in wheels_by_name(wheels).items()}
-    if set(requirements) <= present:
-        return
-    with tempfile.TemporaryDirectory(dir=wheels.parent, prefix=".fetch") as folder:
-        command = ["download", "--no-deps", *target.pip_options(), "--dest", folder, *requirements]
-        where = f"{_CPU_INDEX} has them: set PIP_EXTRA_INDEX_URL to it or to a mirror of it, or leave out --cpu"
-        _pip(command, ", ".join(requirements), where)
-        _take(Path(folder), wheels)
+    lacking = []
+    for requirement in (requirement for requirement in requirements if requirement not in present):
+        with tempfile.TemporaryDirectory(dir=wheels.parent, prefix=".fetch") as folder:
+            command = ["download", "--no-deps", *target.pip_options(), "--dest", folder, requirement]
+            try:
+                # With the user's constraints pip reports a conflict instead of the versions that there are.
+                _pip(command, requirement, environment={"PIP_CONSTRAINT": os.devnull})
+            except KmedError as error:
+                lacking.append(_lacks(requirement, str(error)))
+            else:
+                _take(Path(folder), wheels)
+    if lacking:
+        raise KmedError(
+            f"--cpu needs {' and '.join(requirements)}, and pip did not get {'; '.join(lacking)}. Other builds of the "
+            f"two don't load together. {_CPU_INDEX} has them: set PIP_EXTRA_INDEX_URL to it or to a mirror of it, or "
+            "leave out --cpu."
+        )
 
 
-def _fetch_further(wanted: Wanted, wheels: Path) -> set[str]:
+def _lacks(requirement: str, said: str) -> str:
+    """Return a requirement with what pip's index has in its place, or why pip did not get it."""
+    listed = re.search(r"\(from versions: ([^)]*)\)", said)
+    if listed is None:
+        return f"{requirement} ({said.partition(' failed: ')[2].partition('; see that')[0]:.300})"
+    versions = [version for version in listed[1].split(", ") if version.endswith("+cpu")]
+    return f"{requirement} (its index has {', '.join(versions[-3:]) or 'no version that ends with +cpu'})"
+
+
+def _fetch_further(wanted: Wanted, target: Target, wheels: Path) -> set[str]:
     """Download what further extras need, at the lock's versions where it has them, and return all their names."""
     with tempfile.TemporaryDirectory(dir=wheels.parent, prefix=".fetch") as folder:
         pins = Path(folder) / "pins.txt"
         lines = [f"{package.name}=={package.version}" for package in wanted.locked] + list(wanted.exact)
         pins.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        command = ["download", "--only-binary", ":all:", "--find-links", str(wheels), "--constraint", str(pins)]
+        command = ["download", *target.pip_options(), "--find-links", str(wheels), "--constraint", str(pins)]
         _pip([*command, "--dest", folder, *wanted.further], ", ".join(wanted.further))
         fetched = wheels_by_name(Path(folder))
         for path in fetched.values():
@@ -179,7 +202,7 @@ def _pip(words: Sequence[str], what: str, remedy: str = "", environment: dict[st
         said = [line for line in done.stderr.splitlines() if line.startswith(("ERROR", "OSError"))]
         reason = " ".join(said or done.stderr.splitlines()[-1:]) or f"exit status {done.returncode}"
         usual = "see that the index or mirror of `pip config list` can be reached and has it; what is fetched is kept"
-        raise KmedError(f"pip {words[0]} of {what:.200} failed: {without_password(reason)[:600]}; {remedy or usual}.")
+        raise KmedError(f"pip {words[0]} of {what:.200} failed: {without_password(reason)[:2000]}; {remedy or usual}.")
 
 
 def lock_text(wheels: Path) -> str:

@@ -36,6 +36,7 @@ from kmed_bench.tracking.origin import HIDDEN
 from kmed_bench.tracking.registry.challenger import BENCH_TAG, persistently, set_challenger
 from kmed_bench.tracking.registry.fetch import MODEL_CODE
 from kmed_bench.tracking.registry.model_card import describe_registered, write_card
+from kmed_bench.tracking.registry.model_paths import hide_paths
 from kmed_bench.tracking.registry.passport import describe_model, write_passport
 from kmed_bench.tracking.run import TrackedRun, param_text
 from kmed_bench.tracking.store import global_store, read_artifact
@@ -124,14 +125,13 @@ def log_model(
         model_id = _logged_before(client, source, name, sha256)
         if model_id is None:
             with tempfile.TemporaryDirectory() as folder:
-                # MLflow writes the paths it was given into MLmodel, and those of the results may name a person.
                 files = {"checkpoint": Path(folder) / checkpoint.name, "card": Path(folder) / "MODEL_CARD.md"}
                 _link_or_copy(checkpoint, files["checkpoint"])
                 files["card"].write_text(card, encoding="utf-8")
                 files["passport"] = write_passport(passport, files.values(), Path(folder), sign_key)
                 model_id = _log_model(files, name, step, described, source.data.params)
-        # Versions have no params; as tags they can be searched.
-        telling = telling_params(source.data.params)
+        hide_paths(client, model_id)
+        telling = telling_params(source.data.params)  # versions have no params; as tags they can be searched
         version = persistently(
             lambda: (
                 _registered_before(client, name, run.run_id, model_id)

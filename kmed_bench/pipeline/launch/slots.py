@@ -1,0 +1,279 @@
+"""Slots of one machine: how many there are, what each may use, and how tasks pass through them."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kmed_bench
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.relay import SLOT_VARIABLE
+
+MAX_SLOTS = 128
+_SAID_BY_A_COMMAND = "kmed-bench: "
+"""What a command that can't go on prints before its reason."""
+_ROOT = Path(kmed_bench.__file__).parents[1]
+# Appended: the package may be found through the working folder alone, which another process need not share.
+_FINDS_PACKAGE = f"import sys; sys.path.append({str(_ROOT)!r})"
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_NOT_INHERITED = ("MLFLOW_RUN_ID",)
+"""Says that a process's own run is the one that `mlflow run` made; that is the parent's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """A place for one process.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    gpu : str or None
+        The GPU as ``CUDA_VISIBLE_DEVICES`` names it; None without one.
+    n_threads : int
+        Threads of its process.
+    """
+
+    number: int
+    gpu: str | None
+    n_threads: int
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of its process."""
+        own = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED} | {SLOT_VARIABLE: "1"}
+        own |= dict.fromkeys(_THREAD_VARIABLES, str(self.n_threads))
+        return own if self.gpu is None else own | {"CUDA_VISIBLE_DEVICES": self.gpu}
+
+
+def make_slots(wanted: str, threads: int | None, gpus: Sequence[str], n_cores: int) -> list[Slot]:
+    """Return the slots of this machine; GPUs are dealt out in turn.
+
+    Parameters
+    ----------
+    wanted : str
+        ``auto`` for one a GPU, or their number.
+    threads : int, optional
+        Threads of each process; None: the cores shared equally.
+    gpus : sequence of str
+        As ``CUDA_VISIBLE_DEVICES`` names them.
+
+    Raises
+    ------
+    KmedError
+        For anything else, and for more than `MAX_SLOTS`.
+    """
+    if wanted == "auto":
+        n = max(1, len(gpus))
+    elif wanted.isdecimal() and 1 <= int(wanted) <= MAX_SLOTS:
+        n = int(wanted)
+    else:
+        raise KmedError(f"--slots is {wanted!r}; give auto, for one a GPU, or a number from 1 to {MAX_SLOTS}.")
+    n_threads = threads or max(1, n_cores // n)
+    return [Slot(i + 1, gpus[i % len(gpus)] if gpus else None, n_threads) for i in range(n)]
+
+
+def visible_gpus(n_found: int) -> list[str]:
+    """Return the names of the GPUs that this process may use.
+
+    Parameters
+    ----------
+    n_found : int
+        How many CUDA has found.
+    """
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return (named or [str(i) for i in range(n_found)])[:n_found]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a process of a slot runs.
+
+    Attributes
+    ----------
+    program : str
+        A line of Python that calls a function of the package and exits with what it returns.
+    arguments : tuple of str
+        Its command line.
+    told : dict
+        What it reads as the first line of standard input, if it reads one.
+    """
+
+    program: str
+    arguments: tuple[str, ...] = ()
+    told: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def command(self) -> list[str]:
+        """Return the command that runs it."""
+        return [sys.executable, "-P", "-c", f"{_FINDS_PACKAGE}; {self.program}", *self.arguments]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a task's process ended.
+
+    Attributes
+    ----------
+    status : int
+        Its exit status; negative: the signal that killed it.
+    said : str
+        The error that it named; empty for none.
+    stopped : bool
+        Whether it was stopped from here, with all others.
+    """
+
+    status: int
+    said: str
+    stopped: bool = False
+
+    def reason(self) -> str:
+        """Return why it did not finish."""
+        if self.said:
+            return self.said
+        if self.status >= 0:
+            return f"its process ended with status {self.status}"
+        name = signal.Signals(-self.status).name
+        remedy = "; the system kills a process when memory runs out: use fewer slots" if name == "SIGKILL" else ""
+        return f"its process was killed ({name}){remedy}"
+
+
+class Listener:
+    """What a caller does with what the processes say; this one does nothing."""
+
+    def begun(self, slot: Slot, name: str) -> None:
+        """Take note of a task that has begun in a slot."""
+
+    def message(self, slot: Slot, said: Mapping[str, Any]) -> None:
+        """Take note of what its process has said."""
+
+    def ended(self, slot: Slot, name: str, how: Ended) -> None:
+        """Take note that its process has ended and the slot is free."""
+
+
+@dataclasses.dataclass
+class _Working:
+    slot: Slot
+    name: str
+    process: subprocess.Popen[str]
+    said: str = ""
+
+
+_Event = tuple[_Working, Mapping[str, Any] | None]
+
+
+def run_in_slots(tasks: Mapping[str, Task], slots: Sequence[Slot], listener: Listener) -> None:
+    """Run each task in a process of its own, as many at a time as there are slots.
+
+    A process is told its task on standard input, which stays open while this process lives: when it closes, the
+    children stop by themselves. What ends one of them ends no other.
+
+    Parameters
+    ----------
+    tasks : mapping
+        Name to task, in the order in which they begin.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        When interrupted or terminated, after every process has saved its state and ended. A second interrupt kills
+        them.
+    """
+    events: queue.Queue[_Event] = queue.Queue()
+    free, waiting, working = list(slots)[::-1], list(tasks.items())[::-1], list[_Working]()
+    with _stopping(working, events, listener):
+        while waiting or working:
+            while waiting and free:
+                name, task = waiting.pop()
+                one = _start(free.pop(), name, task, events)
+                working.append(one)
+                listener.begun(one.slot, name)
+            ended = _next_event(events, listener)
+            if ended is not None:
+                working.remove(ended)
+                free.append(ended.slot)
+
+
+def _start(slot: Slot, name: str, task: Task, events: "queue.Queue[_Event]") -> _Working:
+    # In a session of its own, so that Ctrl-C reaches the parent alone, which stops its children one by one.
+    process = subprocess.Popen(
+        task.command(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=slot.environment(),
+        encoding="utf-8",
+        errors="backslashreplace",
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has died already, which its status says
+        process.stdin.write(json.dumps(task.told) + "\n")
+        process.stdin.flush()
+    one = _Working(slot, name, process)
+    threading.Thread(target=_listen, args=(one, events), name=f"slot-{slot.number}", daemon=True).start()
+    return one
+
+
+def _listen(one: _Working, events: "queue.Queue[_Event]") -> None:
+    """Pass on a process's lines; what a library prints is none of the messages."""
+    assert one.process.stdout is not None
+    with one.process.stdout as lines:
+        for line in lines:
+            try:
+                said = json.loads(line)
+            except ValueError:
+                said = None
+            events.put((one, said if isinstance(said, dict) else {"printed": line.rstrip()}))
+    one.process.wait()
+    events.put((one, None))
+
+
+def _next_event(events: "queue.Queue[_Event]", listener: Listener, *, stopped: bool = False) -> _Working | None:
+    """Handle the next event; return the task that it ended, or None."""
+    one, said = events.get()
+    if said is None:
+        assert one.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            one.process.stdin.close()
+        listener.ended(one.slot, one.name, Ended(one.process.returncode, one.said, stopped))
+        return one
+    printed = str(said.get("printed", ""))
+    if printed.startswith(_SAID_BY_A_COMMAND):
+        one.said = printed.removeprefix(_SAID_BY_A_COMMAND)
+    one.said = str(said.get("failed", one.said))
+    listener.message(one.slot, said)
+    return None
+
+
+@contextlib.contextmanager
+def _stopping(working: list[_Working], events: "queue.Queue[_Event]", listener: Listener) -> Iterator[None]:
+    """Stop all processes when the block ends early, and wait for them."""
+    try:
+        yield
+    except BaseException:
+        _send(working, lambda process: process.terminate())
+        try:
+            _drain(working, events, listener)
+        except KeyboardInterrupt:
+            _send(working, lambda process: process.kill())
+            _drain(working, events, listener)
+        raise
+
+
+def _send(working: Sequence[_Working], act: Callable[[subprocess.Popen[str]], None]) -> None:
+    for one in working:
+        act(one.process)
+
+
+def _drain(working: list[_Working], events: "queue.Queue[_Event]", listener: Listener) -> None:
+    while working:
+        ended = _next_event(events, listener, stopped=True)
+        if ended is not None:
+            working.remove(ended)
