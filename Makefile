@@ -14,16 +14,18 @@ export MLFLOW_EXPERIMENT_NAME := kmed-bench
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
 
-# After a crash of a worker, pytest-xdist can wait forever for the tests that it has given to it.
+# One file at a time per worker, in the order of tests/conftest.py: the longest first. After a crash of a worker,
+# pytest-xdist can wait forever for the tests that it has given to it.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 test: $(VENV)/.installed-test ## the whole test suite
-	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 # What runs in a child process of a test, as most of `commands` does, is not seen.
 coverage: $(VENV)/.installed-test ## the test suite with the share of lines that it runs
 	$(MAKE) test PYTEST_ARGS="--cov=kmed_bench --cov-report=term:skip-covered"
 
 test-fast: $(VENV)/.installed-test ## unit tests: no weights, no servers, no training
-	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -q -m "not slow and not real_speech" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 "$(BIN)"/python -m pytest $(WORKERS) -q -m "not slow and not real_speech" $(PYTEST_ARGS)
 
 HOURS ?= 0.5
 fuzz: $(VENV)/.installed-test ## damages valid files for HOURS=0.5 and keeps what a reader can't take in tests/fuzz/corpus

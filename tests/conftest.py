@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from long_files import LONGEST
 
 from kmed_bench.core.progress import restart_progress
 
@@ -32,7 +33,10 @@ def real_speech_folder() -> Path | None:
     return folder if (folder / "Training").is_dir() else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # several workers; files stay whole, since the sort is stable
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.name, len(places)))
     if real_speech_folder() is None:
         reason = "the shared Korean recordings are not here; set KMED_REAL_SPEECH to their folder"
         for item in items:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from long_files import LONGEST
 from subcommands import commands
 
 from kmed_bench.cli import parse
@@ -192,3 +193,7 @@ def test_the_lock_is_a_tested_pair(monkeypatch):
         re.findall(r"^(torch|torchaudio)==(\d+\.\d+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     )
     assert check_resolution.TESTED[pinned["torch"]] == pinned["torchaudio"]
+
+
+def test_the_files_that_begin_first_exist():
+    assert {name for name in LONGEST if not list((ROOT / "tests").rglob(name))} == set()

@@ -1,12 +1,10 @@
 """One benchmark whose trainings run in several processes: parts of a `run`, a `train` of its own, in any order."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from small_bench import PROGRAM, SETTINGS, Place
+from small_bench import SETTINGS, Place
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking import read as readback
@@ -18,8 +16,7 @@ PARTS = ("--train", "8", "--valid", "2", "--test", "2")
 
 def report_of(place: Place, *more: str) -> tuple[str, str]:
     out = place.folder / "page"
-    command = [sys.executable, "-m", "kmed_bench", "report", str(out), "--tracking.uri", place.uri, *more]
-    subprocess.run(command, check=True, env=place.env, cwd=place.folder, capture_output=True, timeout=300)
+    place.command("report", out, "--tracking.uri", place.uri, *more).check_returncode()
     return (out / "missing.csv").read_text(encoding="utf-8"), (out / "runs.csv").read_text(encoding="utf-8")
 
 
@@ -31,10 +28,7 @@ def train_alone(place: Place, split: Path, seed: int) -> str:
     kept = {key: value for key, value in SETTINGS.items() if key.partition(".")[0] in ("eval", "train")}
     kept |= {key: SETTINGS[key] for key in ("epochs", "batch_size", "lr", "audio_context")}
     words += [word for key, value in kept.items() for word in (f"--{key}", str(value))]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *words], cwd=place.folder, env=place.env, capture_output=True, text=True,
-        timeout=600, check=False,
-    )  # fmt: skip
+    done = place.command(*words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -94,16 +88,13 @@ def test_trainings_without_a_benchmark_are_reported(tmp_path: Path) -> None:
         ["ingest", "corpus", "manifest", "--data.roles", "patient,nurse,doctor"],
         ["split", "manifest/manifest.parquet", "split", "--disjoint", "none", "--by", "gender", *PARTS],
     ):
-        subprocess.run(
-            [sys.executable, "-m", "kmed_bench", *words], cwd=tmp_path, env=place.env, check=True, timeout=99
-        )
+        place.command(*words).check_returncode()
     for seed in (0, 1):
         train_alone(place, tmp_path / "split", seed)
     _, runs = report_of(place)
     record = readback.read_bench(place.uri)
     assert [train.seed for train in record.trains] == [0, 1]
     assert all(train.run_id in runs for train in record.trains)
-    command = ["history", "logs", "--tracking.uri", place.uri]
-    subprocess.run([sys.executable, "-m", "kmed_bench", *command], cwd=tmp_path, env=place.env, check=True, timeout=99)
+    place.command("history", "logs", "--tracking.uri", place.uri).check_returncode()
     log = json.loads((tmp_path / "logs" / "logging_tiny.json").read_text(encoding="utf-8"))
     assert [version["seed"] for version in log["kmed"]["versions"].values()] == [0, 1]

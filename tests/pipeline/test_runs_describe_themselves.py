@@ -3,15 +3,13 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
 import pytest
 from file_modes import check_modes
 from mlflow.entities import Run
-from small_bench import PROGRAM, SETTINGS, Place
+from small_bench import SETTINGS, Place
 
 from kmed_bench.scoring.recommendation import recommend
 from kmed_bench.tracking.read import read_bench
@@ -47,12 +45,6 @@ class Tracked(Place):
         alone = [word for word in alone if not word.startswith(("--sizes", "--seeds"))]
         weights = ["--weights", str(folder / "tiny.pt"), f"--tracking.step_interval={INTERVAL}"]
         self.stage("train", self.results / "split", "alone", "--size", "tiny", "--seed", "0", *weights, *alone)
-
-    def command(self, *words: object, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", PROGRAM, *map(str, words)]
-        return subprocess.run(
-            command, cwd=self.folder, env=self.env | env, capture_output=True, text=True, check=False, timeout=600
-        )
 
     def stage(self, name: str, *words: object) -> None:
         done = self.command(name, *words, "--tracking.experiment", self.experiment)

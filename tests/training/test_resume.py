@@ -1,13 +1,12 @@
 """A training that is killed and resumed ends exactly as one that is left alone."""
 
-import multiprocessing
-import os
 import random
 import resource
 import shutil
 import signal
 from pathlib import Path
 
+import forked
 import killed_training
 import pandas as pd
 import pytest
@@ -46,16 +45,7 @@ def empty_store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server():
-    """Processes forked from one that has loaded torch and MLflow, so that each starts in a moment."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kmed_bench.cli", "kmed_bench.pipeline.train_one", "killed_training"])
-    return context
-
-
-@pytest.fixture(scope="module")
-def make(tmp_path_factory, empty_store, tiny_checkpoint, split, server):
+def make(tmp_path_factory, empty_store, tiny_checkpoint, split):
     """Run a training in a new or given folder; return the folder and the exit code."""
 
     def run(folder=None, kill_at=None, kind="any", stop_with=None, **more):
@@ -63,7 +53,7 @@ def make(tmp_path_factory, empty_store, tiny_checkpoint, split, server):
             folder = tmp_path_factory.mktemp("training")
             shutil.copy(empty_store, folder / "mlflow.db")
         overrides = killed_training.settings(folder / "mlflow.db", **more)
-        child = server.Process(
+        child = forked.server().Process(
             target=killed_training.train, args=(folder, split, tiny_checkpoint, overrides, kill_at, kind, stop_with)
         )
         child.start()

@@ -5,14 +5,13 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import pytest
+from forked import Forked
 from mlflow.tracking import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 from random_whisper import save_random_whisper
@@ -23,7 +22,7 @@ from kmed_bench.tracking.trials import read_trial_runs
 
 pytestmark = pytest.mark.slow
 
-WORKER = Path(__file__).resolve().parents[1] / "tuning_worker.py"
+PROGRAM = "import runpy; runpy.run_module('tuning_worker', run_name='__main__', alter_sys=True)"
 STATES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 DEADLINE_S = 240
 
@@ -38,23 +37,16 @@ def place(tone_part, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(place: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(place: Path) -> Iterator[Callable[..., Forked]]:
     """A function that starts one more process of the study; none outlives the test."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Forked] = []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "KMED_CACHE": str(place / "cache")}
     for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
 
-    def begin(**settings: str) -> subprocess.Popen[str]:
+    def begin(**settings: str) -> Forked:
         words = [f"{key}={value}" for key, value in settings.items()]
-        process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(place), *words],
-            cwd=place,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = Forked(PROGRAM, [str(place), *words], cwd=place, env=environment)
         started.append(process)
         return process
 
@@ -65,7 +57,7 @@ def start(place: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def finish(process: subprocess.Popen[str]) -> list[str]:
+def finish(process: Forked) -> list[str]:
     out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
@@ -85,7 +77,7 @@ def trials_of(place: Path, pid: int) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.user_attrs.get("kmed.process", "").split(":")[1:2] == [str(pid)]]
 
 
-def wait_for_trial(place: Path, process: subprocess.Popen[str], matches: Callable[[FrozenTrial], bool]) -> FrozenTrial:
+def wait_for_trial(place: Path, process: Forked, matches: Callable[[FrozenTrial], bool]) -> FrozenTrial:
     """The first trial of a process that matches; fails at once if the process ends before that."""
     until = time.monotonic() + DEADLINE_S
     while time.monotonic() < until:
@@ -112,7 +104,7 @@ def is_free(database: Path) -> bool:
     return True
 
 
-def freeze_in_trial(place: Path, process: subprocess.Popen[str]) -> FrozenTrial:
+def freeze_in_trial(place: Path, process: Forked) -> FrozenTrial:
     """Stop a process in the middle of a trial, while it holds no lock of a store, and return the trial."""
     while True:
         wait_for_trial(place, process, is_in_training)
@@ -147,7 +139,7 @@ def assert_agreement(place: Path) -> None:
             assert trial.intermediate_values == dict(enumerate(lowest, start=1))
 
 
-def test_twelve_trials_in_two_processes(place: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_twelve_trials_in_two_processes(place: Path, start: Callable[..., Forked]) -> None:
     both = [start(tune__trials="12", train__epochs="2"), start(tune__trials="12", train__epochs="2")]
     for process in both:
         assert len(finish(process)) == 12
@@ -163,7 +155,7 @@ def test_twelve_trials_in_two_processes(place: Path, start: Callable[..., subpro
     assert finish(start(tune__trials="12", train__epochs="2")) == [t.state.name.lower() for t in trials]
 
 
-def test_a_killed_process_loses_no_trial(place: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_killed_process_loses_no_trial(place: Path, start: Callable[..., Forked]) -> None:
     settings = {"train__epochs": "8", "tune__pruner": "none", "tune__trials": "3"}
     victim = start(**settings)
     lost = freeze_in_trial(place, victim)  # so that it is still there when the other process has started
@@ -187,14 +179,14 @@ def test_a_killed_process_loses_no_trial(place: Path, start: Callable[..., subpr
     assert "queued again" in dead.data.tags["kmed.ended"]
 
 
-def test_an_interrupted_study_goes_on(place: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_an_interrupted_study_goes_on(place: Path, start: Callable[..., Forked]) -> None:
     settings = {"train__epochs": "6", "tune__pruner": "none", "tune__trials": "2"}
     first = start(**settings)
     begun = wait_for_trial(place, first, is_in_training)
     first.send_signal(signal.SIGTERM)
     _, err = first.communicate(timeout=DEADLINE_S)
     assert first.returncode != 0
-    assert "the same command continues the study" in err
+    assert "the same command continues the study" in err.decode()
     study = load(place)
     assert [t.state for t in study.trials if t.number != begun.number][-1] == TrialState.WAITING
     client = MlflowClient(tracking_uri=f"sqlite:///{place}/mlflow.db")

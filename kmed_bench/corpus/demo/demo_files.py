@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from kmed_bench.core.schema import RejectReason, WarningKind
 from kmed_bench.core.surroundings import interrupts_wait
@@ -69,6 +68,8 @@ class Clip:
 
 def make_clip(speaker: Speaker, sentence: Sentence, speech: NDArray[np.int16], rate_hz: int) -> Clip:
     """Return one flawless utterance at ``RATE_HZ`` with its label."""
+    from scipy.signal import resample_poly  # slow to import, and every command that can make a corpus imports this
+
     # The resampling filter overshoots, and some voices fill the whole range: headroom against clipping.
     resampled = resample_poly(0.8 * speech.astype(np.float64), RATE_HZ, rate_hz)
     samples = np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)

@@ -8,7 +8,6 @@ over its gender's share, which skews the shares that it was meant to keep; it ha
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS
@@ -51,6 +50,8 @@ def draw_published(table: pd.DataFrame, sizes: tuple[int, int, int], seed: int) 
 
 
 def _split_in_two_steps(table: pd.DataFrame, seed: int) -> list[Counts]:
+    from sklearn.model_selection import train_test_split  # a second to import, and only this draw needs it
+
     everyone = np.arange(len(table))
     if len(table) < _FEWEST:
         return [everyone[:0]] * len(PARTS)
