@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # `mlflow run` makes the run before our code starts, in the experiment Default unless this names another.
 export MLFLOW_EXPERIMENT_NAME := kmed-bench
 
-.PHONY: run test test-fast fuzz coverage lint format docs-settings docs-faults site ui lock audit licences dist clean help
+.PHONY: run test test-fast fuzz coverage lint format docs-settings docs-faults messages site ui lock audit licences dist clean help
 
 run: $(VENV)/.installed ## the whole benchmark on the generated demo corpus
 	PATH="$(BIN):$$PATH" mlflow run . --env-manager local
@@ -43,6 +43,9 @@ docs-settings: $(VENV)/.installed ## writes docs/settings.md from the settings
 
 docs-faults: $(VENV)/.installed-test ## writes docs/faults.md from the tests' marks
 	"$(BIN)"/python tests/fault_table.py > docs/faults.md.new && mv docs/faults.md.new docs/faults.md
+
+messages: $(VENV)/.installed-test ## brings the catalogue of translations up to date with the code, and compiles it
+	"$(BIN)"/python scripts/messages.py
 
 # NO_MKDOCS_2_WARNING: the theme's advice to move on, which docs/decisions/022-site.md answers. With --quiet, mkdocs
 # would not count the warnings that mkdocs.yml makes errors.

@@ -16,6 +16,7 @@ from kmed_bench import __version__
 from kmed_bench.commands import (
     bundle,
     clean,
+    curve,
     data,
     export,
     history,
@@ -33,7 +34,7 @@ from kmed_bench.commands import (
 )
 from kmed_bench.commands.completion import SHELLS, PrintCompletion
 from kmed_bench.commands.options import Command, CommandParser, Commands, spell_settings, take_overrides
-from kmed_bench.commands.stages import log_early_failure, store_refusal
+from kmed_bench.commands.stages import describe_call, store_refusal
 from kmed_bench.core.addresses import without_password
 from kmed_bench.core.callers_folder import enter_callers_folder, started_by_mlflow_run
 from kmed_bench.core.console import abandon_stdout, configure_logging, hide_passwords_in_tracebacks, prepare_streams
@@ -50,6 +51,7 @@ _MODULES = (
     transcribe,
     export,
     tune,
+    curve,
     scores,
     power,
     tracked,
@@ -103,17 +105,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell_store(command: Command, args: argparse.Namespace) -> int:
-    """Run a command; if it fails, the run that `mlflow run` made for it says why."""
+    """Run a command; the run that `mlflow run` made for it says which it was and, if it failed, why."""
     try:
-        return command(args)
+        status = command(args)
     except KmedError as error:
-        log_early_failure(error)
-        raise KmedError(spell_settings(str(error), args.flags, project=started_by_mlflow_run())) from error
+        spelled = KmedError(spell_settings(str(error), args.flags, project=started_by_mlflow_run()))
+        describe_call(args, spelled)
+        raise spelled from error
     except Exception as error:
-        log_early_failure(error)
+        describe_call(args, error)
         if refusal := store_refusal(error, args):
             raise refusal from error
         raise
+    describe_call(args)
+    return status
 
 
 def _own_cause(error: BaseException) -> KmedError | None:

@@ -82,6 +82,7 @@ COMMANDS = (
         f"tune split --out tuned --size tiny --trials 1 --tune.storage sqlite:///optuna.db {TRAIN} "
         "--tune.space '{train.lr: {low: 1.0e-6, high: 0.1, log: true}}'"
     ),
+    Command(f"curve split curve --size tiny --curve.fractions 0.5,1 {TRAIN}"),
     Command(f"bundle {RUN} bundle.zip --corpus split --key key"),
     Command("unbundle bundle.zip --tracking.uri sqlite:///other.db"),
     Command("resolve utterance-0123456789abcdef --corpus split --key key", status=1),  # nobody's

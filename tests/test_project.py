@@ -18,6 +18,7 @@ from kmed_bench.config.describe import setting_keys
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
 ENTRIES = {
+    "curve",
     "main",
     "ingest",
     "split",
@@ -96,9 +97,11 @@ def test_a_flag_that_is_a_setting_has_one_spelling_everywhere():
         takers = {name for name, flags in flags_of_commands().items() if f"--{short}" in flags} - _OWN_MEANING.get(
             short, set()
         )
-        single = {"sizes": {"train", "tune"}, "seeds": {"train"}}.get(short, set())  # --size and --seed: one of them
+        single = {"sizes": {"train", "tune", "curve"}, "seeds": {"train"}}.get(
+            short, set()
+        )  # --size and --seed: one of them
         assert takers == offered[key] - single, short
-    for name in {"train", "tune"}:
+    for name in {"train", "tune", "curve"}:
         assert "--size" in flags_of_commands()[name]
 
 

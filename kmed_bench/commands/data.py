@@ -11,6 +11,7 @@ from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config.describe import setting_keys
 from kmed_bench.core.corpus_contracts import DATA_PAGE
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import Language, use_language
 from kmed_bench.core.schema import PARTS
 from kmed_bench.corpus.imports.lists import COLUMNS
 from kmed_bench.corpus.imports.records import LAYOUT_NAMES
@@ -48,7 +49,7 @@ def register(commands: Commands) -> None:
         "ingest",
         _ingest,
         "Turn a download into a manifest, with every reject counted.",
-        reads=[*(key for key in setting_keys() if key.startswith("data.") and key not in others), *TRACKED],
+        reads=[*(key for key in setting_keys() if key.startswith("data.") and key not in others), *TRACKED, "report"],
     )
     ingest.add_argument("source", type=Path, nargs="+", help="folder of a download; several make one manifest")
     ingest.add_argument("out", type=Path, help="folder for manifest.parquet, rejects.csv, quality.json, data.html")
@@ -57,7 +58,7 @@ def register(commands: Commands) -> None:
         "import-corpus",
         _import_corpus,
         "Turn a list of recordings, or a public corpus's folder, into a manifest.",
-        reads=[*_IMPORT_READS, *TRACKED],
+        reads=[*_IMPORT_READS, *TRACKED, "report"],
     )
     listed.add_argument("source", type=Path, help="CSV, TSV, JSON lines or Excel (.xlsx); or a corpus's folder")
     listed.add_argument("out", type=Path, help="the same folder as of `ingest`, and audio/ in it")
@@ -103,22 +104,23 @@ def _ingest(args: argparse.Namespace) -> int:
     config = resolve(args)
     with tracked_stage(args, config) as stage:
         quality = ingest(args.source, args.out, config.data)
-        _write_page(args.out, quality, stage)
+        _write_page(args.out, quality, stage, config.report.lang)
     _print_summary(quality)
     print(f"Manifest: {args.out / 'manifest.parquet'}")
     print(f"Page: {args.out / DATA_PAGE}")
     return 0
 
 
-def _write_page(out: Path, quality: "QualityReport", stage: "StageRun | None") -> None:
-    """Write the page on a corpus, and log its counts."""
+def _write_page(out: Path, quality: "QualityReport", stage: "StageRun | None", language: Language) -> None:
+    """Write the page on a corpus in a language, and log its counts."""
     from kmed_bench.core.schema import read_manifest
     from kmed_bench.corpus.demo.sentences import corpus_name
     from kmed_bench.report.data_page import write_data_page
 
     manifest = out / "manifest.parquet"
     name = corpus_name(read_manifest(manifest))
-    write_data_page(quality, out, name=name)
+    with use_language(language):
+        write_data_page(quality, out, name=name)
     if stage is not None:
         stage.log_ingest(quality, manifest, name)
 
@@ -139,7 +141,7 @@ def _import_corpus(args: argparse.Namespace) -> int:
     options = ListOptions(audio_root=args.audio_root, columns=named)
     with tracked_stage(args, config) as stage:
         found = import_corpus(args.source, args.out, config.data, options, layout=args.layout, name=args.name)
-        _write_page(args.out, found.quality, stage)
+        _write_page(args.out, found.quality, stage, config.report.lang)
     _print_summary(found.quality)
     for line in explain_absent(found):
         print(line)

@@ -1,6 +1,7 @@
 """Commands that need a model: `train`, `evaluate`, `weights`."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from kmed_bench.commands.options import TRAINING, Commands, add_switch, resolve
@@ -51,6 +52,7 @@ def register(commands: Commands) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from kmed_bench.pipeline.train_one import train_one
+    from kmed_bench.pipeline.training_record import describe_outcome
     from kmed_bench.tracking.store import ui_command
 
     config = resolve(args)
@@ -66,7 +68,7 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     outcome, uri = trained
     print(f"Checkpoint: {outcome.checkpoint.resolve()}")
-    print(f"Test CER: {outcome.untouched_test_cer:.4f} untouched, {outcome.test_cer:.4f} fine-tuned")
+    print(describe_outcome(outcome))
     print(f"MLflow UI: {ui_command(uri)}")
     return 0
 
@@ -78,6 +80,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     with tracked_stage(args, config, "part") as stage:
         scores = evaluate_model(config, args.model, args.split, args.part, args.out, against=args.against, stage=stage)
     print_scores(scores, args.out)
+    words = [str(args.out / "predictions.jsonl"), str(args.out / "errors"), "--name", args.model]
+    print(f"To read and hear the errors: kmed-bench errors {shlex.join([*words, '--audio', str(args.split)])}")
     return 0
 
 

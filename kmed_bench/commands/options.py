@@ -24,6 +24,7 @@ ALIASES = {
     "lr": "train.lr",
     "max_len": "train.max_len",
     "audio_context": "train.audio_context",
+    "lang": "report.lang",
 }
 # MLproject passes every declared parameter; this word means "what the profile says".
 AS_PROFILE = "profile"

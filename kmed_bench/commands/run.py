@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
         "run",
         _run,
         "All of it: weights, corpus, split, training, report.",
-        reads=["data", "split", "model", "features", "train", "eval", "tracking", *GATE_LIMITS],
+        reads=["data", "split", "model", "features", "train", "eval", "tracking", "report", *GATE_LIMITS],
         default="auto",
     )
     run.add_argument("--out", type=Path, default=Path("kmed-output"), help="folder for results (kmed-output)")

@@ -16,6 +16,7 @@ from kmed_bench.config import Config, Decides, digest
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.finished import MADE_OF, content_sha256, is_finished
+from kmed_bench.core.language import use_language
 
 if TYPE_CHECKING:
     from kmed_bench.core.contracts import EvaluatedScores
@@ -70,7 +71,7 @@ def register(commands: Commands) -> None:
         "errors",
         _errors,
         "A page to hear and see what goes wrong, clip by clip; it holds speech and stays local.",
-        reads=_SCORING,
+        reads=[*_SCORING, "report"],
         short=_SHORT,
     )
     _add_predictions(errors)
@@ -220,7 +221,7 @@ def _errors(args: argparse.Namespace) -> int:
     from kmed_bench.report.error_clips import Beside
     from kmed_bench.report.error_page import NOTICE, make_private, write_error_analysis
 
-    given, options = read_given(args, args.predictions), _options(args)
+    given, options, language = read_given(args, args.predictions), _options(args), resolve(args).report.lang
     speech, beside = _speech(args, given), None
     if args.beside is not None:
         beside = Beside(predictions=read_given(args, args.beside, place=1).predictions, name=args.beside_name)
@@ -232,10 +233,12 @@ def _errors(args: argparse.Namespace) -> int:
         beside=None if args.beside is None else f"{args.beside_name} {content_sha256(args.beside)}",
         audio=None if speech is None else speech.sha256,
         page=f"{ERROR_SUMMARY.version} {args.max_mib}",
+        lang=None if language == "en" else language,
     )
     make_private(args.out)
     if not is_finished(args.out / "summary.json", made_of):
-        with contextlib.nullcontext() if speech is None else open_recordings(speech) as read_clip:
+        recordings = contextlib.nullcontext() if speech is None else open_recordings(speech)
+        with recordings as read_clip, use_language(language):
             write_error_analysis(
                 args.out,
                 given.predictions,

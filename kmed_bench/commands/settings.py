@@ -17,9 +17,9 @@ setting can be given as `--group.field VALUE` to the commands that read it, as `
 and in a YAML file to `--profile`. Lists are separated by commas. Order: defaults, profile, command line.
 
 *Decides* names what changes with a setting: `data` (the manifest and the split), `benchmark` (which trainings it
-consists of, and on what they are measured), `training` (weights), `decoding` (transcripts), `scoring` (figures) or
-`search` (trials of a study). What makes two runs the same is derived from it. A setting that decides nothing may change
-when a run is resumed.
+consists of, and on what they are measured), `training` (weights), `decoding` (transcripts), `scoring` (figures),
+`search` (trials of a study) or `curve` (subsets of a learning curve). What makes two runs the same is derived from it.
+A setting that decides nothing may change when a run is resumed.
 """
 
 

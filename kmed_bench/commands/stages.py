@@ -48,13 +48,13 @@ def tracked_stage(args: argparse.Namespace, config: Config, *names: str) -> Iter
         yield run
 
 
-def log_early_failure(error: BaseException) -> None:
-    """Tag the run that `mlflow run` made for this process with the reason of a failure, unless it has one."""
+def describe_call(args: argparse.Namespace, error: BaseException | None = None) -> None:
+    """Tag the run that `mlflow run` made for a command that tracked nothing in it, with why it failed, if it did."""
     if not os.environ.get("MLFLOW_RUN_ID"):
         return
     from kmed_bench.tracking.stages import tag_own_run
 
-    tag_own_run(error)
+    tag_own_run(args.command_name + (" --plan" if getattr(args, "plan", "") == "true" else ""), error)
 
 
 def store_refusal(error: BaseException, args: argparse.Namespace) -> KmedError | None:

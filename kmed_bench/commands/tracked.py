@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kmed_bench.commands.options import Commands, add_switch, resolve
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import use_language
 
 _NONE = "none"
 """What MLproject passes for an argument that was not given."""
@@ -13,7 +14,9 @@ _NONE = "none"
 
 def register(commands: Commands) -> None:
     """Add the commands of this module."""
-    report = commands.add("report", _report, "Write the HTML report of a tracked benchmark.", reads=["tracking.uri"])
+    report = commands.add(
+        "report", _report, "Write the HTML report of a tracked benchmark.", reads=["tracking.uri", "report"]
+    )
     report.add_argument("out", type=Path, help="folder for the page, its images and tables")
     report.add_argument("--bench", help="run id of the benchmark (default: the latest)")
     report.add_argument("--imported", action="store_true", help="also show imported logs of the original benchmark")
@@ -49,21 +52,25 @@ def _report(args: argparse.Namespace) -> int:
     from kmed_bench.tracking.read import read_bench
     from kmed_bench.tracking.store import open_store
 
-    uri = open_store(resolve(args).tracking)
+    config = resolve(args)
+    uri = open_store(config.tracking)
     record = read_bench(uri, args.bench)
     _refuse_another(args.out / "index.html", record.run_id)
     imported = read_imported(uri) if args.imported else []
     if args.imported and not imported:
         raise KmedError("The tracking store holds no imported log; bring one in with `kmed-bench import-log FILE`.")
-    extra = [imported_section(imported, record)] if imported else []
-    if args.study:
-        extra.append(read_section(args.study))
-    page = write_report(record, args.out, comparisons=record.comparisons, extra=extra)
+    with use_language(config.report.lang):
+        extra = [imported_section(imported, record)] if imported else []
+        if args.study:
+            extra.append(read_section(args.study))
+        page = write_report(record, args.out, comparisons=record.comparisons, extra=extra)
     print(f"Report: {page.resolve()}")
     if args.paper:
         from kmed_bench.report.paper.write import write_paper
 
-        print(f"Paper: {write_paper(record, args.out / 'paper', comparisons=record.comparisons).resolve()}")
+        with use_language(config.report.lang):
+            paper = write_paper(record, args.out / "paper", comparisons=record.comparisons)
+        print(f"Paper: {paper.resolve()}")
     return 0
 
 

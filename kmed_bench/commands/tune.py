@@ -15,7 +15,7 @@ def register(commands: Commands) -> None:
         "tune",
         _tune,
         "Search training settings of one size (--size) by decoded valid CER; run it again, anywhere, to join.",
-        reads=[*TRAINING, "tracking.uri", "tune"],
+        reads=[*TRAINING, "tracking.uri", "tune", "report"],
         short={"size": "model.sizes", "trials": "tune.trials", "callback": "tune.callbacks"},
     )
     tune.add_argument("split", type=Path, help="a folder that `split` wrote")

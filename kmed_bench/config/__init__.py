@@ -3,9 +3,17 @@
 Validation is pydantic's (MLflow already depends on it), on plain dataclasses: importers get an ordinary Python object.
 """
 
+from kmed_bench.config.curve import CurveConfig
 from kmed_bench.config.fields import Context, Decides
 from kmed_bench.config.gate import GateConfig
-from kmed_bench.config.identity import benchmark_digest, confirmation_digest, digest, study_setup, training_digest
+from kmed_bench.config.identity import (
+    benchmark_digest,
+    confirmation_digest,
+    curve_digest,
+    digest,
+    study_setup,
+    training_digest,
+)
 from kmed_bench.config.load import PROFILES, adjust, config_from_tree, flatten, load_config, to_yaml
 from kmed_bench.config.settings import (
     Config,
@@ -23,6 +31,7 @@ __all__ = [
     "PROFILES",
     "Config",
     "Context",
+    "CurveConfig",
     "DataConfig",
     "Decides",
     "EvalConfig",
@@ -38,6 +47,7 @@ __all__ = [
     "benchmark_digest",
     "config_from_tree",
     "confirmation_digest",
+    "curve_digest",
     "digest",
     "flatten",
     "load_config",

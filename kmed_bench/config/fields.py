@@ -26,6 +26,8 @@ class Decides(enum.Flag):
     """Figures computed from transcripts."""
     SEARCH = enum.auto()
     """Which trials a study runs, and how they are compared."""
+    CURVE = enum.auto()
+    """Which speakers the subsets of a learning curve have."""
     NOTHING = 0
     """No result: only how, where or how fast it is computed. May change when a run is resumed."""
 

@@ -71,6 +71,18 @@ def study_setup(config: Config, **facts: Any) -> dict[str, Any]:
     }
 
 
+def curve_digest(config: Config, **facts: Any) -> str:
+    """Return the digest of a learning curve: its points are comparable, and nested, only under the same one.
+
+    Parameters
+    ----------
+    **facts
+        What is the same for all points: size, hashes of the weights and of the split, part, arithmetic.
+    """
+    kinds = Decides.TRAINING | Decides.DECODING | Decides.SCORING | Decides.CURVE
+    return digest({"settings": decisive(config, kinds), **facts})
+
+
 def confirmation_digest(config: Config, seed: int) -> str:
     """Return the digest of a finished training within a study, whose weights and split are the same for all."""
     return digest({"settings": decisive(config, Decides.TRAINING | Decides.DECODING), "seed": seed})

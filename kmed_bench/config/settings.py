@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kmed_bench.config.curve import CurveConfig
 from kmed_bench.config.fields import (
     NONE,
     Context,
@@ -21,6 +22,7 @@ from kmed_bench.config.fields import (
 from kmed_bench.config.gate import GateConfig
 from kmed_bench.config.tune import TuneConfig
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import Language
 from kmed_bench.core.schema import SIZES
 from kmed_bench.text.marks import Policy
 
@@ -188,9 +190,10 @@ class EvalConfig:
     difference can reach p < 0.05, and intervals cover less than they claim where clips loop
     (docs/decisions/006-intervals.md)."""
     bootstrap_draws: Annotated[Count, Decides.SCORING] = 2_000
-    """Random sign patterns of speakers behind a p-value of over 12 speakers."""
+    """Random sign patterns of speakers behind a p-value of over 12 speakers, and samples of speakers behind the
+    interval of a learning curve."""
     bootstrap_seed: Annotated[Whole, Decides.SCORING] = 208
-    """Random seed of the sign patterns."""
+    """Random seed of the sign patterns and samples."""
 
 
 @group
@@ -221,6 +224,15 @@ class TrackingConfig:
 
 
 @group
+class ReportConfig:
+    """How pages are written."""
+
+    lang: Annotated[Language, Decides.NOTHING] = "en"
+    """Language of the pages and of a paper's texts: en or ko. Tables for programs (CSV, JSON) and the tracking store
+    stay English."""
+
+
+@group
 class Config:
     """All settings."""
 
@@ -233,8 +245,10 @@ class Config:
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     tracking: TrackingConfig = TrackingConfig()
+    report: ReportConfig = ReportConfig()
     gate: GateConfig = GateConfig()
     tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
+    curve: CurveConfig = CurveConfig()
 
     def __post_init__(self) -> None:
         unknown = [size for size in self.model.sizes if size not in SIZES]

@@ -1,14 +1,16 @@
 """Quantities as people read them."""
 
+from kmed_bench.core.language import N_, gettext
+
 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """Return a fraction in percent, such as ``12.3 %``; a dash where there is none."""
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
-def points(difference: float, digits: int = 2, *, unit: str = " points") -> str:
+def points(difference: float, digits: int = 2, *, unit: str = N_(" points")) -> str:
     """Return a difference of two fractions in percentage points, such as ``-1.25 points``."""
-    return f"{100 * difference:+.{digits}f}{unit}"
+    return f"{100 * difference:+.{digits}f}{gettext(unit)}"
 
 
 def gib(n_bytes: int) -> str:
@@ -18,10 +20,10 @@ def gib(n_bytes: int) -> str:
 
 def explain_rates(*rates: float | None) -> str:
     """Return why error rates exceed 100 %, where one of these does; empty otherwise."""
-    return OVER_WHOLE if any(rate is not None and rate > 1 for rate in rates) else ""
+    return gettext(OVER_WHOLE) if any(rate is not None and rate > 1 for rate in rates) else ""
 
 
-OVER_WHOLE = (
+OVER_WHOLE = N_(
     "A rate over 100 % has more errors than the reference has characters or words: insertions count too, and a model "
     "that repeats itself in a loop inserts without limit."
 )

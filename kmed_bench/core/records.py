@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench.core.contracts import NamedBenefit, NamedComparison, NamedGap, Scores, SeedsMean
+from kmed_bench.core.language import N_, gettext, translate_stored
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.run_contracts import Leak, Verdict
 
@@ -152,11 +153,17 @@ class BenchRecord:
             return ""
         values, params = (json.loads(self.tags.get(f"kmed.study_{name}", "{}")) for name in ("values", "params"))
         listed = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in params.items())
-        cer = f"valid CER {percent(values['cer'], 2)}, " if "cer" in values else ""
-        return (
-            f"trial {self.tags.get('kmed.study_trial')}, the best of study {self.tags['kmed.study']} "
-            f"(run {self.tags.get('kmed.study_run_id')}): {listed}; {cer}compared to the default settings on other "
-            f"seeds: {self.tags.get('kmed.study_confirmed')}"
+        if "cer" in values:
+            listed = gettext("{settings}; valid CER {cer}", settings=listed, cer=percent(values["cer"], 2))
+        trial, run_id, confirmed = (self.tags.get(f"kmed.study_{name}") for name in ("trial", "run_id", "confirmed"))
+        return gettext(
+            "trial {trial}, the best of study {study} (run {run_id}): {settings}, compared to the default settings on "
+            "other seeds: {confirmed}",
+            trial=trial,
+            study=self.tags["kmed.study"],
+            run_id=run_id,
+            settings=listed,
+            confirmed=translate_stored(str(confirmed)),
         )
 
 
@@ -261,7 +268,7 @@ class Confirmation:
         """``better`` or ``worse`` where the interval excludes 0, else ``not shown to be better``."""
         if self.high < 0:
             return "better"
-        return "worse" if self.low > 0 else "not shown to be better"
+        return "worse" if self.low > 0 else N_("not shown to be better")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -83,11 +83,15 @@ class WorsePart(TypedDict):
 
 
 class SpeakerCers(TypedDict):
-    """CER of each speaker of the test part, from the lowest untouched one; no ids."""
+    """CER of each speaker of the test part, from the lowest untouched one; no ids.
+
+    Files of earlier releases have no ``n_characters``.
+    """
 
     untouched: list[float]
     tuned: list[float]
     n_clips: list[int]
+    n_characters: NotRequired[list[int]]
 
 
 class Verdict(Head):

@@ -14,6 +14,7 @@ from kmed_bench.core.console import log_file
 from kmed_bench.core.corpus_contracts import QUALITY
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder
+from kmed_bench.core.language import use_language
 from kmed_bench.core.progress import track
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import Split
@@ -140,7 +141,7 @@ def run_benchmark(
             bench.ends_as = "FAILED"
             reason = f"{len(failed)} of {len(failed) + len(trained)} trainings failed; their runs say why."
             bench.set_tags({"kmed.failed": ", ".join(sorted(failed)), FAILURE_TAG: reason})
-        report, verdict = _make_report(uri, bench, folder, earlier)
+        report, verdict = _make_report(config, uri, bench, folder, earlier)
         if config.profile == "original":
             _write_original_logs(uri, bench, folder)
     return BenchOutcome(bench.run_id, report, uri, tuple(trained), skipped, failed, verdict)
@@ -216,13 +217,13 @@ def _train_all(
 
 
 def _make_report(
-    uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBench | None
+    config: Config, uri: str, bench: TrackedRun, folder: Path, earlier: EarlierBench | None
 ) -> tuple[Path, Recommendation]:
     before = earlier.stages.get("report") if earlier else None
     with bench.child("report", "report", run_id=before.run_id if before else None) as run:
         started = time.perf_counter()
         record = read_bench(uri, bench.run_id)
-        with track("Writing the report"):
+        with track("Writing the report"), use_language(config.report.lang):
             page = write_report(record, folder / "report", comparisons=record.comparisons)
         for path in sorted(page.parent.iterdir()):
             bench.log_file(path, "report")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmed_bench.config import Config
+from kmed_bench.core.language import N_
 from kmed_bench.core.predictions import Prediction, read_predictions
 from kmed_bench.core.records import TrainRecord
 from kmed_bench.core.scratch import scratch_folder
@@ -19,7 +20,9 @@ from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.series import fetch_files, name_training, parent_of
 
 _NAMES = ("predictions_untouched.jsonl", "predictions.jsonl")
-_NOT_HERE = "its transcripts are not on this machine; set tracking.log_predictions where it trains, or share the folder"
+_NOT_HERE = N_(
+    "its transcripts are not on this machine; set tracking.log_predictions where it trains, or share the folder"
+)
 Pair = tuple[list[Prediction], list[Prediction]]
 log = logging.getLogger(__name__)
 

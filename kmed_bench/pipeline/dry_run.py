@@ -9,6 +9,7 @@ from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.model.weights import Weights, WeightsError, find_weights
 from kmed_bench.config import Config
 from kmed_bench.core.addresses import without_password
+from kmed_bench.core.callers_folder import started_by_mlflow_run
 from kmed_bench.core.files import cache_folder
 from kmed_bench.core.progress import rough_duration
 from kmed_bench.core.quantities import gib
@@ -60,7 +61,8 @@ def describe_run(config: Config, out: Path, *, only: Only = (), n_slots: int = 1
         *_missing_lines(missing, outlook),
         *_disk_lines(out, corpus, outlook),
         *([_basis_line(config)] if outlook else []),
-        "Nothing was kept: no run, no split, no features.",
+        "Nothing was kept: no split, no features, and no run"
+        + (" but the one that MLflow made for this call." if started_by_mlflow_run() else "."),
     ]
 
 

@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from kmed_bench.asr.features.store import DTYPES, features_bytes, has_features
 from kmed_bench.asr.model.weights import Weights
@@ -37,6 +38,13 @@ class Stage:
     duration_s: float
     n_bytes: int = 0
     cached: bool = False
+
+
+class Corrected(Protocol):
+    """What a training tells of its epochs, so that the estimate follows what was measured."""
+
+    def correct(self, size: str, epoch: ScoredEpoch) -> None:
+        """Take note of an epoch of a size."""
 
 
 class Outlook:
@@ -163,7 +171,7 @@ class Outlook:
         again = self._n["train"] * pace.loss_s if self._config.profile == "original" else 0.0
         validation_s = self._n["valid"] * (pace.loss_s + pace.tuned_s)
         epochs_s = self._config.train.epochs * (self._n_steps() * pace.step_s + validation_s + again)
-        n_single = N_WARM_UP + min(N_CLIPS, self._n["test"])
+        n_single = N_WARM_UP + min(N_CLIPS, self._n.get("test", 0))
         return epochs_s + (self._n_decoded() + n_single) * pace.tuned_s * self._n_processes + _TRAINING_S
 
     def _n_checkpoints(self) -> int:

@@ -21,7 +21,8 @@ from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan, series_of
 from kmed_bench.pipeline.preparation import check_sign_key, collect_weights, log_split
 from kmed_bench.pipeline.trainer import Trainer
-from kmed_bench.pipeline.training_record import TRAINING_LOCK, TrainOutcome, describe_outcome, read_training_record
+from kmed_bench.pipeline.training_record import TRAINING_LOCK, TrainOutcome, read_training_record
+from kmed_bench.tracking.resume import HASH_TAG
 from kmed_bench.tracking.runs import standalone_run
 from kmed_bench.tracking.seal import seal_plan
 from kmed_bench.tracking.series import SERIES_TAG
@@ -88,13 +89,13 @@ def train_from(
     if not parallel.is_main:
         trainer.train(seed, None, resume)
         return None
-    with _only_process_in(trainer.folder(seed)), log_file(out):
+    with only_process_in(trainer.folder(seed)), log_file(out):
         if not resume:
             trainer.check_fresh(seed)
         uri = open_store(config.tracking)
         run_id = _run_to_continue(trainer, seed) if resume else None
         name = f"train-{weights.size}-seed{seed}"
-        tags = {**trainer.describe(seed), SERIES_TAG: series_of(config, split)}
+        tags = {**trainer.describe(seed), SERIES_TAG: series_of(config, split), HASH_TAG: trainer.fingerprint(seed)}
         with standalone_run(
             config,
             kind="train",
@@ -111,7 +112,6 @@ def train_from(
             trainer.seal = seal_plan(run, plan, trainer.folder(seed), command="train", begun=run_id is not None)
             outcome = trainer.train(seed, run, resume)
         assert outcome is not None  # this is the process that writes
-        log.info(describe_outcome(outcome))
     return outcome, uri
 
 
@@ -133,7 +133,7 @@ def _foresee(trainer: Trainer, seed: int, resume: bool) -> Outlook | None:
 
 
 @contextlib.contextmanager
-def _only_process_in(folder: Path) -> Iterator[None]:
+def only_process_in(folder: Path) -> Iterator[None]:
     """Keep a second process from training in the folder; the system frees the lock of a killed one."""
     folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     lock = FileLock(folder / TRAINING_LOCK)

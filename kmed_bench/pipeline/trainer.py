@@ -10,13 +10,14 @@ from kmed_bench.asr.model.weights import Weights, load_weights, save_weights
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Config, training_digest
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.progress import track
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.version import code_version, software_versions
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
-from kmed_bench.pipeline.estimates import Outlook
+from kmed_bench.pipeline.estimates import Corrected
 from kmed_bench.pipeline.final_test import score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
 from kmed_bench.pipeline.recording import recording
@@ -66,7 +67,7 @@ class Trainer:
     ----------
     seal : Seal or None
         Records when the test part is opened; None in the processes that write nothing.
-    outlook : Outlook or None
+    outlook : Corrected or None
         Is corrected by the first epoch; None: no estimate was made.
     """
 
@@ -76,7 +77,7 @@ class Trainer:
         self.config, self.weights, self.speech, self.out = config, weights, speech, out
         self.parallel = parallel or Parallel()
         self.seal: Seal | None = None
-        self.outlook: Outlook | None = None
+        self.outlook: Corrected | None = None
         self.device = pick_device()
         self.precision = resolve_precision(config.train.precision, self.device)
 
@@ -214,8 +215,14 @@ class Trainer:
         return computed_once(self.out, identity, self._score_untouched, what=f"the untouched {self.weights.size}")
 
     def _score_untouched(self) -> Untouched:
+        metrics, decoded = self.score_parts()
+        return Untouched(metrics, decoded["test"], decoded.get(LEFT_OUT, []))
+
+    def score_parts(self) -> tuple[dict[str, float], dict[str, list[Prediction]]]:
+        """Return the untouched model's metrics of the valid part, and its transcripts of each part with features."""
         log.info("%s: scoring the untouched model", self.weights.size)
-        self._record_opening(f"{self.weights.size}, untouched", identity=self.weights.sha256, untouched=True)
+        if "test" in self.speech.stores:
+            self._record_opening(f"{self.weights.size}, untouched", identity=self.weights.sha256, untouched=True)
         model, store = load_weights(self.weights.path, str(self.device)), self.speech.stores["valid"]
         wanted = [part for part in ("valid", "test", LEFT_OUT) if part in self.speech.stores]
         decoded = {part: decode_part(model, self.speech, part, self.config.eval, self.parallel) for part in wanted}
@@ -224,7 +231,8 @@ class Trainer:
         examples, _ = training_examples(self.speech, "valid", self.config)
         loss = mean_loss(model, examples, store, self.config.train, self.precision, parallel=self.parallel)
         metrics = {"valid/loss": loss, "valid/cer": rates["cer"], "valid/wer": rates["wer"]}
-        return Untouched(metrics, decoded["test"], decoded.get(LEFT_OUT, []))
+        log.info(f"{self.weights.size}, untouched: valid loss {loss:.3f}, valid CER {percent(rates['cer'])}")
+        return metrics, decoded
 
     def _record_opening(self, model: str, *, identity: str, untouched: bool = False) -> None:
         if self.seal is not None:

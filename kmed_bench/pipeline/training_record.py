@@ -20,7 +20,7 @@ TRAINING_LOCK = ".training.lock"
 
 @dataclasses.dataclass(frozen=True)
 class TrainOutcome:
-    """The result of a finished training; CERs are fractions."""
+    """The result of a finished training; CERs are fractions, those of a test part that stayed closed None."""
 
     run_id: str
     size: str
@@ -28,8 +28,8 @@ class TrainOutcome:
     checkpoint: Path
     best_epoch: int
     best_valid_cer: float
-    untouched_test_cer: float
-    test_cer: float
+    untouched_test_cer: float | None
+    test_cer: float | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ def computed_once(folder: Path, identity: str, compute: Callable[[], Untouched],
         if kept is not None:
             log.info("The untouched model was scored before.")
             return kept
+        (folder / UNTOUCHED_FILE).unlink(missing_ok=True)  # of another identity: what it names is about to change
         found = compute()
         write_predictions(folder / _TEST, found.test)
         write_predictions(folder / _LEFT_OUT, found.left_out)

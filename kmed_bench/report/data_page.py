@@ -11,8 +11,9 @@ import pandas as pd
 
 from kmed_bench.core.corpus_contracts import DATA_PAGE, QualityReport
 from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.language import N_, gettext, translate_stored
 from kmed_bench.core.schema import RejectReason, WarningKind
-from kmed_bench.report.data_tables import HISTOGRAMS, fields_table, histogram_table, pairs_table
+from kmed_bench.report.data_tables import fields_table, histogram_table, name_fields, named_histograms, pairs_table
 from kmed_bench.report.fonts import plot_style
 from kmed_bench.report.plots import Plot, inline_svg, render_figure
 from kmed_bench.report.rendering import render
@@ -22,43 +23,46 @@ from kmed_bench.report.table_view import Column, View
 from kmed_bench.scoring.intervals import MIN_SPEAKERS
 
 REJECTS: dict[RejectReason, str] = {
-    "audio_missing": "there is no audio for it",
-    "audio_unreadable": "the audio can't be read",
-    "audio_truncated": "the audio is shorter than its header or its label states",
-    "audio_too_long": "longer than data.max_duration_s",
-    "audio_too_short": "shorter than data.min_duration_s",
-    "label_unreadable": "the label can't be read",
-    "label_incomplete": "the label lacks a field, listed below",
-    "transcript_empty": "the transcript is empty or holds only marks",
-    "transcript_masked": "a part of the transcript is withheld",
-    "quality_excluded": "the label's quality is not in data.accepted_quality",
-    "duplicate_utterance": "the utterance is there twice; the first one is kept",
+    "audio_missing": N_("there is no audio for it"),
+    "audio_unreadable": N_("the audio can't be read"),
+    "audio_truncated": N_("the audio is shorter than its header or its label states"),
+    "audio_too_long": N_("longer than data.max_duration_s"),
+    "audio_too_short": N_("shorter than data.min_duration_s"),
+    "label_unreadable": N_("the label can't be read"),
+    "label_incomplete": N_("the label lacks a field, listed below"),
+    "transcript_empty": N_("the transcript is empty or holds only marks"),
+    "transcript_masked": N_("a part of the transcript is withheld"),
+    "quality_excluded": N_("the label's quality is not in data.accepted_quality"),
+    "duplicate_utterance": N_("the utterance is there twice; the first one is kept"),
 }
 """What the reasons mean that `ingest` and `import-corpus` give."""
 DOUBTS: dict[WarningKind, str] = {
-    "archive_piece_missing": "a piece of an archive is missing",
-    "archive_unreadable": "an archive can't be read",
-    "audio_without_label": "audio that no label describes",
-    "clipped_audio": "too many samples are at full scale",
-    "duplicate_audio": "several audio files have the utterance's name; one is used",
-    "folder_unreadable": "a folder can't be read",
-    "format_differs": "channels or bits are not those that the label states",
-    "length_differs": "the audio is longer than the label states",
-    "metadata_differs": "label and file name state different things of the speaker",
-    "opposite_channels": "the channels cancel each other when they are mixed",
-    "rate_differs": "the sampling rate is not the one that the label states",
-    "same_recording": "another utterance has equal samples",
-    "silent_audio": "no sample is louder than data.silence_level",
+    "archive_piece_missing": N_("a piece of an archive is missing"),
+    "archive_unreadable": N_("an archive can't be read"),
+    "audio_without_label": N_("audio that no label describes"),
+    "clipped_audio": N_("too many samples are at full scale"),
+    "duplicate_audio": N_("several audio files have the utterance's name; one is used"),
+    "folder_unreadable": N_("a folder can't be read"),
+    "format_differs": N_("channels or bits are not those that the label states"),
+    "length_differs": N_("the audio is longer than the label states"),
+    "metadata_differs": N_("label and file name state different things of the speaker"),
+    "opposite_channels": N_("the channels cancel each other when they are mixed"),
+    "rate_differs": N_("the sampling rate is not the one that the label states"),
+    "same_recording": N_("another utterance has equal samples"),
+    "silent_audio": N_("no sample is louder than data.silence_level"),
 }
 _CROSSED = ("dialect", "gender", "age", "role")
 _MAX_VALUES, _MAX_COLUMNS = 30, 12
 """Values of a field in its table, and in the columns of a crossed one: a list may have free text in such a field."""
-_COUNTS = (
-    Column(key="n", label="utterances", kind="count"),
-    Column(key="share", label="share", kind="percent"),
-    Column(key="hours", label="hours", kind="count"),
-    Column(key="speakers", label="speakers", kind="count"),
-)
+
+
+def _counts() -> list[Column]:
+    return [
+        Column(key="n", label=gettext("utterances"), kind="count"),
+        Column(key="share", label=gettext("share"), kind="percent"),
+        Column(key="hours", label=gettext("hours"), kind="count"),
+        Column(key="speakers", label=gettext("speakers"), kind="count"),
+    ]
 
 
 def write_data_page(quality: QualityReport, folder: Path, *, name: str) -> Path:
@@ -77,7 +81,7 @@ def write_data_page(quality: QualityReport, folder: Path, *, name: str) -> Path:
         plots = _draw(histogram_table(quality))
     html = render(
         "data.html",
-        name=name,
+        name=translate_stored(name),
         synthetic="(synthetic)" in name,
         quality=quality,
         left_out=left_out_views(quality),
@@ -102,16 +106,23 @@ def summary_views(quality: QualityReport) -> list[View]:
     views = [
         View(
             name="totals",
-            caption="Labels, and what is usable of them.",
-            columns=[Column(key="what", label="count of"), Column(key="n", label="n", kind="count")],
+            caption=gettext("Labels, and what is usable of them."),
+            columns=[
+                Column(key="what", label=gettext("count of"), words=True),
+                Column(key="n", label="n", kind="count"),
+            ],
             rows=pd.DataFrame(totals.items(), columns=["what", "n"]),
         ),
         *left_out_views(quality),
         doubts_view(quality),
         View(
             name="groups",
-            caption="Usable utterances by group.",
-            columns=[Column(key="field", label="field"), Column(key="value", label="value"), *_COUNTS],
+            caption=gettext("Usable utterances by group."),
+            columns=[
+                Column(key="field", label=gettext("field"), words=True),
+                Column(key="value", label=gettext("value"), words=True),
+                *_counts(),
+            ],
             rows=every,
             weak="few",
         ),
@@ -127,19 +138,20 @@ def left_out_views(quality: QualityReport) -> list[View]:
         for reason, n in quality["rejected"].items()
     ]
     lacks = [{"what": what, "n": n} for what, n in quality.get("incomplete", {}).items()]
-    count = Column(key="n", label="labels", kind="count")
-    reject_columns = [Column(key="reason", label="reason"), Column(key="meaning", label="meaning"), count]
+    count = Column(key="n", label=gettext("labels"), kind="count")
+    reason = Column(key="reason", label=gettext("reason"))
+    meaning = Column(key="meaning", label=gettext("meaning"), words=True)
     views = [
         View(
             name="rejected",
-            caption="Rejected labels; labels = usable + rejected.",
-            columns=[*reject_columns, Column(key="share", label="share of labels", kind="percent")],
+            caption=gettext("Rejected labels; labels = usable + rejected."),
+            columns=[reason, meaning, count, Column(key="share", label=gettext("share of labels"), kind="percent")],
             rows=pd.DataFrame(rejected, columns=["reason", "meaning", "n", "share"]),
         ),
         View(
             name="incomplete",
-            caption="What the incomplete labels lack.",
-            columns=[Column(key="what", label="fault"), count],
+            caption=gettext("What the incomplete labels lack."),
+            columns=[Column(key="what", label=gettext("fault"), words=True), count],
             rows=pd.DataFrame(lacks, columns=["what", "n"]),
         ),
     ]
@@ -152,11 +164,14 @@ def doubts_view(quality: QualityReport) -> View:
         {"kind": kind, "meaning": DOUBTS.get(kind, ""), "n": n}  # type: ignore[call-overload]
         for kind, n in quality["warnings"].items()
     ]
-    count = Column(key="n", label="count", kind="count")
     return View(
         name="doubts",
-        caption="Doubts about what is kept, and files that belong to nothing.",
-        columns=[Column(key="kind", label="kind"), Column(key="meaning", label="meaning"), count],
+        caption=gettext("Doubts about what is kept, and files that belong to nothing."),
+        columns=[
+            Column(key="kind", label=gettext("kind")),
+            Column(key="meaning", label=gettext("meaning"), words=True),
+            Column(key="n", label=gettext("count"), kind="count"),
+        ],
         rows=pd.DataFrame(rows, columns=["kind", "meaning", "n"]),
     )
 
@@ -166,8 +181,8 @@ def group_views(quality: Mapping[str, Any]) -> list[View]:
     return [
         View(
             name=f"group-{field}",
-            caption=f"By {field}.",
-            columns=[Column(key="value", label=str(field)), *_COUNTS],
+            caption=gettext("By {field}.", field=gettext(str(field))),
+            columns=[Column(key="value", label=gettext(str(field)), words=True), *_counts()],
             rows=_fold_rare(_in_order(_with_shares(rows, quality), str(field))),
             weak="few",
             is_slim=True,
@@ -192,7 +207,11 @@ def _fold_rare(rows: pd.DataFrame) -> pd.DataFrame:
     rest = rows.iloc[_MAX_VALUES:]
     if rest.empty:
         return rows
-    other = {"value": f"({len(rest)} other values)", **rest[["n", "share", "hours"]].sum().to_dict(), "few": False}
+    other = {
+        "value": gettext("({n} other values)", n=len(rest)),
+        **rest[["n", "share", "hours"]].sum().to_dict(),
+        "few": False,
+    }
     return pd.concat([rows.head(_MAX_VALUES), pd.DataFrame([other])], ignore_index=True)
 
 
@@ -208,13 +227,13 @@ def crossed_views(quality: Mapping[str, Any]) -> list[View]:
         if not {first, second} <= {*_CROSSED} or min(map(len, values)) < 2 or len(values[1]) > _MAX_COLUMNS:
             continue
         table = rows.pivot(index="first", columns="second", values="n").fillna(0).loc[values[0], values[1]]
-        columns = [Column(key=f"at{at}", label=value, kind="count") for at, value in enumerate(values[1])]
+        columns = [Column(key=f"at{at}", label=gettext(value), kind="count") for at, value in enumerate(values[1])]
         table.columns = pd.Index([column.key for column in columns])
         views.append(
             View(
                 name=f"crossed-{first}-{second}",
-                caption=f"Utterances by {first} and {second}.",
-                columns=[Column(key="value", label=first), *columns],
+                caption=gettext("Utterances by {first} and {second}.", first=gettext(first), second=gettext(second)),
+                columns=[Column(key="value", label=gettext(first), words=True), *columns],
                 rows=table.head(_MAX_VALUES).rename_axis("value").reset_index(),
             )
         )
@@ -226,40 +245,42 @@ def _values(rows: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def _pairs_view(quality: Mapping[str, Any]) -> View:
-    names = ("fields", "first", "second")
+    labels = {"fields": gettext("fields"), "first": gettext("first"), "second": gettext("second")}
     pairs = _with_shares(pairs_table(quality), quality)
     return View(
         name="pairs",
-        caption="Every pair of fields.",
-        columns=[*(Column(key=name, label=name) for name in names), *_COUNTS],
-        rows=pairs,
+        caption=gettext("Every pair of fields."),
+        columns=[*(Column(key=key, label=label, words=True) for key, label in labels.items()), *_counts()],
+        rows=pairs.assign(fields=pairs["fields"].map(name_fields)),
         weak="few",
     )
 
 
 def _draw(histograms: pd.DataFrame) -> list[Plot]:
     plots = []
-    for measure, (title, label, unit, counted) in HISTOGRAMS.items():
+    for measure, (title, label, unit, counted) in named_histograms().items():
         rows = histograms[histograms["measure"] == measure]
         if not rows["n"].sum():
             continue
         name = measure.replace("_", "-")
         _, svg = render_figure(plot_histogram(rows, label=label, title=title, counted=counted), name)
-        width = rows["high"].iloc[0] - rows["low"].iloc[0]
-        caption = f"{title}: {rows['n'].sum():,} {counted}, bin width {width:g} {unit}".rstrip() + "."
+        width = f"{rows['high'].iloc[0] - rows['low'].iloc[0]:g} {unit}".rstrip()
+        caption = gettext(
+            "{title}: {n:,} {counted}, bin width {width}.", title=title, n=rows["n"].sum(), counted=counted, width=width
+        )
         plots.append(Plot(name=name, caption=caption, svg=inline_svg(svg.decode(), name), formats=()))
     return plots
 
 
 def _bins_view(quality: Mapping[str, Any]) -> View:
     rows = histogram_table(quality)
-    words = {measure: f"{title}: {label}" for measure, (title, label, _, _) in HISTOGRAMS.items()}
+    words = {measure: f"{title}: {label}" for measure, (title, label, _, _) in named_histograms().items()}
     return View(
         name="bins",
-        caption="Each bin holds its lower edge and not its upper one.",
+        caption=gettext("Each bin holds its lower edge and not its upper one."),
         columns=[
-            Column(key="what", label="measure"),
-            Column(key="low", label="bin", kind="count", until="high"),
+            Column(key="what", label=gettext("measure")),
+            Column(key="low", label=gettext("bin"), kind="count", until="high"),
             Column(key="n", label="n", kind="count"),
         ],
         rows=rows.assign(what=rows["measure"].map(words)),

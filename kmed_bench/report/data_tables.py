@@ -6,17 +6,36 @@ from typing import Any
 
 import pandas as pd
 
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.core.schema import PARTS
 from kmed_bench.report.table_view import Column, View
 
 HISTOGRAMS = {
-    "duration_s": ("Durations", "seconds", "s", "utterances"),
-    "text_chars": ("Lengths of labels", "characters of the label", "characters", "utterances"),
-    "chars_per_s": ("Speaking rates", "spoken characters per second", "characters per second", "utterances"),
-    "rate_hz": ("Sampling rates", "Hz", "Hz", "utterances"),
-    "speaker_utterances": ("Utterances per speaker", "usable utterances of a speaker", "", "speakers"),
+    "duration_s": (N_("Durations"), N_("seconds"), N_("s"), N_("utterances")),
+    "text_chars": (N_("Lengths of labels"), N_("characters of the label"), N_("characters"), N_("utterances")),
+    "chars_per_s": (
+        N_("Speaking rates"),
+        N_("spoken characters per second"),
+        N_("characters per second"),
+        N_("utterances"),
+    ),
+    "rate_hz": (N_("Sampling rates"), "Hz", "Hz", N_("utterances")),
+    "speaker_utterances": (N_("Utterances per speaker"), N_("usable utterances of a speaker"), "", N_("speakers")),
 }
 """Histogram of the ingest to its title, its axis, the unit of its bins' width and what they count."""
+
+
+def named_histograms() -> dict[str, tuple[str, str, str, str]]:
+    """Return ``HISTOGRAMS`` in the language in use."""
+    return {
+        name: (gettext(title), gettext(axis), gettext(unit), gettext(counted))
+        for name, (title, axis, unit, counted) in HISTOGRAMS.items()
+    }
+
+
+def name_fields(fields: str) -> str:
+    """Return a list of fields, separated by commas, in the language in use."""
+    return ", ".join(map(gettext, fields.split(", ")))
 
 
 def parts_table(split: Mapping[str, Any]) -> pd.DataFrame:
@@ -133,42 +152,81 @@ def histogram_table(quality: Mapping[str, Any]) -> pd.DataFrame:
 
 def data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
     """Return the views of these tables, of what is missing, and of the provenance."""
-
-    def counts(*names: str) -> list[Column]:
-        return [Column(key=name, label=name, kind="count") for name in names]
-
-    def texts(*names: str) -> list[Column]:
-        return [Column(key=name, label=name) for name in names]
-
-    distance = [
-        Column(key="max_deviation", label="largest deviation", kind="spread"),
-        Column(key="total_variation", label="total variation", kind="percent"),
-        Column(key="chi_square", label="chi-square", kind="number"),
-        Column(key="dof", label="degrees of freedom", kind="count"),
+    counts = {
+        name: Column(key=name, label=gettext(name), kind="count")
+        for name in (N_("utterances"), N_("speakers"), N_("sentences"), N_("hours"), "n")
+    }
+    texts = {
+        name: Column(key=name, label=gettext(name), words=True)
+        for name in (
+            *(N_("part"), N_("field"), N_("value"), N_("values"), N_("kind"), N_("name")),
+            *(N_("fields"), N_("first"), N_("second")),
+        )
+    }
+    shares = [
+        Column(key=name, label=gettext(name), kind="percent")
+        for name in (N_("corpus"), N_("train"), N_("valid"), N_("test"))
     ]
-    shares = [Column(key=part, label=part, kind="percent") for part in ("corpus", "train", "valid", "test")]
-    layout: dict[str, tuple[str, list[Column]]] = {
-        "missing": (
-            "What the figures leave out, each with its reason.",
-            [Column(key="what", label="left out"), Column(key="reason", label="reason and remedy")],
+    layout = _split_layout(counts, texts, shares) | _quality_layout(counts, texts)
+    layout["missing"] = (
+        gettext("What the figures leave out, each with its reason."),
+        [Column(key="what", label=gettext("left out")), Column(key="reason", label=gettext("reason and remedy"))],
+    )
+    layout["provenance"] = (gettext("What the figures rest on."), [texts["name"], texts["value"]])
+    shown = dict(frames)
+    shown["quality_pairs"] = shown["quality_pairs"].assign(fields=shown["quality_pairs"]["fields"].map(name_fields))
+    return [
+        View(name=name, caption=text, columns=columns, rows=shown[name]) for name, (text, columns) in layout.items()
+    ]
+
+
+_Layout = dict[str, tuple[str, list[Column]]]
+
+
+def _split_layout(counts: Mapping[str, Column], texts: Mapping[str, Column], shares: list[Column]) -> _Layout:
+    distance = [
+        Column(key="max_deviation", label=gettext("largest deviation"), kind="spread"),
+        Column(key="total_variation", label=gettext("total variation"), kind="percent"),
+        Column(key="chi_square", label=gettext("chi-square"), kind="number"),
+        Column(key="dof", label=gettext("degrees of freedom"), kind="count"),
+    ]
+    sums = [counts[name] for name in ("utterances", "speakers", "sentences", "hours")]
+    field = texts["field"]
+    return {
+        "split_parts": (gettext("The parts."), [texts["part"], *sums]),
+        "split_shares": (
+            gettext("Share of each value in the corpus and in the parts."),
+            [field, texts["value"], *shares],
         ),
-        "split_parts": ("The parts.", [*texts("part"), *counts("utterances", "speakers", "sentences", "hours")]),
-        "split_shares": ("Share of each value in the corpus and in the parts.", [*texts("field", "value"), *shares]),
         "split_merged": (
-            "Rare values taken together, with the share of all of them.",
-            [*texts("field", "values"), *shares],
+            gettext("Rare values taken together, with the share of all of them."),
+            [field, texts["values"], *shares],
         ),
-        "split_distance": ("Distance of each part's shares from the corpus's.", [*texts("field", "part"), *distance]),
-        "quality": ("What ingest counted; labels = usable + rejected.", [*texts("kind", "name"), *counts("n")]),
-        "quality_fields": ("Usable utterances by field.", [*texts("field", "value"), *counts("n", "hours")]),
+        "split_distance": (
+            gettext("Distance of each part's shares from the corpus's."),
+            [field, texts["part"], *distance],
+        ),
+    }
+
+
+def _quality_layout(counts: Mapping[str, Column], texts: Mapping[str, Column]) -> _Layout:
+    kind, name, sums = texts["kind"], texts["name"], [counts["n"], counts["hours"]]
+    return {
+        "quality": (gettext("What ingest counted; labels = usable + rejected."), [kind, name, counts["n"]]),
+        "quality_fields": (gettext("Usable utterances by field."), [texts["field"], texts["value"], *sums]),
         "quality_pairs": (
-            "Usable utterances by pairs of fields.",
-            [*texts("fields", "first", "second"), *counts("n", "hours")],
+            gettext("Usable utterances by pairs of fields."),
+            [texts["fields"], texts["first"], texts["second"], *sums],
         ),
         "quality_examples": (
-            "Examples of what was rejected or warned of; rejects.csv of the ingest has all rejects with their details.",
-            [*texts("kind", "name"), Column(key="utterance_id", label="utterance")],
+            gettext(
+                "Examples of what was rejected or warned of; rejects.csv of the ingest has all rejects with their "
+                "details."
+            ),
+            [kind, name, Column(key="utterance_id", label=gettext("utterance"))],
         ),
-        "provenance": ("What the figures rest on.", texts("name", "value")),
     }
-    return [View(name=name, caption=text, columns=shown, rows=frames[name]) for name, (text, shown) in layout.items()]
+
+
+_KINDS = (N_("total"), N_("rejected"), N_("warning"), N_("labels"), N_("usable"))
+"""Kinds and names of counts that the tables show as words, for the catalogue."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS, UNKNOWN
 from kmed_bench.report.interlinear import Word, align_by_word
@@ -18,15 +19,29 @@ from kmed_bench.text.normalise import normalise
 
 _NO_ERROR = "none"
 _KIND_LABELS = {
-    "substitution": "Substitution",
-    "deletion": "Deletion",
-    "insertion": "Insertion",
-    "hallucination": "Loop or hallucination",
-    "number": "Number missed",
-    "term": "Medical term missed",
-    _NO_ERROR: "No error",
+    "substitution": N_("Substitution"),
+    "deletion": N_("Deletion"),
+    "insertion": N_("Insertion"),
+    "hallucination": N_("Loop or hallucination"),
+    "number": N_("Number missed"),
+    "term": N_("Medical term missed"),
+    _NO_ERROR: N_("No error"),
 }
-_VERSUS_LABELS = {"fewer": "fewer errors", "same": "as many errors", "more": "more errors"}
+_VERSUS_LABELS = {"fewer": N_("fewer errors"), "same": N_("as many errors"), "more": N_("more errors")}
+_FIELD_LABELS = {
+    "dialect": N_("Dialect"),
+    "gender": N_("Gender"),
+    "age": N_("Age"),
+    "role": N_("Role"),
+    "code_switching": N_("Code switching"),
+}
+_SIGN_LABELS = {
+    "loop": N_("loop"),
+    "rate": N_("speaking rate"),
+    "credit": N_("credit"),
+    "script": N_("another script"),
+    "silence": N_("silence"),
+}
 
 
 class Choice(NamedTuple):
@@ -98,22 +113,24 @@ def list_filters(clips: pd.DataFrame, beside: str | None) -> tuple[list[Filter],
         names = {value: f"{name}-{place}" for place, value in enumerate(order)}
         for own, row in zip(tags, values, strict=True):
             own.extend(names[value] for value in row)
-        return [Choice(names[value], (labels or {}).get(value, value), counts[value]) for value in order]
+        return [Choice(names[value], gettext((labels or {}).get(value, value)), counts[value]) for value in order]
 
     kinds = [text.split() or [_NO_ERROR] for text in clips["kinds"]]
-    filters = [Filter("kind", "Kind of error", {"": choices("kind", kinds, _KIND_LABELS)})]
+    filters = [Filter("kind", gettext("Kind of error"), {"": choices("kind", kinds, _KIND_LABELS)})]
     terms = {
-        label: choices(name, _split(clips[name])) for label, name in (("Missed", "missed_terms"), ("Said", "terms"))
+        gettext(label): choices(name, _split(clips[name]))
+        for label, name in ((N_("Missed"), "missed_terms"), (N_("Said"), "terms"))
     }
-    filters.append(Filter("term", "Medical term", {label: found for label, found in terms.items() if found}))
+    filters.append(Filter("term", gettext("Medical term"), {label: found for label, found in terms.items() if found}))
     for field in SCORE_FIELDS:
         values = [["N/A" if value in UNKNOWN else value] for value in clips[field]]
-        label = field.replace("_", " ").capitalize()
-        filters.append(Filter(field, label, {"": choices(field, values)}))
+        filters.append(Filter(field, gettext(_FIELD_LABELS[field]), {"": choices(field, values)}))
     if beside is not None:
         pairs = zip(clips["beside_errors"], clips["errors"], strict=True)
         versus = [["fewer" if b < a else "more" if b > a else "same"] for b, a in pairs]
-        filters.append(Filter("versus", f"{beside} has", {"": choices("versus", versus, _VERSUS_LABELS)}))
+        filters.append(
+            Filter("versus", gettext("{beside} has", beside=beside), {"": choices("versus", versus, _VERSUS_LABELS)})
+        )
     useful = [one for one in filters if one.name not in SCORE_FIELDS or len(one.choices[""]) > 1]
     return [one for one in useful if one.choices], [" ".join(own) for own in tags]
 
@@ -129,8 +146,9 @@ def describe_clips(clips: pd.DataFrame, tags: Sequence[str]) -> list[dict[str, A
         {
             **row,
             "tags": own,
-            "kinds": [_KIND_LABELS[kind] for kind in KINDS if kind in row["kinds"].split()],
-            "groups": [row[field] for field in GROUP_FIELDS if row[field] not in UNKNOWN],
+            "kinds": {kind: gettext(_KIND_LABELS[kind]) for kind in KINDS if kind in row["kinds"].split()},
+            "signs": ", ".join(gettext(_SIGN_LABELS[sign]) for sign in row["signs"].split()),
+            "groups": [gettext(row[field]) for field in GROUP_FIELDS if row[field] not in UNKNOWN],
             "words": _align(row),
         }
         for row, own in zip(rows, tags, strict=True)

@@ -11,17 +11,19 @@ from kmed_bench.core.error_contracts import ERROR_SUMMARY, ErrorOverview, ErrorS
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.finished import MADE_OF
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.spreadsheets import csv_text
 from kmed_bench.report.error_clips import Beside, describe_clips, list_clips, list_filters
 from kmed_bench.report.recordings import CutIn, ReadClip, choose_form, cut_in
 from kmed_bench.report.rendering import render
+from kmed_bench.report.words import category_word
 from kmed_bench.scoring.analysis import ErrorAnalysis, analyse_errors
 from kmed_bench.scoring.groups import score_predictions
 from kmed_bench.scoring.measures import versions
 from kmed_bench.scoring.options import ScoringOptions
 
-NOTICE = (
+NOTICE = N_(
     "These files hold transcripts and recordings of people's speech and what a model made of them. They are private: "
     "keep them on this machine, and do not log, attach or publish them."
 )
@@ -30,6 +32,15 @@ _SHOWN = 50
 _DEFAULT = ScoringOptions()
 _COUNTS_BYTES = 1024
 """What the counts of the page may grow by once its recordings are known."""
+LABELS = {
+    **{"latin": N_("Latin letters"), "native": N_("native word"), "loan": N_("loan word")},
+    **{"word": N_("short word"), "short": N_("short form"), "part": N_("part of a verb")},
+    "unit": N_("unit"),
+    **{"onset": N_("onset"), "nucleus": N_("nucleus"), "coda": N_("coda")},
+    **{"reference_empty": N_("reference empty"), "reference_masked": N_("reference masked")},
+    **{"pronunciation": N_("pronunciation"), "spelling": N_("spelling")},
+}
+"""What the page calls kinds of spellings, places in a syllable, exclusions and sides of labels."""
 
 
 def write_error_analysis(
@@ -113,7 +124,7 @@ def _summarise(analysis: ErrorAnalysis, scores: Scores, name: str, beside: Besid
     def count(kind: str, side: str) -> int:
         return int(edits.loc[edits["kind"] == kind, side].str.len().sum())
 
-    signs = clips["signs"].str.split().explode().dropna()
+    signs = clips["signs"].astype(str).str.split().explode().dropna()
     return {
         **ERROR_SUMMARY.head,
         "notice": NOTICE,
@@ -200,11 +211,25 @@ def _render(
         sound=sound,
         shown=_SHOWN,
         n_silence=len(analysis.silence),
-        terms=analysis.terms.head(_SHOWN).to_dict("records"),
+        labels={name: gettext(label) for name, label in LABELS.items()},
+        found_terms=_list_found(overview),
+        terms=[
+            {**row, "category": category_word(row["category"])}
+            for row in analysis.terms.head(_SHOWN).to_dict("records")
+        ],
         spellings=analysis.spellings.head(_SHOWN).to_dict("records"),
         confusions={
-            "Syllables": analysis.syllables.head(_SHOWN).to_dict("records"),
-            "Jamo": analysis.jamo.head(_SHOWN).to_dict("records"),
-            "Words": analysis.words.head(_SHOWN).to_dict("records"),
+            N_("Syllables"): analysis.syllables.head(_SHOWN).to_dict("records"),
+            N_("Jamo"): analysis.jamo.head(_SHOWN).to_dict("records"),
+            N_("Words"): analysis.words.head(_SHOWN).to_dict("records"),
         },
+    )
+
+
+def _list_found(overview: ErrorOverview) -> str:
+    """Return how many terms of each category were found, those without any left out."""
+    return "; ".join(
+        gettext("{category} {found} of {n}", category=category_word(name), found=row["n_found"], n=row["n_terms"])
+        for name, row in overview["terms"].items()
+        if row["n_terms"]
     )

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from kmed_bench.core.contracts import NamedBenefit, NamedGap, SeedsMean
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.report.table_view import Column, View
 from kmed_bench.report.tables import scored_trains
@@ -17,7 +18,7 @@ _TEST = ("n_speakers_against", "p_value", "p_holm", "below_minimum", "no_interva
 _GAP = ("cer_group", "cer_against", "cer_gap", "cer_gap_low", "cer_gap_high")
 _BENEFIT = ("benefit_group", "benefit_against", "difference", "difference_low", "difference_high")
 _SEEDS = ("size", "n_seeds", "cer", "cer_low", "cer_high", "seed_sd", "note", "no_interval", "n_clips", "n_speakers")
-_QUANTILE_LABELS = {"q0": "best speaker", "q50": "median", "q100": "worst speaker"}
+_QUANTILE_LABELS = {"q0": N_("best speaker"), "q50": N_("median"), "q100": N_("worst speaker")}
 _QUANTILES = {f"q{percent}": str(percent) for percent in SPEAKER_QUANTILES}
 
 
@@ -57,29 +58,37 @@ def speakers_table(bench: BenchRecord) -> pd.DataFrame:
 def fairness_views(frames: Mapping[str, pd.DataFrame], chosen: Sequence[str]) -> list[View]:
     """Return the views of these tables; that of speakers has the chosen runs."""
     speakers = frames["speaker_spread"]
-    few = "In grey: too few clips or speakers to be tested."
     return [
         _group_view(
             "gaps",
-            "Fine-tuned models: each group against the others. A positive gap means more errors for the group; "
-            f"in bold the significant gaps (p below 0.05 after Holm's correction over this table). {few}",
+            gettext(
+                "Fine-tuned models: each group against the others. A positive gap means more errors for the group; in "
+                "bold the significant gaps (p below 0.05 after Holm's correction over this table). In grey: too few "
+                "clips or speakers to be tested."
+            ),
             [
-                Column(key="cer_group", label="CER, group", kind="percent"),
-                Column(key="cer_against", label="CER, others", kind="percent"),
-                Column(key="cer_gap", label="gap", kind="points", low="cer_gap_low", high="cer_gap_high"),
+                Column(key="cer_group", label=gettext("CER, group"), kind="percent"),
+                Column(key="cer_against", label=gettext("CER, others"), kind="percent"),
+                Column(key="cer_gap", label=gettext("gap"), kind="points", low="cer_gap_low", high="cer_gap_high"),
             ],
             frames["gaps"],
         ),
         _group_view(
             "benefits",
-            "Does fine-tuning help all groups equally? How much it lowers each group's CER and that of the others "
-            "(in percentage points); a positive difference means that it helps the group more. Bold and p as above. "
-            f"{few}",
+            gettext(
+                "Does fine-tuning help all groups equally? How much it lowers each group's CER and that of the others "
+                "(in percentage points); a positive difference means that it helps the group more. Bold and p as "
+                "above. In grey: too few clips or speakers to be tested."
+            ),
             [
-                Column(key="benefit_group", label="gain, group", kind="points"),
-                Column(key="benefit_against", label="gain, others", kind="points"),
+                Column(key="benefit_group", label=gettext("gain, group"), kind="points"),
+                Column(key="benefit_against", label=gettext("gain, others"), kind="points"),
                 Column(
-                    key="difference", label="difference", kind="points", low="difference_low", high="difference_high"
+                    key="difference",
+                    label=gettext("difference"),
+                    kind="points",
+                    low="difference_low",
+                    high="difference_high",
                 ),
             ],
             frames["benefits"],
@@ -91,14 +100,14 @@ def fairness_views(frames: Mapping[str, pd.DataFrame], chosen: Sequence[str]) ->
 
 def _group_view(name: str, caption: str, figures: Sequence[Column], rows: pd.DataFrame) -> View:
     columns = [
-        Column(key="size", label="size"),
-        Column(key="field", label="field"),
-        Column(key="group", label="group"),
-        Column(key="against", label="others"),
+        Column(key="size", label=gettext("size")),
+        Column(key="field", label=gettext("field"), words=True),
+        Column(key="group", label=gettext("group"), words=True),
+        Column(key="against", label=gettext("others"), words=True),
         *figures,
-        Column(key="p_holm", label="p (Holm)", kind="p_value"),
-        Column(key="n_speakers_group", label="speakers, group", kind="count"),
-        Column(key="n_speakers_against", label="speakers, others", kind="count"),
+        Column(key="p_holm", label=gettext("p (Holm)"), kind="p_value"),
+        Column(key="n_speakers_group", label=gettext("speakers, group"), kind="count"),
+        Column(key="n_speakers_against", label=gettext("speakers, others"), kind="count"),
     ]
     marked = rows.assign(strong=rows["p_holm"] < 0.05)
     return View(name=name, caption=caption, columns=columns, rows=marked, weak="below_minimum", strong="strong")
@@ -107,13 +116,15 @@ def _group_view(name: str, caption: str, figures: Sequence[Column], rows: pd.Dat
 def _speakers_view(rows: pd.DataFrame) -> View:
     return View(
         name="speaker_spread",
-        caption="How much speakers differ: the fine-tuned CER of the best recognized speaker, the median one and the "
-        "worst. “90 %” is the CER that nine in ten speakers do not exceed.",
+        caption=gettext(
+            "How much speakers differ: the fine-tuned CER of the best recognized speaker, the median one and the "
+            "worst. “90 %” is the CER that nine in ten speakers do not exceed."
+        ),
         columns=[
-            Column(key="size", label="size"),
-            Column(key="n_speakers", label="speakers", kind="count"),
+            Column(key="size", label=gettext("size")),
+            Column(key="n_speakers", label=gettext("speakers"), kind="count"),
             *(
-                Column(key=name, label=_QUANTILE_LABELS.get(name, f"{key} %"), kind="percent")
+                Column(key=name, label=gettext(_QUANTILE_LABELS.get(name, f"{key} %")), kind="percent")
                 for name, key in _QUANTILES.items()
             ),
         ],
@@ -124,14 +135,16 @@ def _speakers_view(rows: pd.DataFrame) -> View:
 def _seeds_view(rows: pd.DataFrame) -> View:
     return View(
         name="seeds",
-        caption="Fine-tuned test CER, averaged over training seeds. With several seeds the 95 % interval counts "
-        "how much speakers, sentences and seeds differ: what another training would give on other speakers. With one "
-        "seed it does not count how much seeds differ.",
+        caption=gettext(
+            "Fine-tuned test CER, averaged over training seeds. With several seeds the 95 % interval counts how much "
+            "speakers, sentences and seeds differ: what another training would give on other speakers. With one seed "
+            "it does not count how much seeds differ."
+        ),
         columns=[
-            Column(key="size", label="size"),
-            Column(key="n_seeds", label="seeds", kind="count"),
-            Column(key="cer", label="mean CER", kind="percent", low="cer_low", high="cer_high"),
-            Column(key="seed_sd", label="standard deviation of seeds", kind="spread"),
+            Column(key="size", label=gettext("size")),
+            Column(key="n_seeds", label=gettext("seeds"), kind="count"),
+            Column(key="cer", label=gettext("mean CER"), kind="percent", low="cer_low", high="cer_high"),
+            Column(key="seed_sd", label=gettext("standard deviation of seeds"), kind="spread"),
         ],
         rows=rows,
     )

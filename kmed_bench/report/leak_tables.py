@@ -5,17 +5,24 @@ from typing import Any
 
 import pandas as pd
 
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.run_contracts import LeakCer
 from kmed_bench.core.schema import CELLS
 from kmed_bench.report.table_view import Column, View
 from kmed_bench.report.tables import ordered_trains
 
-_LABELS = dict(zip(CELLS, ("both seen", "speaker seen", "sentence seen", "neither seen: the test part"), strict=True))
+_LABELS = dict(
+    zip(
+        CELLS,
+        (N_("both seen"), N_("speaker seen"), N_("sentence seen"), N_("neither seen: the test part")),
+        strict=True,
+    )
+)
 _DIFFERENCES = {
-    "leak": "both seen − neither seen: the leak",
-    "speakers": "speaker seen − neither seen",
-    "sentences": "sentence seen − neither seen",
+    "leak": N_("both seen − neither seen: the leak"),
+    "speakers": N_("speaker seen − neither seen"),
+    "sentences": N_("sentence seen − neither seen"),
 }
 _NO_CER: LeakCer = {"cer": None, "cer_low": None, "cer_high": None, "n_clips": 0, "n_speakers": 0}
 
@@ -65,31 +72,38 @@ def leak_views(frames: Mapping[str, pd.DataFrame], chosen: list[str]) -> list[Vi
     """Return the page's two tables of the chosen runs; without rows where no left-out utterance was decoded."""
     both = (frames["leak_cells"], frames["leak"])
     cells, leak = (frame[frame["run_id"].isin(chosen)] if len(frame) else frame for frame in both)
-    gain = Column(key="gain", label="gain", kind="points", low="gain_low", high="gain_high")
-    untouched = {"low": "untouched_cer_low", "high": "untouched_cer_high"}
+    gain = Column(key="gain", label=gettext("gain"), kind="points", low="gain_low", high="gain_high")
     return [
         View(
             name="leak_cells",
-            caption="CER by whether an utterance's speaker and sentence were seen in training; the utterance itself "
-            "never was. A positive gain means fewer errors than the untouched model's on the same clips.",
+            caption=gettext(
+                "CER by whether an utterance's speaker and sentence were seen in training; the utterance itself "
+                "never was. A positive gain means fewer errors than the untouched model's on the same clips."
+            ),
             columns=[
-                Column(key="size", label="size"),
-                Column(key="label", label="in training"),
-                Column(key="n_available", label="available", kind="count"),
-                Column(key="n_decoded", label="decoded", kind="count"),
-                Column(key="n_speakers", label="speakers", kind="count"),
-                Column(key="untouched_cer", label="untouched", kind="percent", **untouched),
-                Column(key="cer", label="fine-tuned", kind="percent", low="cer_low", high="cer_high"),
+                Column(key="size", label=gettext("size")),
+                Column(key="label", label=gettext("in training"), words=True),
+                Column(key="n_available", label=gettext("available"), kind="count"),
+                Column(key="n_decoded", label=gettext("decoded"), kind="count"),
+                Column(key="n_speakers", label=gettext("speakers"), kind="count"),
+                Column(
+                    key="untouched_cer",
+                    label=gettext("untouched"),
+                    kind="percent",
+                    low="untouched_cer_low",
+                    high="untouched_cer_high",
+                ),
+                Column(key="cer", label=gettext("fine-tuned"), kind="percent", low="cer_low", high="cer_high"),
                 gain,
             ],
             rows=cells,
         ),
         View(
             name="leak",
-            caption="Differences between the cells' gains.",
+            caption=gettext("Differences between the cells' gains."),
             columns=[
-                Column(key="size", label="size"),
-                Column(key="label", label="difference"),
+                Column(key="size", label=gettext("size")),
+                Column(key="label", label=gettext("difference"), words=True),
                 gain,
             ],
             rows=leak,
@@ -103,9 +117,13 @@ def leak_text(record: BenchRecord) -> str:
     if not leaks:
         return ""
     left_out, sample = leaks[0]["left_out"], leaks[0]["sample"]
-    return (
-        f"The split left out {sum(left_out.values()):,} utterances. At most {sample['limit']:,} of each cell were "
-        f"drawn at random (seed {sample['seed']}) and decoded. {left_out['selection']:,} belong to no cell, as only "
-        "the valid part has their speaker or sentence, or a part has their recording; "
-        f"{left_out['unseen_unseen']:,} are like the test part, which represents them."
+    return gettext(
+        "The split left out {left_out:,} utterances. At most {limit:,} of each cell were drawn at random (seed {seed}) "
+        "and decoded. {selection:,} belong to no cell, as only the valid part has their speaker or sentence, or a part "
+        "has their recording; {unseen:,} are like the test part, which represents them.",
+        left_out=sum(left_out.values()),
+        limit=sample["limit"],
+        seed=sample["seed"],
+        selection=left_out["selection"],
+        unseen=left_out["unseen_unseen"],
     )

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from kmed_bench.core.language import N_, gettext, ngettext
 from kmed_bench.core.records import BenchRecord, ImportedRecord
 from kmed_bench.report.fonts import RULE, SOFT, plot_style
 from kmed_bench.report.plots import CURVES, PART_COLOURS, QUANTITIES
@@ -16,7 +17,7 @@ from kmed_bench.report.sections import ExtraFigure, ExtraSection, draw_figure
 from kmed_bench.report.table_view import Column, View
 from kmed_bench.report.tables import history_table, size_rank
 
-LEAD = (
+LEAD = N_(
     "These runs were imported from logs of the original benchmark. They are no results of this bench, and their "
     "figures are no recognition rates: nothing was decoded. Each CER is teacher-forced, which means that the model was "
     "given the true text so far at every position, and what the logs call validation was computed over the training "
@@ -28,10 +29,10 @@ LEAD = (
 
 # The original's curves and what the legend calls them.
 THEIR_CURVES = {
-    "loss": {"train/loss": "train", "imported/valid_loss": "“valid” (training data)"},
+    "loss": {"train/loss": N_("train"), "imported/valid_loss": N_("“valid” (training data)")},
     "cer": {
-        "train/cer_teacher_forced": "train, teacher-forced",
-        "imported/valid_cer_teacher_forced": "“valid” (training data), teacher-forced",
+        "train/cer_teacher_forced": N_("train, teacher-forced"),
+        "imported/valid_cer_teacher_forced": N_("“valid” (training data), teacher-forced"),
     },
 }
 _THEIR_COLOURS = ("#8d8d8d", "#5b6471")
@@ -55,7 +56,10 @@ def imported_section(imported: Sequence[ImportedRecord], bench: BenchRecord | No
             pair = theirs[theirs["size"] == size], ours[ours["size"] == size]
             figures += [_draw(size, quantity, *pair) for quantity in QUANTITIES]
     return ExtraSection(
-        title="Imported logs of the original benchmark", lead=LEAD, figures=figures, tables=[_view(imported)]
+        title=gettext("Imported logs of the original benchmark"),
+        lead=gettext(LEAD),
+        figures=figures,
+        tables=[_view(imported)],
     )
 
 
@@ -65,7 +69,9 @@ def _imported_history(imported: Sequence[ImportedRecord]) -> pd.DataFrame:
 
 
 def _draw(size: str, quantity: str, theirs: pd.DataFrame, ours: pd.DataFrame) -> ExtraFigure:
-    their_curves, our_curves = THEIR_CURVES[quantity], CURVES[quantity]
+    their_curves, our_curves = (
+        {metric: gettext(label) for metric, label in curves[quantity].items()} for curves in (THEIR_CURVES, CURVES)
+    )
     shown = theirs[theirs["metric"].isin(their_curves)], ours
     if len(ours):
         shown = shown[0], ours[ours["metric"].isin(our_curves)].rename(columns={"run_id": "run"})
@@ -73,12 +79,12 @@ def _draw(size: str, quantity: str, theirs: pd.DataFrame, ours: pd.DataFrame) ->
     figure, axes = plt.subplots(1, 1 + beside, figsize=(4.6 * (1 + beside), 3.4), squeeze=False)
     colours = dict(zip(their_curves.values(), _THEIR_COLOURS, strict=True))
     _draw_curves(axes[0, 0], shown[0], their_curves, colours, dashed=True)
-    axes[0, 0].set_title(f"{size}: the original's log (imported)", loc="left", color=SOFT)
+    axes[0, 0].set_title(gettext("{size}: the original's log (imported)", size=size), loc="left", color=SOFT)
     axes[0, 0].set_facecolor(f"{RULE}40")
     if beside:
         colours = {label: PART_COLOURS[metric.partition("/")[0]] for metric, label in our_curves.items()}
         _draw_curves(axes[0, 1], shown[1], our_curves, colours, dashed=False)
-        axes[0, 1].set_title(f"{size}: this bench", loc="left")
+        axes[0, 1].set_title(gettext("{size}: this bench", size=size), loc="left")
     for panel in axes[0]:
         _label(panel, quantity)
     return _close(figure, size, quantity, len(set(theirs["run"])), beside=beside)
@@ -107,7 +113,7 @@ def _draw_curves(
 
 
 def _label(axes: Axes, quantity: str) -> None:
-    axes.set(xlabel="epoch", ylabel=QUANTITIES[quantity])
+    axes.set(xlabel=gettext("epoch"), ylabel=gettext(QUANTITIES[quantity]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     if quantity == "cer":
@@ -116,14 +122,38 @@ def _label(axes: Axes, quantity: str) -> None:
 
 def _close(figure: Figure, size: str, quantity: str, n_runs: int, *, beside: bool) -> ExtraFigure:
     figure.tight_layout(w_pad=2.5)
-    name = QUANTITIES[quantity]
-    caption = f"{size}, {name} by epoch: on the left, dashed, {n_runs} imported repetition{'s' if n_runs > 1 else ''}"
-    caption += "; on the right this bench's runs, on axes of their own." if beside else "."
-    if quantity == "cer":
-        caption += " The imported CER is teacher-forced and over training data"
-        caption += "; this bench's valid CER compares decoded transcripts." if beside else "."
-    alt = f"Curves of {name} by epoch for {size}, from imported logs" + (" and from this bench." if beside else ".")
-    return draw_figure(figure, f"imported-{size}-{quantity}", alt=alt, caption=caption)
+    name = gettext(QUANTITIES[quantity])
+    runs = ngettext("{n} imported repetition", "{n} imported repetitions", n_runs)
+    captions = [
+        gettext(
+            "{size}, {quantity} by epoch: on the left, dashed, {runs}; on the right this bench's runs, on axes of "
+            "their own.",
+            size=size,
+            quantity=name,
+            runs=runs,
+        )
+        if beside
+        else gettext("{size}, {quantity} by epoch: on the left, dashed, {runs}.", size=size, quantity=name, runs=runs)
+    ]
+    if quantity == "cer" and beside:
+        captions.append(
+            gettext(
+                "The imported CER is teacher-forced and over training data; this bench's valid CER compares decoded "
+                "transcripts."
+            )
+        )
+    elif quantity == "cer":
+        captions.append(gettext("The imported CER is teacher-forced and over training data."))
+    alt = (
+        gettext(
+            "Curves of {quantity} by epoch for {size}, from imported logs and from this bench.",
+            quantity=name,
+            size=size,
+        )
+        if beside
+        else gettext("Curves of {quantity} by epoch for {size}, from imported logs.", quantity=name, size=size)
+    )
+    return draw_figure(figure, f"imported-{size}-{quantity}", alt=alt, caption=" ".join(captions))
 
 
 def _view(imported: Sequence[ImportedRecord]) -> View:
@@ -135,19 +165,19 @@ def _view(imported: Sequence[ImportedRecord]) -> View:
         row |= {str(name).replace("/", "_"): value for name, value in last.items()}
         rows.append(row)
     columns = [
-        Column(key="name", label="imported run"),
-        Column(key="file", label="log"),
-        Column(key="version", label="repetition", kind="count"),
-        Column(key="epochs", label="epochs", kind="count"),
-        Column(key="train_cer_teacher_forced", label="last train CER, teacher-forced", kind="percent"),
+        Column(key="name", label=gettext("imported run")),
+        Column(key="file", label=gettext("log")),
+        Column(key="version", label=gettext("repetition"), kind="count"),
+        Column(key="epochs", label=gettext("epochs"), kind="count"),
+        Column(key="train_cer_teacher_forced", label=gettext("last train CER, teacher-forced"), kind="percent"),
         Column(
             key="imported_valid_cer_teacher_forced",
-            label="last “valid” CER, teacher-forced, training data",
+            label=gettext("last “valid” CER, teacher-forced, training data"),
             kind="percent",
         ),
-        Column(key="time_s", label="time in the log", kind="seconds"),
+        Column(key="time_s", label=gettext("time in the log"), kind="seconds"),
     ]
-    caption = "In grey: none of these figures is a recognition rate."
+    caption = gettext("In grey: none of these figures is a recognition rate.")
     return View(
         name="imported", caption=caption, columns=columns, rows=pd.DataFrame(rows).assign(weak=True), weak="weak"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.language import N_, current_language, gettext, use_language
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.spreadsheets import csv_text
 from kmed_bench.report import tables
@@ -24,6 +25,8 @@ from kmed_bench.scoring.recommendation import recommend
 
 _EXAMPLES = "quality_examples"
 """The table of utterance ids: with it, page and table can be opened by their owner only."""
+_SHARED = (N_("speakers"), N_("sentences"), N_("utterances"))
+"""What the parts of a leaking split may share, as split.json has it."""
 
 
 def write_report(
@@ -34,6 +37,8 @@ def write_report(
     extra: Sequence[ExtraSection] = (),
 ) -> Path:
     """Write the report of a benchmark with its PNG, SVG and CSV files, and return the path of its ``index.html``.
+
+    Page and figures are in the language in use (``core.language``); the CSV files are the same in every language.
 
     Parameters
     ----------
@@ -46,12 +51,17 @@ def write_report(
         Shown at the end, before the provenance.
     """
     out.mkdir(parents=True, exist_ok=True)
-    advice = recommend(dataclasses.replace(record, comparisons=tuple(comparisons)))
+    judged = dataclasses.replace(record, comparisons=tuple(comparisons))
+    advice = recommend(judged)
     frames = make_frames(record, comparisons, advice)
+    written = frames
+    if current_language() != "en":  # tables for programs are the same in every language
+        with use_language("en"):
+            written = make_frames(record, comparisons, recommend(judged))
     rows = {str(row["run_id"]): row for row in size_costs(frames).to_dict("records")}
     best = [run for run in record.trains if advice.best is not None and run.run_id == advice.best.run_id]
     gaps = [row for row in frames["elderly"].to_dict("records") if best and row["run_id"] == best[0].run_id]
-    for name, frame in frames.items():
+    for name, frame in written.items():
         write_text_atomically(out / f"{name}.csv", csv_text(frame), private=name == _EXAMPLES)
     with plot_style():
         plots = save_plots(frames, advice.best, functools.partial(save_plot, out))
@@ -91,20 +101,20 @@ def list_contents(
 ) -> dict[str, str]:
     """Return the page's sections in their order, id to title, without those that have no content."""
     own = {
-        "sizes-section": ("Sizes", "sizes" in views),
-        "left-out": ("Left out", "missing" in views),
-        "chance": ("More than chance?", "comparisons" in views),
-        "leak-section": ("Where the gain comes from", "leak_cells" in views),
-        "epochs": ("Loss and CER by epoch", bool(plots["curves"])),
-        "speakers": ("Groups of speakers", "groups" in views),
-        "errors": ("Kinds of errors", "rates" in views),
-        "beside": ("Beside published figures", True),
-        "seal": ("Seal on the test part", bool(record.openings)),
-        "split": ("Split", bool(record.split)),
-        "data": ("Data quality", "quality" in views),
+        "sizes-section": (gettext("Sizes"), "sizes" in views),
+        "left-out": (gettext("Left out"), "missing" in views),
+        "chance": (gettext("More than chance?"), "comparisons" in views),
+        "leak-section": (gettext("Where the gain comes from"), "leak_cells" in views),
+        "epochs": (gettext("Loss and CER by epoch"), bool(plots["curves"])),
+        "speakers": (gettext("Groups of speakers"), "groups" in views),
+        "errors": (gettext("Kinds of errors"), "rates" in views),
+        "beside": (gettext("Beside published figures"), True),
+        "seal": (gettext("Seal on the test part"), bool(record.openings)),
+        "split": (gettext("Split"), bool(record.split)),
+        "data": (gettext("Data quality"), "quality" in views),
     }
     shown = {identity: title for identity, (title, is_shown) in own.items() if is_shown}
-    return shown | {section.id: section.title for section in sections} | {"origin": "Provenance"}
+    return shown | {section.id: section.title for section in sections} | {"origin": gettext("Provenance")}
 
 
 def find_notices(record: BenchRecord) -> list[str]:
@@ -113,35 +123,61 @@ def find_notices(record: BenchRecord) -> list[str]:
     profile = record.params.get("profile")
     if record.synthetic:
         notices.append(
-            "Demo corpus: synthetic speech says nothing about patients. These figures show that the chain works."
+            gettext(
+                "Demo corpus: synthetic speech says nothing about patients. These figures show that the chain works."
+            )
         )
     if record.tags.get("kmed.study_split") == "other":
         notices.append(
-            "The settings were chosen by a study on another split, whose utterances may be in this test part; see "
-            "“Provenance”."
+            gettext(
+                "The settings were chosen by a study on another split, whose utterances may be in this test part; see "
+                "“Provenance”."
+            )
         )
-    shared = [what for what in ("speakers", "sentences", "utterances") if record.split.get("leakage", {}).get(what)]
     if profile == "original":
         notices.append(
-            "Profile “original”: this split leaks. The published protocol puts utterances of one speaker and of one "
-            "sentence into several parts, so these figures do not measure how the model does on new patients."
+            gettext(
+                "Profile “original”: this split leaks. The published protocol puts utterances of one speaker and of "
+                "one sentence into several parts, so these figures do not measure how the model does on new patients."
+            )
         )
-    elif shared:
-        notices.append(f"This split leaks: its parts share {' and '.join(shared)}; see “Split”.")
+    elif shared := [what for what in _SHARED if record.split.get("leakage", {}).get(what)]:
+        listed = gettext(" and ").join(gettext(what) for what in shared)
+        notices.append(gettext("This split leaks: its parts share {shared}; see “Split”.", shared=listed))
     if (plans := count_plans(record.openings)) > 1:
-        notices.append(f"This test part was opened under {plans} plans; see “Seal on the test part”.")
+        notices.append(gettext("This test part was opened under {n} plans; see “Seal on the test part”.", n=plans))
+    return notices + _missing_notices(record) + _unlike_notices(record)
+
+
+def _missing_notices(record: BenchRecord) -> list[str]:
+    """Return what a reader must know of runs that failed, were deleted, or were never made."""
+    notices = []
     failed = [run for run in record.trains if run.status != tables.FINISHED]
     if failed:
-        notices.append(f"{len(failed)} of {len(record.trains)} train runs did not finish; see “Left out”.")
+        text = gettext("{n} of {of} train runs did not finish; see “Left out”.", n=len(failed), of=len(record.trains))
+        notices.append(text)
     if record.deleted:
-        notices.append(
-            f"{len(record.deleted)} runs of this benchmark were deleted in the store: {', '.join(record.deleted)}; "
-            "see “Left out”."
+        text = gettext(
+            "{n} runs of this benchmark were deleted in the store: {names}; see “Left out”.",
+            n=len(record.deleted),
+            names=", ".join(record.deleted),
         )
+        notices.append(text)
     if record.absent:
-        notices.append(f"{len(record.absent)} planned trainings are not in the store; see “Left out”.")
+        notices.append(gettext("{n} planned trainings are not in the store; see “Left out”.", n=len(record.absent)))
+    return notices
+
+
+def _unlike_notices(record: BenchRecord) -> list[str]:
+    """Return which conditions of scoring differ between the runs."""
+    notices = []
     for key in ("transcript_policy", "normaliser_version", "split_sha256"):
         values = tables.scored_with(record, key)
         if len(values) > 1:
-            notices.append(f"The runs were scored with different {key}: {', '.join(values)}. Do not compare them.")
+            text = gettext(
+                "The runs were scored with different {key}: {values}. Do not compare them.",
+                key=key,
+                values=", ".join(values),
+            )
+            notices.append(text)
     return notices

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, MaxNLocator, PercentFormatter
 
 from kmed_bench.core.files import write_bytes_atomically
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.report.fonts import INK, RULE, SOFT
 
 # Readable on white and on near-black; parts and sizes never share a figure.
@@ -22,10 +23,10 @@ ALL_SEEDS = ("pi", 100)  # the band is the whole range over seeds
 # The curve's metrics and what the legend calls them. The two CERs are different quantities: the train
 # one takes the argmax while the true text so far is fed in, the valid one compares decoded transcripts.
 CURVES = {
-    "loss": {"train/loss": "train", "valid/loss": "valid"},
-    "cer": {"train/cer_teacher_forced": "train, teacher-forced", "valid/cer": "valid, decoded"},
+    "loss": {"train/loss": N_("train"), "valid/loss": N_("valid")},
+    "cer": {"train/cer_teacher_forced": N_("train, teacher-forced"), "valid/cer": N_("valid, decoded")},
 }
-QUANTITIES = {"loss": "loss", "cer": "CER"}
+QUANTITIES = {"loss": N_("loss"), "cer": N_("CER")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
     """
     import seaborn as sns  # slow to import, and only the curves need it
 
-    labels = CURVES[quantity]
+    labels = {metric: gettext(label) for metric, label in CURVES[quantity].items()}
     rows = history[(history["size"] == size) & history["metric"].isin(labels)]
     data = rows.assign(data=rows["metric"].map(labels))
     colours = {label: PART_COLOURS[metric.partition("/")[0]] for metric, label in labels.items()}
@@ -95,7 +96,9 @@ def plot_curves(history: pd.DataFrame, size: str, quantity: str) -> Figure:
     )
     axes = grid.ax
     _label_axes(axes, quantity)
-    axes.set_title(f"{size}: {QUANTITIES[quantity]} by epoch", loc="left")
+    axes.set_title(
+        gettext("{size}: {quantity} by epoch", size=size, quantity=gettext(QUANTITIES[quantity])), loc="left"
+    )
     sns.move_legend(axes, "upper left", bbox_to_anchor=(0, -0.2), ncol=2, title=None)
     figure: Figure = grid.figure
     return figure
@@ -105,7 +108,7 @@ def plot_all_sizes(history: pd.DataFrame, quantity: str) -> Figure:
     """Return one plot of all sizes' loss or CER by epoch: a colour per size, dashes for the part, bands over seeds."""
     import seaborn as sns  # slow to import, and only the curves need it
 
-    labels = CURVES[quantity]
+    labels = {metric: gettext(label) for metric, label in CURVES[quantity].items()}
     data = history[history["metric"].isin(labels)]
     data = data.assign(data=data["metric"].map(labels))
     sizes = list(dict.fromkeys(data["size"]))
@@ -125,14 +128,18 @@ def plot_all_sizes(history: pd.DataFrame, quantity: str) -> Figure:
         facet_kws={"legend_out": False},
     )
     _label_axes(grid.ax, quantity)
-    grid.ax.set_title(f"All sizes: {QUANTITIES[quantity]} by epoch", loc="left")
+    title = gettext("All sizes: {quantity} by epoch", quantity=gettext(QUANTITIES[quantity]))
+    grid.ax.set_title(title, loc="left")
     sns.move_legend(grid.ax, "upper left", bbox_to_anchor=(1.02, 1))
+    headings = {"size": gettext("size"), "data": gettext("data")}
+    for text in grid.ax.get_legend().get_texts():
+        text.set_text(headings.get(text.get_text(), text.get_text()))
     figure: Figure = grid.figure
     return figure
 
 
 def _label_axes(axes: Axes, quantity: str) -> None:
-    axes.set(xlabel="epoch (0: untouched)", ylabel=QUANTITIES[quantity])
+    axes.set(xlabel=gettext("epoch (0: untouched)"), ylabel=gettext(QUANTITIES[quantity]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     if quantity == "cer":

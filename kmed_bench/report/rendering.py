@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from kmed_bench import __version__
+from kmed_bench.core.language import current_language, gettext, ngettext, translate_stored
 from kmed_bench.core.quantities import explain_rates, percent
 from kmed_bench.report.fonts import subset_font
 from kmed_bench.report.table_view import cell, interval, is_absent, number
@@ -34,7 +35,7 @@ def allow(script: str) -> str:
 
 
 def render(template: str, *, script: str | None = None, **context: Any) -> str:
-    """Return the page that a file of ``templates`` makes of a context.
+    """Return the page that a file of ``templates`` makes of a context, in the language in use.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ def render(template: str, *, script: str | None = None, **context: Any) -> str:
     if script is not None:
         source = (_TEMPLATES / script).read_text(encoding="utf-8")
         rules = {"policy": Markup(allow(source)), "script": Markup(source)}
-    html = environment.get_template(template).render(**rules, **context)
+    html = environment.get_template(template).render(lang=current_language(), **rules, **context)
     return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
 
 
@@ -58,8 +59,11 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.i18n"],
     )
-    environment.filters |= {"number": number, "percent": percent, "safe_svg": Markup}
+    environment.policies["ext.i18n.trimmed"] = True
+    environment.install_gettext_callables(gettext, ngettext, newstyle=True)  # type: ignore[attr-defined]
+    environment.filters |= {"number": number, "percent": percent, "safe_svg": Markup, "stored": translate_stored}
     environment.tests["known"] = lambda value: not is_absent(value)
     environment.globals |= {"cell": cell, "interval": interval, "explain_rates": explain_rates, "version": __version__}
     return environment

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.core.quantities import percent
 from kmed_bench.report.fonts import INK, RULE, SOFT
 from kmed_bench.report.plots import SIZE_COLOURS, colour_of, percent_ticks
@@ -22,8 +23,10 @@ _HUES = LinearSegmentedColormap.from_list("fewer-more", ["#2f6ea8", "#f1f1ee", "
 _LEAST_HUE, _MOST_HUE = 0.4, 1.6
 ARROW_FROM = 0.1
 """Relative difference from the overall CER from which a cell has an arrow, which grey print keeps."""
+_SPEAKER_AREA = 36.0
+"""Mean area of a speaker's marker, in square points."""
 _DARK = "#050505"  # not pure black: an SVG leaves that out, and the page's own colour would show
-KIND_COLOURS = {"substitutions": "#3b82c4", "deletions": "#d9822b", "insertions": "#8a63b8"}
+KIND_COLOURS = {N_("substitutions"): "#3b82c4", N_("deletions"): "#d9822b", N_("insertions"): "#8a63b8"}
 
 
 def plot_test_cer(sizes: pd.DataFrame, runs: pd.DataFrame) -> Figure:
@@ -39,14 +42,14 @@ def plot_test_cer(sizes: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     axes.set_ylim(-0.6, len(sizes) - 0.4)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(percent_ticks())
-    axes.set_xlabel("test CER (decoded), 95 % interval")
+    axes.set_xlabel(gettext("test CER (decoded), 95 % interval"))
     axes.grid(axis="y", visible=False)
     handles = [
-        axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=INK, label="untouched")[0],
-        axes.plot([], [], "o", color=INK, label="fine-tuned")[0],
+        axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=INK, label=gettext("untouched"))[0],
+        axes.plot([], [], "o", color=INK, label=gettext("fine-tuned"))[0],
     ]
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncol=2)
-    axes.set_title("Test CER by size", loc="left")
+    axes.set_title(gettext("Test CER by size"), loc="left")
     return figure
 
 
@@ -141,37 +144,44 @@ def plot_speakers(speakers: pd.DataFrame, *, size: str) -> Figure:
     Parameters
     ----------
     speakers : pandas.DataFrame
-        Columns untouched and tuned, one row per speaker.
+        Columns untouched, tuned and n_characters, one row per speaker; a marker's area grows with the characters of
+        the references. Without their numbers all markers are equal.
     """
     figure, axes = plt.subplots(figsize=(6.4, 3.2))
     places = range(1, len(speakers) + 1)
     colour = colour_of(size)
     axes.vlines(places, speakers["untouched"], speakers["tuned"], color=SOFT, linewidth=1.2, zorder=1)
-    axes.plot(places, speakers["untouched"], "o", color=INK, markerfacecolor="none", markersize=6, label="untouched")
-    axes.plot(places, speakers["tuned"], "o", color=colour, markersize=6, label="fine-tuned")
+    characters = speakers["n_characters"].astype(float).fillna(1.0)
+    areas = _SPEAKER_AREA * characters / characters.mean()
+    axes.scatter(places, speakers["untouched"], s=areas, facecolor="none", edgecolor=INK, zorder=2)
+    axes.scatter(places, speakers["tuned"], s=areas, color=colour, zorder=2)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(percent_ticks())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="speakers, by untouched CER", ylabel="test CER")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=2)
-    axes.set_title(f"{size}: test CER by speaker", loc="left")
+    axes.set(xlabel=gettext("speakers, by untouched CER"), ylabel=gettext("test CER"))
+    handles = [
+        axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=INK, label=gettext("untouched"))[0],
+        axes.plot([], [], "o", color=colour, label=gettext("fine-tuned"))[0],
+    ]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncol=2)
+    axes.set_title(gettext("{size}: test CER by speaker", size=size), loc="left")
     return figure
 
 
 def plot_error_kinds(kinds: pd.DataFrame) -> Figure:
     """Return a bar chart of the CER of each size and state, each bar split into its three kinds of errors."""
     figure, axes = plt.subplots(figsize=(6.4, 0.9 + 0.42 * len(kinds)))
-    names = (kinds["size"] + ", " + kinds["state"]).tolist()
+    names = [f"{size}, {gettext(state)}" for size, state in zip(kinds["size"], kinds["state"], strict=True)]
     left = np.zeros(len(kinds))
     for kind, colour in KIND_COLOURS.items():
-        axes.barh(names, kinds[kind], left=left, color=colour, label=kind, height=0.65)
+        axes.barh(names, kinds[kind], left=left, color=colour, label=gettext(kind), height=0.65)
         left = left + kinds[kind].to_numpy()
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(percent_ticks())
-    axes.set_xlabel("errors over reference characters")
+    axes.set_xlabel(gettext("errors over reference characters"))
     axes.grid(axis="y", visible=False)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncol=3, columnspacing=1, handlelength=1)
-    axes.set_title("Kinds of errors", loc="left", pad=24)
+    axes.set_title(gettext("Kinds of errors"), loc="left", pad=24)
     return figure
 
 
@@ -205,7 +215,7 @@ def plot_pareto(points: pd.DataFrame, *, cost: str, label: str, more_is_better: 
     axes.margins(x=0.18)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(percent_ticks())
-    axes.set(xlabel=label, ylabel="test CER")
+    axes.set(xlabel=label, ylabel=gettext("test CER"))
     axes.set_title(title, loc="left")
     return figure
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pandas as pd
 
 from kmed_bench.core.contracts import NamedComparison
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SCORE_FIELDS
 from kmed_bench.report.table_view import NOT_MEANT
@@ -238,11 +239,12 @@ def beside_published(sizes: pd.DataFrame, *, test_set: str, rules: str) -> pd.Da
             "model": row["size"],
             "test_set": test_set,
             "rules": rules,
-            "source": "this bench",
+            "source": N_("this bench"),
             "comparable": True,
         }
-        rows.append(shared | {"training": "zero-shot (untouched)", "cer": row["untouched_test_cer"]})
-        rows.append(shared | {"training": f"fine-tuned, epoch {row['best_epoch']:.0f}", "cer": row["test_cer"]})
+        rows.append(shared | {"training": N_("zero-shot (untouched)"), "cer": row["untouched_test_cer"]})
+        tuned = gettext("fine-tuned, epoch {epoch:.0f}", epoch=row["best_epoch"])
+        rows.append(shared | {"training": tuned, "cer": row["test_cer"]})
     published = published_table()
     ours = pd.DataFrame(rows, columns=published.columns).assign(ours=True)
     if not len(ours):

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from kmed_bench.core.language import N_, gettext, ngettext
 from kmed_bench.core.records import Opening, differing_settings
 from kmed_bench.report.table_view import Column, View
 
-NO_PLAN = "none"
+NO_PLAN = N_("none")
 
 
 def count_plans(openings: Sequence[Opening]) -> int:
@@ -19,19 +20,28 @@ def count_plans(openings: Sequence[Opening]) -> int:
 def describe_openings(openings: Sequence[Opening]) -> str:
     """Return how often the test part was opened, since when, under how many plans, in words."""
     if not openings:
-        return "The store has no record that this test part was opened."
+        return gettext("The store has no record that this test part was opened.")
     untouched = sum(opening.untouched for opening in openings)
     unplanned = sum(not opening.plan_sha256 for opening in openings)
-    text = (
-        f"This test part has been opened {_times(len(openings))}, first on {_when(openings[0])[:10]}, under "
-        f"{_count(count_plans(openings), 'plan')}: {_times(untouched)} by an untouched model, "
-        f"{_times(len(openings) - untouched)} by another one."
-    )
+    texts = [
+        gettext(
+            "This test part has been opened {times}, first on {day}, under {plans}: {untouched} by an untouched model, "
+            "{other} by another one.",
+            times=_times(len(openings)),
+            day=_when(openings[0])[:10],
+            plans=ngettext("{n:,} plan", "{n:,} plans", count_plans(openings)),
+            untouched=_times(untouched),
+            other=_times(len(openings) - untouched),
+        )
+    ]
     if unplanned:
-        text += f" Of these, {_times(unplanned)} without a plan."
+        texts.append(gettext("Of these, {times} without a plan.", times=_times(unplanned)))
     if altered := sum(opening.contradicts_plan for opening in openings):
-        text += f" Altered or cut off, since the settings do not match the plan named: {_count(altered, 'record')}."
-    return text
+        records = ngettext("{n:,} record", "{n:,} records", altered)
+        texts.append(
+            gettext("Altered or cut off, since the settings do not match the plan named: {records}.", records=records)
+        )
+    return " ".join(texts)
 
 
 def openings_table(openings: Sequence[Opening]) -> pd.DataFrame:
@@ -42,7 +52,7 @@ def openings_table(openings: Sequence[Opening]) -> pd.DataFrame:
             "opened_at": _when(opening),
             "command": opening.command,
             "model": opening.model,
-            "untouched": "yes" if opening.untouched else "no",
+            "untouched": N_("yes") if opening.untouched else N_("no"),
             "plan": _plan(opening),
             "run_id": opening.run_id,
         }
@@ -72,23 +82,32 @@ def plan_changes_table(openings: Sequence[Opening]) -> pd.DataFrame:
 
 def seal_views(openings: pd.DataFrame, changes: pd.DataFrame) -> list[View]:
     """Return both tables as the page shows them."""
-
-    def texts(names: dict[str, str]) -> list[Column]:
-        return [Column(key=key, label=label) for key, label in names.items()]
-
-    opened = {"opened_at": "opened (UTC)", "command": "command", "model": "model", "untouched": "untouched"}
-    changed = {"opened_at": "first opened (UTC)", "plan": "plan", "model": "model", "setting": "setting"}
+    model = Column(key="model", label=gettext("model"), words=True)
+    plan = Column(key="plan", label=gettext("plan"), words=True)
     return [
         View(
             name="openings",
-            caption="Each decoding of the test part for scores, by any benchmark in this store.",
-            columns=texts({**opened, "plan": "plan"}),
+            caption=gettext("Each decoding of the test part for scores, by any benchmark in this store."),
+            columns=[
+                Column(key="opened_at", label=gettext("opened (UTC)")),
+                Column(key="command", label=gettext("command")),
+                model,
+                Column(key="untouched", label=gettext("untouched"), words=True),
+                plan,
+            ],
             rows=openings,
         ),
         View(
             name="plan_changes",
-            caption="What each plan changed from the one before.",
-            columns=texts({**changed, "before": "before", "after": "after"}),
+            caption=gettext("What each plan changed from the one before."),
+            columns=[
+                Column(key="opened_at", label=gettext("first opened (UTC)")),
+                plan,
+                model,
+                Column(key="setting", label=gettext("setting")),
+                Column(key="before", label=gettext("before")),
+                Column(key="after", label=gettext("after")),
+            ],
             rows=changes,
         ),
     ]
@@ -104,8 +123,5 @@ def _plan(opening: Opening) -> str:
 
 
 def _times(n: int) -> str:
-    return {0: "never", 1: "once", 2: "twice"}.get(n, f"{n:,} times")
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+    words = {0: gettext("never"), 1: gettext("once"), 2: gettext("twice")}
+    return words[n] if n in words else gettext("{n:,} times", n=n)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
+from kmed_bench.core.language import N_, gettext, translate_stored
 from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import STATES, StudyRecord, StudyTrial
 from kmed_bench.core.run_contracts import STUDY, StudyFile
@@ -22,50 +23,77 @@ STUDY_NAME = "study.json"
 def study_section(record: StudyRecord, figures: Sequence[ExtraFigure]) -> ExtraSection:
     """Return a study as a section: what was searched, the best trial, and whether it is better by more than chance."""
     return ExtraSection(
-        title=f"Tuning of {record.size}",
+        title=gettext("Tuning of {size}", size=record.size),
         lead="\n\n".join([_describe_counts(record), _describe_best(record), _describe_confirmation(record)]),
-        figures=figures,
+        figures=[_translate(figure) for figure in figures],
         tables=[_trial_view(record), _setting_view(record)],
     )
 
 
+def _translate(figure: ExtraFigure) -> ExtraFigure:
+    return dataclasses.replace(figure, alt=translate_stored(figure.alt), caption=translate_stored(figure.caption))
+
+
 def _describe_counts(record: StudyRecord) -> str:
     states = [trial.state for trial in record.trials]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in STATES if state in states)
-    pruned = f"Pruning ({record.pruner}) saved {percent(record.saved_epochs(), 0)} of the epochs of finished trials."
-    if len(record.objectives) > 1:
-        pruned = "With two objectives no trial is pruned: Optuna compares unfinished trials by one value alone."
-    return (
-        f"Study {record.name}: {len(record.slots())} of {record.n_trials} trials drawn ({counts}), {record.sampler} "
-        f"sampler, {record.epochs} epochs each. {pruned} Trials are compared by the lowest decoded CER of the valid "
-        "part; no trial sees the test part."
+    counts = ", ".join(
+        gettext("{n} {outcome}", n=states.count(state), outcome=gettext(state)) for state in STATES if state in states
     )
+    saved = percent(record.saved_epochs(), 0)
+    pruned = gettext(
+        "Pruning ({pruner}) saved {share} of the epochs of finished trials.", pruner=record.pruner, share=saved
+    )
+    if len(record.objectives) > 1:
+        pruned = gettext(
+            "With two objectives no trial is pruned: Optuna compares unfinished trials by one value alone."
+        )
+    drawn = gettext(
+        "Study {name}: {n} of {of} trials drawn ({counts}), {sampler} sampler, {epochs} epochs each.",
+        name=record.name,
+        n=len(record.slots()),
+        of=record.n_trials,
+        counts=counts,
+        sampler=record.sampler,
+        epochs=record.epochs,
+    )
+    compared = gettext("Trials are compared by the lowest decoded CER of the valid part; no trial sees the test part.")
+    return f"{drawn} {pruned} {compared}"
 
 
 def _describe_best(record: StudyRecord) -> str:
     best, default = record.best(), record.default()
     if best is None or best.cer is None:
-        return "No trial is complete, so there is no best one."
-    lowest = f"Lowest valid CER: {percent(best.cer, 2)}, trial {best.number}"
+        return gettext("No trial is complete, so there is no best one.")
+    lowest = {"cer": percent(best.cer, 2), "trial": best.number}
     if default is None or default.cer is None:
-        return f"{lowest}. The default settings have no complete trial to compare with."
-    if best.number == default.number:
-        return f"{lowest}, which has the default settings: the search found nothing better."
-    return (
-        f"{lowest}; the default settings reached {percent(default.cer, 2)}. The best of many trials looks better than "
-        "it is, because chance helped to choose it."
-    )
+        text = N_(
+            "Lowest valid CER: {cer}, trial {trial}. The default settings have no complete trial to compare with."
+        )
+    elif best.number == default.number:
+        text = N_(
+            "Lowest valid CER: {cer}, trial {trial}, which has the default settings: the search found nothing better."
+        )
+    else:
+        lowest["default"] = percent(default.cer, 2)
+        text = N_(
+            "Lowest valid CER: {cer}, trial {trial}; the default settings reached {default}. The best of many trials "
+            "looks better than it is, because chance helped to choose it."
+        )
+    return gettext(text, **lowest)
 
 
 def _describe_confirmation(record: StudyRecord) -> str:
     confirmation = record.confirmation
     if confirmation is None:
-        return "Whether the best trial is better than the default settings was not tested on other seeds."
-    shift = f"{format_value(confirmation.delta, 'points')} ({format_value(confirmation.low, 'points')} to "
-    shift += f"{format_value(confirmation.high, 'points')})"
-    return (
-        f"Trained again with seeds {', '.join(map(str, confirmation.seeds))}, best minus default in valid CER, mean "
-        f"and 95 % interval over seeds: {shift}. The best settings are {confirmation.verdict}."
+        return gettext("Whether the best trial is better than the default settings was not tested on other seeds.")
+    return gettext(
+        "Trained again with seeds {seeds}, best minus default in valid CER, mean and 95 % interval over seeds: "
+        "{difference} ({low} to {high}). The best settings are {verdict}.",
+        seeds=", ".join(map(str, confirmation.seeds)),
+        difference=format_value(confirmation.delta, "points"),
+        low=format_value(confirmation.low, "points"),
+        high=format_value(confirmation.high, "points"),
+        verdict=gettext(confirmation.verdict),
     )
 
 
@@ -87,18 +115,20 @@ def _trial_view(record: StudyRecord) -> View:
         }
         for trial in record.trials
     ]
-    seconds = [Column(key="seconds_per_clip", label="decoding of a clip", kind="seconds")]
+    seconds = [Column(key="seconds_per_clip", label=gettext("decoding of a clip"), kind="seconds")]
     return View(
         name="trials",
-        caption="Trials in order. In bold: the lowest valid CER. In grey: lost with their process, and repeated.",
+        caption=gettext(
+            "Trials in order. In bold: the lowest valid CER. In grey: lost with their process, and repeated."
+        ),
         columns=[
-            Column(key="number", label="trial", kind="count"),
-            Column(key="state", label="state"),
-            Column(key="cer", label="valid CER", kind="percent"),
+            Column(key="number", label=gettext("trial"), kind="count"),
+            Column(key="state", label=gettext("state"), words=True),
+            Column(key="cer", label=gettext("valid CER"), kind="percent"),
             *(seconds if len(record.objectives) > 1 else []),
-            Column(key="epochs", label="epochs", kind="count"),
+            Column(key="epochs", label=gettext("epochs"), kind="count"),
             *(Column(key=name, label=name.removeprefix("train.").replace("_", " ")) for name in names),
-            Column(key="note", label="note"),
+            Column(key="note", label=gettext("note")),
         ],
         rows=pd.DataFrame(rows),
         strong="is_best",
@@ -107,9 +137,9 @@ def _trial_view(record: StudyRecord) -> View:
 
 
 def _note(trial: StudyTrial) -> str:
-    notes = ["default settings"] if trial.is_default else []
-    notes += [f"repeats trial {trial.retry_of}"] if trial.retry_of is not None else []
-    return "; ".join([*notes, *([trial.reason] if trial.reason else [])])
+    notes = [gettext("default settings")] if trial.is_default else []
+    notes += [gettext("repeats trial {trial}", trial=trial.retry_of)] if trial.retry_of is not None else []
+    return "; ".join([*notes, *([translate_stored(trial.reason)] if trial.reason else [])])
 
 
 def _setting_view(record: StudyRecord) -> View:
@@ -120,8 +150,12 @@ def _setting_view(record: StudyRecord) -> View:
     ]
     return View(
         name="settings",
-        caption="The best trial's settings beside the default ones.",
-        columns=[Column(key=key, label=key) for key in ("setting", "default", "best")],
+        caption=gettext("The best trial's settings beside the default ones."),
+        columns=[
+            Column(key="setting", label=gettext("setting")),
+            Column(key="default", label=gettext("default")),
+            Column(key="best", label=gettext("best")),
+        ],
         rows=pd.DataFrame(rows),
     )
 

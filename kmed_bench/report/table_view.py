@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 from markupsafe import Markup, escape
 
+from kmed_bench.core.language import gettext, translate_stored
 from kmed_bench.core.quantities import explain_rates, percent
 
 Kind = Literal["text", "percent", "points", "spread", "count", "number", "seconds", "bytes", "p_value"]
@@ -30,6 +31,8 @@ class Column:
         Column of a range's upper end, shown if it has a value.
     hint : str or None
         Column of a text that appears when the pointer rests on the cell.
+    words : bool
+        Whether its texts are this program's words, which are translated; otherwise they are data, shown as they are.
     """
 
     key: str
@@ -39,6 +42,7 @@ class Column:
     high: str | None = None
     until: str | None = None
     hint: str | None = None
+    words: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,10 +103,9 @@ def format_value(value: Any, kind: Kind) -> str:
         return str(value)
     if kind == "percent":
         return percent(value, 2)
-    if kind == "points":
-        return f"{100 * value:+.2f} pp".replace("-", "−")
-    if kind == "spread":
-        return f"{100 * value:.2f} pp"
+    if kind in ("points", "spread"):
+        points = f"{100 * value:+.2f}".replace("-", "−") if kind == "points" else f"{100 * value:.2f}"
+        return gettext("{points} pp", points=points)
     if kind == "count":
         if float(value).is_integer():
             return f"{int(value):,}"
@@ -120,11 +123,11 @@ def _duration(seconds: float) -> str:
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return gettext("{seconds:.1f} s", seconds=seconds)
     whole = round(seconds)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        return gettext("{minutes} min {seconds:02d} s", minutes=whole // 60, seconds=whole % 60)
+    return gettext("{hours} h {minutes:02d} min", hours=whole // 3600, minutes=whole % 3600 // 60)
 
 
 def number(value: Any, kind: Kind = "number") -> Markup:
@@ -139,19 +142,23 @@ def number(value: Any, kind: Kind = "number") -> Markup:
 def interval(low: Any, high: Any, kind: Kind = "percent", *, reason: Any = "") -> Markup:
     """Return a 95 % interval in brackets, without the unit; the reason in words if a bound is absent."""
     if is_absent(low) or is_absent(high):
-        words = "none was logged" if is_absent(reason) or not reason else reason
-        return Markup('<span class="interval reason">(no interval: {})</span>').format(words)
-    short = [format_value(bound, kind).rpartition(" ")[0] for bound in (low, high)]
-    return Markup('<span class="interval">(<data value="{}">{}</data> to <data value="{}">{}</data>)</span>').format(
-        repr(float(low)), short[0], repr(float(high)), short[1]
-    )
+        words = gettext("none was logged") if is_absent(reason) or not reason else translate_stored(reason)
+        text = gettext("(no interval: {reason})", reason=words)
+        return Markup('<span class="interval reason">{}</span>').format(text)
+    short = [
+        Markup('<data value="{}">{}</data>').format(repr(float(bound)), format_value(bound, kind).rpartition(" ")[0])
+        for bound in (low, high)
+    ]
+    text = Markup(gettext("({low} to {high})")).format(low=short[0], high=short[1])
+    return Markup('<span class="interval">{}</span>').format(text)
 
 
 def cell(row: Mapping[str, Any], column: Column) -> Markup:
     """Return one cell's content."""
-    shown = number(row.get(column.key), column.kind)
+    value = row.get(column.key)
+    shown = number(translate_stored(value) if column.words and isinstance(value, str) else value, column.kind)
     if column.until is not None and not is_absent(row.get(column.until)):
-        return Markup("{} to {}").format(shown, number(row[column.until], column.kind))
+        return Markup(gettext("{low} to {high}")).format(low=shown, high=number(row[column.until], column.kind))
     if column.low is None or column.high is None or is_absent(row.get(column.key)):
         return shown
     reason = row.get(column.low.removesuffix("_low") + "_reason", row.get("no_interval"))

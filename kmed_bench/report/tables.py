@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from kmed_bench.core.contracts import Scores
+from kmed_bench.core.language import N_, gettext, translate_stored
 from kmed_bench.core.records import BenchRecord, TrainRecord
 from kmed_bench.core.schema import SIZES
 from kmed_bench.scoring.intervals import MIN_SPEAKERS
+from kmed_bench.scoring.verdict import VERDICT_TEXT_TAG, say_verdict
 
 FINISHED = "FINISHED"
 
@@ -141,17 +143,25 @@ def sizes_table(runs: pd.DataFrame) -> pd.DataFrame:
 def missing_table(bench: BenchRecord) -> pd.DataFrame:
     """Return what the figures leave out: skipped sizes, unfinished runs, labels and clips that were not used."""
     rows = [
-        {"what": f"size {size}", "reason": reason}
+        {"what": gettext("size {size}", size=size), "reason": translate_stored(reason)}
         for size, reason in sorted(bench.skipped.items(), key=lambda item: (size_rank(item[0]), item[0]))
     ]
     for run in ordered_trains(bench):
+        what = gettext("run {name} ({size}, seed {seed})", name=run.name, size=run.size, seed=run.seed)
         if run.status != FINISHED:
-            rows.append({"what": f"run {run.name} ({run.size}, seed {run.seed})", "reason": f"ended as {run.status}"})
+            rows.append({"what": what, "reason": gettext("ended as {status}", status=gettext(run.status))})
         elif "best/valid_cer" not in run.metrics:
-            rows.append({"what": f"run {run.name} ({run.size}, seed {run.seed})", "reason": "logged no best/valid_cer"})
-    rows += [{"what": f"training {name}", "reason": reason} for name, reason in bench.absent.items()]
-    rows += [{"what": f"run {name}", "reason": reason} for name, reason in bench.deleted.items()]
-    rows += [{"what": f"comparisons with {name}", "reason": reason} for name, reason in bench.not_compared.items()]
+            rows.append({"what": what, "reason": gettext("logged no best/valid_cer")})
+    others = (
+        (N_("training {name}"), bench.absent),
+        (N_("run {name}"), bench.deleted),
+        (N_("comparisons with {name}"), bench.not_compared),
+    )
+    rows += [
+        {"what": gettext(what, name=translate_stored(name)), "reason": translate_stored(reason)}
+        for what, reasons in others
+        for name, reason in reasons.items()
+    ]
     return pd.DataFrame(rows + _long_labels(bench) + _unscored(bench), columns=["what", "reason"])
 
 
@@ -160,7 +170,10 @@ def _unscored(bench: BenchRecord) -> list[dict[str, str]]:
     excluded = {
         (reason, n): None for scores in bench.scores.values() for reason, n in scores.get("n_excluded", {}).items() if n
     }
-    return [{"what": f"{n} clips of test", "reason": f"{reason}: no part in any rate"} for reason, n in excluded]
+    return [
+        {"what": gettext("{n} clips of test", n=n), "reason": gettext("{reason}: no part in any rate", reason=reason)}
+        for reason, n in excluded
+    ]
 
 
 def _long_labels(bench: BenchRecord) -> list[dict[str, str]]:
@@ -173,8 +186,11 @@ def _long_labels(bench: BenchRecord) -> list[dict[str, str]]:
                 counts[part, int(n)] = None
     return [
         {
-            "what": f"{n} labels of {part}",
-            "reason": f"label_too_long: over {limit} tokens, so they have no part in the loss; raise train.max_len",
+            "what": gettext("{n} labels of {part}", n=n, part=gettext(part)),
+            "reason": gettext(
+                "label_too_long: over {limit} tokens, so they have no part in the loss; raise train.max_len",
+                limit=limit,
+            ),
         }
         for part, n in counts
     ]
@@ -182,34 +198,37 @@ def _long_labels(bench: BenchRecord) -> list[dict[str, str]]:
 
 def provenance_table(bench: BenchRecord) -> pd.DataFrame:
     """Return the conditions of the figures, a row each: split, code, profile, transcript side, weights, device."""
-    facts: dict[str, str] = {"bench": f"{bench.name} ({bench.run_id})"}
+    facts: dict[str, str] = {gettext("bench"): f"{bench.name} ({bench.run_id})"}
     if "profile" in bench.params:
-        facts["profile"] = bench.params["profile"]
+        facts[gettext("profile")] = bench.params["profile"]
     if bench.settings_origin:
-        facts["settings"] = bench.settings_origin
+        facts[gettext("settings")] = bench.settings_origin
     split_sha256 = bench.split.get("sha256") or bench.tags.get("kmed.split_sha256")
     if split_sha256:
-        facts["split sha256"] = str(split_sha256)
+        facts[gettext("split sha256")] = str(split_sha256)
     for key in ("transcript_policy", *(f"{rules}_version" for rules in _RULES)):
         if values := scored_with(bench, key):
-            facts[key.replace("_", " ")] = ", ".join(values)
+            facts[gettext(key.replace("_", " "))] = ", ".join(translate_stored(value) for value in values)
     methods = {str(scores["interval"].get("method")) for scores in bench.scores.values() if "interval" in scores}
     if methods:
-        facts["intervals"] = "; or ".join(sorted(methods))
-    for name, key in (("train", "train.audio_context"), ("decoding", "eval.audio_context")):
+        facts[gettext("intervals")] = gettext("; or ").join(translate_stored(method) for method in sorted(methods))
+    contexts = {"train.audio_context": N_("audio context, train"), "eval.audio_context": N_("audio context, decoding")}
+    for key, name in contexts.items():
         if key in bench.params:
-            facts[f"audio context, {name}"] = bench.params[key]
+            facts[gettext(name)] = bench.params[key]
     tags = {key: value for key, value in bench.tags.items() if key.startswith("kmed.") and key not in _KNOWN_TAGS}
-    facts |= {_tag_name(key): value for key, value in sorted(tags.items())}
+    facts |= {_tag_name(key): translate_stored(value) for key, value in sorted(tags.items())}
     for size in dict.fromkeys(run.size for run in ordered_trains(bench)):
         runs = [run for run in bench.trains if run.size == size]
         threads = {run.params["machine.threads"]: run.params for run in runs if "machine.threads" in run.params}
         for n_threads, params in sorted(threads.items()):
             decides = params.get("machine.threads_decide", "unknown")
-            facts[f"threads, {size}"] = f"{n_threads} (do results depend on their number? {decides})"
+            facts[gettext("threads, {size}", size=size)] = gettext(
+                "{n} (do results depend on their number? {decides})", n=n_threads, decides=translate_stored(decides)
+            )
         own = {key for run in runs for key in run.tags if key.startswith("kmed.")}
         for key in sorted(own - _KNOWN_TAGS - set(tags)):
-            values = sorted({run.tags[key] for run in runs if key in run.tags})
+            values = sorted({_tag_value(bench, run, key) for run in runs if key in run.tags})
             facts[f"{_tag_name(key)}, {size}"] = ", ".join(values)
     return pd.DataFrame({"name": list(facts), "value": list(facts.values())})
 
@@ -239,8 +258,15 @@ _KNOWN_TAGS = {
 _RULES = ("normaliser", "marks", "numbers", "terms", "variants")
 
 
+def _tag_value(bench: BenchRecord, run: TrainRecord, key: str) -> str:
+    if key == VERDICT_TEXT_TAG and run.run_id in bench.verdicts:
+        name = gettext("{size}, seed {seed}", size=run.size, seed=run.seed)
+        return say_verdict(bench.verdicts[run.run_id], name)
+    return translate_stored(run.tags[key])
+
+
 def _tag_name(key: str) -> str:
-    return key.removeprefix("kmed.").replace("_", " ")
+    return gettext(key.removeprefix("kmed.").replace("_", " "))
 
 
 def scored_with(bench: BenchRecord, key: str) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import stdtr
 
+from kmed_bench.core.language import N_
 from kmed_bench.scoring.rare_events import effective_number, next_size, share_bounds, sum_bounds
 from kmed_bench.scoring.spread import Clips, Spread, gap_spread
 
@@ -26,7 +27,7 @@ Reach = Callable[[float], tuple[float, float]]
 
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
-METHOD = (
+METHOD = N_(
     "Student's t with the variance between speakers and between sentences, rates on the log scale; Clopper-Pearson "
     "with an effective number for 10 events and fewer; gamma for loops where one has over 5 % of all "
     "errors, or 2 % of all differences"
@@ -102,7 +103,7 @@ def difference_interval(clips: Clips) -> Interval:
     if reason := _too_few_speakers(clips):
         return Interval(reason=reason)
     if not clips.top.any():
-        return Interval(reason="no clip differs")
+        return Interval(reason=N_("no clip differs"))
     return _around(clips.ratio, _difference_reach(clips), clips.n_speakers)
 
 
@@ -160,22 +161,24 @@ def _p_value(estimate: float, reach: Reach) -> float:
     return math.exp(brentq(beyond_zero, least, 0.0) if beyond_zero(least) > 0 else least)
 
 
-_EQUAL = "all speakers have the same rate, so the clips do not show how much speakers differ"
+_EQUAL = N_("all speakers have the same rate, so the clips do not show how much speakers differ")
 
 
 def _too_few_speakers(clips: Clips) -> str:
     n = clips.n_speakers
     if not n:
-        return "no clip counts"
+        return N_("no clip counts")
     if clips.n_unknown:
-        return f"the speakers of {clips.n_unknown} clips are not known, so nothing shows how much speakers differ"
+        text = N_("the speakers of {n} clips are not known, so nothing shows how much speakers differ")
+        return text.format(n=clips.n_unknown)
     if n == 1:
-        return "one speaker does not show how much speakers differ"
-    return f"{n} speakers are too few for an interval, which takes {MIN_SPEAKERS}" if n < MIN_SPEAKERS else ""
+        return N_("one speaker does not show how much speakers differ")
+    text = N_("{n} speakers are too few for an interval, which takes {least}")
+    return text.format(n=n, least=MIN_SPEAKERS) if n < MIN_SPEAKERS else ""
 
 
 def _unlike(n_speakers: int) -> str:
-    return f"{n_speakers} speakers are too few for how much they differ"
+    return N_("{n} speakers are too few for how much they differ").format(n=n_speakers)
 
 
 def _loops_matter(clips: Clips, limit: float) -> bool:

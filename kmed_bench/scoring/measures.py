@@ -17,6 +17,7 @@ import pandas as pd
 
 from kmed_bench.core.contracts import RuleVersions
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import N_
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.schema import GROUP_FIELDS
 from kmed_bench.scoring.counting import TERM_COLUMNS, Exclusion, count_rows
@@ -68,49 +69,63 @@ def _edits(name: str, label: str, description: str, *, interval: bool = False) -
     return Measure(name, f"{name}_errors", f"{name}_length", label, description, interval=interval)
 
 
-_NUMBER = "CER after spelled and written numbers are in one form, over the reference's characters in that form."
-_EXACT = "Share of numbers found, by value, unit and order."
-_TERMS = "Share of medical terms found."
-_CER = "Character edits over reference characters, both normalised without spaces."
-_RESPACED = "WER of the hypothesis with the reference's word boundaries, so spacing is no error."
-_RESOLVED = (
+_NUMBER = N_("CER after spelled and written numbers are in one form, over the reference's characters in that form.")
+_EXACT = N_("Share of numbers found, by value, unit and order.")
+_TERMS = N_("Share of medical terms found.")
+_CER = N_("Character edits over reference characters, both normalised without spaces.")
+_RESPACED = N_("WER of the hypothesis with the reference's word boundaries, so spacing is no error.")
+_RESOLVED = N_(
     "CER after numbers are in one form and accepted spellings (CT, 씨티) are the reference's, over the reference's "
     "characters with numbers in that form, as for cer_number: so N differs from that of CER."
 )
-_AMBIGUOUS = "Numbers of the references that can be read in several ways (any is accepted), over all numbers."
-_FLUENT = "CER of the clips whose hypothesis has no repetition loop that the reference lacks."
-_WORST = "Errors of CER in the 1 % of all clips with the most errors, over all errors."
-_PERFECT = "Clips without an error of CER, over all clips."
-_SIGNS = "Clips with a sign of hallucination (loop, impossible rate, credit, other script), over all clips."
-_SILENCE = "Clips without speech (empty reference) whose hypothesis is not empty, over all clips without speech."
+_AMBIGUOUS = N_("Numbers of the references that can be read in several ways (any is accepted), over all numbers.")
+_FLUENT = N_("CER of the clips whose hypothesis has no repetition loop that the reference lacks.")
+_WORST = N_("Errors of CER in the 1 % of all clips with the most errors, over all errors.")
+_PERFECT = N_("Clips without an error of CER, over all clips.")
+_SIGNS = N_("Clips with a sign of hallucination (loop, impossible rate, credit, other script), over all clips.")
+_SILENCE = N_("Clips without speech (empty reference) whose hypothesis is not empty, over all clips without speech.")
 _shares = functools.partial(Measure, better="neither", paired=False)
 _recalls = functools.partial(Measure, better="higher")
 _ALL = (
-    _edits("cer", "CER: no spaces, no punctuation", _CER, interval=True),
-    _edits("cer_spaced", "CER with spaces", "The same with spaces counted as characters."),
-    _edits("cer_raw", "CER of the raw text", "Character edits over reference characters of the texts as written."),
-    _edits("cer_number", "CER, numbers in one form", _NUMBER, interval=True),
-    _edits("cer_resolved", "CER, accepted spellings", _RESOLVED),
-    dataclasses.replace(_edits("cer_without_loops", "CER without looping clips", _FLUENT), paired=False),
-    _edits("wer", "WER (eojeol)", "Word edits over reference words; words are what spaces separate.", interval=True),
-    Measure("wer_respaced", "wer_respaced_errors", "wer_length", "WER with the reference's spacing", _RESPACED),
-    _edits("jer", "jamo error rate", "Edits of decomposed Hangul letters (jamo) over reference letters."),
-    _recalls("number_exact", "numbers_found", "numbers", "numbers reproduced", _EXACT, interval=True),
-    _shares("number_ambiguity", "numbers_ambiguous", "numbers", "numbers with several readings", _AMBIGUOUS),
-    _recalls("term_recall", "terms_found", "terms", "medical terms found", _TERMS, interval=True),
-    _shares(
-        "insertion_share", "cer_insertions", "cer_errors", "insertions among errors", "Insertions over CER's edits."
+    _edits("cer", N_("CER: no spaces, no punctuation"), _CER, interval=True),
+    _edits("cer_spaced", N_("CER with spaces"), N_("The same with spaces counted as characters.")),
+    _edits(
+        "cer_raw", N_("CER of the raw text"), N_("Character edits over reference characters of the texts as written.")
     ),
-    _shares("deletion_share", "cer_deletions", "cer_errors", "deletions among errors", "Deletions over CER's edits."),
-    _shares("worst_percent_share", "worst_percent_errors", "cer_errors", "errors in the worst 1 % of clips", _WORST),
-    _recalls("perfect_rate", "perfect", "clips", "clips without an error", _PERFECT, interval=True),
-    Measure("empty_rate", "empty", "clips", "empty transcripts", "Clips whose hypothesis is empty, over all clips."),
-    Measure("hallucination_rate", "hallucinated", "clips", "hallucinated transcripts", _SIGNS, interval=True),
+    _edits("cer_number", N_("CER, numbers in one form"), _NUMBER, interval=True),
+    _edits("cer_resolved", N_("CER, accepted spellings"), _RESOLVED),
+    dataclasses.replace(_edits("cer_without_loops", N_("CER without looping clips"), _FLUENT), paired=False),
+    _edits(
+        "wer", N_("WER (eojeol)"), N_("Word edits over reference words; words are what spaces separate."), interval=True
+    ),
+    Measure("wer_respaced", "wer_respaced_errors", "wer_length", N_("WER with the reference's spacing"), _RESPACED),
+    _edits("jer", N_("jamo error rate"), N_("Edits of decomposed Hangul letters (jamo) over reference letters.")),
+    _recalls("number_exact", "numbers_found", "numbers", N_("numbers reproduced"), _EXACT, interval=True),
+    _shares("number_ambiguity", "numbers_ambiguous", "numbers", N_("numbers with several readings"), _AMBIGUOUS),
+    _recalls("term_recall", "terms_found", "terms", N_("medical terms found"), _TERMS, interval=True),
+    _shares(
+        "insertion_share",
+        "cer_insertions",
+        "cer_errors",
+        N_("insertions among errors"),
+        N_("Insertions over CER's edits."),
+    ),
+    _shares(
+        "deletion_share", "cer_deletions", "cer_errors", N_("deletions among errors"), N_("Deletions over CER's edits.")
+    ),
+    _shares(
+        "worst_percent_share", "worst_percent_errors", "cer_errors", N_("errors in the worst 1 % of clips"), _WORST
+    ),
+    _recalls("perfect_rate", "perfect", "clips", N_("clips without an error"), _PERFECT, interval=True),
+    Measure(
+        "empty_rate", "empty", "clips", N_("empty transcripts"), N_("Clips whose hypothesis is empty, over all clips.")
+    ),
+    Measure("hallucination_rate", "hallucinated", "clips", N_("hallucinated transcripts"), _SIGNS, interval=True),
     Measure(
         "silence_hallucination_rate",
         "silent_hallucinated",
         "clips_silent",
-        "speech invented in silence",
+        N_("speech invented in silence"),
         _SILENCE,
         clips="reference_empty",
     ),

@@ -6,9 +6,10 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from kmed_bench.core.language import N_, gettext, translate_stored
 from kmed_bench.core.quantities import explain_rates, percent
 from kmed_bench.core.records import BenchRecord, TrainRecord
-from kmed_bench.core.run_contracts import Verdict
+from kmed_bench.core.run_contracts import Outcome, Verdict
 from kmed_bench.core.schema import SIZES
 from kmed_bench.scoring.verdict import judge_comparison, say_verdict
 
@@ -20,11 +21,10 @@ W. Lasecki, F. Metze and J. Bigham, The effects of automatic speech recognition 
 W4A 2016).
 A word with one wrong character is a wrong word, so a transcript with this CER has a higher WER.
 """
-UNFIT = (
-    f"Over {percent(MAX_USEFUL_CER, 0)} no transcript is fit for use: correcting one whose WER is over 30 % takes "
-    "longer than typing it from scratch (Gaur et al., W4A 2016), and WER is higher than CER."
-)
-_EARLIER = "the run has no verdict and no comparison with the untouched model; train it again with this release"
+UNFIT = N_(
+    "Over {limit} no transcript is fit for use: correcting one whose WER is over 30 % takes longer than typing it from "
+    "scratch (Gaur et al., W4A 2016), and WER is higher than CER."
+).format(limit=percent(MAX_USEFUL_CER, 0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,43 +94,60 @@ def recommend(record: BenchRecord) -> Recommendation:
     sizes = tuple(_judge_size(record, [run for run in done if run.size == name]) for name in names)
     if not sizes:
         return Recommendation(
-            sizes=(), best=None, headline="No train run finished with a valid CER, so there is no size to recommend."
+            sizes=(),
+            best=None,
+            headline=gettext("No train run finished with a valid CER, so there is no size to recommend."),
         )
     known = [size for size in sizes if not math.isnan(size.valid_cer)]
     best = min(known or sizes, key=lambda size: size.valid_cer)
-    level = f"test CER {percent(None if math.isnan(best.test_cer) else best.test_cer)}"
+    model = translate_stored(f"{best.size} {best.state}")
+    cer = percent(None if math.isnan(best.test_cer) else best.test_cer)
     reason = " ".join(filter(None, [_why(best), explain_rates(best.test_cer)]))
     if best.test_cer > MAX_USEFUL_CER:
-        named = f"{best.size} {best.state}"
         # The fine-tuned one may have a lower CER all the same; it is not shown.
-        said = f"is fit for use: the best, {named}," if best.tuned else f"is shown to be fit for use: {named}"
-        headline = f"No model here {said} has a {level.replace('CER', 'CER of')}."
-        return Recommendation(sizes=sizes, best=best, headline=headline, reason=f"{UNFIT} {reason}")
-    return Recommendation(sizes=sizes, best=best, headline=f"Use {best.size} {best.state}: {level}.", reason=reason)
+        said = (
+            N_("No model here is fit for use: the best, {model}, has a test CER of {cer}.")
+            if best.tuned
+            else N_("No model here is shown to be fit for use: {model} has a test CER of {cer}.")
+        )
+        headline = gettext(said, model=model, cer=cer)
+        return Recommendation(sizes=sizes, best=best, headline=headline, reason=f"{translate_stored(UNFIT)} {reason}")
+    headline = gettext("Use {model}: test CER {cer}.", model=model, cer=cer)
+    return Recommendation(sizes=sizes, best=best, headline=headline, reason=reason)
 
 
 def _why(best: SizeVerdict) -> str:
     if best.tuned:
-        return "Its gain over the untouched model is more than chance, and nothing is shown to have become worse."
+        return gettext(
+            "Its gain over the untouched model is more than chance, and nothing is shown to have become worse."
+        )
     if best.verdict is None:
-        return "No comparison shows that its fine-tuned model is better."
-    return {
-        "better": "Its fine-tuned model has a lower CER, but is shown to be worse elsewhere.",
-        "no evidence": "The paired comparison does not show that its fine-tuned model is better.",
-        "kept untouched": "Training did not lower its valid CER.",
-        "worse": "Training made it worse.",
-    }[best.verdict["outcome"]]
+        return gettext("No comparison shows that its fine-tuned model is better.")
+    reasons: dict[Outcome, str] = {
+        "better": N_("Its fine-tuned model has a lower CER, but is shown to be worse elsewhere."),
+        "no evidence": N_("The paired comparison does not show that its fine-tuned model is better."),
+        "kept untouched": N_("Training did not lower its valid CER."),
+        "worse": N_("Training made it worse."),
+    }
+    return gettext(reasons[best.verdict["outcome"]])
 
 
 def _judge_size(record: BenchRecord, runs: Sequence[TrainRecord]) -> SizeVerdict:
     chosen = min(runs, key=lambda run: (run.metrics["best/valid_cer"], run.seed))
     verdicts = {run.run_id: _verdict_of(record, run, chosen) for run in runs}
     verdict = verdicts[chosen.run_id]
-    name = f"{chosen.size}, seed {chosen.seed}"
-    text = f"{name}: {_EARLIER}." if verdict is None else say_verdict(verdict, name)
+    name = gettext("{size}, seed {seed}", size=chosen.size, seed=chosen.seed)
+    earlier = gettext(
+        "{name}: the run has no verdict and no comparison with the untouched model; train it again with this release.",
+        name=name,
+    )
+    text = earlier if verdict is None else say_verdict(verdict, name)
     seeds = Counter(found["outcome"] for found in verdicts.values() if found is not None)
     if sum(seeds.values()) > 1:
-        text += f" Of {len(runs)} seeds: {', '.join(f'{n} {outcome}' for outcome, n in seeds.most_common())}."
+        counts = ", ".join(
+            gettext("{n} {outcome}", n=n, outcome=gettext(outcome)) for outcome, n in seeds.most_common()
+        )
+        text += " " + gettext("Of {n} seeds: {counts}.", n=len(runs), counts=counts)
     tuned = verdict is not None and verdict["recommended"]
     untouched_valid = _valid_before(chosen)
     return SizeVerdict(

@@ -8,6 +8,7 @@ import numpy as np
 
 from kmed_bench.core.contracts import SeedsMean
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import N_
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.scoring.compare import pair_counts
 from kmed_bench.scoring.intervals import ALPHA, MAX_FACTOR, Interval, rate_interval
@@ -85,7 +86,7 @@ def seeds_interval(clips: Clips, rates: Sequence[float]) -> Interval:
         return alone
     reach = add_spreads(clips.spread, seeds).reach(ALPHA)[0] / clips.ratio
     if not reach <= math.log(MAX_FACTOR):
-        return Interval(reason=f"{len(rates)} seeds are too few for how much they differ")
+        return Interval(reason=N_("{n} seeds are too few for how much they differ").format(n=len(rates)))
     # Never narrower than without the seeds, where small counts have an interval of their own.
     low, high = clips.ratio * math.exp(-reach), clips.ratio * math.exp(reach)
     return Interval(low=min(low, alone.low or low), high=max(high, alone.high or high))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kmed_bench.core.contracts import Scores
+from kmed_bench.core.language import N_
 from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS
 
 Sizes = Mapping[str, int]
@@ -127,7 +128,7 @@ def _hidden_gap(gap: Mapping[str, Any]) -> dict[str, Any]:
         "cer_gap": None,
         "cer_gap_low": None,
         "cer_gap_high": None,
-        "no_interval": "hidden: a side has too few speakers",
+        "no_interval": N_("hidden: a side has too few speakers"),
         "elderly": side,
         "rest": side,
     }

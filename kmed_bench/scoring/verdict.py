@@ -11,6 +11,7 @@ from typing import cast
 import pandas as pd
 
 from kmed_bench.core.contracts import Comparison
+from kmed_bench.core.language import N_, gettext, translate_stored
 from kmed_bench.core.quantities import explain_rates, percent, points
 from kmed_bench.core.run_contracts import VERDICT, Outcome, SpeakerCers, Verdict, WorsePart
 from kmed_bench.core.schema import GROUP_FIELDS
@@ -25,10 +26,10 @@ KEPT: Outcome = "kept untouched"
 _HEARD = ("number_exact", "term_recall")
 """Measures beside CER that may get worse while it falls."""
 _SAID: dict[Outcome, str] = {
-    "better": "fine-tuning made it better",
-    "no evidence": "no evidence that fine-tuning helps",
-    KEPT: "keep the untouched model, training did not lower the valid CER",
-    "worse": "fine-tuning made it worse",
+    "better": N_("fine-tuning made it better"),
+    "no evidence": N_("no evidence that fine-tuning helps"),
+    KEPT: N_("keep the untouched model, training did not lower the valid CER"),
+    "worse": N_("fine-tuning made it worse"),
 }
 
 
@@ -165,7 +166,8 @@ def _cers_by_speaker(before: pd.DataFrame, after: pd.DataFrame) -> SpeakerCers:
         for counts in (before, after)
     ]
     rates = [side["cer_errors"] / side["cer_length"] for side in sides]
-    table = pd.DataFrame({"untouched": rates[0], "tuned": rates[1], "n_clips": sides[0]["clips"]})
+    sizes = {"n_clips": sides[0]["clips"], "n_characters": sides[0]["cer_length"]}
+    table = pd.DataFrame({"untouched": rates[0], "tuned": rates[1], **sizes})
     return cast(SpeakerCers, table.sort_values(["untouched", "tuned", "n_clips"]).to_dict("list"))
 
 
@@ -173,8 +175,14 @@ def say_difference(comparison: Comparison) -> str:
     """Return a difference in percentage points with its interval, or with the reason why there is none."""
     delta, low, high = (comparison[key] for key in ("delta", "delta_low", "delta_high"))
     if delta is None or low is None or high is None:
-        return f"{points(delta or 0)}, no interval: {comparison['no_interval']}"
-    return f"{points(delta)} ({points(low, unit='')} to {points(high, unit='')})"
+        reason = translate_stored(comparison["no_interval"])
+        return gettext("{difference}, no interval: {reason}", difference=points(delta or 0), reason=reason)
+    return gettext(
+        "{difference} ({low} to {high})",
+        difference=points(delta),
+        low=points(low, unit=""),
+        high=points(high, unit=""),
+    )
 
 
 def say_verdict(verdict: Verdict, name: str) -> str:
@@ -186,19 +194,44 @@ def say_verdict(verdict: Verdict, name: str) -> str:
         The training, such as ``base, seed 0``.
     """
     cer, level = verdict["cer"], verdict["level"]
-    valid = f"valid CER {percent(verdict['valid_untouched'])} untouched, {percent(verdict['valid_tuned'])} fine-tuned"
-    if cer["a"] is None or cer["b"] is None:
-        return f"{name}: {_SAID[verdict['outcome']]} ({valid}); no clip of the test part can be scored."
-    text = (
-        f"{name}: {_SAID[verdict['outcome']]}. Test CER {percent(cer['b'])} against {percent(cer['a'])} untouched, "
-        f"{say_difference(cer)}, p {cer['p_value']:.3f}, "
-        f"{cer['n_clips']} clips of {cer['n_speakers']} speakers; {valid}."
+    outcome = gettext(_SAID[verdict["outcome"]])
+    valid = gettext(
+        "valid CER {untouched} untouched, {tuned} fine-tuned",
+        untouched=percent(verdict["valid_untouched"]),
+        tuned=percent(verdict["valid_tuned"]),
     )
-    if verdict["outcome"] == "no evidence":
-        text += f" Evidence is an interval below zero and p below {level:g}"
-        few = cer["p_value_floor"] >= level
-        text += f", which takes at least {least_speakers(level)} speakers that differ." if few else "."
-    return " ".join(filter(None, (text, say_worse(verdict), explain_rates(cer["a"], cer["b"]))))
+    if cer["a"] is None or cer["b"] is None:
+        return gettext(
+            "{name}: {outcome} ({valid}); no clip of the test part can be scored.",
+            name=name,
+            outcome=outcome,
+            valid=valid,
+        )
+    text = gettext(
+        "{name}: {outcome}. Test CER {tuned} against {untouched} untouched, {difference}, p {p:.3f}, {clips} clips of "
+        "{speakers} speakers; {valid}.",
+        name=name,
+        outcome=outcome,
+        tuned=percent(cer["b"]),
+        untouched=percent(cer["a"]),
+        difference=say_difference(cer),
+        p=cer["p_value"],
+        clips=cer["n_clips"],
+        speakers=cer["n_speakers"],
+        valid=valid,
+    )
+    evidence = _say_evidence(level, few=cer["p_value_floor"] >= level) if verdict["outcome"] == "no evidence" else ""
+    return " ".join(filter(None, (text, evidence, say_worse(verdict), explain_rates(cer["a"], cer["b"]))))
+
+
+def _say_evidence(level: float, *, few: bool) -> str:
+    if not few:
+        return gettext("Evidence is an interval below zero and p below {level:g}.", level=level)
+    return gettext(
+        "Evidence is an interval below zero and p below {level:g}, which takes at least {n} speakers that differ.",
+        level=level,
+        n=least_speakers(level),
+    )
 
 
 def say_worse(verdict: Verdict) -> str:
@@ -207,14 +240,21 @@ def say_worse(verdict: Verdict) -> str:
     others = [part for part in verdict["worse"] if not part["shown"]]
     sentences = []
     if shown:
-        sentences.append(f"Shown to be worse: {_list_parts(shown)}.")
+        sentences.append(gettext("Shown to be worse: {parts}.", parts=_list_parts(shown)))
     if others:
-        sentences.append(f"Worse by figures that may be chance: {_list_parts(others)}.")
+        sentences.append(gettext("Worse by figures that may be chance: {parts}.", parts=_list_parts(others)))
     return " ".join(sentences)
 
 
 def _list_parts(parts: list[WorsePart]) -> str:
-    return ", ".join(f"{part['what']} ({points(part['delta'])}, p {part['p_value']:.3f})" for part in parts)
+    return ", ".join(f"{_name_part(part)} ({points(part['delta'])}, p {part['p_value']:.3f})" for part in parts)
+
+
+def _name_part(part: WorsePart) -> str:
+    field, _, value = part["what"].partition(" ")
+    if field in GROUP_FIELDS:
+        return f"{gettext(field)} {gettext(value)}"
+    return gettext(part["what"])
 
 
 def verdict_tags(verdict: Verdict, name: str) -> Mapping[str, str]:

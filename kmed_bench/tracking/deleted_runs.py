@@ -10,6 +10,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from kmed_bench.core.language import N_
 from kmed_bench.tracking.registry.checkpoints import delete_model
 from kmed_bench.tracking.store import local_folder, search_runs
 
@@ -122,4 +123,5 @@ def deleted_parts(client: MlflowClient, bench: Run, series: str | None) -> dict[
 
 def restore_command(run: Run) -> str:
     """Return that a run is deleted, and the command that brings it back."""
-    return f"deleted in the store; `mlflow runs restore --run-id {run.info.run_id}` brings it back"
+    text = N_("deleted in the store; `mlflow runs restore --run-id {run_id}` brings it back")
+    return text.format(run_id=run.info.run_id)

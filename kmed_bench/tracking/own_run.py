@@ -63,6 +63,11 @@ def refuse_run(client: MlflowClient, run_id: str) -> str | None:
     return None
 
 
+def has_random_name(run: Run) -> bool:
+    """Return whether MLflow made up a run's name, such as nervous-fox-12, rather than a person."""
+    return not run.info.run_name or re.fullmatch(r"[a-z]+-[a-z]+-\d+", run.info.run_name) is not None
+
+
 def _is_ours(run: Run) -> bool:
     """Return whether no MLproject file says otherwise: that of the run's local source, or of the project's folder.
 

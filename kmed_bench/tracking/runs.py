@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from kmed_bench.config import Config, flatten, to_yaml
 from kmed_bench.core.surroundings import sigterm_interrupts
 from kmed_bench.tracking.endings import begun, ending
 from kmed_bench.tracking.metric_names import bench_metrics
-from kmed_bench.tracking.own_run import own_run_id
+from kmed_bench.tracking.own_run import has_random_name, own_run_id
 from kmed_bench.tracking.params import shareable
 from kmed_bench.tracking.processes import PROCESS_TAG, end_abandoned, this_process
 from kmed_bench.tracking.read import read_bench, read_train
@@ -138,9 +137,7 @@ def standalone_run(
 def _adopt(client: MlflowClient, run_id: str, name: str) -> TrackedRun:
     """Return the run that ``mlflow run`` started, renamed unless a person chose its name."""
     client.set_tag(run_id, PROCESS_TAG, this_process())
-    current = client.get_run(run_id).info.run_name
-    is_random = not current or re.fullmatch(r"[a-z]+-[a-z]+-\d+", current)  # such as nervous-fox-12
-    client.update_run(run_id, status="RUNNING", name=name if is_random else None)
+    client.update_run(run_id, status="RUNNING", name=name if has_random_name(client.get_run(run_id)) else None)
     return TrackedRun(client, run_id)
 
 

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from kmed_bench.core.language import N_
 from kmed_bench.core.records import TrainRecord
 from kmed_bench.core.run_contracts import PLAN
 from kmed_bench.tracking.resume import FINISHED
@@ -57,12 +58,26 @@ def series_query(bench: Run) -> str | None:
     return None if series is None else f"tags.`kmed.kind` = 'train' and tags.`{SERIES_TAG}` = '{series}'"
 
 
+def find_finished(client: MlflowClient, tags: Mapping[str, str]) -> Run | None:
+    """Return the latest finished run with these tags; None if there is none.
+
+    Parameters
+    ----------
+    tags : mapping
+        With the identity of a training, which those of `train`, of benchmarks and of learning curves share.
+    """
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    found = search_runs(client, f"{query} and attributes.status = '{FINISHED}'", limit=1)
+    return found[0] if found else None
+
+
 def absent_trainings(bench: Run, trains: Sequence[Run], skipped: Mapping[str, str]) -> dict[str, str]:
     """Return the planned trainings without a run in the store, name to reason; none for older benchmarks."""
     planned = planned_trainings(bench) if SERIES_TAG in bench.data.tags else None
     there = {_key(run) for run in trains}
+    text = N_("no run of it is in the store; train it with `run --only {training}`")
     return {
-        name_training(size, seed): f"no run of it is in the store; train it with `run --only {size}:{seed}`"
+        name_training(size, seed): text.format(training=f"{size}:{seed}")
         for size, seed in planned or ()
         if (size, seed) not in there and size not in skipped
     }

@@ -22,7 +22,7 @@ from kmed_bench.core.version import code_version
 from kmed_bench.tracking.endings import FAILURE_TAG
 from kmed_bench.tracking.metric_names import ingest_metrics, score_metrics, split_metrics
 from kmed_bench.tracking.origin import hide_origin
-from kmed_bench.tracking.own_run import OWN_RUN, refuse_run
+from kmed_bench.tracking.own_run import OWN_RUN, has_random_name, refuse_run
 from kmed_bench.tracking.privacy import describe_failure, without_ids
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.run_notes import describe_ingest, describe_split
@@ -44,14 +44,25 @@ def stage_run(config: Config, *, kind: str, params: Mapping[str, Any]) -> Iterat
         run.log_metrics({f"time/{kind}_s": time.perf_counter() - started_s})
 
 
-def tag_own_run(error: BaseException) -> None:
-    """Tag the run that `mlflow run` made for this process with why it failed, unless a stage took it and ended it."""
+def tag_own_run(command: str, error: BaseException | None = None) -> None:
+    """Tag the run that `mlflow run` made for this process with its command, unless the command tracked its work there.
+
+    Parameters
+    ----------
+    error : BaseException, optional
+        Why the command failed; None if it did not.
+    """
     run_id = os.environ.get(OWN_RUN, "")
     with contextlib.suppress(MlflowException, KmedError, OSError):
         client = MlflowClient(tracking_uri=resolve_uri())
-        if refuse_run(client, run_id) is None:
-            client.set_tag(run_id, FAILURE_TAG, describe_failure(error))
-            hide_origin(client, run_id)
+        if refuse_run(client, run_id) is not None:
+            return
+        hide_origin(client, run_id)
+        run = TrackedRun(client, run_id)
+        run.set_tags({"kmed.kind": "call"} | ({} if error is None else {FAILURE_TAG: describe_failure(error)}))
+        run.set_note(f"`mlflow run` made this run to call `kmed-bench {command}`, which logged nothing to it.\n")
+        if has_random_name(client.get_run(run_id)):
+            client.update_run(run_id, name=f"call-{command.replace(' --', '-')}")
 
 
 class StageRun:

@@ -11,6 +11,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 
+from kmed_bench.core.language import N_
 from kmed_bench.report.fonts import plot_style
 from kmed_bench.report.sections import ExtraFigure, draw_figure
 
@@ -31,7 +32,7 @@ def draw_study(study: optuna.Study) -> list[ExtraFigure]:
     plots: list[tuple[str, str, Callable[[], Any]]] = [
         (
             "history",
-            "Valid CER of each complete trial, and the lowest so far.",
+            N_("Valid CER of each complete trial, and the lowest so far."),
             lambda: draw.plot_optimization_history(study, **target),
         )
     ]
@@ -39,12 +40,12 @@ def draw_study(study: optuna.Study) -> list[ExtraFigure]:
         plots += [
             (
                 "importance",
-                "How much of the spread of valid CER each setting explains (PED-ANOVA). Few trials say little.",
+                N_("How much of the spread of valid CER each setting explains (PED-ANOVA). Few trials say little."),
                 lambda: draw.plot_param_importances(study, **target),
             ),
             (
                 "parallel",
-                "Each line is a complete trial; its colour is the valid CER.",
+                N_("Each line is a complete trial; its colour is the valid CER."),
                 lambda: draw.plot_parallel_coordinate(study, **target),
             ),
         ]
@@ -52,7 +53,7 @@ def draw_study(study: optuna.Study) -> list[ExtraFigure]:
         plots.append(
             (
                 "front",
-                "Valid CER and decoding time; on the front are the trials that no other beats in both.",
+                N_("Valid CER and decoding time; on the front are the trials that no other beats in both."),
                 lambda: draw.plot_pareto_front(study, target_names=["valid CER", "seconds per clip"]),
             )
         )

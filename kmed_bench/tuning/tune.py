@@ -11,6 +11,7 @@ from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, adjust, to_yaml
 from kmed_bench.core.console import log_file
 from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.language import use_language
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.report.study import STUDY_NAME, study_section, write_study
 from kmed_bench.tracking import trials as tracked
@@ -85,7 +86,9 @@ def write_outcome(search: Search, out: Path) -> StudyOutcome:
     """Return the study's results, after writing its page and, if there is a best trial, ``best.yaml``."""
     with search.queue.lock():  # several processes may end at once and write to the same folder
         record = search.record()
-        report = write_study(record, draw_study(search.queue.study), out)
+        figures = draw_study(search.queue.study)
+        with use_language(search.config.report.lang):
+            report = write_study(record, figures, out)
         profile = _write_profile(search, record, out / "best.yaml")
         for path in (report, out / STUDY_NAME, *([profile] if profile else [])):
             search.parent.log_file(path, "report")

@@ -11,6 +11,7 @@ from kmed_bench.config import (
     adjust,
     benchmark_digest,
     confirmation_digest,
+    curve_digest,
     digest,
     load_config,
     study_setup,
@@ -23,10 +24,11 @@ GROUPS = [field.name for field in dataclasses.fields(Config) if field.name != "p
 CHANGES = {
     Decides.DATA: {"benchmark"},
     Decides.BENCHMARK: {"benchmark"},
-    Decides.TRAINING: {"benchmark", "training", "confirmation", "study training"},
-    Decides.DECODING: {"benchmark", "training", "confirmation", "study decoding"},
-    Decides.SCORING: {"benchmark"},
+    Decides.TRAINING: {"benchmark", "training", "confirmation", "study training", "curve"},
+    Decides.DECODING: {"benchmark", "training", "confirmation", "study decoding", "curve"},
+    Decides.SCORING: {"benchmark", "curve"},
     Decides.SEARCH: {"study search"},
+    Decides.CURVE: {"curve"},
     Decides.NOTHING: set(),
 }
 
@@ -38,6 +40,7 @@ def digests(config: Config) -> dict[str, str]:
         "training": training_digest(config, seed=0, weights="w"),
         "benchmark": benchmark_digest(config),
         "confirmation": confirmation_digest(config, 1),
+        "curve": curve_digest(config, size="base"),
         **{f"study {name}": value for name, value in setup.items()},
     }
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from kmed_bench.core import contracts, run_contracts
+from kmed_bench.core import contracts, curve_contracts, run_contracts
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.formats import FileFormat
 
 SPOONS: FileFormat[dict[str, Any]] = FileFormat("spoons", version=3, oldest=2, remedy="count the spoons again")
-NAMES = {**vars(contracts), **vars(run_contracts)}
+NAMES = {**vars(contracts), **vars(run_contracts), **vars(curve_contracts)}
 ALL = [value for value in NAMES.values() if isinstance(value, FileFormat)]
 
 

@@ -11,6 +11,7 @@ from kmed_bench.asr.runtimes import graph_format
 from kmed_bench.core import (
     contracts,
     corpus_contracts,
+    curve_contracts,
     error_contracts,
     kit_contract,
     run_contracts,
@@ -78,6 +79,7 @@ def test_the_page_of_formats_has_every_format_and_its_versions():
         error_contracts,
         run_contracts,
         corpus_contracts,
+        curve_contracts,
         kit_contract,
         schema,
         transcripts,

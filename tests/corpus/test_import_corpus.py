@@ -198,6 +198,22 @@ def test_a_list_without_anything_usable_says_why(tmp_path):
     assert pd.read_csv(tmp_path / "out.rejects.csv")["reason"].to_list() == ["audio_missing"]
     with pytest.raises(KmedError, match="does not exist"):
         read(tmp_path / "none.csv", tmp_path / "out")
+
+
+def test_a_list_beside_the_folder_of_its_recordings_names_that_folder(tmp_path, monkeypatch):
+    for number in (1, 2):
+        write(tmp_path / "내 녹음" / f"{number}.wav", noise(1, number))
+    (tmp_path / "other").mkdir()
+    listed(tmp_path, ["1.wav,하나", "2.wav,둘"], "audio,text")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KmedError) as raised:
+        read(Path("목록.csv"), Path("out"))
+    assert f"no file '1.wav' in {tmp_path}; there is one" in str(raised.value)
+    assert f"add --audio-root '{tmp_path}/내 녹음'." in str(raised.value)
+    second = pd.read_csv("out.rejects.csv")["detail"][1]
+    assert second == f"no file '2.wav' in {tmp_path}"
+    _, manifest, _ = read(Path("목록.csv"), Path("out"), audio_root=Path("내 녹음"))
+    assert dict(manifest["text"]) == {"1": "하나", "2": "둘"}
     with pytest.raises(KmedError, match="--layout zeroth is of folders"):
         import_corpus(listed(tmp_path, ["a.wav,네"]), tmp_path / "out", CONFIG, layout="zeroth")
 

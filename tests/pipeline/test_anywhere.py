@@ -23,8 +23,8 @@ def report_of(place: Place, *more: str) -> tuple[str, str]:
     return (out / "missing.csv").read_text(encoding="utf-8"), (out / "runs.csv").read_text(encoding="utf-8")
 
 
-def train_alone(place: Place, split: Path, seed: int) -> None:
-    """`train` as another machine would call it: the same settings, its own folders."""
+def train_alone(place: Place, split: Path, seed: int) -> str:
+    """Return what `train` prints as another machine would call it: the same settings, its own folders."""
     words = ["train", str(split), str(place.folder / "alone"), "--profile", "demo", "--size", "tiny"]
     words += ["--seed", str(seed), "--weights", str(place.folder / "tiny.pt")]
     words += ["--tracking.experiment", "another"]
@@ -36,6 +36,7 @@ def train_alone(place: Place, split: Path, seed: int) -> None:
         timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_parts_of_a_benchmark_are_one(tmp_path: Path) -> None:
@@ -53,10 +54,11 @@ def test_parts_of_a_benchmark_are_one(tmp_path: Path) -> None:
     assert "--only names 'tiny:7', which is not in the plan; its trainings are: tiny:0, tiny:1." in refused.stderr
 
     (folder,) = (tmp_path / "out").glob("bench-demo-*")
-    train_alone(place, folder / "split", 0)
+    said = train_alone(place, folder / "split", 0)
     whole = readback.read_bench(place.uri, part.run_id)
     assert [(train.seed, train.status) for train in whole.trains] == [(1, "FINISHED"), (0, "FINISHED")]
     assert whole.absent == {}
+    assert place.client.get_run(whole.trains[1].run_id).data.tags["kmed.verdict_text"] in said.splitlines()
     missing, runs = report_of(place)
     assert "training" not in missing
     assert all(train.run_id in runs for train in whole.trains)

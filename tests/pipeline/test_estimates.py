@@ -232,7 +232,7 @@ def test_a_plan_leaves_nothing_behind(planned, tmp_path, monkeypatch, capsys):
     (missing,) = [line for line in lines if line.startswith("Not in this")]
     assert missing.startswith("Not in this: small, of which no weights are at hand")
     assert "tiny's time by layers × width²" in missing
-    assert lines[-1] == "Nothing was kept: no run, no split, no features."
+    assert lines[-1] == "Nothing was kept: no split, no features, and no run."
     loops = {"Generating the demo corpus", "Reading the download", "Reading label", "Drawing the split"}
     assert labels >= loops | {"Measuring the pace", "Features of train", "Validation loss"}
     del planned

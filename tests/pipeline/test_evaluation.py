@@ -1,6 +1,7 @@
 """Any model on the same standard, and its difference to a baseline, in one command."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -181,16 +182,19 @@ def test_the_same_evaluation_is_found_and_another_one_overwrites_nothing(
     shutil.copyfile(tiny_checkpoint, copy)
     store = ["--tracking.uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
     assert main(["evaluate", str(tiny_checkpoint), str(split), str(out), *WORDS, *store]) == 0
-    said = capsys.readouterr().out
+    *said, hint = capsys.readouterr().out.splitlines()
 
     def files():
         return {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix != ".log"}
 
     before, opened = files(), len(read_openings(store[1], read_json(split / "split.json")["sha256"]))
     assert main(["evaluate", str(copy), str(split), str(out), *WORDS, *store]) == 0  # a model is its content
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out.splitlines()[:-1] == said
     for model, more in ((tiny_checkpoint, ["--part", "valid"]), (tiny_checkpoint, SLOWER), (folders["hf"], [])):
         assert main(["evaluate", str(model), str(split), str(out), *WORDS, *more, *store]) == 2
         assert "is not overwritten" in capsys.readouterr().err
     assert files() == before
     assert len(read_openings(store[1], read_json(split / "split.json")["sha256"])) == opened
+    command = shlex.split(hint.partition(": kmed-bench ")[2])
+    assert main(command) == 0
+    assert f"Transcription errors: {tiny_checkpoint}" in (out / "errors" / "index.html").read_text(encoding="utf-8")

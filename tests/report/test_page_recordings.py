@@ -79,7 +79,7 @@ def test_the_page_plays_what_was_recorded(tmp_path: Path) -> None:
     assert (contents["recordings"], contents["audio_s"]) == (6, pytest.approx(audio_s))
     n_bytes = sum(map(len, found.values()))
     assert contents["audio_mib_per_minute"] == pytest.approx(n_bytes / audio_s * 60 / 2**20)
-    assert f"{contents['audio_mib_per_minute']:.2f} MiB a\nminute" in page.read_text(encoding="utf-8")
+    assert f"{contents['audio_mib_per_minute']:.2f} MiB a minute" in page.read_text(encoding="utf-8")
 
 
 def test_a_recording_that_cannot_be_read_is_said_at_its_clip(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_recording_that_cannot_be_read_is_said_at_its_clip(tmp_path: Path) -> 
     page = write_error_analysis(tmp_path, predictions(LINES), OPTIONS, read_clip=read)
     assert [name for name, source in sources(page).items() if not source] == ["u4", "u1"]
     text = page.read_text(encoding="utf-8")
-    assert "The recording can’t be read: The audio of u4 is &lt;gone&gt;." in text
+    assert 'The recording can’t be read: <span lang="en">The audio of u4 is &lt;gone&gt;.</span>' in text
     contents = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["page"]
     assert (contents["recordings"], contents["recordings_unreadable"], contents["recordings_left_out"]) == (4, 2, 0)
     assert contents["needed_mib"] is None

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
+from kmed_bench.core.language import Language
 from kmed_bench.core.records import BenchRecord, Opening
 from kmed_bench.report.page_tables import make_frames
 from kmed_bench.report.paper import results as results_module
@@ -25,7 +26,7 @@ from kmed_bench.report.paper.methods import SECTIONS, methods
 from kmed_bench.report.paper.references import references
 from kmed_bench.report.paper.results import results
 from kmed_bench.report.paper.tables import PaperTable, paper_tables
-from kmed_bench.report.paper.wording import LANGUAGES, Language, Say
+from kmed_bench.report.paper.wording import LANGUAGES, Say
 from kmed_bench.scoring.compare import TEST
 from kmed_bench.scoring.intervals import METHOD
 from kmed_bench.scoring.recommendation import recommend
@@ -284,7 +285,11 @@ def test_settings_that_the_trainings_do_not_share_are_left_out() -> None:
     [
         ("better", "Fine-tuning lowered the CER of base (test part: 19.95%", "미세 조정으로 CER이 낮아졌다(평가 세트"),
         ("no evidence", "there is no evidence that fine-tuning changes the CER", "차이는 확인되지 않았다"),
-        ("kept untouched", "did not lower the CER of the validation part, so the untouched", "학습 전 모델을 유지"),
+        (
+            "kept untouched",
+            "did not lower the CER of the validation part, so the untouched",
+            "미세 조정 전 모델을 유지",
+        ),
         ("worse", "Fine-tuning raised the CER of base", "미세 조정으로 CER이 높아졌다"),
     ],
 )

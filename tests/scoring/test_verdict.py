@@ -146,10 +146,11 @@ def test_numbers_that_are_lost_prevent_the_recommendation() -> None:
 def test_speakers_are_in_the_order_of_their_cer_and_unnamed() -> None:
     before, after = system(OLD, n_speakers=6), system({"Female": 3, "Male": 9}, n_speakers=6)
     speakers = judged(before, after)["speakers"]
-    assert list(speakers) == ["untouched", "tuned", "n_clips"]
+    assert list(speakers) == ["untouched", "tuned", "n_clips", "n_characters"]
     assert speakers["untouched"] == sorted(speakers["untouched"])
     assert sum(speakers["tuned"]) / 6 == pytest.approx(score_counts(counts(after))["overall"]["cer"])
     assert speakers["n_clips"] == [4] * 6
+    assert sum(speakers["n_characters"]) == counts(before)["cer_length"].sum()
 
 
 def test_rates_over_the_whole_are_explained_where_they_occur() -> None:

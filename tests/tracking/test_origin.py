@@ -69,9 +69,9 @@ def test_a_store_names_no_account_and_no_program(named: Path, tmp_path: Path, em
     assert holding == []
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("does", ["tracks", "fails", "plans"])
 def test_a_run_that_mlflow_run_made_is_overwritten(
-    fails: bool, named: Path, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+    does: str, named: Path, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = tmp_path / "mlflow.db"
     database.write_bytes(empty_database.read_bytes())
@@ -86,12 +86,23 @@ def test_a_run_that_mlflow_run_made_is_overwritten(
     run_id = client.create_run("0", tags=made).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    if fails:
-        tag_own_run(KmedError("no"))
-    else:
+    if does == "tracks":
         with runs.bench_run(load_config("demo", {"tracking.uri": uri}), code_version="x") as bench:
             assert bench.run_id == run_id
-    tags = client.get_run(run_id).data.tags
+        tag_own_run("run")  # the command is over, and so is its run: nothing is overwritten
+    else:
+        tag_own_run(*{"fails": ("promote", KmedError("no")), "plans": ("run --plan",)}[does])
+    run = client.get_run(run_id)
+    tags = run.data.tags
+    expected = {
+        "tracks": ("bench", "bench-", None),
+        "fails": ("call", "call-promote", "no"),
+        "plans": ("call", "call-run-plan", None),
+    }
+    kind, name, failure = expected[does]
+    assert (tags["kmed.kind"], tags.get("kmed.failure")) == (kind, failure)
+    assert run.info.run_name.startswith(name)
+    assert ("logged nothing" in tags["mlflow.note.content"]) == (does != "tracks")
     assert NAME not in json.dumps(tags)
     assert (tags["mlflow.user"], tags["mlflow.source.git.repoURL"]) == ("kmed-bench", "")
     assert tags["mlflow.project.entryPoint"] == "main"

@@ -131,7 +131,9 @@ def test_the_file_takes_no_second_place_on_the_same_disk(child: TrackedRun, tmp_
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
-def test_a_registered_checkpoint_stands_once(child: TrackedRun, tmp_path: Path, config: Config) -> None:
+def test_a_registered_checkpoint_stands_once(
+    child: TrackedRun, tmp_path: Path, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
     path = save_random_whisper(tmp_path / "best.pt")
     child.log_epoch(3, {"valid/cer": 0.4, "valid/loss": 2.0})
     logged = checkpoints.log_checkpoint(child, path, epoch=3, metrics={"valid/cer": 0.4}, split_sha256=SHA, best=True)
@@ -149,6 +151,17 @@ def test_a_registered_checkpoint_stands_once(child: TrackedRun, tmp_path: Path, 
     assert logged != info.model_id
     fetched = fetch_checkpoint(info.uri, tmp_path / "fetched", tracking_uri=child.uri)
     assert checkpoints.sha256_of(fetched) == checkpoints.sha256_of(path)
+    assert "not recommended" not in caplog.text
+    for key, value in {"kmed.recommended": "false", "kmed.verdict_text": "tiny, seed 0: worse."}.items():
+        child.client.set_model_version_tag(info.name, info.version, key, value)
+    child.client.set_registered_model_alias(info.name, "chosen", info.version)
+    for uri in (info.uri, f"models:/{info.name}@chosen"):
+        caplog.clear()
+        fetch_checkpoint(uri, tmp_path / "again", tracking_uri=child.uri)
+        advice = (
+            f"{uri} is version {info.version}, which is not recommended over the untouched model: tiny, seed 0: worse."
+        )
+        assert caplog.messages == [advice]
 
 
 def stored_copies(config: Config, path: Path) -> int:

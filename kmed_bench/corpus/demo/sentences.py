@@ -5,6 +5,7 @@ from importlib import resources
 
 import pandas as pd
 
+from kmed_bench.core.language import N_
 from kmed_bench.core.schema import UNKNOWN
 
 AIHUB = "AI Hub 208"
@@ -43,5 +44,5 @@ def corpus_name(rows: pd.DataFrame) -> str:
     The release of an imported corpus is its name.
     """
     if is_synthetic(rows):
-        return "demo corpus (synthetic)"
+        return N_("demo corpus (synthetic)")
     return ", ".join(sorted({*rows["release"]} - AIHUB_RELEASES)) or AIHUB

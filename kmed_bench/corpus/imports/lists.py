@@ -3,13 +3,16 @@
 import dataclasses
 import errno
 import math
+import os
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import N_
 from kmed_bench.core.tables import Row, Table, find_column, read_table
 from kmed_bench.corpus.imports.records import Audio, Record, clean_value, read_age, read_dialect, read_gender, read_role
 from kmed_bench.corpus.ingest.aihub import NOT_STATED
@@ -105,14 +108,15 @@ def _read_row(row: Row, columns: Mapping[str, str], files: "AudioFiles") -> Reco
     )
     if row.fault:
         return dataclasses.replace(record, reason="label_unreadable", detail=row.fault)
-    for meaning, seconds in (("start", record.start_s), ("end", record.end_s)):
+    times = (("start", record.start_s, N_("start is no time")), ("end", record.end_s, N_("end is no time")))
+    for meaning, seconds, fault in times:
         if cells.get(meaning) and math.isnan(seconds):
-            wrong = f"{meaning} is no time: {cells[meaning]!r:.40} is neither seconds nor mm:ss"
+            wrong = f"{fault}: {cells[meaning]!r:.40} is neither seconds nor mm:ss"
             return dataclasses.replace(record, reason="label_incomplete", detail=wrong)
     if record.end_s <= (0 if math.isnan(record.start_s) else record.start_s):
-        return dataclasses.replace(record, reason="label_incomplete", detail="the clip ends before it begins")
+        return dataclasses.replace(record, reason="label_incomplete", detail=N_("the clip ends before it begins"))
     if audio is None:
-        missing = f"no file {cells['audio']!r:.200} in {files.root}" if cells["audio"] else "the list names no file"
+        missing = files.describe_missing(cells["audio"]) if cells["audio"] else "the list names no file"
         return dataclasses.replace(record, reason="audio_missing", detail=missing)
     return record
 
@@ -136,6 +140,7 @@ class AudioFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._folders: dict[Path, dict[str, Path]] = {}
+        self._hinted = False
 
     def find(self, named: str) -> Audio | None:
         """Return a named file; None if it is not there, or its name is longer than any file's."""
@@ -164,6 +169,16 @@ class AudioFiles:
             alone = {_composed(one.stem): one for one in present if stems[_composed(one.stem)] == 1}
             self._folders[folder] = alone | names
         return self._folders[folder].get(_composed(path.name))
+
+    def describe_missing(self, named: str) -> str:
+        """Return that a named file is not there, of the first such file also which folder below has it."""
+        hint, folder = "", self.root.absolute()
+        if not self._hinted and folder.is_dir():
+            below = (one for one in sorted(folder.iterdir()) if one.is_dir() and os.access(one, os.R_OK | os.X_OK))
+            found = next((one for one in below if AudioFiles(one).find(named)), None)
+            hint = f"; there is one in another folder, so add --audio-root {shlex.quote(str(found))}" if found else ""
+        self._hinted = True
+        return f"no file {named!r:.200} in {folder}{hint}"
 
     def folders(self) -> Iterator[Path]:
         """Yield the folders that were looked into."""

@@ -32,14 +32,15 @@ import re
 import unicodedata
 from typing import Any, Literal
 
+from kmed_bench.core.language import N_
 from kmed_bench.core.schema import RejectReason
 from kmed_bench.text.marks import is_masked, resolve_marks, sentence_id
 
 Verdict = RejectReason | Literal[""]
 
 NOT_STATED = "N/A"
-ROLES = ("patient", "nurse", "doctor")
-GENDER_CODES = {"F": "Female", "M": "Male"}
+ROLES = (N_("patient"), N_("nurse"), N_("doctor"))
+GENDER_CODES = {"F": N_("Female"), "M": N_("Male")}
 AGE_CODES = {
     "02": "7~10",
     "03": "11~19",
@@ -48,7 +49,7 @@ AGE_CODES = {
     "06": "40~49",
     "07": "50~59",
     "08": "60~69",
-    "09": "over70",
+    "09": N_("over70"),
 }
 REGION_CODES = {
     "A": "서울/인천/경기",
@@ -179,11 +180,11 @@ def _fill(label: Label, name: FileName | None, tree: dict[str, Any]) -> None:
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         text = str(text)
     if name is None or not name.role:
-        fault = "neither its name nor FileName says who speaks, and in which role"
+        fault = N_("neither its name nor FileName says who speaks, and in which role")
     else:
         fault = _fill_speaker(label, name, tree)
     if not isinstance(text, str):
-        _reject(label, "label_incomplete", "no LabelText in 전사정보")
+        _reject(label, "label_incomplete", N_("no LabelText in 전사정보"))
         return
     sentence, reason, detail = judge_text(text)
     if reason == "label_unreadable":
@@ -226,7 +227,7 @@ def _fill_speaker(label: Label, name: FileName, tree: dict[str, Any]) -> str:
     if not isinstance(block, dict) or not block:
         codes = (name.gender_code in GENDER_CODES, name.age_code in AGE_CODES, name.region_code in REGION_CODES)
         if not all(codes):
-            return "no 화자정보, and the file name does not state gender, age and region"
+            return N_("no 화자정보, and the file name does not state gender, age and region")
         block = {"Gender": GENDER_CODES[name.gender_code]}
     label.gender = _text(block.get("Gender"))
     label.age = _text(block.get("Age")) or AGE_CODES.get(name.age_code) or NOT_STATED
@@ -234,7 +235,7 @@ def _fill_speaker(label: Label, name: FileName, tree: dict[str, Any]) -> str:
     label.dialect = _text(block.get("Dialect")) or NOT_STATED
     if not label.gender:
         label.gender = NOT_STATED
-        return "no Gender in 화자정보"
+        return N_("no Gender in 화자정보")
     label.differs = _differing(label, name)
     return ""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import N_
 from kmed_bench.core.schema import WarningKind
 from kmed_bench.corpus.archives.reader import (
     SEPARATOR,
@@ -67,7 +68,7 @@ class Listing:
             base = member.name.rpartition("/")[2]
             suffix = base[base.rfind(".") :].lower() if "." in base else ""
             if base.startswith("._") or "__MACOSX" in member.name:
-                self.ignored["macOS metadata"] += 1
+                self.ignored[N_("macOS metadata")] += 1
             elif suffix in (LABEL, AUDIO):
                 (self.labels if suffix == LABEL else self.audio).append(position, member)
             elif suffix in _OTHER_ARCHIVES or (suffix in (".zip", ".tar") and container.kind == "zip"):
@@ -76,7 +77,7 @@ class Listing:
             elif container.kind != "zip" and (split := explain_split(base)) and not parse_piece(base):
                 self.warn("archive_unreadable", f"{_shorten(base)}: {split}")
             elif not (container.kind == "tar" and (suffix == ".zip" or parse_piece(base))):
-                self.ignored[_shorten(suffix) or "no suffix"] += 1
+                self.ignored[_shorten(suffix) or N_("no suffix")] += 1
 
 
 def _shorten(name: str) -> str:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import N_
 from kmed_bench.core.progress import track
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, WarningKind
 from kmed_bench.corpus.archives.reader import Container
@@ -139,7 +140,7 @@ def _judge(
     place = functools.partial(_place, listing.containers)
     selected, left_out = _select_roles(labels, config)
     rows = place(read(selected, "label").to_pandas())
-    listing.ignored += Counter({"json that is no label": int((~rows["is_label"]).sum())})
+    listing.ignored += Counter({N_("json that is no label"): int((~rows["is_label"]).sum())})
     other = ~rows["role"].isin([*config.roles, ""])
     left_out.update(rows.loc[other, "role"])
     rows = rows[rows["is_label"] & ~other].sort_values(["stem", "release", "path", "start"], ignore_index=True)

@@ -4,6 +4,7 @@ from importlib import resources
 
 import pandas as pd
 
+from kmed_bench.core.language import N_, gettext
 from kmed_bench.report.paper.tables import PaperTable
 from kmed_bench.report.paper.wording import Facts
 
@@ -16,8 +17,8 @@ SOURCES = {
     "MI-CLAIM": "B. Norgeot et al., Nature Medicine 2020;26:1320-1324",
 }
 """Where each guideline is published; the topics in checklist.csv are in this project's words."""
-MISSING = "not in this record: you add it"
-NOT_COVERED = "not covered by this benchmark: you add it"
+MISSING = N_("not in this record: you add it")
+NOT_COVERED = N_("not covered by this benchmark: you add it")
 
 
 def checklist(facts: Facts) -> PaperTable:
@@ -27,15 +28,21 @@ def checklist(facts: Facts) -> PaperTable:
     known = {*facts, *("corpus" for name in ("aihub", "source", "synthetic") if name in facts)}
     rows = []
     for guideline, topic, fact, where in topics.itertuples(index=False):
-        reported = NOT_COVERED if not fact else f"reported in: {where}" if fact in known else MISSING
-        rows.append([guideline, topic, reported])
+        if fact in known:
+            reported = gettext("reported in: {where}", where=gettext(where))
+        else:
+            reported = gettext(MISSING if fact else NOT_COVERED)
+        rows.append([guideline, gettext(topic), reported])
     sources = "; ".join(f"{name}: {source}" for name, source in SOURCES.items())
     return PaperTable(
         name="checklist",
-        caption="Topics of reporting guidelines that carry over to a benchmark of speech recognition",
-        columns=["Guideline", "Topic", "Where"],
+        caption=gettext("Topics of reporting guidelines that carry over to a benchmark of speech recognition"),
+        columns=[gettext("Guideline"), gettext("Topic"), gettext("Where")],
         rows=rows,
         n_text=3,
-        notes="None of these guidelines was written for speech recognition, and this is no substitute for their own "
-        f"checklists; topics are in our words. Sources: {sources}.",
+        notes=gettext(
+            "None of these guidelines was written for speech recognition, and this is no substitute for their own "
+            "checklists; topics are in our words. Sources: {sources}.",
+            sources=sources,
+        ),
     )

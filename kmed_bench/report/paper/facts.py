@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from kmed_bench.core.language import Language
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.schema import PARTS
-from kmed_bench.report.paper.wording import Facts, Language, Say, count, hours, listed, small
+from kmed_bench.report.paper.wording import Facts, Say, count, hours, listed, small
 from kmed_bench.report.seal_tables import count_plans
 from kmed_bench.report.tables import FINISHED, ordered_trains, scored_with
 from kmed_bench.scoring.compare import TEST
@@ -27,17 +28,35 @@ REASONS = {
     "duplicate_utterance": Say("duplicate utterance", "중복 발화"),
     "label_too_long": Say("label too long", "라벨 길이 초과"),
 }
+WARNINGS = {
+    "archive_piece_missing": Say("archive piece missing", "압축 파일 조각 누락"),
+    "archive_unreadable": Say("archive unreadable", "압축 파일 손상"),
+    "audio_without_label": Say("audio without label", "라벨 없는 음성"),
+    "clipped_audio": Say("clipped audio", "클리핑된 음성"),
+    "duplicate_audio": Say("duplicate audio", "중복된 음성 파일"),
+    "folder_unreadable": Say("folder unreadable", "읽을 수 없는 폴더"),
+    "format_differs": Say("format differs", "음성 형식 불일치"),
+    "length_differs": Say("length differs", "음성 길이 불일치"),
+    "metadata_differs": Say("metadata differs", "화자 정보 불일치"),
+    "opposite_channels": Say("opposite channels", "위상이 반대인 채널"),
+    "rate_differs": Say("rate differs", "표본화 주파수 불일치"),
+    "same_recording": Say("same recording", "동일한 녹음"),
+    "silent_audio": Say("silent audio", "무음"),
+}
 FIELD_WORDS = {
     "dialect": Say("dialect", "방언"),
     "gender": Say("gender", "성별"),
     "age": Say("age", "연령"),
+    "role": Say("role", "역할"),
 }
 GROUP_WORDS = {
     "Female": Say("female", "여성"),
     "Male": Say("male", "남성"),
     "60 and over": Say("60 and over", "60세 이상"),
+    "over70": Say("over70", "70세 이상"),
 }
 _ROLES = {"patient": Say("patients", "환자"), "nurse": Say("nurses", "간호사"), "doctor": Say("doctors", "의사")}
+ROLE_WORDS = {name: Say(name, say.ko) for name, say in _ROLES.items()}
 _SIDES = {"pronunciation": Say("pronunciation", "발음 전사"), "spelling": Say("spelling", "철자 전사")}
 _SHOWN_DIGITS = 12
 

@@ -1,6 +1,7 @@
 """The methods paragraphs, in English and Korean: every number is the record's."""
 
-from kmed_bench.report.paper.wording import ROUNDING, Facts, Language, Say, tell
+from kmed_bench.core.language import Language
+from kmed_bench.report.paper.wording import ROUNDING, Facts, Say, tell
 
 DATA = (
     Say(

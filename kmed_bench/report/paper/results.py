@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator, Mapping
 
+from kmed_bench.core.language import Language
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.run_contracts import Outcome, WorsePart
-from kmed_bench.report.paper.facts import FIELD_WORDS, GROUP_WORDS
+from kmed_bench.report.paper.facts import FIELD_WORDS, GROUP_WORDS, ROLE_WORDS
 from kmed_bench.report.paper.wording import (
     Facts,
-    Language,
     Say,
     count,
     equals,
@@ -29,7 +29,7 @@ OUTCOMES: dict[Outcome, Say] = {
     ),
     "kept untouched": Say(
         "For {size} training did not lower the CER of the validation part, so the untouched model is kept",
-        "{size}: 학습으로 검증 세트의 CER이 낮아지지 않아 학습 전 모델을 유지한다",
+        "{size}: 학습으로 검증 세트의 CER이 낮아지지 않아 미세 조정 전 모델을 유지한다",
     ),
     "worse": Say("Fine-tuning raised the CER of {size}", "{size}: 미세 조정으로 CER이 높아졌다"),
 }
@@ -38,19 +38,21 @@ _FIGURES = (
         " (test part: {untouched}% untouched, {tuned}% fine-tuned, difference {delta} percentage points, 95% CI "
         "{low} to "
         "{high}, p {p}{corrected})",
-        "(평가 세트: 학습 전 {untouched}%, 미세 조정 후 {tuned}%, 차이 {delta}%p, 95% 신뢰구간 [{low}, {high}], p "
+        "(평가 세트: 미세 조정 전 {untouched}%, 미세 조정 후 {tuned}%, 차이 {delta}%p, 95% 신뢰구간 [{low}, {high}], p "
         "{p}{corrected})",
     ),
     Say(
         " (test part: {untouched}% untouched, {tuned}% fine-tuned, difference {delta} percentage points, p "
         "{p}{corrected}; no interval)",
-        "(평가 세트: 학습 전 {untouched}%, 미세 조정 후 {tuned}%, 차이 {delta}%p, p {p}{corrected}; 신뢰구간 없음)",
+        "(평가 세트: 미세 조정 전 {untouched}%, 미세 조정 후 {tuned}%, 차이 {delta}%p, p {p}{corrected}; "
+        "신뢰구간 없음)",
         ("no_interval",),
     ),
 )
 _WORDS = {
     **FIELD_WORDS,
     **GROUP_WORDS,
+    **ROLE_WORDS,
     MEASURES["number_exact"].label: Say(MEASURES["number_exact"].label, "숫자 정확도"),
     MEASURES["term_recall"].label: Say(MEASURES["term_recall"].label, "의학 용어 재현율"),
 }
@@ -64,7 +66,7 @@ _SIZE = (
 _SEED_WORDS = {
     "better": Say("better", "개선"),
     "no evidence": Say("no evidence", "차이 확인되지 않음"),
-    "kept untouched": Say("kept untouched", "학습 전 모델 유지"),
+    "kept untouched": Say("kept untouched", "미세 조정 전 모델 유지"),
     "worse": Say("worse", "악화"),
 }
 _WHOLE = (
@@ -122,7 +124,7 @@ def _whole_facts(record: BenchRecord, advice: Recommendation, language: Language
         return
     yield "sizes_text", " ".join(_tell_size(record, size, language) for size in advice.sizes)
     if is_known(advice.best.test_cer):
-        state = Say(advice.best.state, "미세 조정" if advice.best.tuned else "학습 전").words(language)
+        state = Say(advice.best.state, "미세 조정 후" if advice.best.tuned else "미세 조정 전").words(language)
         yield "best", f"{advice.best.size} ({state})"
         yield "cer", rate(advice.best.test_cer)
         yield "limit", f"{100 * MAX_USEFUL_CER:g}"
@@ -146,7 +148,8 @@ def _gap_facts(record: BenchRecord, language: Language) -> Iterator[tuple[str, s
 def _tell_size(record: BenchRecord, size: SizeVerdict, language: Language) -> str:
     if size.verdict is None:
         without = Say(
-            "For {size} there is no comparison with the untouched model.", "{size}: 학습 전 모델과 비교한 결과가 없다."
+            "For {size} there is no comparison with the untouched model.",
+            "{size}: 미세 조정 전 모델과 비교한 결과가 없다.",
         )
         return without.words(language).format(size=size.size)
     facts: dict[str, str | Say] = {

@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from kmed_bench.core.language import N_, current_language, gettext, translate_stored
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.schema import PARTS
 from kmed_bench.report import score_tables
 from kmed_bench.report.page_tables import chosen_runs
-from kmed_bench.report.paper.facts import REASONS, shared_setting, shared_tag
+from kmed_bench.report.paper.facts import REASONS, WARNINGS, shared_setting, shared_tag
 from kmed_bench.report.paper.results import holm_p_values
 from kmed_bench.report.paper.wording import (
     ABSENT,
@@ -88,7 +89,9 @@ _ENDS = ("", "_low", "_high")
 def with_interval(values: Sequence[float | None], show: Callable[[float | None], str]) -> str:
     """Return a value with its interval in brackets, from value, low and high; without brackets where there is none."""
     value, low, high = map(show, values)
-    return value if ABSENT in (value, low, high) else f"{value} ({low} to {high})"
+    if ABSENT in (value, low, high):
+        return value
+    return gettext("{value} ({low} to {high})", value=value, low=low, high=high)
 
 
 def paper_tables(record: BenchRecord, frames: Mapping[str, pd.DataFrame]) -> list[PaperTable]:
@@ -127,11 +130,19 @@ def _sizes(record: BenchRecord, frames: Mapping[str, pd.DataFrame]) -> PaperTabl
             rows.append([row["size"], measure.upper(), *cells, delta, p])
     return PaperTable(
         name="sizes",
-        caption="Error rates on the test part, in percent, by the training of each size with the lowest validation CER",
-        columns=["Model", "Rate", "Untouched", "Fine-tuned", "Difference", "p (Holm)"],
+        caption=gettext(
+            "Error rates on the test part, in percent, by the training of each size with the lowest validation CER"
+        ),
+        columns=[
+            *(gettext("Model"), gettext("Rate"), gettext("Untouched"), gettext("Fine-tuned")),
+            *(gettext("Difference"), gettext("p (Holm)")),
+        ],
         rows=rows,
         n_text=2,
-        notes=f"In brackets: 95% confidence intervals, where there are any. {ROUNDING.en} A dash: not in the record.",
+        notes=gettext(
+            "In brackets: 95% confidence intervals, where there are any. {rounding} A dash: not in the record.",
+            rounding=ROUNDING.words(current_language()),
+        ),
     )
 
 
@@ -147,37 +158,42 @@ def _groups(frames: Mapping[str, pd.DataFrame]) -> PaperTable:
         mark = "†" if row["below_minimum"] else ""
         cells = [with_interval([row.get(f"{size}{end}") for end in _ENDS], rate) for size in sizes]
         counts = [count(row[name]) if is_known(row[name]) else ABSENT for name in ("n_clips", "n_speakers")]
-        rows.append([row["field"], f"{row['value']}{mark}", *counts, *cells])
+        rows.append([*_named(row, mark), *counts, *cells])
     return PaperTable(
         name="groups",
-        caption="CER of the fine-tuned models by group of speakers on the test part, in percent",
-        columns=["Field", "Group", "Clips", "Speakers", *sizes],
+        caption=gettext("CER of the fine-tuned models by group of speakers on the test part, in percent"),
+        columns=[gettext("Field"), gettext("Group"), gettext("Clips"), gettext("Speakers"), *sizes],
         rows=rows,
         n_text=2,
-        notes="In brackets: 95% confidence intervals. †: too few clips or speakers to be compared.",
+        notes=gettext("In brackets: 95% confidence intervals. †: too few clips or speakers to be compared."),
     )
+
+
+def _named(row: Mapping[Any, Any], mark: str = "") -> list[str]:
+    return [translate_stored(row["field"]), f"{translate_stored(str(row['value']))}{mark}"]
 
 
 def _split(parts: pd.DataFrame) -> PaperTable:
     show = {"utterances": count, "speakers": count, "sentences": count, "hours": hours}
     rows = [
-        [row["part"], *(show[name](row[name]) if is_known(row[name]) else ABSENT for name in show)]
+        [translate_stored(row["part"]), *(show[name](row[name]) if is_known(row[name]) else ABSENT for name in show)]
         for row in parts.to_dict("records")
     ]
     return PaperTable(
-        name="split", caption="The split", columns=["Part", "Clips", "Speakers", "Sentences", "Hours"], rows=rows
+        name="split",
+        caption=gettext("The split"),
+        columns=[gettext("Part"), gettext("Clips"), gettext("Speakers"), gettext("Sentences"), gettext("Hours")],
+        rows=rows,
     )
 
 
 def _shares(shares: pd.DataFrame) -> PaperTable:
     names = ("corpus", *PARTS)
-    rows = [
-        [row["field"], str(row["value"]), *(rate(row[name]) for name in names)] for row in shares.to_dict("records")
-    ]
+    rows = [[*_named(row), *(rate(row[name]) for name in names)] for row in shares.to_dict("records")]
     return PaperTable(
         name="split-groups",
-        caption="Share of each group of speakers in the clips of the corpus and of each part, in percent",
-        columns=["Field", "Group", "Corpus", *(part.capitalize() for part in PARTS)],
+        caption=gettext("Share of each group of speakers in the clips of the corpus and of each part, in percent"),
+        columns=[*map(gettext, (N_("Field"), N_("Group"), N_("Corpus"), N_("Train"), N_("Valid"), N_("Test")))],
         rows=rows,
         n_text=2,
     )
@@ -186,48 +202,58 @@ def _shares(shares: pd.DataFrame) -> PaperTable:
 def _data(quality: pd.DataFrame) -> PaperTable:
     rows = []
     for row in quality.to_dict("records"):
-        words = REASONS[row["name"]].en if row["name"] in REASONS else row["name"].replace("_", " ")
-        shown = words if row["kind"] == "total" else f"{row['kind']}: {words}"
+        words = {"rejected": REASONS, "warning": WARNINGS}.get(row["kind"], {}).get(row["name"])
+        named = row["name"].replace("_", " ") if words is None else words.words(current_language())
+        if row["kind"] == "rejected":
+            shown = gettext("rejected: {reason}", reason=named)
+        elif row["kind"] == "warning":
+            shown = gettext("warning: {kind}", kind=named)
+        else:
+            shown = translate_stored(named)
         rows.append([shown, hours(row["n"]) if row["name"] == "hours" else count(row["n"])])
     return PaperTable(
         name="data",
-        caption="The corpus: what was read, rejected and usable",
+        caption=gettext("The corpus: what was read, rejected and usable"),
         columns=["", "n"],
         rows=rows,
-        notes="Labels are usable or rejected; speakers, sentences and hours are those of the usable utterances.",
+        notes=gettext(
+            "Labels are usable or rejected; speakers, sentences and hours are those of the usable utterances."
+        ),
     )
 
 
 _SETTINGS = {
-    "model.sizes": "sizes",
-    "train.seeds": "seeds",
-    "train.epochs": "epochs",
-    "train.batch_size": "batch size",
-    "train.lr": "learning rate",
-    "train.schedule": "schedule",
-    "train.warmup_steps": "warm-up steps",
-    "train.weight_decay": "weight decay",
-    "train.grad_clip": "gradient clipping",
-    "train.max_len": "label tokens, at most",
-    "train.patience": "patience, epochs",
-    "train.freeze_encoder": "frozen encoder",
-    "train.lora_rank": "LoRA rank",
+    "model.sizes": N_("sizes"),
+    "train.seeds": N_("training seeds"),
+    "train.epochs": N_("epochs"),
+    "train.batch_size": N_("batch size"),
+    "train.lr": N_("learning rate"),
+    "train.schedule": N_("schedule"),
+    "train.warmup_steps": N_("warm-up steps"),
+    "train.weight_decay": N_("weight decay"),
+    "train.grad_clip": N_("gradient clipping"),
+    "train.max_len": N_("label tokens, at most"),
+    "train.patience": N_("patience, epochs"),
+    "train.freeze_encoder": N_("frozen encoder"),
+    "train.lora_rank": N_("LoRA rank"),
     "train.spec_augment": "SpecAugment",
-    "train.speed_factors": "speed factors",
-    "train.audio_context": "audio context, training",
-    "eval.audio_context": "audio context, decoding",
-    "eval.beam_size": "beams",
-    "eval.max_new_tokens": "decoded tokens, at most",
-    "eval.no_repeat_ngram_size": "no repeated n-gram of",
+    "train.speed_factors": N_("speed factors"),
+    "train.audio_context": N_("audio context, training"),
+    "eval.audio_context": N_("audio context, decoding"),
+    "eval.beam_size": N_("beams"),
+    "eval.max_new_tokens": N_("decoded tokens, at most"),
+    "eval.no_repeat_ngram_size": N_("no repeated n-gram of"),
 }
 _TAGS = {
-    "kmed.train_precision": "precision, training",
-    "kmed.machine": "machine",
-    "kmed.software": "software",
+    "kmed.train_precision": N_("precision, training"),
+    "kmed.machine": N_("machine"),
+    "kmed.software": N_("software"),
     "kmed.code_version": "kmed-bench",
-    "kmed.split_sha256": "SHA-256 of the split",
-    "kmed.plan_sha256": "SHA-256 of the plan",
+    "kmed.split_sha256": N_("SHA-256 of the split"),
+    "kmed.plan_sha256": N_("SHA-256 of the plan"),
 }
+_VALUES = (*(N_("constant"), N_("linear"), N_("cosine"), N_("full"), N_("dynamic"), N_("True"), N_("False")),)
+"""Values that the tables show as words, for the catalogue."""
 
 
 def _training(record: BenchRecord) -> PaperTable:
@@ -237,15 +263,17 @@ def _training(record: BenchRecord) -> PaperTable:
     values["train.seeds"] = ", ".join(map(str, sorted({run.seed for run in runs}))) or None
     if values["train.lr"] is not None and not math.isnan(float(values["train.lr"])):
         values["train.lr"] = small(float(values["train.lr"]))
-    rows = [[label, str(values[name])] for name, label in _SETTINGS.items() if values[name] is not None]
+    words = {name: str(value) for name, value in values.items() if value is not None}
+    words = {name: gettext(value) if value in _VALUES else value for name, value in words.items()}
+    rows = [[gettext(label), words[name]] for name, label in _SETTINGS.items() if name in words]
     if "train.lr" in values and values["train.lr"] is not None:
-        rows.insert(0, ["optimizer", "AdamW"])
-    rows += [[label, value] for name, label in _TAGS.items() if (value := shared_tag(record, name))]
+        rows.insert(0, [gettext("optimizer"), "AdamW"])
+    rows += [[gettext(label), value] for name, label in _TAGS.items() if (value := shared_tag(record, name))]
     return PaperTable(
         name="training",
-        caption="Settings of training and decoding",
-        columns=["Setting", "Value"],
+        caption=gettext("Settings of training and decoding"),
+        columns=[gettext("Setting"), gettext("Value")],
         rows=rows,
         n_text=2,
-        notes="Settings that are off, or that the trainings do not share, are left out.",
+        notes=gettext("Settings that are off, or that the trainings do not share, are left out."),
     )

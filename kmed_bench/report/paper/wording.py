@@ -6,9 +6,10 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-Language = Literal["en", "ko"]
+from kmed_bench.core.language import Language
+
 LANGUAGES: tuple[Language, ...] = ("en", "ko")
 
 

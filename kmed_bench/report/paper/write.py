@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kmed_bench.core.contracts import NamedComparison
 from kmed_bench.core.files import write_text_atomically
+from kmed_bench.core.language import current_language, gettext
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.report.figures import save_plots
 from kmed_bench.report.page_tables import make_frames
@@ -21,6 +22,10 @@ from kmed_bench.report.paper.wording import LANGUAGES, latex, markdown
 from kmed_bench.report.plots import Plot
 from kmed_bench.scoring.recommendation import recommend
 
+_KOREAN_NAMES = r"""\renewcommand{\tablename}{표}
+\renewcommand{\figurename}{그림}
+\renewcommand{\refname}{참고 문헌}
+"""
 _DOCUMENT = r"""% Shows all parts together: xelatex paper, bibtex paper, xelatex paper, xelatex paper.
 \documentclass[10pt,a4paper]{article}
 \usepackage[margin=17.5mm]{geometry}
@@ -32,6 +37,8 @@ _DOCUMENT = r"""% Shows all parts together: xelatex paper, bibtex paper, xelatex
 
 def write_paper(record: BenchRecord, out: Path, *, comparisons: Sequence[NamedComparison] = ()) -> Path:
     """Write tables, figures, paragraphs, checklist and references of a benchmark, and return the folder.
+
+    Tables, captions, figures and checklist are in the language in use; paragraphs are written in both languages.
 
     Parameters
     ----------
@@ -92,8 +99,18 @@ def _figure(plot: Plot) -> str:
 
 
 def _document(tables: Sequence[PaperTable]) -> str:
-    texts = [rf"\input{{{name}-{language}}}" for language in LANGUAGES for name in ("methods", "results")]
+    heading = gettext("Text")  # Babel sees no call inside an f-string
+    shown_in = ("ko",) if current_language() == "ko" else LANGUAGES
+    texts = [rf"\input{{{name}-{language}}}" for language in shown_in for name in ("methods", "results")]
     shown = [rf"\input{{table-{table.name}}}" for table in tables]
     end = [r"\clearpage", r"\input{figures}", r"\clearpage", r"\nocite{*}", r"\bibliographystyle{plain}"]
-    lines = [r"\section*{Text}", "\n\n".join(texts), r"\clearpage", *shown, *end, r"\bibliography{references}"]
-    return _DOCUMENT + "\n".join([*lines, r"\end{document}", ""])
+    lines = [
+        rf"\section*{{{latex(heading)}}}",
+        "\n\n".join(texts),
+        r"\clearpage",
+        *shown,
+        *end,
+        r"\bibliography{references}",
+    ]
+    names = _KOREAN_NAMES if current_language() == "ko" else ""
+    return _DOCUMENT + names + "\n".join([*lines, r"\end{document}", ""])

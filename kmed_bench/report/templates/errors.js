@@ -1,5 +1,6 @@
 "use strict";
 const clips = [...document.querySelectorAll(".clip")];
+const list = document.getElementById("clips"), count = document.getElementById("count");
 const filters = [...document.querySelectorAll("#filters select")];
 let current = null;
 
@@ -12,7 +13,7 @@ function choose() {
     clip.hidden = !wanted.every((tag) => tags.includes(tag));
     if (clip.hidden) clip.querySelector("audio")?.pause();
   }
-  document.getElementById("count").textContent = `${shown().length} of ${clips.length} clips shown`;
+  count.textContent = count.dataset.text.replace("{shown}", shown().length).replace("{all}", clips.length);
 }
 
 function go(step) {
@@ -62,7 +63,7 @@ document.addEventListener("click", (event) => {
   if (event.target.closest(".play")) play(event.target.closest(".clip"));
 });
 
-for (const [name, label] of [["play", "Pause"], ["pause", "Play"]]) {
+for (const [name, label] of [["play", list.dataset.pause], ["pause", list.dataset.play]]) {
   document.addEventListener(name, (event) => {  // captured: these events do not bubble
     event.target.closest(".clip").querySelector(".play b").textContent = label;
     if (name === "play") for (const clip of clips) {
@@ -74,7 +75,7 @@ for (const [name, label] of [["play", "Pause"], ["pause", "Play"]]) {
 
 document.addEventListener("error", (event) => {
   const sound = event.target.closest?.(".sound");
-  if (sound) sound.textContent = "This browser can’t play the recording. Chrome, Edge and Firefox play Opus, and so does Safari from 18.4 on.";
+  if (sound) sound.textContent = list.dataset.unplayable;
 }, true);
 
 for (const filter of filters) filter.addEventListener("change", choose);

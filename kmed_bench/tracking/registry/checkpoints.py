@@ -141,6 +141,16 @@ def search_checkpoints(run: TrackedRun) -> list[Checkpoint]:
             return sorted(checkpoints, key=lambda one: (one.epoch, not one.whole))
 
 
+def find_best(run: TrackedRun) -> str | None:
+    """Return the address of the model with a run's best epoch: the registered one, or its checkpoint; None without."""
+    experiment = run.client.get_run(run.run_id).info.experiment_id
+    found = run.client.search_logged_models([experiment], f"source_run_id = '{run.run_id}'", max_results=_PAGE)
+    ready = [model for model in found if model.status == LoggedModelStatus.READY]
+    registered = [model for model in ready if model.model_type != MODEL_TYPE and "kmed.checkpoint_sha256" in model.tags]
+    best = [model for model in ready if model.model_type == MODEL_TYPE and model.tags.get("kmed.best") == "true"]
+    return next((f"models:/{model.model_id}" for model in [*registered, *best]), None)
+
+
 def _checkpoint(model: LoggedModel) -> Checkpoint:
     tags = model.tags
     return Checkpoint(

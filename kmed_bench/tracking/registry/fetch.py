@@ -1,19 +1,25 @@
 """The folder of an MLflow model: fetched from a store, and looked at before any code in it runs."""
 
+import logging
+import re
 from pathlib import Path
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
+from kmed_bench.scoring.verdict import RECOMMENDED_TAG, VERDICT_TEXT_TAG
 from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.store import global_store
 
+log = logging.getLogger(__name__)
 MODEL_CODE = Path(__file__).with_name("pyfunc_model.py")
 """What MLflow copies into each registered model, and runs when one is loaded."""
+_VERSION = re.compile(r"models:/([^/@]+)(?:/(\d+)|@(.+))")
 _LOADER = "mlflow.pyfunc.loaders.code_model"
 _IMPORTING = ("code", "data", "python_model")
 """Keys of MLmodel that add to Python's path, point the loader elsewhere, or name a pickle."""
@@ -21,6 +27,8 @@ _IMPORTING = ("code", "data", "python_model")
 
 def fetch_model(uri: str, folder: Path, *, tracking_uri: str) -> Path:
     """Return the file or folder of ``models:/…`` or ``runs:/…``, downloaded into a folder.
+
+    A registered version whose verdict does not recommend it is named in a warning, with the verdict.
 
     Parameters
     ----------
@@ -34,12 +42,25 @@ def fetch_model(uri: str, folder: Path, *, tracking_uri: str) -> Path:
     """
     try:
         with global_store(tracking_uri):
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+            _warn_unless_recommended(uri, MlflowClient(tracking_uri=tracking_uri))
+            return path
     except (MlflowException, OSError) as error:
         raise refused(error, tracking_uri) or KmedError(
             f"The model {uri} can't be fetched from {without_password(tracking_uri)} ({without_password(str(error))}); "
             "check its name, version or alias in the MLflow UI, and name the store with --tracking.uri."
         ) from None
+
+
+def _warn_unless_recommended(uri: str, client: MlflowClient) -> None:
+    named = _VERSION.fullmatch(uri)
+    if named is None:
+        return
+    name, number, alias = named.groups()
+    version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+    if version.tags.get(RECOMMENDED_TAG) == "false":
+        verdict = version.tags.get(VERDICT_TEXT_TAG, "")
+        log.warning(f"{uri} is version {version.version}, which is not recommended over the untouched model: {verdict}")
 
 
 def fetch_checkpoint(uri: str, folder: Path, *, tracking_uri: str) -> Path:

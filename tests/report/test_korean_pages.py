@@ -1,0 +1,201 @@
+"""With ``--lang ko`` a page shows no English but names, keys, files and the data's own values."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from bench_records import make_bench
+from latin_words import latin_words, untranslated
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from misheard import LINES, OPTIONS, predictions
+from test_paper import PLAN, full_record, tables_of
+
+from kmed_bench.cli import main
+from kmed_bench.core.corpus_contracts import DATA_PAGE
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import use_language
+from kmed_bench.core.predictions import Prediction, write_predictions
+from kmed_bench.core.schema import RejectReason, WarningKind
+from kmed_bench.report.data_page import write_data_page
+from kmed_bench.report.data_tables import named_histograms
+from kmed_bench.report.error_clips import Beside
+from kmed_bench.report.error_page import LABELS, write_error_analysis
+from kmed_bench.report.figures import save_plots
+from kmed_bench.report.fonts import plot_style
+from kmed_bench.report.page_tables import make_frames
+from kmed_bench.report.paper.checklist import SOURCES, checklist
+from kmed_bench.report.paper.facts import collect_facts
+from kmed_bench.report.paper.methods import methods
+from kmed_bench.report.paper.results import results
+from kmed_bench.report.plots import Plot
+from kmed_bench.scoring.measures import EXCLUSIONS
+from kmed_bench.scoring.recommendation import recommend
+from kmed_bench.text.variants import load_variants
+
+_FIELDS: dict[str, dict[str, int]] = {
+    "gender": {"Female": 6, "Male": 2},
+    "age": {"60~69": 5, "over70": 3},
+    "dialect": {"경상": 4, "N/A": 4},
+    "region": {"부산": 8},
+    "role": {"patient": 4, "nurse": 2, "doctor": 2},
+    "quality": {"Good": 8},
+    "release": {"병원": 8},
+}
+KEYS = ("Gender", "(end)", ".txt")
+"""What labels, lists and files call things."""
+_SHAPE = {"edges": [0, 1, 2], "counts": [5, 3]}
+QUALITY: Any = {
+    **{"labels": 99, "usable": 8, "speakers": 4, "sentences": 7, "hours": 0.1},
+    "rejected": dict.fromkeys(set(get_args(RejectReason)) - {"label_too_long"}, 1),
+    "warnings": dict.fromkeys(get_args(WarningKind), 1),
+    "incomplete": {"no Gender in 화자정보": 1, "end is no time": 1},
+    "roles_left_out": {"nurse": 3},
+    "files_ignored": {"no suffix": 1, "macOS metadata": 2, "json that is no label": 1, ".txt": 4},
+    "by": _FIELDS,
+    "hours_by": {field: dict.fromkeys(values, 0.05) for field, values in _FIELDS.items()},
+    "speakers_by": {field: dict.fromkeys(values, 3) for field, values in _FIELDS.items()},
+    "pairs": {"gender,role": {"Female": {"patient": {"n": 4, "hours": 0.1, "speakers": 2}}}},
+    "histograms": {"duration_s": _SHAPE, "speaker_utterances": _SHAPE},
+}
+
+
+def test_the_checker_finds_words_and_passes_names() -> None:
+    page = '<p title="Left out">문자 <b>errors</b> of <code>all</code> rejects.csv CER 5 %</p><p lang="en">as is</p>'
+    assert untranslated(page) == {"Left out": ["Left", "out"], "errors": ["errors"], "of": ["of"]}
+    assert latin_words("data.max_duration_s보다 길다 (H100 server)", ["H100 server"]) == []
+
+
+def test_the_data_page(tmp_path: Path) -> None:
+    with use_language("ko"):
+        page = write_data_page(QUALITY, tmp_path, name="demo corpus (synthetic)").read_text(encoding="utf-8")
+    assert untranslated(page, KEYS) == {}
+    assert '<html lang="ko">' in page
+    assert "데모 말뭉치(합성 음성)" in page
+    assert re.search("사용 가능한 발화 .*>8<.*개, .*>0.10<.*시간, 화자 .*>4<.*명", page)
+    assert "길이: 발화 수 8, 구간 폭 1 초." in page
+
+
+def test_histograms_have_korean_names() -> None:
+    with use_language("ko"):
+        texts = [text for names in named_histograms().values() for text in names]
+    assert {text: words for text in texts if (words := latin_words(text))} == {}
+    assert "초당 발화 문자 수" in texts
+
+
+def test_the_data_page_of_a_clean_corpus(tmp_path: Path) -> None:
+    clean = QUALITY | {key: {} for key in ("rejected", "warnings", "incomplete", "histograms", "pairs")}
+    with use_language("ko"):
+        page = write_data_page(clean, tmp_path, name="병원").read_text(encoding="utf-8")
+    assert untranslated(page, KEYS) == {}
+    assert "제외된 라벨이 없다." in page
+
+
+def errors_page(folder: Path, lines: list[tuple[str, str, str]], **more: Any) -> dict[str, list[str]]:
+    with use_language("ko"):
+        page = write_error_analysis(folder, predictions(lines), OPTIONS, **more).read_text(encoding="utf-8")
+    assert '<html lang="ko">' in page
+    assert 'data-text="발화 {all}개 중 {shown}개 표시"' in page
+    return untranslated(page, [*(f"u{n}" for n in range(len(lines))), "ct", "mg"])
+
+
+def test_the_error_page(tmp_path: Path) -> None:
+    """With recordings, one of which can't be read, another system, terms, spellings, numbers and a looping clip."""
+
+    def read(name: str) -> Any:
+        if name == "u4":
+            raise KmedError("The audio is gone.")
+        return np.zeros(1600, np.float32)
+
+    lines = [
+        *LINES,
+        ("s4", "CT를 찍고 약을 이십 밀리그램 먹어요", "씨티를 찍고 약을 20mg 먹고"),
+        ("s5", "배가 아파요", "아파요 " * 40),
+        ("s6", "혈당이 높아요", "血糖が高い"),
+    ]
+    beside = Beside(predictions=predictions([(s, reference, reference) for s, reference, _ in lines]), name="다른 모델")
+    found = errors_page(tmp_path, lines, name="모델", beside=beside, read_clip=read)
+    assert found == {}
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["notice"].startswith("These files hold transcripts")
+
+
+@pytest.mark.parametrize("lines", [LINES[3:4], [("s3", ".", "무엇이든")]])
+def test_an_error_page_with_little_in_it(lines: list[tuple[str, str, str]], tmp_path: Path) -> None:
+    assert errors_page(tmp_path, lines, name="모델") == {}
+
+
+def test_the_paper_s_texts_and_tables() -> None:
+    record = full_record()
+    facts = collect_facts(record)
+    with use_language("ko"):
+        tables = [*tables_of(record).values(), checklist(facts), checklist({})]
+    own = [
+        "H100 & friends",
+        "Python 3.11.2, torch 2.9.1",
+        *SOURCES.values(),
+        "abc",
+        PLAN[:12],
+        "feedbacfeedb",
+        "bf16",
+        "fine-tuning",
+        "cross-entropy",
+    ]
+    texts = {table.name: table.markdown().replace("\\", "") for table in tables}
+    assert {name: words for name, text in texts.items() if (words := latin_words(text, own))} == {}
+    told = results(record, recommend(record), "ko")
+    assert latin_words(told) == []
+    terms = {word for text in methods(facts, "ko").values() for word in latin_words(text, own)}
+    named = "speaker and sentence disjoint character word error rate greedy decoding beam search weight decay freeze "
+    named += "fine tuning gradient clipping Clopper Pearson Student Welch"
+    assert terms - {*named.split()} == set()  # the English of a term at its first mention
+
+
+@pytest.mark.slow
+def test_figures_and_their_captions() -> None:
+    """Those of the report and of a paper, which are the same but for their titles."""
+    record = make_bench(sizes=("tiny", "base"), epochs=2)
+    advice, found = recommend(record), dict[str, list[str]]()
+
+    def look(figure: Figure, name: str, caption: str) -> Plot:
+        figure.draw_without_rendering()  # ticks have no labels before
+        texts = [caption, *(text.get_text() for text in figure.findobj(Text) if text.get_visible())]
+        found[name] = [text for text in texts if latin_words(text)]
+        plt.close(figure)
+        return Plot(name=name, caption=caption, svg="")
+
+    frames = make_frames(record, record.comparisons, advice)
+    frames["speakers"] = pd.DataFrame({"size": ["base"] * 2, "untouched": [0.3, 0.4], "tuned": [0.2, 0.5]})
+    frames["speakers"]["n_characters"] = [90, 120]
+    with plot_style(), use_language("ko"):
+        save_plots(frames, advice.best, look)
+    assert {name.partition("-")[0] for name in found} >= {"all", "test", "pareto", "groups", "error", "quality"}
+    assert {name: texts for name, texts in found.items() if texts} == {}
+
+
+def test_kinds_that_the_error_page_shows_have_names() -> None:
+    assert {variant.kind for variant in load_variants()} | {*EXCLUSIONS} <= {*LABELS}
+
+
+@pytest.mark.slow
+def test_commands_take_the_language(
+    tone_part: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pages are Korean, and what the commands say is English."""
+    monkeypatch.chdir(tmp_path)  # without a store
+    rows = tone_part.iloc[:2].to_dict("records")
+    write_predictions(Path("a.jsonl"), [Prediction.from_row(row, "머리가 아바요", 0.1) for row in rows])
+    for language, title in (("ko", "전사 오류: model"), ("en", "Transcription errors: model")):
+        assert main(["errors", "a.jsonl", language, "--lang", language, "--eval.bootstrap_draws", "100"]) == 0
+        assert f"<h1>{title}</h1>" in Path(language, "index.html").read_text(encoding="utf-8")
+        assert "These files hold transcripts" in capsys.readouterr().out
+    lines = [f"{row['audio']},문장 {at},s{at},여" for at, row in enumerate(rows)]
+    Path("list.csv").write_text("\n".join(["audio,text,speaker,gender", *lines]), encoding="utf-8")
+    assert main(["import-corpus", "list.csv", "out", "--name", "병원", "--lang", "ko"]) == 0
+    assert untranslated(Path("out", DATA_PAGE).read_text(encoding="utf-8"), KEYS) == {}
+    assert "labels 2" in capsys.readouterr().out.replace(":", "")
