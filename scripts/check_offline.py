@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import fcntl
 import ipaddress
+import json
 import os
 import re
 import shlex
@@ -70,7 +71,7 @@ COMMANDS = (
     Command(f"run --profile demo --sizes tiny --seeds 0 --out results {DEMO} {SPLIT} {TRAIN}"),
     Command("report report"),
     Command("history history"),
-    Command("import-log history/logging_tiny.json"),
+    Command("import-log logging_base.json"),
     Command("openings split"),
     Command("promote kmed-whisper-tiny 1 --dry-run", status=1),
     Command("verify models:/kmed-whisper-tiny/1"),
@@ -143,7 +144,7 @@ def run(command: Command, folder: Path, run_id: str) -> tuple[int, float, list[s
 
 
 def prepare(folder: Path) -> None:
-    """Write a random Whisper tiny, a recording and a list of it."""
+    """Write a random Whisper tiny, a recording, a list of it, and a log of the original benchmark."""
     import numpy as np
     import soundfile
     import torch
@@ -157,6 +158,11 @@ def prepare(folder: Path) -> None:
     torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)
     save_weights(model, folder / "tiny.pt")
     soundfile.write(folder / "clip.wav", 0.1 * np.random.default_rng(0).standard_normal(32_000), 16_000)
+    facts = {"model_name": "whisper-base", "path": "/c/", "save_model_name": "base", "device": "cuda", "max_len": 80}
+    facts |= {"save_logging_file_name": "logging_base.json", "batch_size": 4, "epochs": 1, "start_epoch": 0}
+    log = {"mata_data": {**facts, "ver_start": 0, "lr": 2e-5}, "result_ver": {"0": {"time": None, "result": []}}}
+    log["result_ver"]["0"]["result"] = [[0, 0.0731, 10.5, 0.0301, 4.0]]
+    (folder / "logging_base.json").write_text(json.dumps(log), encoding="utf-8")
     (folder / "list.csv").write_text("audio,text,speaker\nclip.wav,배가 아파요,s1\n", encoding="utf-8")
 
 
