@@ -76,6 +76,8 @@ SELECTION = "selection"
 
 UNKNOWN = ("", "N/A")
 """What a manifest's text columns hold where a value is unknown."""
+AIHUB_RELEASES = frozenset(("Training", "Validation", *UNKNOWN))
+"""Values of ``release`` in a manifest of a download of AI Hub."""
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")

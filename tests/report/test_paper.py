@@ -193,7 +193,17 @@ change("clip", "to a norm of 1.5", "기울기 노름의 상한(gradient clipping
     with_setting("train.grad_clip", "1.5")
 )
 change("context", "length of the batch", "오디오 문맥은 배치의 길이")(with_setting("eval.audio_context", "dynamic"))
-change("corpus", "folder “mine”", "“mine” 폴더")(with_setting("data.source", "mine"))
+change("corpus", "the corpus “mine”", "“mine” 말뭉치")(with_setting("data.source", "mine"))
+change("imported", "the corpus “문진 녹음”", "“문진 녹음” 말뭉치")(
+    lambda record: with_setting("data.source", "manifest")(
+        with_part("quality", by={"release": {"문진 녹음": 9}})(record)
+    )
+)
+change("manifest", "in the layout of AI Hub data set 208", "(데이터셋 208)과 같은 형식")(
+    lambda record: with_setting("data.source", "manifest")(
+        with_part("quality", by={"release": {"Training": 9}})(record)
+    )
+)
 change("labels", "Of 1,234 labelled", "발화 1,234개 중")(with_part("quality", labels=1234))
 change("hours", "and 7.3 hours", "총 7.3시간")(with_part("quality", hours=7.26))
 change("rejects", "label too long 8.", "라벨 길이 초과 8.")(with_part("quality", rejected={"label_too_long": 8}))

@@ -6,11 +6,9 @@ from importlib import resources
 import pandas as pd
 
 from kmed_bench.core.language import N_
-from kmed_bench.core.schema import UNKNOWN
+from kmed_bench.core.schema import AIHUB_RELEASES
 
 AIHUB = "AI Hub 208"
-AIHUB_RELEASES = frozenset(("Training", "Validation", *UNKNOWN))
-"""Values of ``release`` in a manifest that `ingest` wrote."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

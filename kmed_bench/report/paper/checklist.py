@@ -25,7 +25,7 @@ def checklist(facts: Facts) -> PaperTable:
     """Return a row per topic: the guideline, the topic, where it is reported, or that the author adds it."""
     with (resources.files("kmed_bench.report.paper") / "checklist.csv").open(encoding="utf-8") as stream:
         topics = pd.read_csv(stream, keep_default_na=False)
-    known = {*facts, *("corpus" for name in ("aihub", "source", "synthetic") if name in facts)}
+    known = {*facts, *("corpus" for name in ("aihub", "aihub_layout", "source", "synthetic") if name in facts)}
     rows = []
     for guideline, topic, fact, where in topics.itertuples(index=False):
         if fact in known:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from kmed_bench.core.language import Language
 from kmed_bench.core.records import BenchRecord
-from kmed_bench.core.schema import PARTS
+from kmed_bench.core.schema import AIHUB_RELEASES, PARTS
 from kmed_bench.report.paper.wording import Facts, Say, count, hours, listed, small
 from kmed_bench.report.seal_tables import count_plans
 from kmed_bench.report.tables import FINISHED, ordered_trains, scored_with
@@ -94,12 +94,16 @@ _Named = Iterator[tuple[str, str | Say]]
 
 def _corpus(record: BenchRecord) -> _Named:
     source = shared_setting(record, "data.source")
+    releases = set(record.quality.get("by", {}).get("release", {}))
+    named = sorted(releases - AIHUB_RELEASES)
     if record.synthetic:
         yield "synthetic", ""
     elif source is not None and AIHUB_FOLDER in source:
         yield "aihub", ""
+    elif releases and not named:
+        yield "aihub_layout", ""  # that of data set 208, which a manifest's folder need not name
     elif source is not None:
-        yield "source", source
+        yield "source", ", ".join(named) or source
     if (roles := shared_setting(record, "data.roles")) and not record.synthetic:
         yield "roles", _say_list(roles.split(","), _ROLES)
     for name in ("data.min_duration_s", "data.max_duration_s"):

@@ -14,7 +14,13 @@ DATA = (
         "음성 데이터는 AI Hub의 「비대면 진료를 위한 의료진 및 환자 음성」(데이터셋 208)을 사용하였다.",
         ("aihub",),
     ),
-    Say("The speech was that of the corpus in the folder “{source}”.", "음성 데이터는 “{source}” 폴더의 말뭉치이다."),
+    Say(
+        "The speech was that of a corpus in the layout of AI Hub data set 208 (비대면 진료를 위한 의료진 및 환자 "
+        "음성).",
+        "음성 데이터는 AI Hub의 「비대면 진료를 위한 의료진 및 환자 음성」(데이터셋 208)과 같은 형식의 말뭉치이다.",
+        ("aihub_layout",),
+    ),
+    Say("The speech was that of the corpus “{source}”.", "음성 데이터는 “{source}” 말뭉치이다."),
     Say("Speech of {roles} was used.", "화자 역할은 다음으로 한정하였다: {roles}."),
     Say(
         "Recordings of {min_duration_s} s to {max_duration_s} s were eligible.",
