@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_split import block_manifest, make_manifest
 
@@ -93,6 +93,7 @@ def test_a_number_that_many_texts_share_is_no_prompt():
     assert list(join_spellings(table)["sentence_id"]) == ["c", "b", "a"]
 
 
+@settings(deadline=None)  # the first example pays for imports
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["두 번", "2번", "세 번"])), min_size=1, max_size=12)
 )
