@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")
 TYPED = {page.name: typed_commands(page) for page in PAGES}
 NOT_RUN = {
     r"make (run|test)$": "makes an environment and installs; .ci/run types it",
+    r"make (run|test-fast) KIT=": "installs from a kit of gigabytes; tests/pipeline/test_offline_kit.py",
     r"pip install ": "needs a package index; the extras that it names are checked",
     r"export |cd |set -a|[A-Z_]+=\S+$": "prepares a shell",
     r"(exec )?mlflow server |optuna-dashboard |mlflow models serve ": "a server that stays up",

@@ -239,6 +239,7 @@ def serve(uri: str, *, host: str, port: int, tracking_uri: str, limits: ServerLi
         )
         gc.collect()
         gc.freeze()  # what is there now stays, and need not be scanned again
+        bound.listen()  # from here on connections wait until the loop takes them, so what is announced is true
         _log.info("Serving %s at http://%s:%d; /health answers 200.", uri, host, bound.getsockname()[1])
         asyncio.run(_run_server(uvicorn.Server(config), bound, limits))
 
