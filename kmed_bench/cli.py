@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with sigterm_interrupts():
             args = parse(_readable(sys.argv[1:] if arguments is None else arguments))
             if os.environ.pop(SLOT_VARIABLE, ""):
-                Relay().start()
+                Relay().start(args.log_level)
             else:
                 configure_logging(args.log_level)
             command: Command = args.command

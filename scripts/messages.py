@@ -74,7 +74,8 @@ def update(found: Catalog, earlier: Catalog) -> list[str]:
     missing = []
     for message in messages(found):
         known = earlier.get(message.id, message.context)
-        if known is not None and known.string and not known.fuzzy:
+        forms = known.string if known is not None and isinstance(known.string, tuple) else (known and known.string,)
+        if known is not None and all(forms) and not known.fuzzy:
             message.string = known.string
         elif isinstance(message.id, str):
             missing.append(message.id)

@@ -11,8 +11,11 @@ import tempfile
 import types
 import weakref
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+
+import pytest
 
 # What a benchmark imports sooner or later; torch imports _dynamo for the first optimizer.
 LOADED = [
@@ -29,9 +32,11 @@ LOADED = [
 @functools.cache
 def server() -> ForkServerContext:
     """Return the context of processes that are forked from one with `LOADED`."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # OpenMP reads it once, when torch is loaded
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("OMP_NUM_THREADS", "1")  # OpenMP reads it once, when torch is loaded
+        forkserver.ensure_running()
     return context
 
 
@@ -88,6 +93,7 @@ def run(
         written = process.communicate(timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
+        process.wait()
         raise
     return subprocess.CompletedProcess(process.args, process.wait(), *written)
 

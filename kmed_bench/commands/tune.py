@@ -43,7 +43,7 @@ def _tune(args: argparse.Namespace) -> int:
     if size is None or len(config.model.sizes) != 1:
         raise KmedError(f"A study is of one size, and --size is {size}; name one of {', '.join(SIZES)}.")
     SPLIT.read(args.split / "split.json")  # a wrong folder is named before weights are fetched
-    _fill_slots(args)
+    failed = _fill_slots(args)
     outcome = tune(
         config,
         find_weights(config.model.sizes[0], config.model.weights),
@@ -59,11 +59,19 @@ def _tune(args: argparse.Namespace) -> int:
         print(f"Profile: {outcome.profile}")
     print(f"Report: {outcome.report.resolve()}")
     print(f"MLflow UI: {ui_command(outcome.tracking_uri)}")
-    return 0 if best is not None else 1
+    return 0 if best is not None and not failed else 1
 
 
-def _fill_slots(args: argparse.Namespace) -> None:
-    """Let a process in each slot work on the study; afterwards this one finds it complete and writes its results."""
+def _fill_slots(args: argparse.Namespace) -> bool:
+    """Let a process in each slot work on the study, and return whether one failed.
+
+    Afterwards this process finds the study complete and writes its results.
+
+    Raises
+    ------
+    KmedError
+        When every process failed.
+    """
     from kmed_bench.pipeline.launch.slots import Task, run_in_slots
     from kmed_bench.pipeline.launch.trainings import find_slots
     from kmed_bench.pipeline.launch.watch import Watch
@@ -71,9 +79,13 @@ def _fill_slots(args: argparse.Namespace) -> None:
     slots = find_slots(args.slots, thread_count(args.threads))
     words = [*sys.argv[1:], "--slots", "1", "--threads", "auto", "--confirm", ""]
     task = Task("from kmed_bench.cli import main; sys.exit(main())", tuple(words))
-    if slots:
-        with Watch("Processes of the study", len(slots)) as watch:
-            run_in_slots({f"process {slot.number}": task for slot in slots}, slots, watch)
+    if not slots:
+        return False
+    with Watch("Processes of the study", len(slots)) as watch:
+        run_in_slots({f"process {slot.number}": task for slot in slots}, slots, watch)
+    if len(watch.failed) == len(slots):
+        raise KmedError(f"No slot could work on the study: {next(iter(watch.failed.values()))}")
+    return bool(watch.failed)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

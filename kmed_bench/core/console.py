@@ -73,6 +73,12 @@ def configure_logging(level: str = "info") -> None:
     restart_progress()
 
 
+def console_level() -> str:
+    """Return the level of the messages that standard error shows."""
+    levels = [handler.level for handler in _package.handlers if handler.get_name() == _CONSOLE_HANDLER]
+    return logging.getLevelName(levels[0]).lower() if levels else "info"
+
+
 def show(level: str, text: str) -> None:
     """Show another process's message on standard error, and in no log file: that process has its own."""
     number = logging.getLevelNamesMapping()[level.upper()]

@@ -20,9 +20,9 @@ LOCALE = Path(__file__).parents[1] / "locale"
 """Folder of the translations; the texts in the code are the English ones."""
 
 _FEWEST_LETTERS = 4
-"""Fewest letters beside its placeholders by which a stored text is taken for one of the catalogue's."""
+"""A template with fewer letters outside its placeholders is not matched against stored texts."""
 _FILLING = r"(?:(?![.:;] ).)+?"
-"""What may stand in a placeholder of a stored text: no sentence, or a text of several would be taken for another."""
+"""A placeholder matches no end of a sentence, so that several sentences are not taken for one template."""
 _current: ContextVar[Language] = ContextVar("language", default="en")
 
 
@@ -65,7 +65,8 @@ def N_(message: str, /) -> str:  # noqa: N802  # gettext's own name for it
 def translate_stored(text: str) -> str:
     """Return a stored English text in the language in use, also one whose placeholders are filled.
 
-    What fills them is translated by itself. A text that the catalogue does not have stays as it is.
+    What fills them is translated by itself, and so is each of several texts with semicolons between them. A text that
+    the catalogue does not have stays as it is.
     """
     if not text or _current.get() == "en":
         return text
@@ -75,7 +76,8 @@ def translate_stored(text: str) -> str:
     for pattern, template in _patterns(_current.get()):
         if found := pattern.fullmatch(text):
             return re.sub(r"\{(\w+)[^}]*\}", lambda name: translate_stored(found[name[1]]), gettext(template))
-    return text
+    several = text.split("; ")
+    return "; ".join(map(translate_stored, several)) if len(several) > 1 else text
 
 
 @functools.cache

@@ -34,12 +34,12 @@ class Relay:
         self._sent_s: dict[str, float] = {}
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def start(self) -> None:
-        """Send what is logged and how far work is, and stop when the parent is gone."""
+    def start(self, level: str) -> None:
+        """Send what is logged at a level or above and how far work is, and stop when the parent is gone."""
         package, handler = logging.getLogger("kmed_bench"), _Handler(self)
-        handler.setLevel(logging.INFO)
+        handler.setLevel(level.upper())
         package.addHandler(handler)
-        package.setLevel(logging.INFO)
+        package.setLevel(level.upper())
         relay_progress(self.send_progress)
         threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
 

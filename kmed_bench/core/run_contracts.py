@@ -53,10 +53,14 @@ class Plan(Head):
 
 
 class UntouchedResults(Head):
-    """Content of untouched.json: metrics of the valid part by name; ``identity`` is of all that decides them."""
+    """Content of untouched.json: metrics of the valid part by name, and the number of left-out clips decoded.
+
+    ``identity`` is of all that decides them.
+    """
 
     identity: str
     valid: dict[str, float]
+    left_out: int
 
 
 class SpeakerErrors(Head):
@@ -241,7 +245,7 @@ UNTOUCHED = FileFormat[UntouchedResults](
     version=1,
     oldest=1,
     remedy="delete it, and the untouched model is scored again",
-    fields={"identity": str, "valid": dict[str, float]},
+    fields={"identity": str, "valid": dict[str, float], "left_out": int},
 )
 STUDY = FileFormat[StudyFile](
     "kmed-study",

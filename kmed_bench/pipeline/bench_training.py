@@ -2,17 +2,21 @@
 
 from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.locks import locked
 from kmed_bench.core.system_errors import explain_os_error
 from kmed_bench.core.version import code_version
 from kmed_bench.pipeline.continuation import EarlierTraining
 from kmed_bench.pipeline.plan import series_of
 from kmed_bench.pipeline.preparation import log_split
 from kmed_bench.pipeline.trainer import Trainer
-from kmed_bench.pipeline.training_record import TrainOutcome
+from kmed_bench.pipeline.training_record import TRAINING_LOCK, TrainOutcome
 from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.resume import HASH_TAG
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.series import SERIES_TAG
+
+_LOCK_WAIT_S = 120.0
+"""A process whose parent was killed has that long to save its state and leave the folder."""
 
 
 def training_name(size: str, seed: int) -> str:
@@ -39,7 +43,10 @@ def train_in_bench(
     if run_id is None:
         tags |= {"kmed.profile": trainer.config.profile, "kmed.code_version": code_version()}
     name = training_name(trainer.weights.size, seed)
-    with bench.child("train", name, tags=tags, params=trainer.params(seed), run_id=run_id) as run:
+    with (
+        locked(trainer.folder(seed) / TRAINING_LOCK, name, wait_s=_LOCK_WAIT_S),
+        bench.child("train", name, tags=tags, params=trainer.params(seed), run_id=run_id) as run,
+    ):
         log_split(run, trainer.speech.split, "training")
         outcome = trainer.train(seed, run, resume=resume)
     assert outcome is not None  # only further processes of one training have none

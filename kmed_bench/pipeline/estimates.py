@@ -40,8 +40,8 @@ class Stage:
     cached: bool = False
 
 
-class Corrected(Protocol):
-    """What a training tells of its epochs, so that the estimate follows what was measured."""
+class EpochListener(Protocol):
+    """Is told of each epoch, to correct an estimate."""
 
     def correct(self, size: str, epoch: ScoredEpoch) -> None:
         """Take note of an epoch of a size."""
@@ -89,7 +89,8 @@ class Outlook:
     def total_s(self) -> float:
         """The estimated duration of all stages, trainings in slots shared equally among them."""
         all_s, trainings_s = (sum(stage.duration_s for stage in some) for some in (self.stages(), self._in_slots()))
-        longest_s = max((stage.duration_s for stage in self._in_slots()), default=0.0)
+        # The seeds of a size wait for its untouched model.
+        longest_s = max(self.size_s(size, 1) for size in self.sizes)
         return all_s - trainings_s + max(longest_s, trainings_s / self._n_slots)
 
     @property

@@ -24,6 +24,7 @@ from kmed_bench.core.schema import SIZES
 from kmed_bench.core.scratch import find_scratch
 from kmed_bench.corpus.ingest.manifest import KEPT_FOLDER
 from kmed_bench.pipeline.training_record import TRAINING_FILE, read_training_record
+from kmed_bench.pipeline.untouched import UNTOUCHED_FILE
 
 KINDS = {
     "leftovers": "nothing: their writers are gone",
@@ -54,7 +55,7 @@ _WEIGHTS = re.compile(rf"({'|'.join(SIZES)})(-from-wheel-[0-9a-f]{{12}})?\.(pt|s
 _NAMES = {
     "states": re.compile(r"state(\.previous)?\.pt|faulty-batch\.pt"),
     "checkpoints": re.compile(r"(best|last|epoch\d{2,})\.pt"),
-    "predictions": re.compile(r"predictions(_untouched|_left_out|_left_out_untouched)?\.jsonl"),
+    "predictions": re.compile(r"predictions(_left_out)?(_untouched)?(_valid|_test)?\.jsonl"),
     "scores": re.compile(r"(scores|scores_untouched|comparisons|leak)\.json"),
 }
 _TENSOR_KEYS = (
@@ -62,6 +63,7 @@ _TENSOR_KEYS = (
     {"dims", "model_state_dict"},
     {"utterance_ids", "audio", "inputs", "where"},
 )
+_BESIDE_PREDICTIONS = (TRAINING_FILE, UNTOUCHED_FILE, "scores.json", LOG_NAME)
 _SCORE_FORMATS = ("kmed-scores", "kmed-comparisons", "kmed-leak")
 _FOREIGN = ("mlruns", "mlartifacts", "artifacts")
 """Folders of MLflow's artifacts: the store's, with files of the same names."""
@@ -218,8 +220,8 @@ def _tensors_fault(path: Path) -> str:
 
 
 def _predictions_fault(path: Path) -> str:
-    if not any((path.parent / name).is_file() for name in (TRAINING_FILE, "scores.json", LOG_NAME)):
-        return f"no {TRAINING_FILE}, scores.json or {LOG_NAME} is beside it, so it may be another system's"
+    if not any((path.parent / name).is_file() for name in _BESIDE_PREDICTIONS):
+        return f"none of {', '.join(_BESIDE_PREDICTIONS)} is beside it, so it may be another system's"
     try:
         with path.open(encoding="utf-8") as stream:
             row = json.loads(stream.readline(1 << 22))

@@ -17,7 +17,7 @@ from kmed_bench.core.version import code_version, software_versions
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
-from kmed_bench.pipeline.estimates import Corrected
+from kmed_bench.pipeline.estimates import EpochListener
 from kmed_bench.pipeline.final_test import score_test
 from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
 from kmed_bench.pipeline.recording import recording
@@ -67,7 +67,7 @@ class Trainer:
     ----------
     seal : Seal or None
         Records when the test part is opened; None in the processes that write nothing.
-    outlook : Corrected or None
+    outlook : EpochListener or None
         Is corrected by the first epoch; None: no estimate was made.
     """
 
@@ -77,7 +77,7 @@ class Trainer:
         self.config, self.weights, self.speech, self.out = config, weights, speech, out
         self.parallel = parallel or Parallel()
         self.seal: Seal | None = None
-        self.outlook: Corrected | None = None
+        self.outlook: EpochListener | None = None
         self.device = pick_device()
         self.precision = resolve_precision(config.train.precision, self.device)
 

@@ -54,9 +54,11 @@ def computed_once(folder: Path, identity: str, compute: Callable[[], Untouched],
         (folder / UNTOUCHED_FILE).unlink(missing_ok=True)  # of another identity: what it names is about to change
         found = compute()
         write_predictions(folder / _TEST, found.test)
-        write_predictions(folder / _LEFT_OUT, found.left_out)
+        if found.left_out:
+            write_predictions(folder / _LEFT_OUT, found.left_out)
+        content = {**UNTOUCHED.head, "identity": identity, "valid": found.valid, "left_out": len(found.left_out)}
         # Last: where this file is, the others are whole.
-        write_json(folder / UNTOUCHED_FILE, {**UNTOUCHED.head, "identity": identity, "valid": found.valid})
+        write_json(folder / UNTOUCHED_FILE, content)
         return found
 
 
@@ -69,7 +71,8 @@ def _read(folder: Path, identity: str) -> Untouched | None:
         kept = UNTOUCHED.read(path)
         if kept["identity"] != identity:
             return None
-        return Untouched(kept["valid"], read_predictions(folder / _TEST), read_predictions(folder / _LEFT_OUT))
+        left_out = read_predictions(folder / _LEFT_OUT) if kept["left_out"] else []
+        return Untouched(kept["valid"], read_predictions(folder / _TEST), left_out)
     except KmedError as error:
         log.warning("The untouched model is scored again: %s", error)
         return None

@@ -81,7 +81,7 @@ def write_data_page(quality: QualityReport, folder: Path, *, name: str) -> Path:
         plots = _draw(histogram_table(quality))
     html = render(
         "data.html",
-        name=translate_stored(name),
+        name=translate_stored(name) if "(synthetic)" in name else name,  # a user's name stays as it is
         synthetic="(synthetic)" in name,
         quality=quality,
         left_out=left_out_views(quality),
@@ -264,7 +264,8 @@ def _draw(histograms: pd.DataFrame) -> list[Plot]:
             continue
         name = measure.replace("_", "-")
         _, svg = render_figure(plot_histogram(rows, label=label, title=title, counted=counted), name)
-        width = f"{rows['high'].iloc[0] - rows['low'].iloc[0]:g} {unit}".rstrip()
+        bin_width = rows["high"].iloc[0] - rows["low"].iloc[0]
+        width = gettext("{n:g} {unit}", n=bin_width, unit=unit).rstrip()
         caption = gettext(
             "{title}: {n:,} {counted}, bin width {width}.", title=title, n=rows["n"].sum(), counted=counted, width=width
         )

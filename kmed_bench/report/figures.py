@@ -125,6 +125,7 @@ def _save_groups(frames: Mapping[str, pd.DataFrame], best: SizeVerdict | None, s
         return saved
     pairs = score_tables.pairs_of_run(groups, best.run_id, "dialect", "age")
     if len(pairs):
+        pairs = pairs.assign(**{name: pairs[name].map(translate_stored) for name in ("dialect", "age")})
         level = frames["sizes"].set_index("run_id")["test_cer"][best.run_id]
         overall = dict.fromkeys(pairs["age"], level)
         title = gettext("{size}: CER by dialect and age", size=best.size)

@@ -46,7 +46,8 @@ _PLAIN_LAW = (
 _COUNTED = (
     "Intervals of the fit are 95 %, from {draws} samples of the part's speakers. They count which speakers were "
     "recorded{trainings}. They do not count which sentences these read, whether the formula holds{once}, or that "
-    "epochs were selected by their CER."
+    "epochs were selected by their CER. The differences from the untouched model and their p-values count speakers and "
+    "sentences alone."
 )
 _TRAININGS = ", and which subsets and seeds the amounts with several trainings had"
 _ONCE = ", how much another subset or seed would give at an amount that was trained once"
@@ -178,6 +179,17 @@ def _training_view(curve: LearningCurve) -> View:
         ],
         rows=rows,
     )
+
+
+WRITTEN = (
+    "index.html",
+    "curve.json",
+    "curve.csv",
+    "trainings.csv",
+    *(f"{FIGURE}.{ending}" for ending in ("png", "svg")),
+    *(f"figure-{FIGURE}.{ending}" for ending in ("pdf", "png")),
+)
+"""Names of the files of a curve; none has a transcript."""
 
 
 def write_curve(curve: LearningCurve, out: Path) -> Path:

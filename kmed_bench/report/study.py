@@ -128,7 +128,7 @@ def _trial_view(record: StudyRecord) -> View:
             *(seconds if len(record.objectives) > 1 else []),
             Column(key="epochs", label=gettext("epochs"), kind="count"),
             *(Column(key=name, label=name.removeprefix("train.").replace("_", " ")) for name in names),
-            Column(key="note", label=gettext("note")),
+            Column(key="note", label=gettext("note"), words=True),
         ],
         rows=pd.DataFrame(rows),
         strong="is_best",
@@ -137,9 +137,10 @@ def _trial_view(record: StudyRecord) -> View:
 
 
 def _note(trial: StudyTrial) -> str:
-    notes = [gettext("default settings")] if trial.is_default else []
-    notes += [gettext("repeats trial {trial}", trial=trial.retry_of)] if trial.retry_of is not None else []
-    return "; ".join([*notes, *([translate_stored(trial.reason)] if trial.reason else [])])
+    """Return the notes on a trial in English, as a table for programs has them."""
+    notes = [N_("default settings")] if trial.is_default else []
+    notes += [N_("repeats trial {trial}").format(trial=trial.retry_of)] if trial.retry_of is not None else []
+    return "; ".join([*notes, *([trial.reason] if trial.reason else [])])
 
 
 def _setting_view(record: StudyRecord) -> View:

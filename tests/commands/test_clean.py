@@ -21,6 +21,7 @@ from kmed_bench.core.array_cache import INDEX, get_or_create
 from kmed_bench.core.contracts import SCORES
 from kmed_bench.core.files import temporary_beside, write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
+from kmed_bench.core.run_contracts import UNTOUCHED
 from kmed_bench.core.scratch import scratch_folder, scratch_for_libraries
 from kmed_bench.pipeline import kept_files, removal
 from kmed_bench.pipeline.training_record import TRAINING_LOCK, TrainingRecord, TrainOutcome, write_training_record
@@ -441,3 +442,15 @@ def test_files_of_deleted_runs_in_the_store(place: Place, train_id: str, capsys:
     assert len(list(kept.rglob("*"))) == n_kept
     assert place.clean("--store", "--remove", "--yes") == 0
     assert capsys.readouterr().out.startswith("Nothing was left behind.")
+
+
+def test_transcripts_of_untouched_models_and_of_curves_are_found(tmp_path: Path) -> None:
+    parts = ("_untouched", "_left_out", "_left_out_untouched", "_valid", "_test", "_untouched_valid", "_untouched_test")
+    expected = {tmp_path / f"predictions{part}.jsonl" for part in parts}
+    for path in expected | {tmp_path / "predictions_of_mine.jsonl"}:
+        write_predictions(path, [PREDICTION])
+    assert all(kept.refused for kept in kept_files.find_kept([tmp_path]))
+    write_json(tmp_path / "untouched.json", UNTOUCHED.head)
+    found = [kept for kept in kept_files.find_kept([tmp_path]) if kept.kind == "predictions"]
+    assert {kept.path for kept in found} == expected
+    assert not any(kept.refused for kept in found)

@@ -49,6 +49,7 @@ def test_placeholders_are_filled_and_no_text_is_none():
         ("12 h 05 min", "12시간 05분"),
         ("+0.10 pp", "+0.10 pp"),  # too few letters to be known by
         ("something else", "something else"),
+        ("not compared; 어제; 12 h 05 min", "비교하지 않음; 어제; 12시간 05분"),
         ("No interval. 2 speakers are too few for how much they differ", None),  # of several sentences: as it is
     ],
 )

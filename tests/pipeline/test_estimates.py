@@ -282,3 +282,19 @@ def test_each_of_two_disks_must_hold_its_own(tmp_path, monkeypatch, n_out, n_cac
 
     (line,) = _disk_lines(tmp_path, estimates.Stage("corpus, split", 1.0, 0), Two())
     assert line.partition("It does not fit: ")[2] == said
+
+
+def test_slots_share_trainings_but_wait_for_an_untouched_model(split: Split) -> None:
+    trainings = [("tiny", 0), ("tiny", 1), ("tiny", 2), ("tiny", 3)]
+
+    def in_slots(n: int) -> Outlook:
+        return Outlook(load_config(), split, trainings, {"tiny": PACE}, 0.5, n_slots=n)
+
+    one, two, four, eight = (in_slots(n) for n in (1, 2, 4, 8))
+    work_s = one.size_s("tiny", 4)
+    others_s = one.total_s - work_s
+    assert two.total_s == pytest.approx(others_s + work_s / 2)
+    assert four.total_s == pytest.approx(others_s + one.size_s("tiny", 1))
+    assert eight.total_s == four.total_s
+    assert (two.state_bytes, eight.state_bytes) == (2 * one.state_bytes, 4 * one.state_bytes)
+    assert "in all in 2 slots" in two.describe()

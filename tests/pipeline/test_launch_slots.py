@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from kmed_bench.config import PROFILES, config_from_tree, load_config, to_yaml
 from kmed_bench.core.console import configure_logging
 from kmed_bench.core.errors import KmedError
+from kmed_bench.pipeline.launch import slots
 from kmed_bench.pipeline.launch.slots import Ended, Listener, Slot, Task, make_slots, run_in_slots, visible_gpus
 from kmed_bench.pipeline.launch.watch import Watch
 
@@ -56,9 +58,9 @@ class Heard(Listener):
     ],
 )
 def test_gpus_and_cores_are_shared_out(wanted, threads, gpus, expected) -> None:
-    slots = make_slots(wanted, threads, gpus, 8)
-    assert [(slot.gpu, slot.n_threads) for slot in slots] == expected
-    assert [slot.number for slot in slots] == list(range(1, len(expected) + 1))
+    found = make_slots(wanted, threads, gpus, 8)
+    assert [(slot.gpu, slot.n_threads) for slot in found] == expected
+    assert [slot.number for slot in found] == list(range(1, len(expected) + 1))
 
 
 @pytest.mark.parametrize("wanted", ["0", "-1", "two", "129", ""])
@@ -132,6 +134,35 @@ def test_an_interrupt_stops_every_process_and_waits_for_them() -> None:
     assert heard.ends == {name: Ended(130, "", stopped=True) for name in ("a", "b")}
 
 
+def test_an_interrupt_at_a_processs_end_loses_none_of_them() -> None:
+    class Interrupts(Heard):
+        def ended(self, slot: Slot, name: str, how: Ended) -> None:
+            super().ended(slot, name, how)
+            if name == "short":
+                raise KeyboardInterrupt
+
+    heard = Interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        run_in_slots({"short": Task("pass"), "long": Task(WAITS)}, TWO, heard)
+    assert heard.ends["short"] == Ended(0, "")
+    assert heard.ends["long"].stopped
+    assert heard.ends.keys() == {"short", "long"}
+
+
+def test_a_process_whose_last_event_is_lost_is_waited_for() -> None:
+    heard, events = Heard(), queue.Queue[Any]()
+    one = slots._start(TWO[0], "a", Task("pass"), events)
+    heard.begun(one.slot, one.name)
+    assert one.listens is not None
+    one.listens.join()
+    while not events.empty():  # an interrupt came after they were taken
+        events.get()
+    working = [one]
+    slots._drain(working, events, heard)
+    assert working == []
+    assert heard.ends == {"a": Ended(0, "", stopped=True)}
+
+
 def test_a_second_interrupt_kills_what_does_not_stop() -> None:
     deaf = WAITS.replace("lambda *_: sys.exit(130)", "signal.SIG_IGN")
 
@@ -157,7 +188,7 @@ def test_processes_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
     child = (
         "import os, pathlib; from kmed_bench.core.relay import Relay; "
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); sys.stdin.readline(); "
-        "Relay().start(); import time; time.sleep(60)"
+        "Relay().start('info'); import time; time.sleep(60)"
     )
     parent = textwrap.dedent(f"""
         from kmed_bench.pipeline.launch.slots import Listener, Slot, Task, run_in_slots
@@ -193,12 +224,14 @@ def test_a_slots_block_is_shown_until_it_ends(capsys: pytest.CaptureFixture[str]
         assert [label for label, *_ in watch._open.values()] == ["slot 2: Decoding valid"]
         watch.message(TWO[1], {"progress": ["Decoding valid", 0, 0, ""]})
         assert not watch._open
+        watch.message(TWO[1], {"printed": "MemoryError"})
         watch.message(TWO[1], {"log": "warning", "text": "one label is too long"})
         watch.ended(TWO[1], "train-tiny-seed0", Ended(1, "no room"))
     lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "train-tiny-seed0 begins in slot 2.",
         "[2] one label is too long",
+        "[2] MemoryError",
         "train-tiny-seed0 failed: no room",
     ]
     assert watch.failed == {"train-tiny-seed0": "no room"}

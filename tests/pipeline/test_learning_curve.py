@@ -82,7 +82,7 @@ def test_a_curve_trains_what_is_missing_and_opens_nothing(
     assert point.data.params["train.epochs"] == "1"
     parent = client.get_run(curve["run_id"])
     assert (parent.info.status, parent.data.tags["kmed.split_sha256"]) == ("FINISHED", sha256)
-    assert parent.data.params["curve.fractions"] == "0.5,1.0"
+    assert parent.data.tags["curve.fractions"] == "0.5,1.0"
     assert {file.path for file in client.list_artifacts(curve["run_id"], "report")} >= {"report/curve.json"}
 
     def refuse(*_: Any, **__: Any) -> None:

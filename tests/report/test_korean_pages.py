@@ -78,7 +78,7 @@ def test_the_data_page(tmp_path: Path) -> None:
     assert '<html lang="ko">' in page
     assert "데모 말뭉치(합성 음성)" in page
     assert re.search("사용 가능한 발화 .*>8<.*개, .*>0.10<.*시간, 화자 .*>4<.*명", page)
-    assert "길이: 발화 수 8, 구간 폭 1 초." in page
+    assert "길이: 발화 수 8, 구간 폭 1초." in page
 
 
 def test_histograms_have_korean_names() -> None:

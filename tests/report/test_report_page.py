@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from bench_records import make_bench, make_train
 
+from kmed_bench.core.language import Language, use_language
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.report import fonts
 from kmed_bench.report.page import find_notices, write_report
@@ -371,6 +372,17 @@ def test_leaks_failures_and_unlike_scores_are_announced() -> None:
     assert "share sentences" in leak
     assert "1 of 3 train runs did not finish" in failed
     assert "normaliser_version: 1, 2" in unlike
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_what_a_split_calls_its_leaks_is_text_and_no_markup(tmp_path: Path, language: Language) -> None:
+    bench = make_bench(sizes=("base",), epochs=1)
+    bench.split["leakage"]["<b onclick=1>50 % of speakers</b>"] = 3
+    with use_language(language):
+        page = write_report(bench, tmp_path).read_text(encoding="utf-8")
+    assert "<b onclick" not in page
+    assert "&lt;b onclick=1&gt;50 % of speakers&lt;/b&gt;" in page
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kmed_bench.asr.model.device import pick_device, resolve_precision
 from kmed_bench.asr.model.weights import Weights
@@ -27,12 +26,12 @@ from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan
 from kmed_bench.pipeline.preparation import log_split
 from kmed_bench.pipeline.train_one import only_process_in
 from kmed_bench.pipeline.untouched import UNTOUCHED_FILE, Untouched
-from kmed_bench.report.learning_curve import describe_curve, write_curve
+from kmed_bench.report.learning_curve import WRITTEN, describe_curve, write_curve
 from kmed_bench.scoring import ScoringOptions
 from kmed_bench.scoring.learning_curve import trace_curve
 from kmed_bench.scoring.measures import count_utterances, versions
 from kmed_bench.tracking.params import shareable, training_params
-from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.tracking.run import TrackedRun, param_text
 from kmed_bench.tracking.runs import standalone_run
 from kmed_bench.tracking.seal import seal_plan
 from kmed_bench.tracking.store import open_store
@@ -103,8 +102,8 @@ def learn_curve(
             kind="curve",
             name=f"curve-{weights.size}-{time.strftime('%Y%m%d-%H%M%S')}",
             code_version=code_version(),
-            tags=_tags(points[-1][0], split),
-            params=_params(config, weights.size, split),
+            tags=_tags(points[-1][0], split, config),
+            params=training_params(config, size=weights.size, seed=0, split=split.report.get("config", {})),
             run_id=before,
         ) as run:
             write_json(out / BEGUN, {"identity": identity, "run_id": run.run_id})
@@ -162,16 +161,14 @@ def _read_begun(out: Path, identity: str) -> str | None:
     return str(found["run_id"])
 
 
-def _params(config: Config, size: str, split: Split) -> dict[str, Any]:
-    """Return the params of a curve's run: those of its trainings, all seeds, and its own settings."""
-    params = training_params(config, size=size, seed=0, split=split.report.get("config", {}))
-    own = {key: value for key, value in flatten(shareable(config)).items() if key.startswith("curve.")}
-    return params | own | {"train.seeds": ",".join(map(str, config.train.seeds))}
+def _tags(trainer: PointTrainer, split: Split, config: Config) -> dict[str, str]:
+    """Return the tags of a curve's run: those that all its trainings share, with the whole split, and what may grow.
 
-
-def _tags(trainer: PointTrainer, split: Split) -> dict[str, str]:
-    """Return the tags of a curve's run: those that all its trainings share, with the whole split."""
-    tags = {**trainer.describe(0), "kmed.split_sha256": split.sha256, "kmed.part": trainer.part}
+    More fractions, draws or seeds extend a curve in its run, and a param can't change.
+    """
+    own = {key: param_text(value) for key, value in flatten(shareable(config)).items() if key.startswith("curve.")}
+    own["curve.seeds"] = ",".join(map(str, config.train.seeds))
+    tags = {**trainer.describe(0), **own, "kmed.split_sha256": split.sha256, "kmed.part": trainer.part}
     del tags["kmed.seed"]
     return tags
 
@@ -240,7 +237,7 @@ def _untouched(trainer: PointTrainer, out: Path) -> tuple[Untouched, list[Predic
         predictions = decoded[trainer.part]
         write_predictions(file, predictions)
         # Last: where this file is, the transcripts are whole.
-        write_json(out / UNTOUCHED_FILE, {**UNTOUCHED.head, "identity": identity, "valid": metrics})
+        write_json(out / UNTOUCHED_FILE, {**UNTOUCHED.head, "identity": identity, "valid": metrics, "left_out": 0})
     return Untouched(metrics, predictions if trainer.part == "test" else [], []), predictions
 
 
@@ -248,12 +245,13 @@ def _log_results(run: TrackedRun, curve: LearningCurve, report: Path) -> None:
     """Log the figures that sum up the curve, its files without transcripts, and its sentences as the description."""
     fit, extension = curve["fit"], curve["extension"]
     metrics = {"curve/trainings": float(len(curve["trainings"])), "curve/untouched_cer": curve["untouched"]["cer"]}
+    # The metrics of an earlier extrapolation stay when a longer curve has none.
+    metrics["curve/is_extended"] = float(extension["cer"] is not None)
     if fit is not None:
         metrics |= {f"curve/{name}": fit[name]["value"] for name in ("scale", "exponent", "floor")}
     if extension["cer"] is not None:
         metrics |= {"curve/extended_hours": extension["hours"], "curve/extended_cer": extension["cer"]}
     run.log_summary(metrics)
-    for path in sorted(report.parent.iterdir()):
-        if path.suffix in (".html", ".png", ".svg", ".pdf", ".csv") or path.name == "curve.json":
-            run.log_file(path, "report")
+    for name in WRITTEN:  # and nothing else that the user keeps in the folder
+        run.log_file(report.with_name(name), "report")
     run.set_note("\n\n".join(describe_curve(curve)) + "\n")

@@ -35,11 +35,12 @@ def write_source_archive(source: Path, out: Path) -> bool:
     """Write the files that git tracks in a source tree as source.tar.gz, and return whether the tree is a checkout.
 
     Only tracked files: recordings or results that lie in the tree don't get into a kit. The archive depends on the
-    files alone, not on who packs it and when.
+    files and the commit, not on who packs it and when.
     """
     listed = _git(source, "ls-files", "-z")
     if listed is None:
         return False
+    committed = _git(source, "log", "-1", "--format=%ct") or b"0"
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name in sorted(filter(None, listed.decode().split("\0"))):
@@ -47,6 +48,7 @@ def write_source_archive(source: Path, out: Path) -> bool:
             if path.is_file():  # not one that was removed and not yet committed
                 content = path.read_bytes()
                 member = tarfile.TarInfo(f"{_TOP}/{name}")
+                member.mtime = int(committed)  # so that `make` sees what a newer archive changes
                 member.size, member.mode = len(content), 0o755 if os.access(path, os.X_OK) else 0o644
                 archive.addfile(member, io.BytesIO(content))
     write_bytes_atomically(out / ARCHIVE, gzip.compress(packed.getvalue(), mtime=0))
@@ -84,7 +86,7 @@ def build_site(source: Path, out: Path) -> bool:
 
 
 def _git(source: Path, *words: str) -> bytes | None:
-    """Return what git prints in a checkout of which the folder is the root; None elsewhere."""
+    """Return git's output if the folder is the root of a checkout, otherwise None."""
     if not (source / ".git").exists():
         return None
     try:

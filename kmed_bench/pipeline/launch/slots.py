@@ -16,10 +16,12 @@ from typing import Any
 import kmed_bench
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.relay import SLOT_VARIABLE
+from kmed_bench.core.surroundings import interrupts_wait
 
 MAX_SLOTS = 128
 _SAID_BY_A_COMMAND = "kmed-bench: "
-"""What a command that can't go on prints before its reason."""
+"""Prefix of a failing command's error message."""
+_LOOK_AGAIN_S = 1.0
 _ROOT = Path(kmed_bench.__file__).parents[1]
 # Appended: the package may be found through the working folder alone, which another process need not share.
 _FINDS_PACKAGE = f"import sys; sys.path.append({str(_ROOT)!r})"
@@ -139,7 +141,8 @@ class Ended:
             return self.said
         if self.status >= 0:
             return f"its process ended with status {self.status}"
-        name = signal.Signals(-self.status).name
+        known = {number.value: number.name for number in signal.Signals}
+        name = known.get(-self.status, f"signal {-self.status}")
         remedy = "; the system kills a process when memory runs out: use fewer slots" if name == "SIGKILL" else ""
         return f"its process was killed ({name}){remedy}"
 
@@ -157,12 +160,13 @@ class Listener:
         """Take note that its process has ended and the slot is free."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Working:
     slot: Slot
     name: str
     process: subprocess.Popen[str]
     said: str = ""
+    listens: threading.Thread | None = None
 
 
 _Event = tuple[_Working, Mapping[str, Any] | None]
@@ -191,13 +195,11 @@ def run_in_slots(tasks: Mapping[str, Task], slots: Sequence[Slot], listener: Lis
         while waiting or working:
             while waiting and free:
                 name, task = waiting.pop()
-                one = _start(free.pop(), name, task, events)
-                working.append(one)
+                with interrupts_wait():  # or a process could be started that nobody waits for
+                    one = _start(free.pop(), name, task, events)
+                    working.append(one)
                 listener.begun(one.slot, name)
-            ended = _next_event(events, listener)
-            if ended is not None:
-                working.remove(ended)
-                free.append(ended.slot)
+            free += _handle(events.get(), working, listener)
 
 
 def _start(slot: Slot, name: str, task: Task, events: "queue.Queue[_Event]") -> _Working:
@@ -217,7 +219,8 @@ def _start(slot: Slot, name: str, task: Task, events: "queue.Queue[_Event]") -> 
         process.stdin.write(json.dumps(task.told) + "\n")
         process.stdin.flush()
     one = _Working(slot, name, process)
-    threading.Thread(target=_listen, args=(one, events), name=f"slot-{slot.number}", daemon=True).start()
+    one.listens = threading.Thread(target=_listen, args=(one, events), name=f"slot-{slot.number}", daemon=True)
+    one.listens.start()
     return one
 
 
@@ -235,21 +238,28 @@ def _listen(one: _Working, events: "queue.Queue[_Event]") -> None:
     events.put((one, None))
 
 
-def _next_event(events: "queue.Queue[_Event]", listener: Listener, *, stopped: bool = False) -> _Working | None:
-    """Handle the next event; return the task that it ended, or None."""
-    one, said = events.get()
+def _handle(event: _Event, working: list[_Working], listener: Listener, *, stopped: bool = False) -> list[Slot]:
+    """Handle an event; return the slot that it leaves free, if it is the end of a process."""
+    one, said = event
     if said is None:
-        assert one.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            one.process.stdin.close()
-        listener.ended(one.slot, one.name, Ended(one.process.returncode, one.said, stopped))
-        return one
+        return _end(one, working, listener, stopped=stopped)
     printed = str(said.get("printed", ""))
     if printed.startswith(_SAID_BY_A_COMMAND):
         one.said = printed.removeprefix(_SAID_BY_A_COMMAND)
     one.said = str(said.get("failed", one.said))
     listener.message(one.slot, said)
-    return None
+    return []
+
+
+def _end(one: _Working, working: list[_Working], listener: Listener, *, stopped: bool) -> list[Slot]:
+    if one not in working:  # an interrupt came between its end and this
+        return []
+    working.remove(one)
+    assert one.process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        one.process.stdin.close()
+    listener.ended(one.slot, one.name, Ended(one.process.returncode, one.said, stopped))
+    return [one.slot]
 
 
 @contextlib.contextmanager
@@ -258,8 +268,8 @@ def _stopping(working: list[_Working], events: "queue.Queue[_Event]", listener: 
     try:
         yield
     except BaseException:
-        _send(working, lambda process: process.terminate())
         try:
+            _send(working, lambda process: process.terminate())
             _drain(working, events, listener)
         except KeyboardInterrupt:
             _send(working, lambda process: process.kill())
@@ -273,7 +283,11 @@ def _send(working: Sequence[_Working], act: Callable[[subprocess.Popen[str]], No
 
 
 def _drain(working: list[_Working], events: "queue.Queue[_Event]", listener: Listener) -> None:
+    """Wait for all processes, also for one whose last event was taken when the interrupt came."""
     while working:
-        ended = _next_event(events, listener, stopped=True)
-        if ended is not None:
-            working.remove(ended)
+        try:
+            _handle(events.get(timeout=_LOOK_AGAIN_S), working, listener, stopped=True)
+        except queue.Empty:
+            for one in [one for one in working if one.listens is None or not one.listens.is_alive()]:
+                one.process.wait()
+                _end(one, working, listener, stopped=True)

@@ -1,12 +1,12 @@
 """Trainings of a benchmark in slots, from the side of the process that started them."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from kmed_bench.asr.features.threads import count_cores
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
@@ -36,7 +36,7 @@ def find_slots(wanted: str, threads: int | None) -> list[Slot]:
         See `make_slots`.
     """
     gpus = visible_gpus(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    slots = make_slots(wanted, threads, gpus, len(os.sched_getaffinity(0)))
+    slots = make_slots(wanted, threads, gpus, count_cores())
     return [] if len(slots) == 1 and threads is None else slots
 
 
@@ -81,6 +81,7 @@ def train_in_slots(
         tasks[name] = Task("from kmed_bench.pipeline.launch.worker import main; sys.exit(main())", told=told)
     if tasks:
         log.info(f"{len(tasks)} trainings in {min(len(slots), len(tasks))} slots ({_describe(slots)}).")
+        torch.cuda.empty_cache()  # what the estimate has used on the first GPU
         with Watch("Trainings", len(tasks)) as watch:
             run_in_slots(tasks, slots, watch)
         if watch.failed:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from kmed_bench.core.progress import Tick, track
 from kmed_bench.pipeline.launch.slots import Ended, Listener, Slot
 
 log = logging.getLogger(__name__)
+_LINES_KEPT = 20
+_INTERRUPTED = 130
 
 
 class Watch(Listener):
@@ -18,6 +21,7 @@ class Watch(Listener):
     def __init__(self, what: str, n_tasks: int) -> None:
         self.failed: dict[str, str] = {}
         self._what, self._n_tasks, self._n_ended = what, n_tasks, 0
+        self._printed: dict[int, deque[str]] = {}
         self._open: dict[int, tuple[str, contextlib.ExitStack, Tick]] = {}
         self._outer = contextlib.ExitStack()
 
@@ -33,6 +37,7 @@ class Watch(Listener):
 
     def begun(self, slot: Slot, name: str) -> None:
         """Say which task begins in which slot."""
+        self._printed[slot.number] = deque(maxlen=_LINES_KEPT)
         log.info(f"{name} begins in slot {slot.number}.")
 
     def message(self, slot: Slot, said: Mapping[str, Any]) -> None:
@@ -45,6 +50,8 @@ class Watch(Listener):
             self._tick(slot.number, f"slot {slot.number}: {label}", unit)(done, total)
         elif "log" in said:
             show(said["log"], f"[{slot.number}] {said['text']}")
+        elif "printed" in said:
+            self._printed[slot.number].append(str(said["printed"]))
 
     def ended(self, slot: Slot, name: str, how: Ended) -> None:
         """Count the task, and keep what ended it early."""
@@ -55,6 +62,9 @@ class Watch(Listener):
             log.info(f"{name} stopped.")
         elif how.status != 0:
             self.failed[name] = how.reason()
+            if how.status != _INTERRUPTED:
+                for line in self._printed[slot.number]:  # a traceback, or what a library said before it ended
+                    show("error", f"[{slot.number}] {line}")
             log.error("%s failed: %s", name, self.failed[name])
 
     def _tick(self, number: int, label: str, unit: str) -> Tick:

@@ -10,24 +10,19 @@ from typing import Any
 
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config, config_from_tree
-from kmed_bench.core.console import log_file
+from kmed_bench.core.console import console_level, log_file
 from kmed_bench.core.files import cache_folder
-from kmed_bench.core.locks import locked
 from kmed_bench.core.relay import Relay
 from kmed_bench.core.surroundings import sigterm_interrupts
 from kmed_bench.corpus.splitting.split import read_split
-from kmed_bench.pipeline.bench_training import describe_failure, train_in_bench, training_name
+from kmed_bench.pipeline.bench_training import describe_failure, train_in_bench
 from kmed_bench.pipeline.continuation import EarlierTraining
 from kmed_bench.pipeline.leak_cells import with_left_out
 from kmed_bench.pipeline.trainer import Trainer
-from kmed_bench.pipeline.training_record import TRAINING_LOCK
 from kmed_bench.tracking.resume import EarlierRun
 from kmed_bench.tracking.run import TrackedRun, run_of_another
 from kmed_bench.tracking.seal import reopen_seal
 from kmed_bench.training.epochs import featurize_split
-
-_LOCK_WAIT_S = 120.0
-"""A killed parent's process has that long to save its state and leave the folder."""
 
 
 def describe_task(
@@ -57,6 +52,7 @@ def describe_task(
         "identity": before.identity,
         "run": [before.run.run_id, before.run.status] if before.run else None,
         "resume": resume,
+        "log_level": console_level(),
     }
 
 
@@ -65,7 +61,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     relay = Relay()
     task = json.loads(sys.stdin.readline())
-    relay.start()
+    relay.start(task["log_level"])
     try:
         with sigterm_interrupts():
             _train(task)
@@ -80,9 +76,8 @@ def main() -> int:
 def _train(task: Mapping[str, Any]) -> None:
     config = config_from_tree(task["settings"])
     (size, path, origin, sha256), run = task["weights"], task["run"]
-    folder, name = Path(task["folder"]), training_name(size, task["seed"])
-    trained = folder / size / f"seed{task['seed']}"
-    with log_file(trained), locked(trained / TRAINING_LOCK, name, wait_s=_LOCK_WAIT_S):
+    folder = Path(task["folder"])
+    with log_file(folder / size / f"seed{task['seed']}"):
         split = with_left_out(read_split(folder / "split"), folder / "split", config)
         speech = featurize_split(split, cache_folder() / "features", config)
         trainer = Trainer(config, Weights(size, Path(path), origin, sha256), speech, folder / size)
@@ -90,7 +85,3 @@ def _train(task: Mapping[str, Any]) -> None:
         trainer.seal = reopen_seal(bench, folder, command="run")
         before = EarlierTraining(task["identity"], EarlierRun(run_id=run[0], status=run[1]) if run else None)
         train_in_bench(trainer, task["seed"], bench, before, resume=task["resume"])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
