@@ -13,7 +13,7 @@ _PRIVATE = re.compile(
 )
 _LOG = re.compile(r"(?!mlruns/).*/kmed-bench\.log")
 _OPEN = re.compile(
-    r"(.*/)?(split|plan|training|scores\w*|leak|comparisons|speaker_errors\w*|export|verdict|sides)\.json"
+    r"(.*/)?(split|plan|training|scores\w*|leak|comparisons|speaker_errors\w*|export|verdict|sides|untouched)\.json"
     r"|(.*/)?(best|last|epoch\d+|model)\.pt|(.*/)?history\.csv|(.*/)?config\.yaml|(.*/)?[.\w-]+\.lock"
     r"|(.*/)?report/[\w-]+\.(csv|html|png|svg)|(.*/)?demo-corpus-\w+/.*|tiny\.pt"
     r"|mlruns/.*/(kmed-bench(-\d+)?\.log|artifacts/[\w.]+|MODEL_CARD\.md)"

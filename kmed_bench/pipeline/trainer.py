@@ -27,7 +27,7 @@ from kmed_bench.pipeline.training_record import (
     read_training_record,
     write_training_record,
 )
-from kmed_bench.pipeline.untouched import Untouched, computed_once
+from kmed_bench.pipeline.untouched import UNTOUCHED_FOLDER, Untouched, computed_once
 from kmed_bench.scoring.verdict import verdict_tags
 from kmed_bench.tracking.params import training_params
 from kmed_bench.tracking.registry.checkpoints import replace_by_registered
@@ -212,7 +212,8 @@ class Trainer:
         identity = training_digest(
             self.config, untouched=True, **facts, leak_clips=self.config.eval.leak_clips, code_version=code_version()
         )
-        return computed_once(self.out, identity, self._score_untouched, what=f"the untouched {self.weights.size}")
+        folder = self.out / UNTOUCHED_FOLDER
+        return computed_once(folder, identity, self._score_untouched, what=f"the untouched {self.weights.size}")
 
     def _score_untouched(self) -> Untouched:
         metrics, decoded = self.score_parts()

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import write_json
+from kmed_bench.core.files import PRIVATE_FOLDER, write_json
 from kmed_bench.core.locks import locked
 from kmed_bench.core.predictions import Prediction, read_predictions, write_predictions
 from kmed_bench.core.run_contracts import UNTOUCHED
 
 UNTOUCHED_FILE = "untouched.json"
+UNTOUCHED_FOLDER = "untouched"
+"""In the folder of a size; private, since transcripts are in it."""
 _TEST, _LEFT_OUT = "predictions_untouched.jsonl", "predictions_left_out_untouched.jsonl"
 _LOCK = ".untouched.lock"
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ def computed_once(folder: Path, identity: str, compute: Callable[[], Untouched],
     what : str
         What is waited for, such as ``the untouched base``.
     """
+    folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     with locked(folder / _LOCK, what):
         kept = _read(folder, identity)
         if kept is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench_records import make_bench
+from curve_records import make_curve
 from misheard import LINES, OPTIONS, predictions
 from test_report_sections import draw, make_table
 
@@ -19,6 +20,7 @@ from kmed_bench.core.records import StudyRecord
 from kmed_bench.report.data_page import write_data_page
 from kmed_bench.report.error_clips import Beside
 from kmed_bench.report.error_page import write_error_analysis
+from kmed_bench.report.learning_curve import write_curve
 from kmed_bench.report.page import write_report
 from kmed_bench.report.rendering import POLICY
 from kmed_bench.report.sections import ExtraSection
@@ -84,6 +86,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             beside=Beside(predictions=predictions(lines), name="<img src=x>"),
             read_clip=lambda _: sound,
         ),
+        "curve.html": write_curve(make_curve(), folder / "curve"),
         "study.html": write_study(study, (draw("a"),), folder / "study"),
     }
     return {name: path.read_text(encoding="utf-8") for name, path in written.items()}
