@@ -2,6 +2,7 @@
 
 from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import PRIVATE_FOLDER
 from kmed_bench.core.locks import locked
 from kmed_bench.core.system_errors import explain_os_error
 from kmed_bench.core.version import code_version
@@ -43,6 +44,7 @@ def train_in_bench(
     if run_id is None:
         tags |= {"kmed.profile": trainer.config.profile, "kmed.code_version": code_version()}
     name = training_name(trainer.weights.size, seed)
+    trainer.folder(seed).mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     with (
         locked(trainer.folder(seed) / TRAINING_LOCK, name, wait_s=_LOCK_WAIT_S),
         bench.child("train", name, tags=tags, params=trainer.params(seed), run_id=run_id) as run,
