@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import importlib.util
 import io
 import json
 import sqlite3
@@ -14,15 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from script_modules import load_script
 
 from kmed_bench.cli import parse
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "check_marked_job.py"
-SPEC = importlib.util.spec_from_file_location("check_marked_job", SCRIPT)
-assert SPEC is not None
-assert SPEC.loader is not None
-check = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(check)
+check = load_script("check_marked_job")
 
 MARKS = {"transcript": "뷁쉙튽얂", "id": "PA_7310"}
 NFD = unicodedata.normalize("NFD", MARKS["transcript"])

@@ -1,19 +1,13 @@
 """What scripts/check_offline.py takes for an attempt to leave, in lines as strace writes them."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
+from script_modules import load_script
 
 from kmed_bench.cli import parse
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "check_offline.py"
-SPEC = importlib.util.spec_from_file_location("check_offline", SCRIPT)
-assert SPEC is not None
-assert SPEC.loader is not None
-check_offline = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(check_offline)
+check_offline = load_script("check_offline")
 
 OUT = "ENETUNREACH (Network is unreachable)"
 LINES = [

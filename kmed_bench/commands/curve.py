@@ -5,9 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from kmed_bench.commands.options import TRAINING, Commands, resolve
-from kmed_bench.core.errors import KmedError
-from kmed_bench.core.schema import SIZES
+from kmed_bench.commands.options import TRAINING, Commands, one_size, resolve
 
 _TRACKING = tuple(
     f"tracking.{name}" for name in ("uri", "experiment", "step_interval", "system_metrics", "log_checkpoints")
@@ -42,11 +40,10 @@ def _curve(args: argparse.Namespace) -> int:
     from kmed_bench.report.terminal import print_views
     from kmed_bench.tracking.store import ui_command
 
-    config, size = resolve(args), args.overrides.get("model.sizes")
-    if size is None or len(config.model.sizes) != 1:
-        raise KmedError(f"A learning curve is of one size, and --size is {size}; name one of {', '.join(SIZES)}.")
+    config = resolve(args)
+    size = one_size(args, config, "A learning curve")
     SPLIT.read(args.split / "split.json")  # a wrong folder is named before weights are fetched
-    weights = find_weights(config.model.sizes[0], config.model.weights)
+    weights = find_weights(size, config.model.weights)
     try:
         outcome = learn_curve(config, weights, args.split, args.out, part=args.part)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from kmed_bench.config.describe import setting_keys, settings_text
 from kmed_bench.config.load import explain_unknown
 from kmed_bench.core.console import LEVELS
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import SIZES
 
 # The headline settings have short names, in MLproject and here; every other is `--group.field VALUE`.
 ALIASES = {
@@ -159,6 +160,20 @@ def thread_count(text: str) -> int | None:
     if not (text.isdecimal() and 1 <= int(text) <= _MAX_THREADS):
         raise KmedError(f"--threads is {text!r}; give auto, or a number from 1 to {_MAX_THREADS}.")
     return int(text)
+
+
+def one_size(args: argparse.Namespace, config: Config, what: str) -> str:
+    """Return the size that ``--size`` names.
+
+    Raises
+    ------
+    KmedError
+        Unless it names one.
+    """
+    size = args.overrides.get("model.sizes")
+    if size is None or len(config.model.sizes) != 1:
+        raise KmedError(f"{what} is of one size, and --size is {size}; name one of {', '.join(SIZES)}.")
+    return config.model.sizes[0]
 
 
 def take_overrides(args: argparse.Namespace, rest: Sequence[str]) -> dict[str, str]:

@@ -4,9 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from kmed_bench.commands.options import AS_PROFILE, TRAINING, Commands, add_slots, resolve, thread_count
+from kmed_bench.commands.options import AS_PROFILE, TRAINING, Commands, add_slots, one_size, resolve, thread_count
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.schema import SIZES
 
 
 def register(commands: Commands) -> None:
@@ -39,14 +38,13 @@ def _tune(args: argparse.Namespace) -> int:
     from kmed_bench.core.version import code_version
     from kmed_bench.tracking.store import ui_command
 
-    config, size = resolve(args), args.overrides.get("model.sizes")
-    if size is None or len(config.model.sizes) != 1:
-        raise KmedError(f"A study is of one size, and --size is {size}; name one of {', '.join(SIZES)}.")
+    config = resolve(args)
+    size = one_size(args, config, "A study")
     SPLIT.read(args.split / "split.json")  # a wrong folder is named before weights are fetched
     failed = _fill_slots(args)
     outcome = tune(
         config,
-        find_weights(config.model.sizes[0], config.model.weights),
+        find_weights(size, config.model.weights),
         args.split,
         args.out,
         name=None if args.study in (None, "", AS_PROFILE) else args.study,

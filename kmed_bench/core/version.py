@@ -9,6 +9,7 @@ from kmed_bench import __version__
 from kmed_bench.core.files import sha256_of
 
 _ROOT = Path(__file__).resolve().parents[2]
+_GIT_TIMEOUT_S = 10
 
 
 def lock_sha256() -> str | None:
@@ -17,16 +18,21 @@ def lock_sha256() -> str | None:
     return sha256_of(lock) if lock.is_file() else None
 
 
+def ask_git(root: Path, *words: str) -> bytes | None:
+    """Return git's output if the folder is the root of a checkout, otherwise None."""
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), *words]
+    try:
+        return subprocess.run(command, capture_output=True, check=True, timeout=_GIT_TIMEOUT_S).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def code_version() -> str:
     """Return the package version, with the commit where the package runs from a checkout."""
-    if (_ROOT / ".git").exists():
-        command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty"]
-        try:
-            described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return __version__
-        return f"{__version__}+{described}"
-    return __version__
+    described = ask_git(_ROOT, "describe", "--always", "--dirty")
+    return __version__ if described is None else f"{__version__}+{described.decode().strip()}"
 
 
 def software_versions() -> str:

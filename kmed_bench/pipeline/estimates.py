@@ -222,23 +222,38 @@ def foresee(
     n_steps = len(trainings) * config.train.epochs * len(split.parts["train"]) / config.train.batch_size
     if not (trainings and (planned or n_steps >= WORTH * (N_STEPS + 1) * len({size for size, _ in trainings}))):
         return None
-    try:
-        with scratch_folder() as folder:
-            sample, features_s = sample_speech(split, config, folder)
-            found = {size: measure_pace(weights[size], sample, config) for size in dict(trainings)}
-    except Exception as error:  # what is wrong with one size is said when that is trained, and stops no other
-        if planned:
-            raise
-        log.warning("No estimate, since measuring failed: %s", error)
+    measured = measure(config, split, {size: weights[size] for size in dict(trainings)}, planned=planned)
+    if measured is None:
         return None
-    paces = {size: pace.shared(n_processes) for size, pace in found.items() if pace is not None}
-    if len(paces) < len(found):
-        return None
+    paces, features_s = {size: pace.shared(n_processes) for size, pace in measured[0].items()}, measured[1]
     shared = {"n_processes": n_processes, "n_slots": n_slots}
     outlook = Outlook(config, split, list(trainings), paces, features_s, **shared, report=report)
     if not planned:
         log.info(outlook.describe())
     return outlook
+
+
+def measure(
+    config: Config, split: Split, weights: Mapping[str, Weights], *, planned: bool = False
+) -> tuple[dict[str, Pace], float] | None:
+    """Return each size's pace and the seconds that a second of audio takes to be featurized; None without one of them.
+
+    Raises
+    ------
+    KmedError
+        When ``planned`` and a clip can't be read or a training step fails; otherwise that is only logged.
+    """
+    try:
+        with scratch_folder() as folder:
+            sample, features_s = sample_speech(split, config, folder)
+            found = {size: measure_pace(one, sample, config) for size, one in weights.items()}
+    except Exception as error:  # what is wrong with one size is said when that is trained, and stops no other
+        if planned:
+            raise
+        log.warning("No estimate, since measuring failed: %s", error)
+        return None
+    paces = {size: pace for size, pace in found.items() if pace is not None}
+    return (paces, features_s) if len(paces) == len(found) else None
 
 
 def basis(config: Config) -> str:

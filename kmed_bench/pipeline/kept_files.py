@@ -55,7 +55,7 @@ _WEIGHTS = re.compile(rf"({'|'.join(SIZES)})(-from-wheel-[0-9a-f]{{12}})?\.(pt|s
 _NAMES = {
     "states": re.compile(r"state(\.previous)?\.pt|faulty-batch\.pt"),
     "checkpoints": re.compile(r"(best|last|epoch\d{2,})\.pt"),
-    "predictions": re.compile(r"predictions(_left_out)?(_untouched)?(_valid|_test)?\.jsonl"),
+    "predictions": re.compile(r"predictions(_valid|_test|(_left_out)?(_untouched)?)\.jsonl"),
     "scores": re.compile(r"(scores|scores_untouched|comparisons|leak)\.json"),
 }
 _TENSOR_KEYS = (

@@ -107,6 +107,10 @@ class Trainer:
         params = training_params(self.config, size=self.weights.size, seed=seed, split=drawn)
         return params | thread_params(self.device)
 
+    def name(self, seed: int) -> str:
+        """Return what the training is called in messages."""
+        return f"{self.weights.size}, seed {seed}"
+
     def folder(self, seed: int) -> Path:
         """Return the folder of a seed's files."""
         return self.out / f"seed{seed}"
@@ -243,7 +247,7 @@ class Trainer:
         self, model: Whisper, seed: int, run: TrackedRun | None, states: StateKeeper
     ) -> list[ScoredEpoch]:
         """Train; write and log each epoch; return all epochs, those before a resume included."""
-        label, n_epochs, folder = f"{self.weights.size}, seed {seed}", self.config.train.epochs, self.folder(seed)
+        label, n_epochs, folder = self.name(seed), self.config.train.epochs, self.folder(seed)
         untouched, epochs = self.untouched, earlier_epochs(states)
         if run is not None:
             run.log_epoch(0, untouched.valid)
@@ -300,15 +304,15 @@ class Trainer:
     def _finish(self, run: TrackedRun, seed: int, best: ScoredEpoch) -> TrainOutcome:
         """Score the test part once, with the selected checkpoint, and register that."""
         checkpoint, untouched = self.folder(seed) / "best.pt", self.untouched
-        self._record_opening(f"{self.weights.size}, seed {seed}", identity=self.fingerprint(seed))
+        self._record_opening(self.name(seed), identity=self.fingerprint(seed))
         decoded, valid = (untouched.test, untouched.left_out), (untouched.valid["valid/cer"], best.valid_cer)
         scored = score_test(run, checkpoint, self.config, self.speech, decoded, self.device, valid=valid)
-        verdict = verdict_tags(scored.verdict, f"{self.weights.size}, seed {seed}")
+        verdict = verdict_tags(scored.verdict, self.name(seed))
         run.set_tags(verdict)
         metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer, **scored.metrics}
         run.log_metrics(metrics)
         if self.config.tracking.register:
-            with track(f"Registering {self.weights.size}, seed {seed}"):
+            with track(f"Registering {self.name(seed)}"):
                 info = log_model(
                     run,
                     checkpoint,

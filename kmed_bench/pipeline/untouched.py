@@ -28,7 +28,8 @@ class Untouched:
     valid : dict
         Metrics of the valid part under their names in the tracking store.
     test, left_out : list of Prediction
-        The decoded test part, and the sample of what the split left out: empty unless ``eval.leak_clips`` is set.
+        The decoded test part (of a learning curve, the part that it is drawn on), and the sample of what the split
+        left out: empty unless ``eval.leak_clips`` is set.
     """
 
     valid: dict[str, float]

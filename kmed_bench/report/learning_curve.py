@@ -216,6 +216,6 @@ def write_curve(curve: LearningCurve, out: Path) -> Path:
         tables=[curve_view(curve), _training_view(curve)],
     )
     (placed,) = save_sections([section], out, {"index"})
-    write_text_atomically(out / "index.html", render("curve.html", curve=curve, section=placed))
+    write_text_atomically(out / "index.html", render("curve.html", record=curve, section=placed))
     write_json(out / "curve.json", curve)
     return out / "index.html"

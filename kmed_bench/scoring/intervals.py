@@ -78,7 +78,7 @@ def rate_interval(clips: Clips) -> Interval:
 
     A rate of which no clip's part exceeds 1 stays at or below 1.
     """
-    if reason := _too_few_speakers(clips):
+    if reason := too_few_speakers(clips):
         return Interval(reason=reason)
     if _loops_matter(clips, MAX_RATE_SHARE):
         return _with_loops(clips)
@@ -100,7 +100,7 @@ def rate_interval(clips: Clips) -> Interval:
 
 def difference_interval(clips: Clips) -> Interval:
     """Return the 95 % interval of a paired difference, whose numerators may have either sign."""
-    if reason := _too_few_speakers(clips):
+    if reason := too_few_speakers(clips):
         return Interval(reason=reason)
     if not clips.top.any():
         return Interval(reason=N_("no clip differs"))
@@ -126,7 +126,7 @@ def gap_interval(group: Clips, rest: Clips) -> Interval:
     involved, Biometrika 34 (1947) 28-35, for the degrees of freedom.
     """
     for side in (group, rest):
-        if reason := _too_few_speakers(side):
+        if reason := too_few_speakers(side):
             return Interval(reason=reason)
     return _around(group.ratio - rest.ratio, _gap_reach(group, rest), min(group.n_speakers, rest.n_speakers))
 
@@ -164,7 +164,8 @@ def _p_value(estimate: float, reach: Reach) -> float:
 _EQUAL = N_("all speakers have the same rate, so the clips do not show how much speakers differ")
 
 
-def _too_few_speakers(clips: Clips) -> str:
+def too_few_speakers(clips: Clips) -> str:
+    """Return why the speakers of some clips allow no interval; empty where they do."""
     n = clips.n_speakers
     if not n:
         return N_("no clip counts")

@@ -29,7 +29,7 @@ from kmed_bench.core.curve_contracts import (
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.quantities import percent
 from kmed_bench.scoring.compare import holm, pair_counts, paired_p_value
-from kmed_bench.scoring.intervals import ALPHA, MIN_SPEAKERS, difference_interval
+from kmed_bench.scoring.intervals import ALPHA, difference_interval, too_few_speakers
 from kmed_bench.scoring.measures import MEASURES, SENTENCE
 from kmed_bench.scoring.options import ScoringOptions
 from kmed_bench.scoring.power_law import STEEPEST, PowerLaws, fit_power_laws
@@ -143,8 +143,9 @@ def _amounts(part: _Part, groups: Sequence[Sequence[CurveTraining]], options: Sc
     found: list[CurveAmount] = []
     for group, errors, clips, p_holm in zip(groups, part.amounts, compared, corrected, strict=True):
         interval = difference_interval(clips)
-        shown = p_holm < ALPHA and interval.low is not None and interval.high is not None
-        better, worse = shown and (interval.high or 0) < 0, shown and (interval.low or 0) > 0
+        shown = p_holm < ALPHA
+        better = shown and interval.high is not None and interval.high < 0
+        worse = shown and interval.low is not None and interval.low > 0
         found.append(
             {
                 "fraction": group[0]["fraction"],
@@ -214,10 +215,8 @@ def _resample(part: _Part, options: ScoringOptions) -> tuple[Floats, str]:
     """Return (n_samples, n_amounts) CERs of samples of speakers, or no sample and the reason."""
     none = np.empty((0, len(part.amounts)))
     clips = part.clips(part.untouched)
-    if clips.n_unknown:
-        return none, f"the speakers of {clips.n_unknown} clips are not known"
-    if clips.n_speakers < MIN_SPEAKERS:
-        return none, f"{clips.n_speakers} speakers are too few for an interval, which takes {MIN_SPEAKERS}"
+    if reason := too_few_speakers(clips):
+        return none, reason
     noise, n = np.random.default_rng(options.bootstrap_seed), clips.n_speakers
     drawn = noise.multinomial(n, np.full(n, 1 / n), size=options.bootstrap_draws).astype(np.float64)
     lengths = drawn @ np.bincount(clips.speaker, weights=clips.bottom, minlength=n)
@@ -250,16 +249,16 @@ def _extend(
         "reason": "",
         "line": [],
     }
-    if fit is None or factor == 1:
+    if fit is None or laws is None or factor == 1:
         return {**refused, "reason": "" if fit else "there is no fit"}
     if len(amounts) < 3:
         reason = f"{len(amounts)} amounts are as many as the fit has parameters, so nothing shows whether it holds"
         return {**refused, "reason": reason}
     if not fit["falls"]:
         return {**refused, "reason": "CER is not shown to fall from the smallest to the largest amount"}
-    rates = np.empty(1) if laws is None else laws.at([hours])[:, 0]
+    rates = laws.at([hours])[:, 0]
     low, high = _bounds(rates)
-    if laws is None or low is None or high is None:
+    if low is None or high is None:
         return {**refused, "reason": f"the fit has no interval: {fit['reason']}"}
     steepness = laws.exponent[1:]
     at_limit = float(((steepness == 0) | (steepness == STEEPEST) | (laws.scale[1:] == 0)).mean())

@@ -445,7 +445,7 @@ def test_files_of_deleted_runs_in_the_store(place: Place, train_id: str, capsys:
 
 
 def test_transcripts_of_untouched_models_and_of_curves_are_found(tmp_path: Path) -> None:
-    parts = ("_untouched", "_left_out", "_left_out_untouched", "_valid", "_test", "_untouched_valid", "_untouched_test")
+    parts = ("_untouched", "_left_out", "_left_out_untouched", "_valid", "_test")
     expected = {tmp_path / f"predictions{part}.jsonl" for part in parts}
     for path in expected | {tmp_path / "predictions_of_mine.jsonl"}:
         write_predictions(path, [PREDICTION])

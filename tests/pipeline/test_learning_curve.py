@@ -92,6 +92,8 @@ def test_a_curve_trains_what_is_missing_and_opens_nothing(
         patched.setattr("kmed_bench.training.epochs.predict_part", refuse)
         again = learn_curve(config, weights, split, out)
     assert again.curve == curve
+    (out / "untouched" / "predictions_untouched.jsonl").unlink()  # as `clean --kind predictions` does
+    assert learn_curve(config, weights, split, out).curve == curve
     for other in ({"train.lr": 1e-4}, {"curve.seed": 1}):
         changed = load_config("sound", settings(tmp_path / "mlflow.db", **FRACTIONS, **other))
         with pytest.raises(KmedError, match="holds a learning curve of another size"):

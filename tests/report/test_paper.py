@@ -317,6 +317,13 @@ def test_results_say_what_the_verdict_says(outcome: str, en: str, ko: str) -> No
     assert "Shown to be worse: medical terms found (−4.00 percentage points, p = 0.001)." in told["en"]
 
 
+def test_methods_name_the_correction_of_p_values() -> None:
+    facts = collect_facts(full_record())
+    english, korean = ("\n".join(methods(facts, language).values()) for language in LANGUAGES)
+    assert "Corrected p-values are by Holm's method; the number of comparisons of models was" in english
+    assert "보정된 p값" in korean
+
+
 def test_results_name_chance_and_gaps() -> None:
     record = full_record()
     english, korean = (results(record, recommend(record), language) for language in LANGUAGES)

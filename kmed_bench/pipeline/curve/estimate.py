@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config
 from kmed_bench.core.progress import rough_duration
-from kmed_bench.core.scratch import scratch_folder
 from kmed_bench.corpus.splitting.split import Split
-from kmed_bench.pipeline.estimates import Outlook, basis
-from kmed_bench.pipeline.pace import N_STEPS, WORTH, Pace, measure_pace, sample_speech
+from kmed_bench.pipeline.estimates import Outlook, basis, measure
+from kmed_bench.pipeline.pace import N_STEPS, WORTH, Pace
 from kmed_bench.training.epochs import ScoredEpoch
 
 log = logging.getLogger(__name__)
@@ -33,6 +32,8 @@ class CurveOutlook:
 
     Parameters
     ----------
+    whole : Split
+        The split that all subsets are of; its features are what they share.
     left : mapping
         Name of each training to its split, with the parts that are trained on and decoded; the last has the most.
     features_s : float
@@ -40,19 +41,27 @@ class CurveOutlook:
     """
 
     def __init__(
-        self, config: Config, size: str, left: Mapping[str, Split], pace: Pace, features_s: float, part: str
+        self,
+        config: Config,
+        size: str,
+        whole: Split,
+        left: Mapping[str, Split],
+        pace: Pace,
+        features_s: float,
+        part: str,
     ) -> None:
         self._config, self._size, self._left, self._pace = config, size, dict(left), pace
+        self._whole = whole
         self._features_s, self._part = features_s, part
         self._corrected = False
 
-    def _outlook(self, name: str) -> Outlook:
+    def _outlook(self, split: Split) -> Outlook:
         paces = {self._size: self._pace}
-        return Outlook(self._config, self._left[name], [(self._size, 0)], paces, self._features_s, report=False)
+        return Outlook(self._config, split, [(self._size, 0)], paces, self._features_s, report=False)
 
     def training_s(self, name: str) -> float:
         """Return the estimated duration of a training, with its last decoding."""
-        outlook = self._outlook(name)
+        outlook = self._outlook(self._left[name])
         # `Outlook` counts the decoding of a test part; the best epoch decodes the valid part once more.
         again = len(self._left[name].parts["valid"]) * self._pace.tuned_s if self._part == "valid" else 0.0
         return outlook.size_s(self._size, 1) - outlook.size_s(self._size, 0) + again
@@ -60,8 +69,8 @@ class CurveOutlook:
     @property
     def total_s(self) -> float:
         """The estimated duration of all that is left: features, the untouched model and the trainings."""
-        largest = self._outlook(list(self._left)[-1])
-        before_s = largest.stages()[0].duration_s + largest.size_s(self._size, 0)
+        whole = self._outlook(self._whole)
+        before_s = whole.stages()[0].duration_s + whole.size_s(self._size, 0)
         return before_s + sum(map(self.training_s, self._left))
 
     def describe(self) -> str:
@@ -85,21 +94,17 @@ class CurveOutlook:
         )
 
 
-def foresee_curve(config: Config, weights: Weights, left: Mapping[str, Split], part: str) -> CurveOutlook | None:
+def foresee_curve(
+    config: Config, weights: Weights, whole: Split, left: Mapping[str, Split], part: str
+) -> CurveOutlook | None:
     """Return and log the outlook of the trainings that are left; None where measuring does not pay or fails."""
     n_steps = sum(config.train.epochs * len(split.parts["train"]) / config.train.batch_size for split in left.values())
     if not left or n_steps < WORTH * (N_STEPS + 1):
         return None
-    largest = list(left.values())[-1]
-    try:
-        with scratch_folder() as folder:
-            sample, features_s = sample_speech(largest, config, folder)
-            pace = measure_pace(weights, sample, config)
-    except Exception as error:  # what is wrong is said when the first of them is trained
-        log.warning("No estimate, since measuring failed: %s", error)
+    measured = measure(config, list(left.values())[-1], {weights.size: weights})
+    if measured is None:
         return None
-    if pace is None:
-        return None
-    outlook = CurveOutlook(config, weights.size, left, pace, features_s, part)
+    (pace,), features_s = measured[0].values(), measured[1]
+    outlook = CurveOutlook(config, weights.size, whole, left, pace, features_s, part)
     log.info(outlook.describe())
     return outlook

@@ -13,9 +13,8 @@ from kmed_bench.core.console import log_file
 from kmed_bench.core.curve_contracts import CURVE, CurveTraining, LearningCurve
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder, read_json, write_json
-from kmed_bench.core.predictions import Prediction, read_predictions, write_predictions
+from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.progress import track
-from kmed_bench.core.run_contracts import UNTOUCHED
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.demo.sentences import is_synthetic
 from kmed_bench.corpus.splitting.nested import draw_subsets
@@ -25,7 +24,7 @@ from kmed_bench.pipeline.curve.points import PointTrainer, split_of
 from kmed_bench.pipeline.plan import TRAINED, identify_split, make_plan
 from kmed_bench.pipeline.preparation import log_split
 from kmed_bench.pipeline.train_one import only_process_in
-from kmed_bench.pipeline.untouched import UNTOUCHED_FILE, Untouched
+from kmed_bench.pipeline.untouched import UNTOUCHED_FOLDER, Untouched, computed_once
 from kmed_bench.report.learning_curve import WRITTEN, describe_curve, write_curve
 from kmed_bench.scoring import ScoringOptions
 from kmed_bench.scoring.learning_curve import trace_curve
@@ -95,7 +94,7 @@ def learn_curve(
             for trainer, seed in points
             if trainer.finished(seed) is None
         }
-        outlook = foresee_curve(config, weights, left, part)
+        outlook = foresee_curve(config, weights, _decoded_parts(split, part), left, part)
         uri = open_store(config.tracking)
         with standalone_run(
             config,
@@ -113,7 +112,7 @@ def learn_curve(
                 seal = seal_plan(run, plan, out, command="curve", begun=before is not None)
                 for trainer, _ in points:
                     trainer.seal = seal
-            trained, untouched = _train_all(config, split, points, run, out, outlook)
+            trained, untouched = _train_all(config, split, points, run, out, outlook, identity)
             curve = _assemble(config, split, points, trained, untouched, repeated, run)
             report = write_curve(curve, out)
             _log_results(run, curve, report)
@@ -174,14 +173,20 @@ def _tags(trainer: PointTrainer, split: Split, config: Config) -> dict[str, str]
 
 
 def _train_all(
-    config: Config, split: Split, points: Sequence[Point], run: TrackedRun, out: Path, outlook: CurveOutlook | None
+    config: Config,
+    split: Split,
+    points: Sequence[Point],
+    run: TrackedRun,
+    out: Path,
+    outlook: CurveOutlook | None,
+    identity: str,
 ) -> tuple[list[Trained], list[Prediction]]:
     """Train what is left, and return all trainings with their transcripts of the part, and the untouched model's."""
     wanted = tuple(dict.fromkeys(("train", "valid", points[0][0].part)))
     speech = featurize_split(split, cache_folder() / "features", config, parts=wanted)
     for trainer, _ in points:  # one set of features for all subsets
         trainer.speech = dataclasses.replace(speech, split=trainer.speech.split)
-    untouched, decoded = _untouched(points[-1][0], out)
+    untouched = _untouched(points[-1][0], out, identity)
     amounts = [len(trainer.subset.rows) for trainer, _ in points]
     trained = []
     with track(f"Learning curve of {points[0][0].weights.size}", unit="clips of all trainings") as tick:
@@ -191,7 +196,7 @@ def _train_all(
             trainer.outlook = None if outlook is None else TrainingOutlook(outlook, trainer.name(seed))
             outcome = trainer.obtain(seed, run)
             trained.append(trainer.describe_point(seed, outcome))
-    return trained, decoded
+    return trained, untouched.test
 
 
 def _assemble(
@@ -227,18 +232,14 @@ def _assemble(
     }
 
 
-def _untouched(trainer: PointTrainer, out: Path) -> tuple[Untouched, list[Prediction]]:
-    """Return the model before training, and its transcripts of the curve's part; decoded once for the folder."""
-    file, identity = out / f"predictions_untouched_{trainer.part}.jsonl", trainer.weights.sha256
-    if (out / UNTOUCHED_FILE).is_file():
-        metrics, predictions = UNTOUCHED.read(out / UNTOUCHED_FILE)["valid"], read_predictions(file)
-    else:
+def _untouched(trainer: PointTrainer, out: Path, identity: str) -> Untouched:
+    """Return the model before training, with its transcripts of the curve's part; decoded once for the folder."""
+
+    def score() -> Untouched:
         metrics, decoded = trainer.score_parts()
-        predictions = decoded[trainer.part]
-        write_predictions(file, predictions)
-        # Last: where this file is, the transcripts are whole.
-        write_json(out / UNTOUCHED_FILE, {**UNTOUCHED.head, "identity": identity, "valid": metrics, "left_out": 0})
-    return Untouched(metrics, predictions if trainer.part == "test" else [], []), predictions
+        return Untouched(metrics, decoded[trainer.part], [])
+
+    return computed_once(out / UNTOUCHED_FOLDER, identity, score, what=f"the untouched {trainer.weights.size}")
 
 
 def _log_results(run: TrackedRun, curve: LearningCurve, report: Path) -> None:

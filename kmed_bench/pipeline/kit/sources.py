@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_bytes_atomically
+from kmed_bench.core.version import ask_git
 
 ARCHIVE, SITE = "source.tar.gz", "site"
 _PAGES = ("README.md", "README.ko.md", "CHANGELOG.md", "LICENSE", "NOTICE", "docs")
@@ -37,10 +38,10 @@ def write_source_archive(source: Path, out: Path) -> bool:
     Only tracked files: recordings or results that lie in the tree don't get into a kit. The archive depends on the
     files and the commit, not on who packs it and when.
     """
-    listed = _git(source, "ls-files", "-z")
+    listed = ask_git(source, "ls-files", "-z")
     if listed is None:
         return False
-    committed = _git(source, "log", "-1", "--format=%ct") or b"0"
+    committed = ask_git(source, "log", "-1", "--format=%ct") or b"0"
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name in sorted(filter(None, listed.decode().split("\0"))):
@@ -83,13 +84,3 @@ def build_site(source: Path, out: Path) -> bool:
         shutil.rmtree(out / SITE, ignore_errors=True)
         shutil.move(f"{folder}/{SITE}", out / SITE)
     return True
-
-
-def _git(source: Path, *words: str) -> bytes | None:
-    """Return git's output if the folder is the root of a checkout, otherwise None."""
-    if not (source / ".git").exists():
-        return None
-    try:
-        return subprocess.run(["git", "-C", str(source), *words], capture_output=True, check=True, timeout=60).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None

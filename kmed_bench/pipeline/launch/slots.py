@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ class _Working:
     name: str
     process: subprocess.Popen[str]
     said: str = ""
-    listens: threading.Thread | None = None
+    listens: threading.Thread = dataclasses.field(init=False)
 
 
 _Event = tuple[_Working, Mapping[str, Any] | None]
@@ -269,17 +269,14 @@ def _stopping(working: list[_Working], events: "queue.Queue[_Event]", listener: 
         yield
     except BaseException:
         try:
-            _send(working, lambda process: process.terminate())
+            for one in working:
+                one.process.terminate()
             _drain(working, events, listener)
         except KeyboardInterrupt:
-            _send(working, lambda process: process.kill())
+            for one in working:
+                one.process.kill()
             _drain(working, events, listener)
         raise
-
-
-def _send(working: Sequence[_Working], act: Callable[[subprocess.Popen[str]], None]) -> None:
-    for one in working:
-        act(one.process)
 
 
 def _drain(working: list[_Working], events: "queue.Queue[_Event]", listener: Listener) -> None:
@@ -288,6 +285,6 @@ def _drain(working: list[_Working], events: "queue.Queue[_Event]", listener: Lis
         try:
             _handle(events.get(timeout=_LOOK_AGAIN_S), working, listener, stopped=True)
         except queue.Empty:
-            for one in [one for one in working if one.listens is None or not one.listens.is_alive()]:
+            for one in [one for one in working if not one.listens.is_alive()]:
                 one.process.wait()
                 _end(one, working, listener, stopped=True)

@@ -241,7 +241,7 @@ STATISTICS = (
     ),
     Say("Differences between models were tested by: {test}.", "모델 간 차이의 검정 방법은 다음과 같다: {test}."),
     Say(
-        "EpochListener p-values are by Holm's method; the number of comparisons of models was {n_comparisons}.",
+        "Corrected p-values are by Holm's method; the number of comparisons of models was {n_comparisons}.",
         "보정된 p값은 모델 간 비교 {n_comparisons}건에 대하여 Holm 방법으로 보정한 값이다.",
     ),
     Say(

@@ -129,26 +129,29 @@ def _put(client: MlflowClient, model: LoggedModel, path: Path) -> None:
 
 def search_checkpoints(run: TrackedRun) -> list[Checkpoint]:
     """Return a run's checkpoints in the store by epoch, incomplete ones included."""
-    experiment = run.client.get_run(run.run_id).info.experiment_id
-    query = f"source_run_id = '{run.run_id}' AND model_type = '{MODEL_TYPE}'"
-    checkpoints: list[Checkpoint] = []
-    token: str | None = None
-    while True:
-        page = run.client.search_logged_models([experiment], query, max_results=_PAGE, page_token=token)
-        checkpoints += [_checkpoint(model) for model in page]
-        token = page.token
-        if not token:
-            return sorted(checkpoints, key=lambda one: (one.epoch, not one.whole))
+    found = map(_checkpoint, _models_of(run, f" AND model_type = '{MODEL_TYPE}'"))
+    return sorted(found, key=lambda one: (one.epoch, not one.whole))
 
 
 def find_best(run: TrackedRun) -> str | None:
     """Return the address of the model with a run's best epoch: the registered one, or its checkpoint; None without."""
-    experiment = run.client.get_run(run.run_id).info.experiment_id
-    found = run.client.search_logged_models([experiment], f"source_run_id = '{run.run_id}'", max_results=_PAGE)
-    ready = [model for model in found if model.status == LoggedModelStatus.READY]
+    ready = [model for model in _models_of(run) if model.status == LoggedModelStatus.READY]
     registered = [model for model in ready if model.model_type != MODEL_TYPE and "kmed.checkpoint_sha256" in model.tags]
     best = [model for model in ready if model.model_type == MODEL_TYPE and model.tags.get("kmed.best") == "true"]
     return next((f"models:/{model.model_id}" for model in [*registered, *best]), None)
+
+
+def _models_of(run: TrackedRun, also: str = "") -> list[LoggedModel]:
+    experiment = run.client.get_run(run.run_id).info.experiment_id
+    models: list[LoggedModel] = []
+    token: str | None = None
+    while True:
+        query = f"source_run_id = '{run.run_id}'{also}"
+        page = run.client.search_logged_models([experiment], query, max_results=_PAGE, page_token=token)
+        models += page
+        token = page.token
+        if not token:
+            return models
 
 
 def _checkpoint(model: LoggedModel) -> Checkpoint:
