@@ -23,7 +23,7 @@ SETTINGS = {
 PROGRAM = """
 import os, signal, sys, torch
 from kmed_bench import cli
-cli.prepare_user()  # as main does, before MLflow is imported
+cli.prepare_user()  # as main does; where tests/forked.py runs this, MLflow is loaded already
 from kmed_bench.asr.model import weights
 from kmed_bench.pipeline import trainer
 found = weights._read_checkpoint(weights.Path(os.environ["SMALLER"]))[0]

@@ -41,7 +41,7 @@ def _curve(args: argparse.Namespace) -> int:
     from kmed_bench.tracking.store import ui_command
 
     config = resolve(args)
-    size = one_size(args, config, "A learning curve")
+    size = one_size(args, config, "`curve`")
     SPLIT.read(args.split / "split.json")  # a wrong folder is named before weights are fetched
     weights = find_weights(size, config.model.weights)
     try:

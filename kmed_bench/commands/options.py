@@ -137,7 +137,7 @@ def add_slots(parser: argparse.ArgumentParser) -> None:
         "--slots",
         default="auto",
         metavar="N",
-        help="processes that work at the same time: auto, which is one a GPU, or a number (auto)",
+        help="processes that work at the same time: auto, which is one per GPU, or a number (auto)",
     )
     parser.add_argument(
         "--threads",
@@ -172,7 +172,7 @@ def one_size(args: argparse.Namespace, config: Config, what: str) -> str:
     """
     size = args.overrides.get("model.sizes")
     if size is None or len(config.model.sizes) != 1:
-        raise KmedError(f"{what} is of one size, and --size is {size}; name one of {', '.join(SIZES)}.")
+        raise KmedError(f"{what} takes one size, and --size is {size}; name one of {', '.join(SIZES)}.")
     return config.model.sizes[0]
 
 

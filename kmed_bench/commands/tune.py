@@ -39,7 +39,7 @@ def _tune(args: argparse.Namespace) -> int:
     from kmed_bench.tracking.store import ui_command
 
     config = resolve(args)
-    size = one_size(args, config, "A study")
+    size = one_size(args, config, "`tune`")
     SPLIT.read(args.split / "split.json")  # a wrong folder is named before weights are fetched
     failed = _fill_slots(args)
     outcome = tune(

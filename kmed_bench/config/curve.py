@@ -26,7 +26,7 @@ class CurveConfig:
     """Amounts of speech that a learning curve trains on, as fractions of the training part, drawn as whole speakers.
     The same command with more fractions extends the curve."""
     draws: Annotated[Count, Decides.NOTHING] = 1
-    """How often the nested subsets of speakers are drawn; each draw trains on subsets of its own, but for the whole."""
+    """How often the nested subsets of speakers are drawn; each draw has its own subsets, except for the full amount."""
     seed: Annotated[Whole, Decides.CURVE] = 208
     """Random seed of the order in which speakers join the subsets."""
     extrapolate: Annotated[float, Field(ge=1, le=4), Decides.NOTHING] = 2.0

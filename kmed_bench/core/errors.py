@@ -5,8 +5,11 @@ class KmedError(Exception):
     """A fault that the user can fix.
 
     The message is one paragraph that names the thing, its value, the limit and the remedy;
-    the command line prints it without a traceback and exits with 2.
+    the command line prints it without a traceback and exits with 2. Line breaks in what it quotes become spaces.
     """
+
+    def __str__(self) -> str:
+        return " ".join(line.strip() for line in super().__str__().splitlines())
 
 
 def brief(error: object, limit: int = 200) -> str:

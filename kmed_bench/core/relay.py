@@ -1,4 +1,4 @@
-"""A process of a slot and the one that started it: messages on its standard output, and a common end.
+"""Messages from a slot's process to its parent over standard output; it stops when the parent is gone.
 
 Standard output carries one JSON object a line: ``log`` (a level) and ``text``, ``progress`` (label, done, total, unit),
 or ``failed``. Standard input stays open as long as the parent lives.
@@ -23,9 +23,9 @@ _PROGRESS_INTERVAL_S = 0.5
 
 
 class Relay:
-    """What this process says to the one that started it, from now on.
+    """Sends messages from this process to its parent.
 
-    What libraries print goes to standard error, so that standard output has nothing but messages.
+    What libraries print goes to standard error, so that standard output carries only messages.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Relay:
         threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message; where nobody reads any more, this process is about to stop."""
+        """Send a message. If the parent no longer reads, this process is about to stop, so the error is ignored."""
         try:
             with self._lock:
                 print(json.dumps(message), file=self._output, flush=True)

@@ -102,7 +102,7 @@ def test_bad_input_is_explained(tmp_path, arguments, named):
         (["train", "s", "o", "--seeds", "1"], "Argument '--seeds' is --train.seeds or --seed in `train`."),
         (["train", "s", "o"], "name one of each with --size and --seed"),
         (["train", "s", "o", "--size", "base", "--seed", "1,2"], "name one of each with --size and --seed"),
-        (["tune", "s", "--size", "base,tiny"], "A study is of one size, and --size is base,tiny"),
+        (["tune", "s", "--size", "base,tiny"], "`tune` takes one size, and --size is base,tiny"),
         (["settings", "trian"], "'trian' is neither a setting nor a group of settings; the groups are data, split"),
         (["settings", "--profile", "nope"], "Profile 'nope' is unknown"),
         (["train", "--help", "--profile", "nope"], "Profile 'nope' is unknown"),

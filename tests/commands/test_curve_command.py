@@ -16,8 +16,8 @@ from kmed_bench.pipeline.curve import trace
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "A learning curve is of one size, and --size is None"),
-        (["--size", "tiny,base"], "A learning curve is of one size, and --size is tiny,base"),
+        ([], "`curve` takes one size, and --size is None"),
+        (["--size", "tiny,base"], "`curve` takes one size, and --size is tiny,base"),
         (["--size", "base"], r"absent/split.json does not exist"),
         (["--size", "base", "--fractions", "0.5,0.5"], "each fraction may be named once"),
         (["--size", "base", "--fractions", "0,1"], "curve.fractions"),

@@ -198,6 +198,8 @@ def test_a_list_without_anything_usable_says_why(tmp_path):
     assert pd.read_csv(tmp_path / "out.rejects.csv")["reason"].to_list() == ["audio_missing"]
     with pytest.raises(KmedError, match="does not exist"):
         read(tmp_path / "none.csv", tmp_path / "out")
+    with pytest.raises(KmedError, match="--layout zeroth is of folders"):
+        import_corpus(listed(tmp_path, ["a.wav,네"]), tmp_path / "out", CONFIG, layout="zeroth")
 
 
 def test_a_list_beside_the_folder_of_its_recordings_names_that_folder(tmp_path, monkeypatch):
@@ -214,8 +216,6 @@ def test_a_list_beside_the_folder_of_its_recordings_names_that_folder(tmp_path, 
     assert second == f"no file '2.wav' in {tmp_path}"
     _, manifest, _ = read(Path("목록.csv"), Path("out"), audio_root=Path("내 녹음"))
     assert dict(manifest["text"]) == {"1": "하나", "2": "둘"}
-    with pytest.raises(KmedError, match="--layout zeroth is of folders"):
-        import_corpus(listed(tmp_path, ["a.wav,네"]), tmp_path / "out", CONFIG, layout="zeroth")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from kmed_bench.pipeline.curve import estimate
 from kmed_bench.pipeline.curve.trace import learn_curve
 from kmed_bench.pipeline.train_one import train_from
 from kmed_bench.pipeline.trainer import Trainer
+from kmed_bench.report.learning_curve import WRITTEN
 from kmed_bench.scoring import score_predictions
 from kmed_bench.tracking.openings import read_openings
 from kmed_bench.tracking.store import search_runs
@@ -74,7 +75,8 @@ def test_a_curve_trains_what_is_missing_and_opens_nothing(
     assert (half["n_speakers"], half["n_clips"], full["n_clips"]) == (1, len(_half(split, out, curve)), 4)
     decoded = read_predictions(out / "0.5-draw0" / "seed0" / "predictions_valid.jsonl")
     assert half["cer"] == pytest.approx(score_predictions(decoded)["overall"]["cer"])
-    assert set(pd.read_csv(out / "curve.csv")["amount"]) >= {"0 min"}
+    table = pd.read_csv(out / "curve.csv")
+    assert table["hours"].tolist() == pytest.approx([0.0, half["hours"], full["hours"]])
     point = client.get_run(half["run_id"])
     assert point.info.status == "FINISHED"
     assert point.data.metrics["curve/valid_cer"] == pytest.approx(half["cer"])
@@ -83,7 +85,9 @@ def test_a_curve_trains_what_is_missing_and_opens_nothing(
     parent = client.get_run(curve["run_id"])
     assert (parent.info.status, parent.data.tags["kmed.split_sha256"]) == ("FINISHED", sha256)
     assert parent.data.tags["curve.fractions"] == "0.5,1.0"
-    assert {file.path for file in client.list_artifacts(curve["run_id"], "report")} >= {"report/curve.json"}
+    assert {file.path for file in client.list_artifacts(curve["run_id"], "report")} == {
+        f"report/{name}" for name in WRITTEN
+    }
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("nothing is left to train or to decode")

@@ -105,7 +105,10 @@ def is_free(database: Path) -> bool:
 
 
 def freeze_in_trial(place: Path, process: Forked) -> FrozenTrial:
-    """Stop a process in the middle of a trial, while it holds no lock of a store, and return the trial."""
+    """Stop a process in the middle of a trial, while it holds no lock of a store, and return the trial.
+
+    A kill in the middle of a write to a store is not tested here; scripts/kill_commands.py kills at any moment.
+    """
     while True:
         wait_for_trial(place, process, is_in_training)
         process.send_signal(signal.SIGSTOP)

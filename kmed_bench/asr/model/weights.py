@@ -104,7 +104,7 @@ def load_weights(path: Path, device: str = "cpu") -> Whisper:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:  # other shapes
-        raise KmedError(f"{path} does not hold the tensors that its dimensions require: {error}") from None
+        raise KmedError(f"{path} does not hold the tensors that its dimensions require: {error!s:.300}") from None
     check_finite(model.state_dict(), path)
     return model.to(device).eval()
 

@@ -1,4 +1,4 @@
-"""What a kit has beside packages and weights: the source tree as an archive, its pages, and the site made of them."""
+"""Write the parts of a kit other than packages and weights: the source archive, the documentation, and its site."""
 
 import gzip
 import importlib.util
@@ -35,8 +35,8 @@ def copy_pages(source: Path, out: Path) -> None:
 def write_source_archive(source: Path, out: Path) -> bool:
     """Write the files that git tracks in a source tree as source.tar.gz, and return whether the tree is a checkout.
 
-    Only tracked files: recordings or results that lie in the tree don't get into a kit. The archive depends on the
-    files and the commit, not on who packs it and when.
+    Only files that git tracks are packed, so recordings or results in the tree don't get into a kit. The archive is
+    identical for the same files and commit, whoever packs it and whenever.
     """
     listed = ask_git(source, "ls-files", "-z")
     if listed is None:

@@ -27,7 +27,7 @@ _ROOT = Path(kmed_bench.__file__).parents[1]
 _FINDS_PACKAGE = f"import sys; sys.path.append({str(_ROOT)!r})"
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _NOT_INHERITED = ("MLFLOW_RUN_ID",)
-"""Says that a process's own run is the one that `mlflow run` made; that is the parent's."""
+"""Names the run that `mlflow run` made, which belongs to the parent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def make_slots(wanted: str, threads: int | None, gpus: Sequence[str], n_cores: i
     Parameters
     ----------
     wanted : str
-        ``auto`` for one a GPU, or their number.
+        ``auto`` for one per GPU, or their number.
     threads : int, optional
         Threads of each process; None: the cores shared equally.
     gpus : sequence of str
@@ -77,7 +77,7 @@ def make_slots(wanted: str, threads: int | None, gpus: Sequence[str], n_cores: i
     elif wanted.isdecimal() and 1 <= int(wanted) <= MAX_SLOTS:
         n = int(wanted)
     else:
-        raise KmedError(f"--slots is {wanted!r}; give auto, for one a GPU, or a number from 1 to {MAX_SLOTS}.")
+        raise KmedError(f"--slots is {wanted!r}; give auto, for one per GPU, or a number from 1 to {MAX_SLOTS}.")
     n_threads = threads or max(1, n_cores // n)
     return [Slot(i + 1, gpus[i % len(gpus)] if gpus else None, n_threads) for i in range(n)]
 
@@ -128,7 +128,7 @@ class Ended:
     said : str
         The error that it named; empty for none.
     stopped : bool
-        Whether it was stopped from here, with all others.
+        Whether the parent stopped it along with the others.
     """
 
     status: int
@@ -225,7 +225,7 @@ def _start(slot: Slot, name: str, task: Task, events: "queue.Queue[_Event]") -> 
 
 
 def _listen(one: _Working, events: "queue.Queue[_Event]") -> None:
-    """Pass on a process's lines; what a library prints is none of the messages."""
+    """Put a process's messages into the queue; other lines, which libraries print, are passed on as ``printed``."""
     assert one.process.stdout is not None
     with one.process.stdout as lines:
         for line in lines:
