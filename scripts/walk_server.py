@@ -207,6 +207,7 @@ def _take(made: Walk, folder: Path, optuna: str) -> None:
     made.entry("lee", "history")
     alone = {key: small[key] for key in ("profile", "weights")}
     made.entry("kim", "train", size="tiny", **alone)
+    made.entry("kim", "curve", size="tiny", fractions="0.5,1", seeds="0", **alone)
     made.entry("kim", "evaluate", model=f"models:/{NAME}@challenger", **{"eval.max_new_tokens": "8"})
     made.entry("lee", "evaluate", model=f"models:/{NAME}/1", split=str(made.users["kim"] / "kmed-output" / "split"))
     made.entry("kim", "score", predictions="kmed-output/evaluate/predictions.jsonl")
