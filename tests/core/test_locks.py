@@ -41,8 +41,11 @@ def test_a_lock_is_waited_for_with_one_message(
     path = tmp_path / "new" / "a.lock"
     path.parent.mkdir()
     with lock_held(path) as holder:
-        threading.Timer(0.3, holder.communicate).start()
+        assert holder.stdin is not None
+        release = threading.Timer(0.3, holder.stdin.close)
+        release.start()
         with locks.locked(path, "the cache"):
+            release.join()
             holder.wait()
     assert caplog.messages == [f"Waiting for the cache, which process {holder.pid} (python) holds ({path})."]
 
