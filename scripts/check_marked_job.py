@@ -70,6 +70,7 @@ COMMANDS = (
     (0, "export models:/kmed-whisper-tiny/1 exported --format openai"),
     (0, "transcribe list.wav --model trained/seed0/best.pt --out transcripts --eval.max_new_tokens 8"),
     (0, f"tune split --out tuned --size tiny --trials 1 --tune.storage sqlite:///optuna.db {TRAIN} {SPACE}"),
+    (0, f"curve split curve --size tiny --curve.fractions 0.5,1 {TRAIN}"),
     (0, "bundle {run} bundle.zip --corpus manifest/manifest.parquet split"),
     (0, "unbundle bundle.zip --tracking.uri sqlite:///other.db"),
 )
