@@ -95,11 +95,15 @@ class Stepper:
         self._set_groups()
         self.graphs.forget()  # its tensors are new ones
 
+    @property
+    def _on_device(self) -> bool:
+        """Whether the optimizer's steps and rate are tensors of the device: a graph would repeat a number."""
+        return self.model.device.type != "cpu" or self.graphs.enabled
+
     def _set_groups(self) -> None:
-        on_gpu = self.model.device.type != "cpu"
         for group in self.optimizer.param_groups:
-            group["capturable"] = on_gpu
-            if on_gpu:
+            group["capturable"] = self._on_device
+            if self._on_device:
                 group["lr"] = self._rate
 
     def take(self, examples: Sequence[Example], make: MakeBatch, *, lr: float, where: str) -> None:
@@ -117,7 +121,7 @@ class Stepper:
         KmedError
             When memory runs out.
         """
-        if self.model.device.type == "cpu":
+        if not self._on_device:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
         self._rate.fill_(lr)
@@ -212,9 +216,7 @@ class Stepper:
         return sums
 
     def _check(self, step: TakenStep, loss: float, norm: float) -> None:
-        overflow = self.scaler.is_enabled() and self.scaler.get_scale() >= _SMALLEST_SCALE
-        # With fp16, a step whose scaled gradient overflows is skipped and the scale lowered: that is no fault.
-        if math.isfinite(loss) and (math.isfinite(norm) or overflow):
+        if math.isfinite(loss) and (math.isfinite(norm) or self._overflows()):
             return
         share = self.parallel.share(step.examples) or list(step.examples[:1])
         kept = ""
@@ -231,6 +233,13 @@ class Stepper:
             f"{', '.join(e.utterance_id for e in share)}). Lower train.lr (now {self.config.lr}), set "
             f"train.grad_clip=1.0 or train.precision=fp32, and check these recordings.{kept}"
         )
+
+    def _overflows(self) -> bool:
+        """Return whether a gradient that is not finite is due to fp16's scale: its step is skipped, the scale lowered.
+
+        Reads the scale, so it is asked only then.
+        """
+        return self.scaler.is_enabled() and self.scaler.get_scale() >= _SMALLEST_SCALE
 
     def _make_room(self, error: Exception, examples: Sequence[Example], where: str) -> None:
         """Double the micro-batches if memory ran out and the settings allow it; raise otherwise."""

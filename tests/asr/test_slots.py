@@ -4,6 +4,8 @@ import itertools
 
 import pytest
 import torch
+from cpu_recorder import CpuRecorder
+from host_reads import HostReads
 from random_whisper import save_random_whisper
 from torch.utils._python_dispatch import TorchDispatchMode
 from whisper.audio import N_FRAMES
@@ -16,6 +18,7 @@ from kmed_bench.asr.decoding.logit_filters import LogitFilters, SlotFilters
 from kmed_bench.asr.decoding.options import DecodingOptions
 from kmed_bench.asr.decoding.slots import Slots
 from kmed_bench.asr.features.store import build_features
+from kmed_bench.asr.model import graphs
 from kmed_bench.asr.model.device import autocast
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import find_weights, load_weights
@@ -164,6 +167,29 @@ def test_when_the_host_looks_does_not_matter(models, expected, monkeypatch, step
     monkeypatch.setattr(continuous, "STEPS_PER_LOOK", steps)
     options = DecodingOptions(max_new_tokens=12)
     assert in_slots(models["ending"], Noise(), NAMES, options, 3) == expected("ending", options)
+
+
+@pytest.mark.slow
+def test_recorded_steps_write_the_same_texts(models, expected, monkeypatch):
+    """Recorded once for each length that attention reads, and repeated, as on a GPU."""
+    recorders = []
+    monkeypatch.setattr(graphs, "recorder_for", lambda _device: recorders.append(CpuRecorder()) or recorders[-1])
+    options = DecodingOptions(max_new_tokens=16, no_repeat_ngram_size=3)
+    for kind in ("ending", "endless"):
+        assert in_slots(models[kind], Noise(), NAMES, options, 3) == expected(kind, options)
+    # 7 clips in 3 slots are three rounds of 3 and 16 tokens at 8 steps a look; the very first step runs as written.
+    assert recorders[1].n_replays == 3 * 24 - 1
+
+
+def test_the_host_looks_once_in_eight_steps(models, monkeypatch):
+    n_steps, reads, advance = [], HostReads(), Slots.advance
+    monkeypatch.setattr(Slots, "advance", lambda self, n: n_steps.append(n) or advance(self, n))
+    with reads.watching():
+        found = in_slots(models["endless"], Noise(), NAMES, DecodingOptions(max_new_tokens=16), 3)
+    assert len(found) == len(NAMES)
+    assert n_steps == [8] * 9
+    # The slots' flags at each look, and the texts at the three where some have ended; Noise reads its own loudness.
+    assert [name for name in reads.found if name not in ("__float__", "_local_scalar_dense")] == ["tolist"] * 12
 
 
 def test_every_clip_comes_once_and_the_shares_are_the_whole_time(models, monkeypatch):

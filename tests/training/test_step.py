@@ -1,13 +1,12 @@
 """What a step reads from the device, and what a faulty one leaves behind."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
-from unittest import mock
+import itertools
+import sys
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from host_reads import HostReads, Uploads, move_to_meta
 
 from kmed_bench.asr.model.tokenizer import korean_tokenizer
 from kmed_bench.asr.model.weights import load_weights
@@ -15,51 +14,15 @@ from kmed_bench.asr.model.windows import FULL_WINDOW
 from kmed_bench.config import TrainConfig
 from kmed_bench.core.batching import chunks
 from kmed_bench.core.errors import KmedError
-from kmed_bench.training import adapt
+from kmed_bench.training import adapt, cuda, fit, step
 from kmed_bench.training.batches import IGNORED, LEARNED_STEP, batch_window, label_tensors, make_batch
 from kmed_bench.training.loss import LossNetwork
 from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.sources import LogMelSource
 from kmed_bench.training.step import Stepper
+from kmed_bench.training.step_results import Sums
 
 CONFIG = TrainConfig(batch_size=3, lr=1e-3, precision="fp32", audio_context="dynamic")
-
-# Each of these makes the host wait for a GPU: it needs a value, or a shape that depends on values.
-READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero")
-METHODS = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
-
-
-class HostReads(TorchDispatchMode):
-    """Counts what reads a tensor's values, while it is entered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = list[str]()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        indices = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
-        if name in READS or any(i is not None and i.dtype == torch.bool for i in indices):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Count operations, and the methods of tensors that are none."""
-
-        def noted(name):
-            method = getattr(torch.Tensor, name)
-
-            def call(tensor, *args, **kwargs):
-                self.found.append(name)
-                return method(tensor, *args, **kwargs)
-
-            return mock.patch.object(torch.Tensor, name, call)
-
-        with contextlib.ExitStack() as stack:
-            for name in METHODS:
-                stack.enter_context(noted(name))
-            stack.enter_context(self)
-            yield
 
 
 @pytest.fixture
@@ -96,6 +59,7 @@ def maker(store, prepared=None):
         {"lora_rank": 4},
         {"freeze_encoder": True},
         {"gradient_checkpointing": True},
+        {"precision": "fp16", "grad_clip": 0.5},
     ],
     ids=str,
 )
@@ -117,12 +81,83 @@ def test_a_step_reads_nothing_from_the_device(stepper_of, examples, store, optio
     assert stepper.n_waiting == 0
 
 
-def test_the_counter_sees_what_it_should():
+READS = {
+    "item": lambda x: x[0].item(),
+    "tolist": lambda x: x.tolist(),
+    "cpu": lambda x: x.cpu(),
+    "numpy": lambda x: x.numpy(),
+    "__bool__": lambda x: 1 if x[0] else 2,
+    "__float__": lambda x: float(x.sum()),
+    "__int__": lambda x: int(x[0]),
+    "__index__": lambda x: x[: x[1].long()],
+    "index": lambda x: x[x > 1],
+    "index_put_": lambda x: x.__setitem__(x > 1, 0.0),
+    "nonzero": lambda x: torch.where(x > 1),
+    "masked_select": lambda x: x.masked_select(x > 1),
+    "equal": lambda x: torch.equal(x, x),
+    "_unique2": torch.unique,
+    "repeat_interleave": lambda x: torch.repeat_interleave(x, x.long()),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_the_counter_sees_every_kind_of_read(name):
+    reads = HostReads()
+    with reads.watching():
+        READS[name](torch.arange(4.0))
+    assert name in reads.found
+
+
+def test_the_counter_sees_nothing_else():
     reads, x = HostReads(), torch.arange(4.0)
     with reads.watching():
-        x[x > 1], float(x[0]), x.nonzero(), bool(x.any()), x.cpu()
-        torch.where(x > 1, x, 0).sum()
-    assert {"index", "__float__", "nonzero", "__bool__", "cpu"} <= set(reads.found)
+        torch.where(x > 1, x, 0).sum() + x[torch.tensor([0, 1])].max() + x.masked_fill(x > 1, 0).argmax()
+    assert reads.found == []
+
+
+MODES = [
+    {},
+    {"audio_context": "full"},
+    {"micro_batches": 2, "grad_clip": 0.5},
+    {"lora_rank": 4},
+    {"freeze_encoder": True},
+    {"gradient_checkpointing": True},
+    {"spec_augment": True},
+    {"schedule": "cosine", "warmup_steps": 2},
+]
+
+
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_a_training_reads_its_device_once_an_interval(monkeypatch, tiny_checkpoint, examples, store, options):
+    """`fit` with a GPU's layers on the meta device, where a copy to the host fails, which is nothing on a CPU."""
+    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_, **__: None)
+    monkeypatch.setattr(fit, "mean_loss", lambda *_, **__: 0.0)
+    monkeypatch.setattr(cuda, "applies", lambda *_: True)
+    monkeypatch.setattr(step, "_GPU_READ_EVERY", 3)
+    collected, uploads = [], []
+
+    def collect(stepper):
+        collected.append(stepper.n_waiting)
+        stepper._waiting.clear()
+        stepper.collected = []
+        return Sums(1.0, 1, 0, 1)
+
+    monkeypatch.setattr(step.Stepper, "collect", collect)
+    model = load_weights(tiny_checkpoint)
+    move_to_meta(model)
+    config = dataclasses.replace(CONFIG, epochs=1, batch_size=2, **options)
+    clips = examples[:10]
+    with Uploads() as device:
+
+        def tick(*_counts):
+            uploads.append(device.n_uploads)
+
+        assert len(list(fit.fit(model, clips, LogMelSource(store), clips, store, config, seed=0, progress=tick))) == 1
+    assert device.n_updates == 5
+    assert collected == [3, 2]
+    # The audio, inputs, targets and learned positions of each micro-batch; a new window's two tensors, which are kept.
+    for before, after in itertools.pairwise(uploads):
+        assert after - before - 4 * config.micro_batches in ((0,) if "audio_context" in options else (0, 2))
 
 
 def test_steps_collected_together_are_the_same(stepper_of, examples, store):
