@@ -15,9 +15,11 @@ it fails or runs out of time. The exit status is 1 if anything failed.
   with its static cache; CTranslate2, faster-whisper's engine, in fp16, batch 32, where it is installed
 - quality: tiny's first training losses beside the CPU's, and with ``--texts`` (names to texts, or such for several
   systems) how many of base's transcripts are equal
-- seeds: three trainings of base at once on one card, each a thread with its own stream, beside one alone
+- seeds: three trainings of base at once on one card, each a process, without and with NVIDIA's MPS, beside one alone
+- counts: operations, host reads, copies and allocations of a step of training and of decoding; a CPU shows them too
 - peers: transformers' trainer in bf16, plain and with ``torch_compile``, and the original's recipe in fp32, each in
   turns with `fit` (turns.py)
+- targets: what an H100 or H200 should reach beside what was found
 - prediction: the published experiment's hours from these rates: 3 sizes, 3 seeds, 20 epochs of 10,000 clips, each
   validated and decoded on 5,000
 """
@@ -33,15 +35,31 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Report = Callable[[str, Callable[[], Any]], None]
 
-SECTIONS = ("machine", "training", "decoding", "quality", "seeds", "peers", "prediction")
-SHARES = {"machine": 0.1, "training": 0.25, "decoding": 0.35, "quality": 0.2, "seeds": 0.15, "peers": 0.5}
-"""Most of the budget that a section may take; together more than all of it, since most take less."""
+SHARES = {
+    "machine": 0.06,
+    "training": 0.25,
+    "peers": 0.25,
+    "decoding": 0.2,
+    "quality": 0.08,
+    "seeds": 0.13,
+    "counts": 0.03,
+    "prediction": 0.0,
+}
+"""The sections in their order, and the share of the budget that each has, with what those before it left of theirs."""
+SECTIONS = tuple(SHARES)
+TARGETS = {
+    "training base full": ("clips_per_s", 500),
+    "decoding base bf16": ("clips_per_s", 1000),
+    "peers transformers": ("over_ours", 4),
+    "peers transformers compiled": ("over_ours", 4),
+}
+"""What an H100 or H200 should reach: clips a second, and transformers' trainer's time over ours."""
 EPOCHS, SEEDS, N_TRAIN, N_VALID = 20, 3, 10_000, 5_000
 SIZES = ("tiny", "base", "small")
 
@@ -110,11 +128,30 @@ def predict(found: Mapping[str, Any]) -> dict[str, Any]:
         return result
     total = sum(sum(part.values()) for part in parts.values())
     result["one_after_the_other_s"] = total
-    if gain := found.get("seeds base", {}).get("over_one_alone"):
+    gain, way = max((found.get(f"seeds {way}", {}).get("over_one_alone", 0), way) for way in ("slots", "slots, MPS"))
+    if gain:
+        result["three_at_once"] = way
         trained = sum(part["train_s"] for part in parts.values())
         result["training_of_three_seeds_at_once_s"] = total - trained + trained / gain
         result["assumption"] = "tiny and small gain from three at once what base gains; validation and decoding nothing"
     return result
+
+
+def judge(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what was found for each of the targets, and whether it meets it; None where it was not measured."""
+    result = {}
+    for name, (key, wanted) in TARGETS.items():
+        value = found.get(name, {}).get(key)
+        value = value["median"] if isinstance(value, dict) else value
+        result[name] = {"wanted": wanted, "found": value, "met": None if value is None else value >= wanted}
+    return result
+
+
+def limit_of(name: str, wanted: Sequence[str], budget_s: float, left_s: float) -> float:
+    """Return a section's time limit: all that is left, but for the shares of the wanted sections after it."""
+    later = wanted[wanted.index(name) + 1 :]
+    whole = sum(SHARES[each] for each in wanted)
+    return left_s - budget_s * sum(SHARES[each] for each in later) / whole
 
 
 def run_here(args: argparse.Namespace) -> None:
@@ -124,10 +161,18 @@ def run_here(args: argparse.Namespace) -> None:
     bench = gpu_models.Bench.from_options(args)
     if args.section == "machine":
         report("machine", functools.partial(gpu_models.describe_card, bench))
-    elif args.section in ("training", "seeds"):
+    elif args.section == "training":
         import gpu_training
 
-        gpu_training.run(args.section, bench, report)
+        gpu_training.run(bench, report)
+    elif args.section == "seeds":
+        import gpu_seeds
+
+        gpu_seeds.run(bench, report)
+    elif args.section == "counts":
+        import gpu_counts
+
+        gpu_counts.run(bench, report)
     elif args.section == "peers":
         import gpu_peers
 
@@ -163,16 +208,17 @@ def main() -> None:
     found: dict[str, Any] = {"settings": {"weights": bool(args.weights), "tiny": args.tiny, "device": args.device}}
     ends, ok = time.monotonic() + args.budget_s, True
     with tempfile.TemporaryDirectory() as folder:
-        for name in (name for name in SECTIONS if name in args.only):
+        wanted = [name for name in SECTIONS if name in args.only]
+        for name in wanted:
             left = ends - time.monotonic()
             if name == "prediction":
-                found[name] = predict(found)
-                print(f"prediction: {json.dumps(found[name])}", flush=True)
+                found |= {name: predict(found), "targets": judge(found)}
+                print(f"prediction: {json.dumps(found[name])}\ntargets: {json.dumps(found['targets'])}", flush=True)
             elif left < 10:
                 found[name], ok = {"error": "left out: the budget is used up"}, False
                 print(f"{name}: {found[name]['error']}", flush=True)
             else:
-                limit_s = min(left, max(args.budget_s * SHARES[name], 10))
+                limit_s = min(left, max(limit_of(name, wanted, args.budget_s, left), 10))
                 ok = run_section(name, [*options, f"--folder={folder}"], limit_s, found) and ok
             if args.json:
                 args.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,9 +1,8 @@
-"""Sections `training` and `seeds` of `gpu.py`: rates of `fit` itself."""
+"""Section `training` of `gpu.py`: rates of `fit` itself."""
 
 import dataclasses
 import functools
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,6 @@ from gpu_models import Bench, Clips, load_clips, matmul_rate
 from train import CONFIG, SEED, operations
 from turns import Enough
 
-from kmed_bench.asr.model.device import gpu_kernels
 from kmed_bench.asr.model.whisper import Whisper
 from kmed_bench.config import Context, TrainConfig
 from kmed_bench.training.batches import Example, epoch_order
@@ -149,72 +147,9 @@ def validation_rate(bench: Bench, clips: Clips, model: Whisper, config: TrainCon
     return len(examples) / (time.perf_counter() - started)
 
 
-def train_at_once(bench: Bench, clips: Clips, n: int, steps: Steps) -> dict[str, Any]:
-    """Return the clips a second of n trainings at once, together, each in a thread with its own stream."""
-    config = config_of(bench)
-    examples = clips.repeated((steps.measured + steps.block) * config.batch_size)
-    started: list[float] = []
-    line = threading.Barrier(n, action=lambda: started.append(time.perf_counter()), timeout=max(bench.left_s(), 1))
-    ended: list[float] = []
-    errors: list[str] = []
-
-    def tick() -> Callable[..., None]:
-        n_done = 0
-
-        def count(*_counts: int) -> None:
-            nonlocal n_done
-            n_done += 1
-            if n_done in (steps.warm_up, steps.measured):
-                if bench.device.type == "cuda":
-                    torch.cuda.current_stream().synchronize()
-                if n_done == steps.warm_up:
-                    line.wait()
-                else:
-                    ended.append(time.perf_counter())
-            # A training goes on until all are measured: else the last one would have the card for itself.
-            if errors or len(ended) == n:
-                raise Enough
-
-        return count
-
-    def work(model: Whisper, seed: int) -> None:
-        try:
-            if bench.device.type == "cuda":
-                with torch.cuda.stream(torch.cuda.Stream()):
-                    train(model, clips, examples, dataclasses.replace(config, epochs=50), tick(), seed)
-            else:
-                train(model, clips, examples, dataclasses.replace(config, epochs=50), tick(), seed)
-        except Exception as error:  # the parent raises it
-            errors.append(f"{type(error).__name__}: {error}")
-            line.abort()
-
-    threads = [threading.Thread(target=work, args=(bench.model("base", seed), seed)) for seed in range(n)]
-    # The switch is the process's: a thread that leaves `fit` must not turn cuDNN's attention on for the others.
-    with gpu_kernels(bench.device):
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if errors:
-        raise RuntimeError("; ".join(errors)[:900])
-    n_clips = (steps.measured - steps.warm_up) * config.batch_size
-    rates = [n_clips / (end - started[0]) for end in ended]
-    return {"trainings": n, "clips_per_s": sum(rates), "of_each": rates}
-
-
-def compare_seeds(bench: Bench, clips: Clips, steps: Steps) -> dict[str, Any]:
-    """Return the rates of one and of three trainings at once."""
-    alone = train_at_once(bench, clips, 1, steps)
-    three = train_at_once(bench, clips, 3, steps)
-    return {"alone": alone, "three": three, "over_one_alone": three["clips_per_s"] / alone["clips_per_s"]}
-
-
-def run(section: str, bench: Bench, report: Callable[[str, Callable[[], Any]], None]) -> None:
+def run(bench: Bench, report: Callable[[str, Callable[[], Any]], None]) -> None:
     """Measure a section."""
     clips, steps = load_clips(bench), Steps(2, 1, 2) if bench.tiny else Steps()
-    if section == "seeds":
-        report("seeds base", functools.partial(compare_seeds, bench, clips, steps))
-        return
     wanted: list[tuple[str, Context]] = [("base", "full"), ("tiny", "full"), ("small", "full"), ("base", "dynamic")]
     wanted = [(size, context) for size, context in wanted if size in bench.sizes]
     for i, (size, context) in enumerate(wanted):
