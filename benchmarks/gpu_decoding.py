@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_models import Bench, Clips, Repeated, load_clips
+from gpu_models import Bench, Clips, Repeated, left_out, load_clips
 from whisper.audio import N_FRAMES
 
 from kmed_bench.asr.decoding.decode import decode_clips
@@ -79,6 +79,8 @@ def ours(
 
 def by_transformers(bench: Bench, clips: Clips, names: list[str], cache: str | None, limit_s: float) -> dict[str, Any]:
     """Return the rate of `generate` in bf16 (fp32 on a CPU) on features made before, attention fused by default."""
+    if reason := left_out("transformers"):
+        return reason
     dtype = torch.bfloat16 if bench.device.type == "cuda" else torch.float32
     network = _hf_network(bench.model("base"))
     network.to(bench.device, dtype).eval()
@@ -105,10 +107,10 @@ def _hf_network(model: Whisper) -> Any:
 
 def by_ctranslate2(bench: Bench, clips: Clips, names: list[str], limit_s: float) -> dict[str, Any]:
     """Return the rate of CTranslate2, which faster-whisper batches clips with, in fp16 (fp32 on a CPU)."""
-    try:
-        import ctranslate2
-    except ImportError:
-        return {"left_out": "faster-whisper and ctranslate2 are not installed"}
+    if reason := left_out("ctranslate2", "transformers"):
+        return reason
+    import ctranslate2
+
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "hf"), Path(folder, "ct2")
         source.mkdir()

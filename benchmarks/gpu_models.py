@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -187,6 +188,12 @@ def describe_card(bench: Bench) -> dict[str, Any]:
         "copy_gb_per_s": 2 * source.numel() / copy_s / 1e9,
         "clips": load_clips(bench).source,
     }
+
+
+def left_out(*packages: str) -> dict[str, Any] | None:
+    """Return what is reported of a peer whose packages are not all installed; None if they are."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    return {"left_out": f"{', '.join(missing)}: not installed"} if missing else None
 
 
 def driver_version() -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpu_models import Bench, Clips, load_clips
+from gpu_models import Bench, Clips, left_out, load_clips
 from gpu_training import Steps, config_of
 from train import CONFIG, SEED
 from turns import Pace, Turns
@@ -56,6 +56,8 @@ def train_peer(name: str, model: Any, clips: Clips, batches: list[Any], pace: Pa
 
 def compare(bench: Bench, steps: Steps, peer: str) -> dict[str, Any]:
     """Return the rates of ours and a peer, and the peer's seconds over ours, block by block."""
+    if reason := left_out("transformers", "accelerate"):
+        return reason
     turns = Turns(("ours", peer), warm_up=steps.warm_up, block=steps.block, blocks=steps.blocks)
     turns.run(functools.partial(compete, bench, steps))
     n_clips, (ours, theirs) = steps.block * CONFIG.batch_size, (turns.seconds["ours"], turns.seconds[peer])

@@ -137,10 +137,10 @@ def measure(bench: Bench, clips: Clips, size: str, context: Context, steps: Step
 
 
 def validation_rate(bench: Bench, clips: Clips, model: Whisper, config: TrainConfig) -> float:
-    """Return the clips a second of the loss on a validation part."""
-    examples, precision = clips.repeated(8 if bench.tiny else 400), "bf16" if bench.device.type == "cuda" else "fp32"
+    """Return the clips a second of the loss on a validation part, the second time: the first one chooses kernels."""
+    examples, precision = clips.repeated(8 if bench.tiny else 640), "bf16" if bench.device.type == "cuda" else "fp32"
     features = clips.features(bench.device)
-    mean_loss(model, examples[:8], features, config, precision)
+    mean_loss(model, examples, features, config, precision)
     bench.synchronize()
     started = time.perf_counter()
     mean_loss(model, examples, features, config, precision)

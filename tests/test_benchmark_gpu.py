@@ -12,6 +12,7 @@ import torch
 
 from kmed_bench.training.batches import epoch_order
 
+PEERS = ("transformers", "accelerate", "ctranslate2")
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -83,6 +84,23 @@ def test_each_section_has_its_share_and_what_was_left():
         limit_s = gpu.limit_of(name, gpu.SECTIONS, 480, left)
         assert limit_s == pytest.approx(gpu.SHARES[name] * 480)
         left -= limit_s
+
+
+def test_a_peer_that_is_not_installed_is_left_out_with_a_word(bench, models, monkeypatch):
+    assert models.left_out("torch") is None
+    here = models.importlib.util.find_spec
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None if name in PEERS else here(name))
+    peers, decoding = importlib.import_module("gpu_peers"), importlib.import_module("gpu_decoding")
+    found = [
+        peers.compare(bench, None, "transformers"),
+        decoding.by_transformers(bench, None, [], None, 1),
+        decoding.by_ctranslate2(bench, None, [], 1),
+    ]
+    assert [each["left_out"] for each in found] == [
+        "transformers, accelerate: not installed",
+        "transformers: not installed",
+        "ctranslate2, transformers: not installed",
+    ]
 
 
 def test_noise_has_labels_and_lengths_of_speech(models, bench):
