@@ -24,16 +24,13 @@ CONFIG = TrainConfig(epochs=2, batch_size=4, lr=2**-10, precision="fp32", audio_
 N_STEPS = 4  # of two batches, the second one short, in two epochs
 
 MODES = [
-    {},
     {"audio_context": "full"},
     {"precision": "bf16"},
-    {"precision": "fp16"},
-    {"micro_batches": 2, "grad_clip": 0.5},
+    {"precision": "fp16", "grad_clip": 0.5},
+    {"micro_batches": 2, "grad_clip": 0.5, "schedule": "cosine", "warmup_steps": 2},
     {"lora_rank": 4},
-    {"freeze_encoder": True},
+    {"freeze_encoder": True, "spec_augment": True},
     {"gradient_checkpointing": True},
-    {"spec_augment": True},
-    {"schedule": "cosine", "warmup_steps": 2},
 ]
 
 
@@ -97,7 +94,7 @@ def test_a_stored_encoders_output_is_an_input(train, recorders, monkeypatch, tin
 
 @pytest.mark.parametrize(
     ("options", "stop_after"),
-    [({}, 1), ({"micro_batches": 2, "grad_clip": 0.5}, 3), ({"precision": "fp16"}, 3)],
+    [({"micro_batches": 2, "grad_clip": 0.5}, 1), ({"precision": "fp16"}, 3)],
     ids=str,
 )
 def test_a_recorded_training_resumes_to_the_bit(train, tmp_path, options, stop_after):
