@@ -13,7 +13,7 @@ def register(commands: Commands) -> None:
         "bundle",
         _bundle,
         "Write the results of runs into one file without text, audio, paths, names and small groups.",
-        reads=["tracking.uri"],
+        reads=["tracking.uri", "report"],
     )
     bundle.add_argument("run", nargs="+", help="run ids of benchmarks, trainings or studies")
     bundle.add_argument("out", type=Path, help="the file, a zip")

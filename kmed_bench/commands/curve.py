@@ -19,7 +19,7 @@ def register(commands: Commands) -> None:
         "curve",
         _curve,
         "Train one size (--size) on nested amounts of speech, and fit how its CER falls; run it again to continue.",
-        reads=[*TRAINING, *_TRACKING, "curve"],
+        reads=[*TRAINING, *_TRACKING, "curve", "report"],
         short={"size": "model.sizes", "fractions": "curve.fractions", "draws": "curve.draws"},
     )
     curve.add_argument("split", type=Path, help="a folder that `split` wrote")

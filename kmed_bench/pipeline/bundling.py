@@ -23,6 +23,7 @@ from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.fields import check_fields
 from kmed_bench.core.files import replacing
+from kmed_bench.core.language import use_language
 from kmed_bench.core.pseudonyms import Pseudonyms
 from kmed_bench.core.run_contracts import BUNDLE, RUN_FIELDS, RunRecord
 from kmed_bench.core.schema import PARTS, read_manifest
@@ -110,7 +111,8 @@ def write_bundle(
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         _write_cards(records, made)
-        _write_reports(records, made)
+        with use_language(config.report.lang):
+            _write_reports(records, made)
         if weights:
             _fetch_weights(config, records, made)
         for number, path in enumerate(packages):  # a package belongs to no run

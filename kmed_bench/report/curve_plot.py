@@ -1,11 +1,14 @@
 """The figure of a learning curve: the untouched model beside the amounts, the fit, and how far it is extended."""
 
+from typing import Literal
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from kmed_bench.core.curve_contracts import CurveRate, LearningCurve
+from kmed_bench.core.language import gettext
 from kmed_bench.report.fonts import INK
 from kmed_bench.report.plots import colour_of, percent_ticks
 
@@ -13,9 +16,9 @@ _MINUTES_BELOW_H = 2.0
 """Amounts are in minutes where the largest is below this."""
 
 
-def unit_of(curve: LearningCurve) -> tuple[str, float]:
-    """Return the unit in which a curve's amounts are shown, and its number in an hour."""
-    return ("min", 60.0) if curve["amounts"][-1]["hours"] < _MINUTES_BELOW_H else ("h", 1.0)
+def unit_of(curve: LearningCurve) -> Literal["hours", "minutes"]:
+    """Return the unit in which a curve's amounts are shown."""
+    return "minutes" if curve["amounts"][-1]["hours"] < _MINUTES_BELOW_H else "hours"
 
 
 def plot_learning_curve(curve: LearningCurve) -> Figure:
@@ -23,7 +26,8 @@ def plot_learning_curve(curve: LearningCurve) -> Figure:
 
     Small dots are single trainings where an amount has several.
     """
-    unit, scale = unit_of(curve)
+    in_minutes = unit_of(curve) == "minutes"
+    scale = 60.0 if in_minutes else 1.0
     colour = colour_of(curve["size"])
     figure, (left, axes) = plt.subplots(
         1, 2, sharey=True, figsize=(5.2, 3.8), width_ratios=[1, 7], layout="constrained"
@@ -47,19 +51,19 @@ def plot_learning_curve(curve: LearningCurve) -> Figure:
     left.set_xticks([0], ["0"])
     left.set_ylim(bottom=0)
     left.yaxis.set_major_formatter(percent_ticks())
-    left.set_ylabel(f"CER of the {curve['part']} part")
+    left.set_ylabel(gettext("CER of the {part} part", part=gettext(curve["part"])))
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"training speech, {unit}")
+    axes.set_xlabel(gettext("training speech, min") if in_minutes else gettext("training speech, h"))
     handles, labels = axes.get_legend_handles_labels()
     models = [
-        axes.plot([], [], "o", color=INK, markerfacecolor="white", label="untouched")[0],
-        axes.plot([], [], "o", color=colour, label="fine-tuned")[0],
+        axes.plot([], [], "o", color=INK, markerfacecolor="white")[0],
+        axes.plot([], [], "o", color=colour)[0],
     ]
     shown = [*models, *handles]
     figure.legend(
         shown,
-        ["untouched", "fine-tuned", *labels],
+        [gettext("untouched"), gettext("fine-tuned"), *labels],
         loc="outside lower center",
         ncol=len(shown),
         columnspacing=1,
@@ -82,9 +86,9 @@ def _draw_fit(axes: Axes, curve: LearningCurve, scale: float, colour: str) -> No
     if fit is None:
         return
     line = fit["line"]
-    _draw_line(axes, line, scale, colour, "-", "fit")
+    _draw_line(axes, line, scale, colour, "-", gettext("fit"))
     if beyond["cer"] is not None:
-        _draw_line(axes, [line[-1], *beyond["line"]], scale, colour, "--", "extrapolated")
+        _draw_line(axes, [line[-1], *beyond["line"]], scale, colour, "--", gettext("extrapolated"))
 
 
 def _draw_line(

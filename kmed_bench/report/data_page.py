@@ -11,8 +11,7 @@ import pandas as pd
 
 from kmed_bench.core.corpus_contracts import DATA_PAGE, QualityReport
 from kmed_bench.core.files import write_text_atomically
-from kmed_bench.core.language import N_, gettext, translate_stored
-from kmed_bench.core.schema import RejectReason, WarningKind
+from kmed_bench.core.language import gettext, translate_stored
 from kmed_bench.report.data_tables import fields_table, histogram_table, name_fields, named_histograms, pairs_table
 from kmed_bench.report.fonts import plot_style
 from kmed_bench.report.plots import Plot, inline_svg, render_figure
@@ -20,37 +19,9 @@ from kmed_bench.report.rendering import render
 from kmed_bench.report.score_plots import plot_histogram
 from kmed_bench.report.score_tables import age_rank
 from kmed_bench.report.table_view import Column, View
+from kmed_bench.report.words import DOUBTS, REJECTS
 from kmed_bench.scoring.intervals import MIN_SPEAKERS
 
-REJECTS: dict[RejectReason, str] = {
-    "audio_missing": N_("there is no audio for it"),
-    "audio_unreadable": N_("the audio can't be read"),
-    "audio_truncated": N_("the audio is shorter than its header or its label states"),
-    "audio_too_long": N_("longer than data.max_duration_s"),
-    "audio_too_short": N_("shorter than data.min_duration_s"),
-    "label_unreadable": N_("the label can't be read"),
-    "label_incomplete": N_("the label lacks a field, listed below"),
-    "transcript_empty": N_("the transcript is empty or holds only marks"),
-    "transcript_masked": N_("a part of the transcript is withheld"),
-    "quality_excluded": N_("the label's quality is not in data.accepted_quality"),
-    "duplicate_utterance": N_("the utterance is there twice; the first one is kept"),
-}
-"""What the reasons mean that `ingest` and `import-corpus` give."""
-DOUBTS: dict[WarningKind, str] = {
-    "archive_piece_missing": N_("a piece of an archive is missing"),
-    "archive_unreadable": N_("an archive can't be read"),
-    "audio_without_label": N_("audio that no label describes"),
-    "clipped_audio": N_("too many samples are at full scale"),
-    "duplicate_audio": N_("several audio files have the utterance's name; one is used"),
-    "folder_unreadable": N_("a folder can't be read"),
-    "format_differs": N_("channels or bits are not those that the label states"),
-    "length_differs": N_("the audio is longer than the label states"),
-    "metadata_differs": N_("label and file name state different things of the speaker"),
-    "opposite_channels": N_("the channels cancel each other when they are mixed"),
-    "rate_differs": N_("the sampling rate is not the one that the label states"),
-    "same_recording": N_("another utterance has equal samples"),
-    "silent_audio": N_("no sample is louder than data.silence_level"),
-}
 _CROSSED = ("dialect", "gender", "age", "role")
 _MAX_VALUES, _MAX_COLUMNS = 30, 12
 """Values of a field in its table, and in the columns of a crossed one: a list may have free text in such a field."""

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.core.language import N_, gettext
+from kmed_bench.core.language import N_, gettext, translate_stored
 from kmed_bench.core.schema import PARTS
 from kmed_bench.report.table_view import Column, View
+from kmed_bench.report.words import DOUBTS, REJECTS
 
 HISTOGRAMS = {
     "duration_s": (N_("Durations"), N_("seconds"), N_("s"), N_("utterances")),
@@ -23,6 +24,9 @@ HISTOGRAMS = {
     "speaker_utterances": (N_("Utterances per speaker"), N_("usable utterances of a speaker"), "", N_("speakers")),
 }
 """Histogram of the ingest to its title, its axis, the unit of its bins' width and what they count."""
+
+_JOIN = " + "
+"""Between values that were taken together."""
 
 
 def named_histograms() -> dict[str, tuple[str, str, str, str]]:
@@ -83,7 +87,7 @@ def merged_table(split: Mapping[str, Any]) -> pd.DataFrame:
         shares = split.get("shares", {}).get(field, {})
         stated = [shares[value] for value in joined.split("+") if value in shares]
         sums = {name: math.fsum(row.get(name, math.nan) for row in stated) if stated else math.nan for name in columns}
-        rows.append({"field": field, "values": joined.replace("+", " + "), **sums})
+        rows.append({"field": field, "values": joined.replace("+", _JOIN), **sums})
     return pd.DataFrame(rows, columns=["field", "values", *columns])
 
 
@@ -175,9 +179,16 @@ def data_views(frames: Mapping[str, pd.DataFrame]) -> list[View]:
     layout["provenance"] = (gettext("What the figures rest on."), [texts["name"], texts["value"]])
     shown = dict(frames)
     shown["quality_pairs"] = shown["quality_pairs"].assign(fields=shown["quality_pairs"]["fields"].map(name_fields))
+    shown["quality"] = shown["quality"].assign(meaning=shown["quality"]["name"].map(REJECTS | DOUBTS).fillna(""))
+    shown["split_merged"] = shown["split_merged"].assign(values=shown["split_merged"]["values"].map(_name_values))
     return [
         View(name=name, caption=text, columns=columns, rows=shown[name]) for name, (text, columns) in layout.items()
     ]
+
+
+def _name_values(joined: str) -> str:
+    """Return values that `merged_table` joined, in the language in use."""
+    return _JOIN.join(map(translate_stored, joined.split(_JOIN)))
 
 
 _Layout = dict[str, tuple[str, list[Column]]]
@@ -211,8 +222,9 @@ def _split_layout(counts: Mapping[str, Column], texts: Mapping[str, Column], sha
 
 def _quality_layout(counts: Mapping[str, Column], texts: Mapping[str, Column]) -> _Layout:
     kind, name, sums = texts["kind"], texts["name"], [counts["n"], counts["hours"]]
+    meaning = Column(key="meaning", label=gettext("meaning"), words=True)
     return {
-        "quality": (gettext("What ingest counted; labels = usable + rejected."), [kind, name, counts["n"]]),
+        "quality": (gettext("What ingest counted; labels = usable + rejected."), [kind, name, meaning, counts["n"]]),
         "quality_fields": (gettext("Usable utterances by field."), [texts["field"], texts["value"], *sums]),
         "quality_pairs": (
             gettext("Usable utterances by pairs of fields."),

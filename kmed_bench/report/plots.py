@@ -161,6 +161,9 @@ def save_plot(folder: Path, figure: Figure, name: str, caption: str) -> Plot:
 
 def render_figure(figure: Figure, name: str) -> tuple[bytes, bytes]:
     """Close a figure and return it as PNG and as SVG; equal input and name give equal bytes."""
+    if figure.get_layout_engine() is not None:  # it moves what is measured, at its first draw and at each later one
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     box = figure.get_tightbbox().padded(0.08)  # inches; measured once, since "tight" would lay out at each save
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", bbox_inches=box, facecolor="white")

@@ -3,6 +3,7 @@
 import base64
 import functools
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from kmed_bench.report.table_view import cell, interval, is_absent, number
 _TEMPLATES = Path(__file__).parent / "templates"
 _FONT_MARK = "/*hangul*/"
 """Where a template's style wants the page's own Hangul glyphs."""
+
+_PARTICLE = re.compile(r"(?<=[%)])((?:</\w+>)*)(?=[가-힣])")
+"""Between a sign and the Korean particle that belongs to it, where browsers break lines even with ``keep-all``."""
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; form-action 'none'"
@@ -47,6 +51,8 @@ def render(template: str, *, script: str | None = None, **context: Any) -> str:
         source = (_TEMPLATES / script).read_text(encoding="utf-8")
         rules = {"policy": Markup(allow(source)), "script": Markup(source)}
     html = environment.get_template(template).render(lang=current_language(), **rules, **context)
+    if current_language() == "ko":
+        html = _PARTICLE.sub("\N{WORD JOINER}\\1", html)
     return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
 
 

@@ -15,7 +15,7 @@ from kmed_bench.core.records import STATES, StudyRecord, StudyTrial
 from kmed_bench.core.run_contracts import STUDY, StudyFile
 from kmed_bench.report.rendering import render
 from kmed_bench.report.sections import ExtraFigure, ExtraSection, save_sections
-from kmed_bench.report.table_view import Column, View, format_value
+from kmed_bench.report.table_view import Column, Kind, View, format_value
 
 STUDY_NAME = "study.json"
 
@@ -99,6 +99,7 @@ def _describe_confirmation(record: StudyRecord) -> str:
 
 def _trial_view(record: StudyRecord) -> View:
     names = list(dict.fromkeys(name for trial in record.trials for name in trial.params))
+    kinds = {name: _kind_of([trial.params.get(name) for trial in record.trials]) for name in names}
     best = record.best()
     rows = [
         {
@@ -107,7 +108,7 @@ def _trial_view(record: StudyRecord) -> View:
             "cer": trial.cer,
             "seconds_per_clip": trial.seconds_per_clip,
             "epochs": trial.epochs,
-            **{name: _short(trial.params.get(name)) for name in names},
+            **{name: _shown(trial.params.get(name), kinds[name]) for name in names},
             "note": _note(trial),
             "run_id": trial.run_id,
             "is_best": best is not None and trial.number == best.number,
@@ -127,7 +128,7 @@ def _trial_view(record: StudyRecord) -> View:
             Column(key="cer", label=gettext("valid CER"), kind="percent"),
             *(seconds if len(record.objectives) > 1 else []),
             Column(key="epochs", label=gettext("epochs"), kind="count"),
-            *(Column(key=name, label=name.removeprefix("train.").replace("_", " ")) for name in names),
+            *(Column(key=name, label=name.removeprefix("train."), kind=kinds[name]) for name in names),
             Column(key="note", label=gettext("note"), words=True),
         ],
         rows=pd.DataFrame(rows),
@@ -159,6 +160,17 @@ def _setting_view(record: StudyRecord) -> View:
         ],
         rows=pd.DataFrame(rows),
     )
+
+
+def _kind_of(values: Sequence[Any]) -> Kind:
+    """Return how the values of a setting are shown: as numbers if all of them are."""
+    return (
+        "number" if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values) else "text"
+    )
+
+
+def _shown(value: Any, kind: Kind) -> Any:
+    return _short(value) if kind == "text" else value
 
 
 def _short(value: Any) -> str:

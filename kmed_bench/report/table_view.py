@@ -11,7 +11,10 @@ from markupsafe import Markup, escape
 from kmed_bench.core.language import gettext, translate_stored
 from kmed_bench.core.quantities import explain_rates, percent
 
-Kind = Literal["text", "percent", "points", "spread", "count", "number", "seconds", "bytes", "p_value"]
+Kind = Literal[
+    "text", "percent", "points", "spread", "count", "number", "seconds", "minutes", "hours", "bytes", "p_value"
+]
+"""How a value is shown: one of ``seconds`` is in seconds, one of ``minutes`` or ``hours`` in hours."""
 
 
 NOT_MEANT = "not meant to have one"
@@ -112,6 +115,10 @@ def format_value(value: Any, kind: Kind) -> str:
         return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
     if kind == "seconds":
         return _duration(float(value))
+    if kind == "minutes":
+        return gettext("{minutes:.3g} min", minutes=60 * value)
+    if kind == "hours":
+        return gettext("{hours:.3g} h", hours=value)
     if kind == "bytes":
         return f"{value / 2**20:,.0f} MiB"
     if kind == "p_value":

@@ -217,7 +217,7 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
         if key in bench.params:
             facts[gettext(name)] = bench.params[key]
     tags = {key: value for key, value in bench.tags.items() if key.startswith("kmed.") and key not in _KNOWN_TAGS}
-    facts |= {_tag_name(key): translate_stored(value) for key, value in sorted(tags.items())}
+    facts |= {_tag_name(key): translate_stored(value) for key, value in sorted(tags.items()) if value}
     for size in dict.fromkeys(run.size for run in ordered_trains(bench)):
         runs = [run for run in bench.trains if run.size == size]
         threads = {run.params["machine.threads"]: run.params for run in runs if "machine.threads" in run.params}
@@ -229,11 +229,11 @@ def provenance_table(bench: BenchRecord) -> pd.DataFrame:
         own = {key for run in runs for key in run.tags if key.startswith("kmed.")}
         for key in sorted(own - _KNOWN_TAGS - set(tags)):
             values = sorted({_tag_value(bench, run, key) for run in runs if key in run.tags})
-            facts[f"{_tag_name(key)}, {size}"] = ", ".join(values)
+            facts[f"{_tag_name(key)}, {size}"] = (" " if key == VERDICT_TEXT_TAG else ", ").join(values)
     return pd.DataFrame({"name": list(facts), "value": list(facts.values())})
 
 
-# Tags that the page shows elsewhere; `kmed.failed` and `kmed.skipped` are in the table of what was left out.
+# Tags that the page shows elsewhere; what was failed, skipped or not compared is in the table of what was left out.
 _KNOWN_TAGS = {
     "kmed.kind",
     "kmed.size",
@@ -245,6 +245,7 @@ _KNOWN_TAGS = {
     "kmed.eval_context",
     "kmed.skipped",
     "kmed.failed",
+    "kmed.not_compared",
     "kmed.study",
     "kmed.study_run_id",
     "kmed.study_trial",

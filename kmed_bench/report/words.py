@@ -4,6 +4,7 @@ The catalogue has them by these marks; `translate_stored` finds them. A value th
 """
 
 from kmed_bench.core.language import N_, pgettext
+from kmed_bench.core.schema import RejectReason, WarningKind
 
 FIELDS = (
     *(N_("dialect"), N_("gender"), N_("age"), N_("role"), N_("region"), N_("quality"), N_("release")),
@@ -41,6 +42,36 @@ PROVENANCE = (
     *(N_("checkpoint sha256"), N_("not compared"), N_("true"), N_("false"), N_("bench name")),
     *(N_("processes"), N_("upstream run ids"), N_("bundled run"), N_("path"), N_("wheel"), N_("cache"), N_("download")),
 )
+
+REJECTS: dict[RejectReason, str] = {
+    "audio_missing": N_("there is no audio for it"),
+    "audio_unreadable": N_("the audio can't be read"),
+    "audio_truncated": N_("the audio is shorter than its header or its label states"),
+    "audio_too_long": N_("longer than data.max_duration_s"),
+    "audio_too_short": N_("shorter than data.min_duration_s"),
+    "label_unreadable": N_("the label can't be read"),
+    "label_incomplete": N_("the label lacks a field, listed below"),
+    "transcript_empty": N_("the transcript is empty or holds only marks"),
+    "transcript_masked": N_("a part of the transcript is withheld"),
+    "quality_excluded": N_("the label's quality is not in data.accepted_quality"),
+    "duplicate_utterance": N_("the utterance is there twice; the first one is kept"),
+}
+"""What the reasons mean that `ingest` and `import-corpus` give."""
+DOUBTS: dict[WarningKind, str] = {
+    "archive_piece_missing": N_("a piece of an archive is missing"),
+    "archive_unreadable": N_("an archive can't be read"),
+    "audio_without_label": N_("audio that no label describes"),
+    "clipped_audio": N_("too many samples are at full scale"),
+    "duplicate_audio": N_("several audio files have the utterance's name; one is used"),
+    "folder_unreadable": N_("a folder can't be read"),
+    "format_differs": N_("channels or bits are not those that the label states"),
+    "length_differs": N_("the audio is longer than the label states"),
+    "metadata_differs": N_("label and file name state different things of the speaker"),
+    "opposite_channels": N_("the channels cancel each other when they are mixed"),
+    "rate_differs": N_("the sampling rate is not the one that the label states"),
+    "same_recording": N_("another utterance has equal samples"),
+    "silent_audio": N_("no sample is louder than data.silence_level"),
+}
 
 
 def category_word(category: str) -> str:

@@ -27,6 +27,7 @@ from kmed_bench.core.curve_contracts import (
     CurveTraining,
 )
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import N_
 from kmed_bench.core.quantities import percent
 from kmed_bench.scoring.compare import holm, pair_counts, paired_p_value
 from kmed_bench.scoring.intervals import ALPHA, difference_interval, too_few_speakers
@@ -171,9 +172,9 @@ def _fit(
     """Return the fit, or in words why there is none, and its laws: of the rates, then of the bootstrap's samples."""
     hours, cers = [one["hours"] for one in amounts], [one["cer"] for one in amounts]
     if len(amounts) < 2:
-        return None, "one amount shows no curve; name further fractions", None
+        return None, N_("one amount shows no curve; name further fractions"), None
     if not min(cers) > 0:
-        return None, "an amount has no error at all, and a power law has some at every amount", None
+        return None, N_("an amount has no error at all, and a power law has some at every amount"), None
     with_floor = len(amounts) >= _WITH_FLOOR
     samples, reason = _resample(part, options)
     laws = fit_power_laws(hours, np.vstack([cers, samples]), with_floor=with_floor)
@@ -231,7 +232,7 @@ def _resample(part: _Part, options: ScoringOptions) -> tuple[Floats, str]:
             columns.append(rates[:, 0] / lengths)
     samples = np.stack(columns, axis=1)
     if not (samples > 0).all():
-        return none, "some samples of speakers have no error at an amount"
+        return none, N_("some samples of speakers have no error at an amount")
     return samples, ""
 
 
@@ -250,24 +251,24 @@ def _extend(
         "line": [],
     }
     if fit is None or laws is None or factor == 1:
-        return {**refused, "reason": "" if fit else "there is no fit"}
+        return {**refused, "reason": "" if fit else N_("there is no fit")}
     if len(amounts) < 3:
-        reason = f"{len(amounts)} amounts are as many as the fit has parameters, so nothing shows whether it holds"
-        return {**refused, "reason": reason}
+        text = N_("{n} amounts are as many as the fit has parameters, so nothing shows whether it holds")
+        return {**refused, "reason": text.format(n=len(amounts))}
     if not fit["falls"]:
-        return {**refused, "reason": "CER is not shown to fall from the smallest to the largest amount"}
+        return {**refused, "reason": N_("CER is not shown to fall from the smallest to the largest amount")}
     rates = laws.at([hours])[:, 0]
     low, high = _bounds(rates)
     if low is None or high is None:
-        return {**refused, "reason": f"the fit has no interval: {fit['reason']}"}
+        return {**refused, "reason": N_("the fit has no interval: {reason}").format(reason=fit["reason"])}
     steepness = laws.exponent[1:]
     at_limit = float(((steepness == 0) | (steepness == STEEPEST) | (laws.scale[1:] == 0)).mean())
     if at_limit > _AT_LIMIT:
-        words = f"{percent(at_limit, 0)} of the bootstrap's samples have it at a limit of the search"
-        return {**refused, "reason": f"the exponent is not identified: {words}"}
+        text = N_("the exponent is not identified: {share} of the bootstrap's samples have it at a limit of the search")
+        return {**refused, "reason": text.format(share=percent(at_limit, 0))}
     if high > _WIDEST * low:
-        reason = f"its interval would be from {percent(low)} to {percent(high)}, more than a factor of {_WIDEST:g}"
-        return {**refused, "reason": reason}
+        text = N_("its interval would be from {low} to {high}, more than a factor of {factor:g}")
+        return {**refused, "reason": text.format(low=percent(low), high=percent(high), factor=_WIDEST)}
     beyond = np.geomspace(amounts[-1]["hours"], hours, _N_LINE)[1:]
     line = [_place(hour, column) for hour, column in zip(beyond, laws.at(beyond).T, strict=True)]
     return {**refused, "cer": float(rates[0]), "low": low, "high": high, "line": line}

@@ -86,9 +86,8 @@ def write_outcome(search: Search, out: Path) -> StudyOutcome:
     """Return the study's results, after writing its page and, if there is a best trial, ``best.yaml``."""
     with search.queue.lock():  # several processes may end at once and write to the same folder
         record = search.record()
-        figures = draw_study(search.queue.study)
         with use_language(search.config.report.lang):
-            report = write_study(record, figures, out)
+            report = write_study(record, draw_study(search.queue.study), out)
         profile = _write_profile(search, record, out / "best.yaml")
         for path in (report, out / STUDY_NAME, *([profile] if profile else [])):
             search.parent.log_file(path, "report")

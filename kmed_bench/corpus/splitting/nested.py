@@ -8,12 +8,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.language import N_
 from kmed_bench.core.schema import UNKNOWN
 
 Floats = npt.NDArray[np.float64]
 _CANDIDATES = 8
 """Speakers drawn at random of which the one joins that keeps the groups' shares best; with all of them to choose from,
 draws would hardly differ."""
+_REPEATED = N_(
+    "{fraction:g} of the speech in draw {draw}, whose speakers are those of {kept_fraction:g} in draw {kept_draw}"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,8 +92,9 @@ def draw_subsets(
                 kept = found[chosen] = min(old, new, key=lambda one: error[one.fraction])
                 left = old if kept is new else new
                 repeated.append(
-                    f"{left.fraction:g} of the speech in draw {left.draw}, whose speakers are those of "
-                    f"{kept.fraction:g} in draw {kept.draw}"
+                    _REPEATED.format(
+                        fraction=left.fraction, draw=left.draw, kept_fraction=kept.fraction, kept_draw=kept.draw
+                    )
                 )
     return sorted(found.values(), key=lambda one: (one.fraction, one.draw)), repeated
 

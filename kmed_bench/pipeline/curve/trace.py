@@ -13,6 +13,7 @@ from kmed_bench.core.console import log_file
 from kmed_bench.core.curve_contracts import CURVE, CurveTraining, LearningCurve
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder, read_json, write_json
+from kmed_bench.core.language import use_language
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.progress import track
 from kmed_bench.core.version import code_version
@@ -114,7 +115,8 @@ def learn_curve(
                     trainer.seal = seal
             trained, untouched = _train_all(config, split, points, run, out, outlook, identity)
             curve = _assemble(config, split, points, trained, untouched, repeated, run)
-            report = write_curve(curve, out)
+            with use_language(config.report.lang):
+                report = write_curve(curve, out)
             _log_results(run, curve, report)
     return CurveOutcome(curve, report, uri)
 
