@@ -15,6 +15,13 @@ NAMES = frozenset(
     )
 )
 """Proper names, metric keys, sizes, units, and keys of a keyboard."""
+REPORT_NAMES = (
+    "kmed-bench power SPLIT --predictions A B",
+    *("Student", "Clopper-Pearson", "Gaur et al.", "W4A", "Optuna", "TPE", "median", "medium", "large-v3-turbo"),
+    *("KsponSpeech clean", "KsponSpeech", "Zeroth", "ETRI, PSS", "DOI", "Jungmin81/voice-emr-baseline", "code-hyunjo"),
+    "duaud001520-ux/practice-project",
+)
+"""What a report names beside: methods, publications, and a command."""
 _KEY = re.compile(r"--[a-z][\w.-]*|\w*[A-Za-z]\w*(?:[._/]\w+)+|\b[a-z]*\d[0-9a-z]*\b|\{\w+\}")
 """Settings, flags, files, keys with underscores, digests and bf16, placeholders."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z’']+")

@@ -174,7 +174,8 @@ def curve_view(curve: LearningCurve) -> View:
     )
 
 
-def _training_view(curve: LearningCurve) -> View:
+def training_view(curve: LearningCurve) -> View:
+    """Return the table with a row for each training."""
     rows = pd.DataFrame(curve["trainings"])
     rows["note"] = [N_("trained by another command") if reused else "" for reused in rows["reused"]]
     return View(
@@ -225,7 +226,7 @@ def write_curve(curve: LearningCurve, out: Path) -> Path:
         title=gettext("Learning curve of {size}", size=curve["size"]),
         lead="\n\n".join(describe_curve(curve)),
         figures=[figure],
-        tables=[curve_view(curve), _training_view(curve)],
+        tables=[curve_view(curve), training_view(curve)],
     )
     (placed,) = save_sections([section], out, {"index"})
     write_text_atomically(out / "index.html", render("curve.html", record=curve, section=placed))

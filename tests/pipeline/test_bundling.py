@@ -6,10 +6,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from latin_words import REPORT_NAMES, untranslated
 from mlflow.tracking import MlflowClient
 from small_store import OPTIONS, shared_store
 
 from kmed_bench.cli import main
+from kmed_bench.config import Config, adjust
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import read_predictions
 from kmed_bench.core.pseudonyms import Pseudonyms
@@ -54,7 +56,7 @@ def bundle(store, corpus, package, tmp_path_factory):
         store.uri,
         [store.run_id],
         path,
-        config=None,
+        config=adjust(Config(), {"report.lang": "ko"}),
         corpus=corpus,
         minimum=MINIMUM,
         pseudonyms=Pseudonyms(bytes(32)),
@@ -78,6 +80,16 @@ def test_nothing_of_the_corpus_is_inside(bundle, corpus, store):
     found = [(name, s) for name, content in contents.items() for s in secrets if s.encode() in content]
     assert found == []
     assert not any(name.endswith((".log", ".yaml", ".jsonl")) for name in contents)
+
+
+def test_the_report_inside_is_in_the_language_asked_for(bundle):
+    contents = members(bundle)
+    (page,) = (content.decode() for name, content in contents.items() if name.endswith("report/index.html"))
+    assert '<html lang="ko">' in page
+    text = page.partition('id="provenance"')[0]  # then settings and names follow
+    assert untranslated(text, (*REPORT_NAMES, "-demo-", " demo", "CT", "no weights; give --weights")) == {}
+    (table,) = (content.decode() for name, content in contents.items() if name.endswith("report/provenance.csv"))
+    assert table.startswith("name,value\nbenchmark,")  # tables for programs stay English
 
 
 def test_groups_shown_have_enough_speakers(bundle):
@@ -208,7 +220,7 @@ def test_a_planted_secret_stays_behind_or_stops_the_bundle(planted, corpus, tmp_
     row = corpus["0 manifest"].iloc[3]
     secret = row["utterance_id"] if plant is plant_metric else f"{row['utterance_id']} {row['text']}"
     plant(client, train, secret)
-    given = {"config": None, "corpus": corpus, "minimum": 1, "pseudonyms": Pseudonyms(bytes(32))}
+    given = {"config": Config(), "corpus": corpus, "minimum": 1, "pseudonyms": Pseudonyms(bytes(32))}
     out = tmp_path / "a.zip"
     if plant in STOPS:
         with pytest.raises(KmedError, match=r"was not written: .*utterance_id in bundle\.json") as caught:

@@ -1,6 +1,7 @@
 """The report in Korean: no English is left but names, keys and units; tables for programs are the same."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from bench_records import make_bench, make_train
-from latin_words import latin_words, untranslated
+from latin_words import REPORT_NAMES, latin_words, untranslated
 from matplotlib.text import Text
 from test_report_page import COMPARISONS
 from test_seal_and_leak import OPENINGS, leaking
@@ -26,16 +27,10 @@ from kmed_bench.report.study import study_section
 from kmed_bench.scoring.intervals import METHOD
 from kmed_bench.scoring.recommendation import recommend
 
-NAMES = (
-    *("kmed-bench power SPLIT --predictions A B", "`mlflow runs restore --run-id r2`", "`run --only base:1`"),
-    *("Student", "Clopper-Pearson", "Gaur et al.", "W4A", "Optuna", "TPE", "median", "medium", "large-v3-turbo"),
-    *("KsponSpeech clean", "KsponSpeech", "Zeroth", "ETRI, PSS", "DOI", "Jungmin81/voice-emr-baseline", "code-hyunjo"),
-    "duaud001520-ux/practice-project",
-)
-"""Names and commands of this page beside those that every page may show."""
 VALUES = (
     *("bench-sound-20260101", "b0b0", "ab" * 32, "cd" * 32, "sound", "original", "dynamic", "full", "evaluate", "run"),
     *("cpu", "train.lr", "lr", "+abc", "metric", "cer", "wer", "profile"),
+    *("`mlflow runs restore --run-id r2`", "`run --only base:1`"),
 )
 """Values and keys of the records under test."""
 
@@ -55,10 +50,13 @@ def record() -> BenchRecord:
         "kmed.plan_replaced": "cd" * 32,
     }
     split = dict(bench.split) | {"label": "leaking speakers", "leakage": {"speakers": 3, "recordings": 0}}
+    split["merged_strata"] = ["age: 60~69+over70"]
     split["power"] = dict(bench.split["power"]) | {"source": "deviations as given"}
+    threads = {"machine.threads": "1", "machine.threads_decide": "yes: sums are taken in another order"}
+    trains = [dataclasses.replace(run, params={**run.params, **threads}) for run in bench.trains]
     return dataclasses.replace(
         bench,
-        trains=(*bench.trains, make_train("tiny", 0, 2, status="FAILED")),
+        trains=(*trains, make_train("tiny", 0, 2, status="FAILED")),
         leaks={run.run_id: leak for run in bench.trains},
         openings=OPENINGS,
         tags={**bench.tags, **tags},
@@ -81,7 +79,12 @@ def test_no_english_is_left_on_the_page(folder: Path) -> None:
     html = (folder / "index.html").read_text(encoding="utf-8")
     assert '<html lang="ko">' in html
     assert "권고: base 미세 조정 후 모델" in html
-    assert untranslated(html, (*NAMES, *VALUES)) == {}
+    assert untranslated(html, (*REPORT_NAMES, *VALUES)) == {}
+    assert "over70" not in html  # in lists of merged values too, which the checker takes for keys
+    assert re.search(r"audio_missing</td>[^\n]*음성 파일이 없다", html)
+    assert re.search(r"[%)](</\w+>)*[가-힣]", html) is None  # a particle stays on its number's line
+    assert "1 (스레드 수에 따른 결과: 달라짐, 더하는 순서가 바뀜)" in html
+    assert not (pd.read_csv(folder / "provenance.csv", keep_default_na=False)["value"].isin(["", "{}"])).any()
 
 
 @pytest.mark.slow
@@ -158,4 +161,4 @@ def test_no_english_is_left_in_further_sections_notices_and_verdicts(record: Ben
         texts += [text.get_text() for text in figure.findobj(Text)]
         plt.close(figure)
     assert len(texts) > 40
-    assert {text: words for text in texts if (words := latin_words(text, (*NAMES, *VALUES)))} == {}
+    assert {text: words for text in texts if (words := latin_words(text, (*REPORT_NAMES, *VALUES)))} == {}

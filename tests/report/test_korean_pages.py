@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench_records import make_bench
+from curve_records import make_curve
 from latin_words import latin_words, untranslated
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -22,18 +23,22 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.language import use_language
 from kmed_bench.core.predictions import Prediction, write_predictions
 from kmed_bench.core.schema import RejectReason, WarningKind
+from kmed_bench.corpus.splitting.nested import REPEATED
+from kmed_bench.report.curve_plot import plot_learning_curve
 from kmed_bench.report.data_page import write_data_page
 from kmed_bench.report.data_tables import named_histograms
 from kmed_bench.report.error_clips import Beside
 from kmed_bench.report.error_page import LABELS, write_error_analysis
 from kmed_bench.report.figures import save_plots
 from kmed_bench.report.fonts import plot_style
+from kmed_bench.report.learning_curve import curve_view, describe_curve, training_view, write_curve
 from kmed_bench.report.page_tables import make_frames
 from kmed_bench.report.paper.checklist import SOURCES, checklist
 from kmed_bench.report.paper.facts import collect_facts
 from kmed_bench.report.paper.methods import methods
 from kmed_bench.report.paper.results import results
 from kmed_bench.report.plots import Plot
+from kmed_bench.report.table_view import View
 from kmed_bench.scoring.measures import EXCLUSIONS
 from kmed_bench.scoring.recommendation import recommend
 from kmed_bench.text.variants import load_variants
@@ -96,11 +101,64 @@ def test_the_data_page_of_a_clean_corpus(tmp_path: Path) -> None:
     assert "제외된 라벨이 없다." in page
 
 
+_REFUSED: dict[str, Any] = {"factor": 2.0, "hours": 2.0, "cer": None, "low": None, "high": None, "line": []}
+CURVES: list[dict[str, Any]] = [
+    {"synthetic": True, "repeated": [REPEATED.format(fraction=0.5, draw=1, kept_fraction=1, kept_draw=0)]},
+    {"part": "test", "outcomes": ("worse", "not shown")},
+    *(
+        {"extension": {**_REFUSED, "reason": reason}}
+        for reason in (
+            "CER is not shown to fall from the smallest to the largest amount",
+            "2 amounts are as many as the fit has parameters, so nothing shows whether it holds",
+            "the exponent is not identified: 12 % of the bootstrap's samples have it at a limit of the search",
+            "its interval would be from 1.2 % to 3.4 %, more than a factor of 2",
+            "the fit has no interval: some samples of speakers have no error at an amount",
+        )
+    ),
+    *(
+        {"fit": None, "no_fit": reason, "extension": {**_REFUSED, "reason": "there is no fit"}}
+        for reason in (
+            "one amount shows no curve; name further fractions",
+            "an amount has no error at all, and a power law has some at every amount",
+        )
+    ),
+]
+"""What curves of `curve_records` are changed into: each sentence of the page, and each reason of the scoring."""
+
+
+@pytest.mark.parametrize("changes", CURVES)
+def test_what_a_learning_curve_says(changes: dict[str, Any]) -> None:
+    curve = make_curve(**changes)
+    with use_language("ko"):
+        views = [curve_view(curve), *([] if changes is not CURVES[0] else [training_view(curve)])]
+        texts = [*describe_curve(curve), *(text for view in views for text in view_texts(view))]
+        with plot_style():
+            figure = plot_learning_curve(curve)
+    texts += [text.get_text() for text in figure.findobj(Text)]
+    plt.close(figure)
+    assert {text: words for text in texts if (words := latin_words(text, ["h"]))} == {}
+    assert describe_curve(curve)[0].startswith("2 trainings of base")  # as the terminal and the store have it
+
+
+def view_texts(view: View) -> list[str]:
+    return [view.caption, *view.table().columns, *map(str, view.table().to_numpy().ravel())]
+
+
+def test_the_page_of_a_learning_curve(tmp_path: Path) -> None:
+    with use_language("ko"):
+        page = write_curve(make_curve(synthetic=True), tmp_path).read_text(encoding="utf-8")
+    assert untranslated(page) == {}
+    assert "<title>base 모델의 음성량별 학습 곡선</title>" in page
+    assert pd.read_csv(tmp_path / "curve.csv")["outcome"].tolist() == ["untouched", "not shown", "better"]
+    assert pd.read_csv(tmp_path / "trainings.csv")["note"].tolist()[1] == "trained by another command"
+
+
 def errors_page(folder: Path, lines: list[tuple[str, str, str]], **more: Any) -> dict[str, list[str]]:
     with use_language("ko"):
         page = write_error_analysis(folder, predictions(lines), OPTIONS, **more).read_text(encoding="utf-8")
     assert '<html lang="ko">' in page
     assert 'data-text="발화 {all}개 중 {shown}개 표시"' in page
+    assert re.search(r"</ins>\.\s띄어쓰기와", page)
     return untranslated(page, [*(f"u{n}" for n in range(len(lines))), "ct", "mg"])
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from curve_records import make_curve
@@ -69,6 +70,8 @@ def test_files_of_a_curve(tmp_path: Path) -> None:
     assert table["hours"].tolist() == [0.0, 0.5, 1.0]
     assert table["outcome"].tolist() == ["untouched", "not shown", "better"]
     assert pd.read_csv(tmp_path / "trainings.csv")["reused"].tolist() == [False, True]
+    for name in ("learning-curve.png", "figure-learning-curve.png"):
+        assert_whole(tmp_path / name)
     pdf = (tmp_path / "figure-learning-curve.pdf").read_bytes()
     box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", pdf)
     assert box is not None
@@ -78,5 +81,14 @@ def test_files_of_a_curve(tmp_path: Path) -> None:
 
 def test_the_terminal_has_a_line_for_each_amount() -> None:
     lines = list(plain_lines(curve_view(make_curve())))
-    assert lines[1].startswith("  0 min, untouched: speakers –, clips –, trainings 0, CER 30.00 % (15.00 to 25.00)")
+    assert lines[1].startswith(
+        "  untouched: speech 0 min, speakers –, clips –, trainings 0, CER 30.00 % (15.00 to 25.00)"
+    )
     assert lines[3].endswith("CER 20.00 % (15.00 to 25.00), difference −10.00 pp (−20.00 to −1.00), p 0.010")
+
+
+def assert_whole(picture: Path) -> None:
+    """What is measured before it is laid out is cut off, and then something stands at an edge."""
+    pixels = plt.imread(picture)[..., :3]
+    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    assert [float(edge.min()) for edge in edges] == [1, 1, 1, 1]

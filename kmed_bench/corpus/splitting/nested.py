@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 _CANDIDATES = 8
 """Speakers drawn at random of which the one joins that keeps the groups' shares best; with all of them to choose from,
 draws would hardly differ."""
-_REPEATED = N_(
+REPEATED = N_(
     "{fraction:g} of the speech in draw {draw}, whose speakers are those of {kept_fraction:g} in draw {kept_draw}"
 )
 
@@ -92,7 +92,7 @@ def draw_subsets(
                 kept = found[chosen] = min(old, new, key=lambda one: error[one.fraction])
                 left = old if kept is new else new
                 repeated.append(
-                    _REPEATED.format(
+                    REPEATED.format(
                         fraction=left.fraction, draw=left.draw, kept_fraction=kept.fraction, kept_draw=kept.draw
                     )
                 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from kmed_bench.core.language import Language
+from kmed_bench.core.language import Language, translate_stored, use_language
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.schema import AIHUB_RELEASES, PARTS
 from kmed_bench.report.paper.wording import Facts, Say, count, hours, listed, small
@@ -209,7 +209,10 @@ def _training(record: BenchRecord) -> _Named:
             yield f"{name.partition('.')[0]}_{context}", ""
     if precision := shared_tag(record, "kmed.train_precision"):
         yield "precision", precision
-    for name in ("machine", "software", "code_version"):
+    if machine := shared_tag(record, "kmed.machine"):
+        with use_language("ko"):
+            yield "machine", Say(machine, translate_stored(machine))
+    for name in ("software", "code_version"):
         if value := shared_tag(record, f"kmed.{name}"):
             yield name, value
     if "kmed.study" in record.tags:

@@ -268,7 +268,8 @@ def _training(record: BenchRecord) -> PaperTable:
     rows = [[gettext(label), words[name]] for name, label in _SETTINGS.items() if name in words]
     if "train.lr" in values and values["train.lr"] is not None:
         rows.insert(0, [gettext("optimizer"), "AdamW"])
-    rows += [[gettext(label), value] for name, label in _TAGS.items() if (value := shared_tag(record, name))]
+    tags = {label: shared_tag(record, name) for name, label in _TAGS.items()}
+    rows += [[gettext(label), translate_stored(value)] for label, value in tags.items() if value]
     return PaperTable(
         name="training",
         caption=gettext("Settings of training and decoding"),
