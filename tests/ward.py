@@ -85,7 +85,8 @@ class Ward:
         named = {word for word, value in zip(words, [*words[1:], ""], strict=True) if value != AS_PROFILE}
         pairs = zip(more[::2], more[1::2], strict=True)
         words = words + [word for pair in pairs if pair[0] not in named for word in pair]
-        return main(words + (["--tracking.uri", "sqlite:///elsewhere.db"] if words[0] == "unbundle" else []))
+        brought = words[0] == "unbundle" or any(word.startswith("runs:/") for word in words)
+        return main(words + (["--tracking.uri", "sqlite:///elsewhere.db"] if brought else []))
 
     def type_download(self, text: str) -> None:
         """Run one of README's commands for a download; where it says that the download is small, with its advice."""
@@ -127,6 +128,19 @@ class Ward:
         """Return the pseudonym that a bundle made here has for an utterance of the split."""
         utterance = read_predictions(self.predictions)[0].utterance_id
         return Pseudonyms.from_file(default_key_file(), create=False).of("utterance", utterance)
+
+    def _name_training(self, found: re.Match[str]) -> str:
+        """Return the id of one of the benchmark's trainings."""
+        from kmed_bench.tracking.read import read_bench
+
+        return read_bench(f"sqlite:///{self.folder}/mlflow.db").trains[0].run_id
+
+    def _name_brought(self, found: re.Match[str]) -> str:
+        """Return the address that `unbundle` prints for the checkpoint of docs/bundles.md."""
+        from kmed_bench.pipeline.bundling import bring_in
+
+        (address,) = bring_in("sqlite:///elsewhere.db", Path("model.zip"), "kmed-bench").models.values()
+        return address
 
     def crown(self) -> None:
         """Give the alias champion to version 1, as `promote` does for recordings; it never does for the demo corpus."""
@@ -186,6 +200,8 @@ class Ward:
             (r"\bSPLIT\b", str(self.split)),
             (r"\bBASELINE\b", str(self.predictions)),
             (r"\bMODEL\b", "best.pt"),
+            (r"runs:/…/weights/best\.pt", self._name_brought),
+            (r"\bTRAINING\b", self._name_training),
             (r"\bRUN…?(?= )", self.run_id),
             (r"kmed-output/(?:BENCH|…)", str(self.bench)),
             (r"\bOUT/", f"{out}/"),

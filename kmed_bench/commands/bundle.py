@@ -56,13 +56,13 @@ def _bundle(args: argparse.Namespace) -> int:
         open_store(config.tracking),
         args.run,
         args.out,
-        config=config,
         corpus=read_corpus(args.corpus),
         minimum=args.min_group,
         pseudonyms=Pseudonyms.from_file(args.key or default_key_file()),
         names=_read_names(args.names),
         weights=args.checkpoints,
         packages=args.package,
+        language=config.report.lang,
     )
     print(f"Bundle: {args.out} ({summary.runs} runs, {summary.files} files, {args.out.stat().st_size:,} bytes)")
     print(f"Groups of fewer than {args.min_group} speakers, and those that would give them away: "
@@ -87,8 +87,10 @@ def _unbundle(args: argparse.Namespace) -> int:
 
     config = resolve(args).tracking
     uri, experiment = open_store(config), experiment_name(config)
-    new, present = bring_in(uri, args.file, experiment, args.packages)
-    print(f"{args.file}: {new} runs created, {present} present before ({experiment})")
+    brought = bring_in(uri, args.file, experiment, args.packages)
+    print(f"{args.file}: {brought.new} runs created, {brought.present} present before ({experiment})")
+    for name, model in brought.models.items():
+        print(f"Checkpoint of {name}: {model}")
     return 0
 
 

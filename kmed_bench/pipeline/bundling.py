@@ -19,29 +19,31 @@ from typing import Any
 
 import pandas as pd
 
-from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.fields import check_fields
 from kmed_bench.core.files import replacing
-from kmed_bench.core.language import use_language
+from kmed_bench.core.language import Language, use_language
 from kmed_bench.core.pseudonyms import Pseudonyms
 from kmed_bench.core.run_contracts import BUNDLE, RUN_FIELDS, RunRecord
 from kmed_bench.core.schema import PARTS, read_manifest
+from kmed_bench.core.scratch import scratch_folder
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.leak_scan import Finding, LeakScan
 from kmed_bench.corpus.splitting.split import read_split
-from kmed_bench.pipeline.models import located
 from kmed_bench.report.page import write_report
 from kmed_bench.scoring.package import read_package, write_pseudonymous
 from kmed_bench.scoring.suppression import hidden_in_corpus
-from kmed_bench.tracking.bundles import describe_runs, restore
+from kmed_bench.tracking.bundles import add_file, describe_runs, restore
 from kmed_bench.tracking.read import read_bench
+from kmed_bench.tracking.registry.fetch import fetch_best
 from kmed_bench.tracking.registry.model_card import write_card
 
 log = logging.getLogger(__name__)
 HEAD_NAME = "bundle.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time of every member: when files were written tells nothing, and equal bundles are equal files."""
+_CHECKPOINT = "weights/best.pt"
+"""A training's checkpoint among its run's files."""
 _COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAX_BYTES = 2**32
 
@@ -54,6 +56,15 @@ class BundleSummary:
     files: int
     groups_left_out: int
     not_searched: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BroughtIn:
+    """What a bundle's runs are in a store: how many are new or were there, and its checkpoints' names and addresses."""
+
+    new: int
+    present: int
+    models: Mapping[str, str]
 
 
 def read_corpus(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
@@ -77,13 +88,13 @@ def write_bundle(
     run_ids: Sequence[str],
     out: Path,
     *,
-    config: Config,
     corpus: Mapping[str, pd.DataFrame],
     minimum: int,
     pseudonyms: Pseudonyms,
     names: Sequence[str] = (),
     weights: bool = False,
     packages: Sequence[Path] = (),
+    language: Language = "en",
 ) -> BundleSummary:
     """Write the bundle of some runs, if nothing of the corpus is found in it.
 
@@ -99,6 +110,8 @@ def write_bundle(
         Whether the trainings' checkpoints are taken along.
     packages : sequence of Path
         Benchmark packages to take along, under pseudonyms.
+    language : str
+        Of the benchmarks' reports; model cards and tables are English.
 
     Raises
     ------
@@ -111,10 +124,10 @@ def write_bundle(
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         _write_cards(records, made)
-        with use_language(config.report.lang):
+        with use_language(language):
             _write_reports(records, made)
         if weights:
-            _fetch_weights(config, records, made)
+            _fetch_weights(uri, records, made)
         for number, path in enumerate(packages):  # a package belongs to no run
             write_pseudonymous(read_package(path), made / "packages" / str(number), pseudonyms.of, minimum)
         files = _pack(out, records, made, {"minimum_speakers": minimum, "groups_left_out": groups}, scan)
@@ -164,11 +177,12 @@ def _write_reports(records: Sequence[RunRecord], made: Path) -> None:
                 path.write_bytes(content)
 
 
-def _fetch_weights(config: Config, records: Sequence[RunRecord], made: Path) -> None:
+def _fetch_weights(uri: str, records: Sequence[RunRecord], made: Path) -> None:
     for record in records:
         if record["tags"].get("kmed.kind") == "train" and record["status"] == "FINISHED":
-            with located(config, f"runs:/{record['id']}") as path:
-                target = made / record["id"] / "weights" / "best.pt"
+            with scratch_folder() as folder:
+                path = fetch_best(record["id"], folder, tracking_uri=uri)
+                target = made / record["id"] / _CHECKPOINT
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
 
@@ -249,8 +263,8 @@ def read_bundle(path: Path) -> tuple[list[RunRecord], Callable[[str], Iterator[t
     return head["runs"], files_of
 
 
-def bring_in(uri: str, path: Path, experiment: str, packages: Path | None = None) -> tuple[int, int]:
-    """Write the runs of a bundle to a store; return how many are new, and how many it had.
+def bring_in(uri: str, path: Path, experiment: str, packages: Path | None = None) -> BroughtIn:
+    """Write the runs of a bundle to a store.
 
     Parameters
     ----------
@@ -265,7 +279,18 @@ def bring_in(uri: str, path: Path, experiment: str, packages: Path | None = None
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
 
-    _, new = restore(uri, experiment, records, fill)
+    written, new = restore(uri, experiment, records, fill)
     if packages is not None:
         fill("packages", packages)
-    return new, len(records) - new
+    models = {}
+    for record in records:
+        weights = dict(files_of(record["id"])).get(_CHECKPOINT)
+        run_id = written[record["id"]]
+        if weights is not None and run_id != record["id"]:  # where it was made, the store has the model itself
+            add_file(uri, run_id, _CHECKPOINT, weights)  # a bundle without checkpoints may have come before
+            models[_name_training(record)] = f"runs:/{run_id}/{_CHECKPOINT}"
+    return BroughtIn(new=new, present=len(records) - new, models=models)
+
+
+def _name_training(record: RunRecord) -> str:
+    return f"{record['tags'].get('kmed.size')}, seed {record['tags'].get('kmed.seed')}, {record['id'][:8]}"

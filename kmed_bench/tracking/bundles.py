@@ -8,7 +8,7 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from mlflow.entities import Metric, Param, Run, RunStatus
@@ -212,6 +212,17 @@ def restore(
         made[record["id"]] = _write(client, key, record, made, fill)
         new += 1
     return made, new
+
+
+def add_file(uri: str, run_id: str, name: str, content: bytes) -> None:
+    """Add a file, named by its path, to a run that does not have it."""
+    client, path = MlflowClient(tracking_uri=uri), PurePosixPath(name)
+    if name in (file.path for file in client.list_artifacts(run_id, str(path.parent))):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / path.name
+        local.write_bytes(content)
+        client.log_artifact(run_id, str(local), str(path.parent))
 
 
 def _present(client: MlflowClient, origin: str) -> str | None:

@@ -11,7 +11,6 @@ from mlflow.tracking import MlflowClient
 from small_store import OPTIONS, shared_store
 
 from kmed_bench.cli import main
-from kmed_bench.config import Config, adjust
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.predictions import read_predictions
 from kmed_bench.core.pseudonyms import Pseudonyms
@@ -56,11 +55,11 @@ def bundle(store, corpus, package, tmp_path_factory):
         store.uri,
         [store.run_id],
         path,
-        config=adjust(Config(), {"report.lang": "ko"}),
         corpus=corpus,
         minimum=MINIMUM,
         pseudonyms=Pseudonyms(bytes(32)),
         packages=[package],
+        language="ko",
     )
     return path
 
@@ -105,11 +104,17 @@ def test_groups_shown_have_enough_speakers(bundle):
     assert head["groups_left_out"] > 0
 
 
+def bring_in(uri: str, bundle: Path) -> tuple[int, int]:
+    brought = bundling.bring_in(uri, bundle, "ward")
+    assert brought.models == {}  # without --checkpoints
+    return brought.new, brought.present
+
+
 def test_runs_come_back_with_their_figures_and_only_once(bundle, store, tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert bundling.bring_in(uri, bundle, "ward") == (6, 0)
-    assert bundling.bring_in(uri, bundle, "ward") == (0, 6)
-    assert bundling.bring_in(store.uri, bundle, "ward") == (0, 6)  # where it was made, the runs themselves are there
+    assert bring_in(uri, bundle) == (6, 0)
+    assert bring_in(uri, bundle) == (0, 6)
+    assert bring_in(store.uri, bundle) == (0, 6)  # where it was made, the runs themselves are there
     client, theirs = MlflowClient(tracking_uri=uri), MlflowClient(tracking_uri=store.uri)
     copies = search_runs(client, "")
     assert len(copies) == 6
@@ -140,7 +145,7 @@ def test_a_run_that_an_interrupted_unbundle_left_is_written_again(bundle, tmp_pa
     client = MlflowClient(tracking_uri=uri)
     half = search_runs(client, "tags.`kmed.kind` = 'train'")[0]
     client.update_run(half.info.run_id, status="RUNNING")
-    assert bundling.bring_in(uri, bundle, "ward") == (1, 5)
+    assert bring_in(uri, bundle) == (1, 5)
     assert {run.info.status for run in search_runs(client, "")} == {"FINISHED"}
 
 
@@ -220,7 +225,7 @@ def test_a_planted_secret_stays_behind_or_stops_the_bundle(planted, corpus, tmp_
     row = corpus["0 manifest"].iloc[3]
     secret = row["utterance_id"] if plant is plant_metric else f"{row['utterance_id']} {row['text']}"
     plant(client, train, secret)
-    given = {"config": Config(), "corpus": corpus, "minimum": 1, "pseudonyms": Pseudonyms(bytes(32))}
+    given = {"corpus": corpus, "minimum": 1, "pseudonyms": Pseudonyms(bytes(32))}
     out = tmp_path / "a.zip"
     if plant in STOPS:
         with pytest.raises(KmedError, match=r"was not written: .*utterance_id in bundle\.json") as caught:

@@ -14,6 +14,8 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
 from kmed_bench.scoring.verdict import RECOMMENDED_TAG, VERDICT_TEXT_TAG
 from kmed_bench.tracking.refusals import refused
+from kmed_bench.tracking.registry.checkpoints import find_best
+from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import global_store
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,23 @@ def fetch_checkpoint(uri: str, folder: Path, *, tracking_uri: str) -> Path:
     if len(files) != 1:
         raise KmedError(f"{uri} holds {len(files)} .pt files, expected one; name a model that kmed-bench registered.")
     return files[0]
+
+
+def fetch_best(run_id: str, folder: Path, *, tracking_uri: str) -> Path:
+    """Return the path of the checkpoint with a training's best epoch, downloaded into a folder.
+
+    Raises
+    ------
+    KmedError
+        Like `fetch_checkpoint`, and when the store has none of that training.
+    """
+    uri = find_best(TrackedRun(MlflowClient(tracking_uri=tracking_uri), run_id))
+    if uri is None:
+        raise KmedError(
+            f"The store has no checkpoint of the training {run_id}: it was removed, or the training ran with "
+            "tracking.log_checkpoints=false. Leave out --checkpoints, or train again."
+        )
+    return fetch_checkpoint(uri, folder, tracking_uri=tracking_uri)
 
 
 def foreign_code(folder: Path, code_sha256: str | None = None) -> str:
