@@ -50,7 +50,7 @@ REJECTS: dict[RejectReason, str] = {
     "audio_too_long": N_("longer than data.max_duration_s"),
     "audio_too_short": N_("shorter than data.min_duration_s"),
     "label_unreadable": N_("the label can't be read"),
-    "label_incomplete": N_("the label lacks a field, listed below"),
+    "label_incomplete": N_("the label lacks a field"),
     "transcript_empty": N_("the transcript is empty or holds only marks"),
     "transcript_masked": N_("a part of the transcript is withheld"),
     "quality_excluded": N_("the label's quality is not in data.accepted_quality"),

@@ -27,6 +27,7 @@ from kmed_bench.tracking.store import search_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")]
 FRACTIONS: dict[str, Any] = {"curve.fractions": "0.5,1", "train.epochs": 1, "train.spec_augment": False}
+KOREAN = {"train.seeds": "0", "report.lang": "ko"}
 
 
 def kinds(client: MlflowClient) -> dict[str, int]:
@@ -94,8 +95,11 @@ def test_a_curve_trains_what_is_missing_and_opens_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr("kmed_bench.training.epochs.predict_part", refuse)
-        again = learn_curve(config, weights, split, out)
-    assert again.curve == curve
+        korean = load_config("sound", settings(tmp_path / "mlflow.db", **FRACTIONS, **KOREAN))
+        again = learn_curve(korean, weights, split, out)
+    assert again.curve == curve  # in another language it is the same one
+    assert '<html lang="ko">' in again.report.read_text(encoding="utf-8")
+    assert client.get_run(curve["run_id"]).data.tags["mlflow.note.content"].startswith("2 trainings of base on ")
     (out / "untouched" / "predictions_untouched.jsonl").unlink()  # as `clean --kind predictions` does
     assert learn_curve(config, weights, split, out).curve == curve
     for other in ({"train.lr": 1e-4}, {"curve.seed": 1}):

@@ -383,8 +383,12 @@ def test_a_failing_trial_is_told_and_two_objectives_are_kept(place, caplog):
         tune__objectives="cer,seconds_per_clip",
         tune__space="{train.lr: {low: 1.0e-6, high: 1.0e+35, log: true}}",
         tune__seed="1",
+        report__lang="ko",
     )
     outcome = tune(config, weights(place), place / "split", place / "out", code_version="t")
+    page = outcome.report.read_text(encoding="utf-8")
+    assert "tiny의 하이퍼파라미터 탐색" in page
+    assert "The loss is" in page  # a message stands as it was logged
     failed = [trial for trial in outcome.record.trials if trial.state == "failed"]
     assert failed
     assert all("loss is" in trial.reason for trial in failed)
