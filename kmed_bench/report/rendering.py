@@ -20,8 +20,9 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _FONT_MARK = "/*hangul*/"
 """Where a template's style wants the page's own Hangul glyphs."""
 
+_UNIT = re.compile(r"(?<=\d) (?=%)")
 _PARTICLE = re.compile(r"(?<=[%)])((?:</\w+>)*)(?=[가-힣])")
-"""Between a sign and the Korean particle that belongs to it, where browsers break lines even with ``keep-all``."""
+"""Where browsers break lines, even with ``keep-all``: between a number and its sign, and before a Korean particle."""
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; form-action 'none'"
@@ -52,7 +53,7 @@ def render(template: str, *, script: str | None = None, **context: Any) -> str:
         rules = {"policy": Markup(allow(source)), "script": Markup(source)}
     html = environment.get_template(template).render(lang=current_language(), **rules, **context)
     if current_language() == "ko":
-        html = _PARTICLE.sub("\N{WORD JOINER}\\1", html)
+        html = _PARTICLE.sub("\N{WORD JOINER}\\1", _UNIT.sub("\N{NO-BREAK SPACE}", html))
     return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
 
 

@@ -82,7 +82,7 @@ def test_no_english_is_left_on_the_page(folder: Path) -> None:
     assert untranslated(html, (*REPORT_NAMES, *VALUES)) == {}
     assert "over70" not in html  # in lists of merged values too, which the checker takes for keys
     assert re.search(r"audio_missing</td>[^\n]*음성 파일이 없다", html)
-    assert re.search(r"[%)](</\w+>)*[가-힣]", html) is None  # a particle stays on its number's line
+    assert re.search(r"\d %|[%)](</\w+>)*[가-힣]", html) is None  # number, sign and particle stay on one line
     assert "1 (스레드 수에 따른 결과: 달라짐, 더하는 순서가 바뀜)" in html
     assert not (pd.read_csv(folder / "provenance.csv", keep_default_na=False)["value"].isin(["", "{}"])).any()
 
