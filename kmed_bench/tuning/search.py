@@ -22,6 +22,7 @@ from kmed_bench.core.records import StudyRecord
 from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.tracking import trials as tracked
+from kmed_bench.tracking.privacy import describe_failure
 from kmed_bench.tracking.processes import this_process
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.store import open_store
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 _PARENT = "kmed.mlflow_run"
 # Errors that end a trial but not the study: settings that diverge, are incompatible, or run out of memory.
 _TRIAL_ERRORS = (KmedError, RuntimeError)
-_REASON_CHARS = 1_000
 
 
 class Search:
@@ -184,7 +184,7 @@ class Search:
             trial.set_user_attr(INTERRUPTED, True)
             raise
         except _TRIAL_ERRORS as error:
-            trial.set_user_attr(ERROR, str(error)[:_REASON_CHARS])
+            trial.set_user_attr(ERROR, describe_failure(error))  # storage and page are read by others; no utterance ids
             log.error("Trial %d failed: %s", trial.number, error)
             raise
 

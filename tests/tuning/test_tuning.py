@@ -392,6 +392,9 @@ def test_a_failing_trial_is_told_and_two_objectives_are_kept(place, caplog):
     failed = [trial for trial in outcome.record.trials if trial.state == "failed"]
     assert failed
     assert all("loss is" in trial.reason for trial in failed)
+    ids = read_split(place / "split").parts["train"]["utterance_id"]
+    assert any(name in caplog.text for name in ids)  # on the console alone
+    assert not any(name in page + "".join(trial.reason for trial in failed) for name in ids)
     complete = [trial for trial in outcome.record.trials if trial.state == "complete"]
     assert len(failed) + len(complete) == 3
     assert all(trial.seconds_per_clip > 0 for trial in complete)
