@@ -1,8 +1,15 @@
-"""One process of `train`, run by torchrun: ``trainer_worker.py FOLDER SPLIT CHECKPOINT STOP``; notes its exchanges."""
+"""One process of `train`, run by torchrun: ``trainer_worker.py FOLDER SPLIT CHECKPOINT FATE``; notes its exchanges.
+
+FATE: ``stop`` sends SIGTERM to all but the process that writes, ``die`` kills the process of node 2 and, once that is
+replaced, node 2 as a whole; anything else is no fate.
+"""
 
 import json
+import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +21,7 @@ from kmed_bench.pipeline import trainer
 from kmed_bench.pipeline.train_one import train_from
 from kmed_bench.training.parallel import Parallel
 
-EXCHANGES = ("total", "gather", "main_first", "wrap", "synchronized")
+EXCHANGES = ("total", "gather", "main_first", "wrap", "synchronized", "from_main")
 
 
 def note(name: str, calls: list[str]) -> None:
@@ -28,6 +35,21 @@ def note(name: str, calls: list[str]) -> None:
     setattr(Parallel, name, noted)
 
 
+@contextmanager
+def dying(_label: str) -> Iterator[Callable[[int, int], None]]:
+    """Stand in for ``track``: kill this process at the third step, and its agent with it at the fifth, once each."""
+    folder = Path(sys.argv[1])
+
+    def tick(done: int, _total: int) -> None:
+        for step, name, victims in ((3, "killed", ()), (5, "lost", (os.getppid(),))):
+            if done == step and not (folder / name).exists():
+                (folder / name).touch()
+                for pid in (*victims, os.getpid()):
+                    os.kill(pid, signal.SIGKILL)
+
+    yield tick
+
+
 def main() -> None:
     folder, split, checkpoint = map(Path, sys.argv[1:4])
     calls: list[str] = []
@@ -36,10 +58,12 @@ def main() -> None:
     parallel = Parallel.from_environment()
     if sys.argv[4] == "stop" and not parallel.is_main:  # one process is asked to stop, and not the one that writes
         trainer.track = stopping(signal.SIGTERM, after=3)
+    if sys.argv[4] == "die" and os.environ["NODE"] == "2":
+        trainer.track = dying
     config = load_config("sound", settings(folder / "mlflow.db", **{"train.batch_size": 3}))
     weights = Weights("base", checkpoint, "path", "0" * 64)
     try:
-        train_from(weights, config, split, folder / "out", resume=True, parallel=parallel)
+        train_from(weights, config, split, folder / "out", resume=sys.argv[4] != "die", parallel=parallel)
     except KeyboardInterrupt as stopped:
         (folder / f"stopped{parallel.rank}").write_text(str(stopped))
     (folder / f"calls{parallel.rank}.json").write_text(json.dumps(calls))

@@ -13,7 +13,7 @@ from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.corpus_contracts import SPLIT
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, cache_folder
-from kmed_bench.core.locks import name_holder
+from kmed_bench.core.locks import locked, name_holder
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.estimates import Outlook, foresee
@@ -31,6 +31,8 @@ from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 from kmed_bench.training.parallel import Parallel
 
 log = logging.getLogger(__name__)
+_LOCK_WAIT_S = 120.0
+"""The file server of a machine that is gone frees its locks after a while, such as 90 s with NFS."""
 
 
 def train_one(
@@ -41,7 +43,7 @@ def train_one(
     A training that the same settings finished in ``out`` is not repeated: its outcome is returned.
 
     Under `accelerate launch` or `torchrun` the processes train together; the first one logs and writes, and the
-    others return None.
+    others return None. What a `torchrun` began, it continues when it starts its processes again, as with ``resume``.
 
     Parameters
     ----------
@@ -76,20 +78,22 @@ def train_from(
     """Do what `train_one` does, with the weights that are passed in."""
     check_sign_key(config)
     parallel, seed = parallel or Parallel(), config.train.seeds[0]
+    restarted, resume = parallel.from_main(_how_to_begin(out / f"seed{seed}", parallel, resume))
     with parallel.main_first():
         split = with_left_out(read_split(split_folder), split_folder, config)
         outlook = _foresee(Trainer(config, weights, FeaturizedSplit(split, {}), out, parallel), seed, resume)
         speech = featurize_split(split, cache_folder() / "features", config)
     trainer = Trainer(config, weights, speech, out, parallel)
     trainer.outlook = outlook
-    finished = trainer.done(seed, trainer.fingerprint(seed))
+    finished = parallel.from_main(trainer.done(seed, trainer.fingerprint(seed)))
     if finished is not None and not resume:
         log.info("%s holds this training, finished in run %s.", trainer.folder(seed), finished.run_id)
         return (finished, open_store(config.tracking)) if parallel.is_main else None
     if not parallel.is_main:
         trainer.train(seed, None, resume)
+        parallel.from_main(None)
         return None
-    with only_process_in(trainer.folder(seed)), log_file(out):
+    with only_process_in(trainer.folder(seed), wait_s=_LOCK_WAIT_S if restarted else 0), log_file(out):
         if not resume:
             trainer.check_fresh(seed)
         uri = open_store(config.tracking)
@@ -112,6 +116,7 @@ def train_from(
             trainer.seal = seal_plan(run, plan, trainer.folder(seed), command="train", begun=run_id is not None)
             outcome = trainer.train(seed, run, resume)
         assert outcome is not None  # this is the process that writes
+    parallel.from_main(None)  # the others stay until the outcome is written, so that a restart finds all of them
     return outcome, uri
 
 
@@ -132,10 +137,33 @@ def _foresee(trainer: Trainer, seed: int, resume: bool) -> Outlook | None:
     return foresee(trainer.config, trainer.speech.split, weights, [key], n_processes=world, report=False)
 
 
+def _how_to_begin(folder: Path, parallel: Parallel, resume: bool) -> tuple[bool, bool]:
+    """Return whether the launcher's job began the training in a folder itself, and whether to resume.
+
+    How often the launcher has restarted its processes does not decide it: that number differs between machines, and a
+    folder with someone else's unfinished training would be refused at first and then taken.
+    """
+    record = read_training_record(folder) if parallel.is_main and parallel.launch else None
+    restarted = record is not None and record.launch == parallel.launch
+    if restarted and not resume:
+        log.warning("The processes were started again: the training in %s continues from its saved state.", folder)
+    return restarted, resume or restarted
+
+
 @contextlib.contextmanager
-def only_process_in(folder: Path) -> Iterator[None]:
-    """Keep a second process from training in the folder; the system frees the lock of a killed one."""
+def only_process_in(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Keep a second process from training in the folder; the system frees the lock of a killed one.
+
+    Parameters
+    ----------
+    wait_s : float
+        Time for the one before to end.
+    """
     folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+    if wait_s:
+        with locked(folder / TRAINING_LOCK, f"the training in {folder}", wait_s=wait_s):
+            yield
+        return
     lock = FileLock(folder / TRAINING_LOCK)
     try:
         lock.acquire(timeout=0)

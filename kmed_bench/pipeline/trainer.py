@@ -48,6 +48,7 @@ from kmed_bench.training.epochs import (
 from kmed_bench.training.fit import mean_loss
 from kmed_bench.training.original_recipe import original_losses
 from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.shared_state import read_alike
 from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper
 
 log = logging.getLogger(__name__)
@@ -165,6 +166,7 @@ class Trainer:
             epochs=self.config.train.epochs,
             run_id=run.run_id,
             outcome=outcome,
+            launch=self.parallel.launch,
         )
         write_training_record(self.folder(seed), record)
 
@@ -184,13 +186,13 @@ class Trainer:
             When the folder holds an unfinished training and ``resume`` is not asked for, or one with other settings.
         """
         folder, fingerprint = self.folder(seed), self.fingerprint(seed)
-        if resume and (outcome := self.done(seed, fingerprint)) is not None:
+        if resume and (outcome := self.parallel.from_main(self.done(seed, fingerprint))) is not None:
             if run is not None:  # killed between outcome and removal
                 StateKeeper(folder, fingerprint, resume=False).remove()
             return outcome
         if not resume:
             self.check_fresh(seed)
-        states = StateKeeper(folder, fingerprint, resume=resume)
+        states = read_alike(self.parallel, lambda: StateKeeper(folder, fingerprint, resume=resume), folder)
         model = load_weights(self.weights.path, str(self.device))
         if resume and not states.resumed and read_training_record(folder) is not None:
             log.warning(f"{folder} holds no saved state of the training begun there; training starts at epoch 1.")

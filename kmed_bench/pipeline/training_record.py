@@ -46,12 +46,15 @@ class TrainingRecord:
         Its MLflow run.
     outcome : TrainOutcome or None
         None until it is finished.
+    launch : str
+        Identity of the launcher's job that trains, see `Parallel.launch`; empty for a single process.
     """
 
     fingerprint: str
     epochs: int
     run_id: str
     outcome: TrainOutcome | None = None
+    launch: str = ""
 
 
 def write_training_record(folder: Path, record: TrainingRecord) -> None:

@@ -10,7 +10,10 @@ import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import psutil
 import torch
+
+from kmed_bench.core.surroundings import machine
 
 T = TypeVar("T")
 
@@ -25,10 +28,12 @@ class Parallel:
     ----------
     rank, world : int
         This process's number and the number of processes. Only rank 0 writes: checkpoints, MLflow, the terminal.
+    launch : str
+        Identity of the launcher's job, which its restarts and its further machines share; empty without `torchrun`.
     """
 
     def __init__(self) -> None:
-        self.rank, self.world = 0, 1
+        self.rank, self.world, self.launch = 0, 1, ""
         self._engine: Any = None
 
     @classmethod
@@ -36,6 +41,7 @@ class Parallel:
         """Return the processes that a launcher started, or this single one."""
         processes = cls()
         processes.rank, processes.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        processes.launch = _launch()
         if processes.world > 1:
             from accelerate import Accelerator, InitProcessGroupKwargs
 
@@ -85,6 +91,24 @@ class Parallel:
         gathered: list[T] = gather_object(list(items))
         return gathered
 
+    def from_main(self, value: T) -> T:
+        """Return rank 0's value in all processes, which also wait for each other here."""
+        if self._engine is None:
+            return value
+        from accelerate.utils import broadcast_object_list
+
+        shared: list[T] = broadcast_object_list([value], from_process=0)
+        return shared[0]
+
     def main_first(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that rank 0 passes first, to write a cache that the others then read, for example."""
         return contextlib.nullcontext() if self._engine is None else self._engine.main_process_first()
+
+
+def _launch() -> str:
+    """Return the rendezvous id that `torchrun` was given; without one, what identifies torchrun's own process."""
+    named = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    if named != "none":
+        return named
+    agent = psutil.Process(os.getppid())
+    return f"{machine()}:{agent.pid}:{agent.create_time():.0f}"

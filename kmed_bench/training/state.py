@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import os
 import random
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -69,6 +70,11 @@ class StateKeeper:
         """Whether there is a state to resume from."""
         return self._saved is not None
 
+    @property
+    def mark(self) -> str:
+        """What tells the state to resume from apart from all others; empty without one."""
+        return "" if self._saved is None else str(self._saved.get("mark", self._saved["position"]))
+
     def load(self) -> dict[str, Any] | None:
         """Return the loop's part of the state to resume from, or None."""
         return self._saved
@@ -84,6 +90,7 @@ class StateKeeper:
         remove_leftovers(self.folder)
         target, previous = self.folder / STATE_NAME, self.folder / PREVIOUS_NAME
         whole = {"version": _VERSION, "fingerprint": self._fingerprint, "account": self.account, **loop}
+        whole["mark"] = secrets.token_hex(8)
         try:
             with replacing(target, private=True) as temporary:
                 with temporary.open("wb") as stream:

@@ -1,12 +1,16 @@
 """`train` by two processes: the same exchanges in both, the result of one process, resumed bit for bit."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pandas as pd
 import pytest
 import torch
@@ -17,15 +21,30 @@ pytestmark = pytest.mark.slow
 WORKER = Path(__file__).resolve().parents[1] / "trainer_worker.py"
 
 
-@pytest.fixture(scope="module")
-def launch(tone_part, tiny_checkpoint, tmp_path_factory):
-    split = write_thirds(tone_part.iloc[:12], tmp_path_factory.mktemp("split"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "KMED_CACHE": str(tmp_path_factory.mktemp("cache"))}
+TORCHRUN = "from torch.distributed.run import main; main()"
+OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def split(tone_part, tmp_path_factory):
+    return write_thirds(tone_part.iloc[:12], tmp_path_factory.mktemp("split"))
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    return {**os.environ, "OMP_NUM_THREADS": "1", "KMED_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="module")
+def launch(split, environment, tiny_checkpoint):
     def run(folder: Path, n_processes: int, stop: str = "") -> Path:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={n_processes}"]
         launcher += ["--master-addr=127.0.0.1", f"--master-port={port}"]
         words = [str(WORKER), str(folder), str(split), str(tiny_checkpoint), stop]
@@ -76,6 +95,46 @@ def test_a_request_to_one_process_stops_both_and_they_resume_bit_for_bit(launch,
     for rank in range(2):
         assert "interrupted at epoch 2, step 1 of 2" in (tmp_path / f"stopped{rank}").read_text()
     launch(tmp_path, 2)
+    (ours, history), (theirs, expected) = results(tmp_path), results(together)
+    pd.testing.assert_frame_equal(history, expected, check_exact=True)
+    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+
+class Nodes:
+    """Agents of torchrun on one machine, each for a node with one process, which it forks to spare the imports."""
+
+    def __init__(self, words: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.port, self.folder, self.environment = free_port(), folder, environment
+        place = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{self.port}", "--rdzv-id", "kmed"]
+        self.words = ["--nnodes", "2", "--nproc-per-node", "1", *place, "--max-restarts", "3"]
+        self.words += ["--run-path", "--start-method", "fork", *words]
+
+    @contextlib.contextmanager
+    def start(self, number: int) -> Iterator[forked.Forked]:
+        agent = forked.Forked(TORCHRUN, self.words, cwd=self.folder, env={**self.environment, **OWN_STORE, "NODE": str(number)})
+        try:
+            yield agent
+        finally:
+            agent.kill()
+            print(b"".join(agent.communicate(10)).decode()[-60_000:])
+
+    def wait_for_host(self) -> None:
+        """Wait until the first node has begun to host the rendezvous."""
+        while True:
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port), 5):
+                return
+            time.sleep(0.05)
+
+
+def test_a_killed_process_and_a_lost_node_are_replaced(together, split, environment, tiny_checkpoint, tmp_path):
+    nodes = Nodes([str(WORKER), str(tmp_path), str(split), str(tiny_checkpoint), "die"], tmp_path, environment)
+    with nodes.start(1) as first:
+        nodes.wait_for_host()
+        with nodes.start(2) as second:
+            second.wait(60)
+            assert (second.returncode, (tmp_path / "lost").exists()) == (-9, True)
+            with nodes.start(3) as third:
+                assert (first.wait(60), third.wait(60)) == (0, 0)
     (ours, history), (theirs, expected) = results(tmp_path), results(together)
     pd.testing.assert_frame_equal(history, expected, check_exact=True)
     assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
