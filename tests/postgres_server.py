@@ -1,6 +1,7 @@
 """A PostgreSQL server of a test module's own, where its programs are installed."""
 
 import contextlib
+import dataclasses
 import os
 import pwd
 import shutil
@@ -36,9 +37,37 @@ def database() -> Iterator[str]:
         yield uri
 
 
+@dataclasses.dataclass(frozen=True)
+class Postgres:
+    """A server that can be stopped and started, and the URI of an empty database of it."""
+
+    uri: str
+    control: list[str]
+    options: str
+
+    def start(self) -> None:
+        """Return once it takes connections."""
+        self._do("-w", "-l", "log", "-o", self.options, "start")
+
+    def stop(self) -> None:
+        """End it at once: its clients lose their connections."""
+        self._do("-m", "immediate", "stop")
+
+    def _do(self, *words: str) -> None:
+        folder = Path(self.control[-1]).parent
+        subprocess.run([*self.control, *words], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
+
+
 @contextlib.contextmanager
 def running_postgres() -> Iterator[str]:
     """Yield the URI of an empty database; its server ends with the block."""
+    with own_postgres() as server:
+        yield server.uri
+
+
+@contextlib.contextmanager
+def own_postgres() -> Iterator[Postgres]:
+    """Yield a server that runs, and that is stopped at the end if it is not by then."""
     initdb, pg_ctl, prefix = (str(find_program("initdb")), str(find_program("pg_ctl")), as_server_user() or [])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -50,13 +79,15 @@ def running_postgres() -> Iterator[str]:
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
         (folder / "password").write_text("secret")
         init = [initdb, "-D", str(folder / "db"), "-A", "scram-sha-256", "--pwfile", str(folder / "password")]
-        start = [pg_ctl, "-D", str(folder / "db"), "-w", "-l", str(folder / "log"), "-o", options, "start"]
-        for command in ([*init, "-U", "kmed", "--no-sync"], start):
-            subprocess.run([*prefix, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
+        init += ["-U", "kmed", "--no-sync"]
+        subprocess.run([*prefix, *init], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=120)
+        control = [*prefix, pg_ctl, "-D", str(folder / "db")]
+        server = Postgres(f"postgresql://kmed:secret@127.0.0.1:{port}/postgres", control, options)
+        server.start()
         try:
-            yield f"postgresql://kmed:secret@127.0.0.1:{port}/postgres"
+            yield server
         finally:
-            stop = [*prefix, pg_ctl, "-D", str(folder / "db"), "-m", "immediate", "stop"]
-            subprocess.run(stop, cwd=folder, check=True)
+            if (folder / "db" / "postmaster.pid").exists():
+                server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -37,6 +37,7 @@ def train_in_bench(
     resume : bool
         Whether the benchmark is continued.
     """
+    bench.settle()
     series = series_of(trainer.config, trainer.speech.split)
     name_tag = {"kmed.bench_name": bench.client.get_run(bench.run_id).info.run_name}
     tags = {**trainer.describe(seed), **name_tag, HASH_TAG: before.identity, SERIES_TAG: series}

@@ -1,5 +1,6 @@
 """The checkpoints and the history that a training keeps in its folder, and the checkpoints in its run."""
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,13 @@ from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_text_atomically
 from kmed_bench.core.quantities import gib
+from kmed_bench.tracking.away import is_away
 from kmed_bench.tracking.registry.checkpoints import keep_checkpoints, log_checkpoint
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.training.adapt import merged_state
 from kmed_bench.training.epochs import ScoredEpoch, best_of
 
+log = logging.getLogger(__name__)
 HISTORY_FILE = "history.csv"
 STATE_COPIES = 9
 """Times the weights that a training's state takes: weights and two moments of AdamW, the state before it, and a
@@ -61,14 +64,52 @@ def keep_weights(
                 link.hardlink_to(path)
             except OSError:  # a file system without links
                 shutil.copyfile(path, link)
-    if config.tracking.log_checkpoints:
-        metrics = {name: value for name, value in last.metrics().items() if "/cer" in name}
-        log_checkpoint(run, path, epoch=last.epoch, metrics=metrics, split_sha256=split_sha256, best=last is best)
-        keep_checkpoints(run, keep)
-    others = [epoch.epoch for epoch in epochs if epoch is not best]
-    kept = {_epoch_file(folder, epoch) for epoch in (best.epoch, *others[-keep:])} if keep else set()
+    store_weights(epochs, run, folder, config, split_sha256)
+    kept = {_epoch_file(folder, epoch.epoch) for epoch in _kept(epochs, keep)} if keep else set()
     for file in set(folder.glob("epoch*.pt")) - kept:
         file.unlink()
+
+
+def store_weights(
+    epochs: Sequence[ScoredEpoch], run: TrackedRun, folder: Path, config: Config, split_sha256: str
+) -> None:
+    """Store the last epoch's weights and, where the store was away or the run was continued, those that it may lack.
+
+    If the store is away, the next call does it: see `TrackedRun.behind`.
+    """
+    if not config.tracking.log_checkpoints:
+        return
+    last, best = epochs[-1], best_of(epochs)
+    kept = [epoch for epoch in _kept(epochs, config.train.keep_checkpoints) if run.behind or epoch is last]
+    run.behind = True
+    if run.is_away:
+        return
+    try:
+        for epoch in kept:
+            file = _epoch_file(folder, epoch.epoch)
+            metrics = {name: value for name, value in epoch.metrics().items() if "/cer" in name}
+            log_checkpoint(
+                run,
+                file if file.exists() else folder / "best.pt",
+                epoch=epoch.epoch,
+                metrics=metrics,
+                split_sha256=split_sha256,
+                best=epoch is best,
+            )
+        keep_checkpoints(run, config.train.keep_checkpoints)
+    except Exception as error:
+        if not is_away(error):
+            raise
+        log.warning("The tracking store does not answer; checkpoint %d is stored when it does.", last.epoch)
+    else:
+        run.behind = False
+
+
+def _kept(epochs: Sequence[ScoredEpoch], keep: int) -> list[ScoredEpoch]:
+    """Return the best epoch and the latest others."""
+    best = best_of(epochs)
+    others = [epoch for epoch in epochs if epoch is not best]
+    return [epoch for epoch in epochs if epoch is best or epoch in others[len(others) - keep :]]
 
 
 def _epoch_file(folder: Path, epoch: int) -> Path:

@@ -90,8 +90,9 @@ def train_from(
         log.info("%s holds this training, finished in run %s.", trainer.folder(seed), finished.run_id)
         return (finished, open_store(config.tracking)) if parallel.is_main else None
     if not parallel.is_main:
-        trainer.train(seed, None, resume)
-        parallel.from_main(None)
+        with parallel.naming_lost_peers():
+            trainer.train(seed, None, resume)
+            parallel.from_main(None)
         return None
     with only_process_in(trainer.folder(seed), wait_s=_LOCK_WAIT_S if restarted else 0), log_file(out):
         if not resume:
@@ -114,7 +115,8 @@ def train_from(
             log_split(run, split, "training")
             plan = make_plan(config, TRAINED, identify_split(split), {weights.size: weights})
             trainer.seal = seal_plan(run, plan, trainer.folder(seed), command="train", begun=run_id is not None)
-            outcome = trainer.train(seed, run, resume)
+            with parallel.naming_lost_peers():
+                outcome = trainer.train(seed, run, resume)
         assert outcome is not None  # this is the process that writes
     parallel.from_main(None)  # the others stay until the outcome is written, so that a restart finds all of them
     return outcome, uri

@@ -19,7 +19,13 @@ from kmed_bench.corpus.splitting.cells import LEFT_OUT
 from kmed_bench.corpus.splitting.leakage import count_leaks, name_leaks
 from kmed_bench.pipeline.estimates import EpochListener
 from kmed_bench.pipeline.final_test import score_test
-from kmed_bench.pipeline.kept_checkpoints import HISTORY_FILE, check_room, keep_weights, write_history
+from kmed_bench.pipeline.kept_checkpoints import (
+    HISTORY_FILE,
+    check_room,
+    keep_weights,
+    store_weights,
+    write_history,
+)
 from kmed_bench.pipeline.recording import recording
 from kmed_bench.pipeline.training_record import (
     TrainingRecord,
@@ -279,6 +285,9 @@ class Trainer:
                 )
         if run is not None:
             save_weights(model, folder / "last.pt", merged_state(model))
+            run.settle()
+            if run.behind:
+                store_weights(epochs, run, folder, self.config, self.speech.split.sha256)
             run.log_file(folder / HISTORY_FILE)
         return epochs
 

@@ -21,6 +21,7 @@ from kmed_bench.core.console import LOG_NAME
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import cache_folder, write_json
 from kmed_bench.core.surroundings import interrupts_wait
+from kmed_bench.tracking.away import AwayError
 from kmed_bench.tracking.privacy import describe_failure, without_speech
 
 FAILURE_TAG = "kmed.failure"
@@ -36,6 +37,14 @@ class Endable(Protocol):
     run_id: str
     ends_as: str | None
     reopened: bool
+    patience_s: float
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store does not answer."""
+
+    def settle(self) -> None:
+        """Wait until the store has all metrics."""
 
     @property
     def client(self) -> MlflowClient:
@@ -67,7 +76,9 @@ def run_log(run: Endable) -> Iterator[None]:
         yield
     finally:
         _package.removeHandler(handler)
-        if stream.getvalue():
+        if stream.getvalue() and run.is_away:
+            log.warning("Run %s has no log in its store, which does not answer.", run.run_id)
+        elif stream.getvalue():
             try:
                 run.client.log_text(run.run_id, stream.getvalue(), _free_name(run))
             except (MlflowException, KmedError, OSError) as error:  # must not hide how the run ended
@@ -104,6 +115,7 @@ def ending(run: Endable) -> Iterator[None]:
     try:
         with run_log(run):
             yield
+            run.settle()
         status = RunStatus.FINISHED
     except (KeyboardInterrupt, GeneratorExit):  # the latter where an interrupt kept the block from being left
         status, tags = RunStatus.KILLED, {"kmed.ended": "interrupted or terminated"}
@@ -115,6 +127,8 @@ def ending(run: Endable) -> Iterator[None]:
                 error.filename = run.client.get_run(run.run_id).info.artifact_uri
         raise
     finally:
+        if status != RunStatus.FINISHED:  # nothing is left to wait for
+            run.patience_s = 0.0
         with interrupts_wait(all_of_them=False):
             _end(run, run.ends_as or RunStatus.to_string(status), tags)
 
@@ -123,12 +137,15 @@ def _end(run: Endable, status: str, tags: Mapping[str, str]) -> None:
     """End a run in the store; if that fails, keep the end for `processes.end_abandoned`."""
     ended_ms = int(time.time() * 1000)
     try:
+        if run.is_away:
+            run.settle()
         run.set_tags(tags)
         run.client.set_terminated(run.run_id, status, ended_ms)
-    except MlflowException:
+    except (MlflowException, AwayError) as error:
         keep_end(run.run_id, status, ended_ms)
         log.error("Run %s ended %s and is RUNNING in its store until a later run finds it.", run.run_id, status)
-        raise
+        if not isinstance(error, AwayError):  # what ended the run says more
+            raise
 
 
 def _place(run_id: str) -> Path:

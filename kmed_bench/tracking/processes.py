@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from kmed_bench.core.surroundings import machine
 from kmed_bench.tracking.endings import forget_end, read_end
+from kmed_bench.tracking.outbox import deliver_left
 from kmed_bench.tracking.store import search_runs
 
 PROCESS_TAG = "kmed.process"
@@ -91,6 +92,7 @@ def end_abandoned(client: MlflowClient) -> list[str]:
             if known is None
             else "the store could not be told when it ended"
         )
+        deliver_left(client, run_id)
         client.set_tag(run_id, "kmed.ended", why)
         client.set_terminated(run_id, status, ended_ms)
         forget_end(run_id)

@@ -17,7 +17,7 @@ from kmed_bench.tracking.refusals import refused
 
 _ANSWER_WITHIN_S = 10
 _REGISTRY = "MLFLOW_REGISTRY_URI"
-_DATABASES = ("postgresql", "mysql", "mssql")
+DATABASES = ("postgresql", "mysql", "mssql")
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +33,7 @@ def check_reach(uri: str) -> None:
     """
     if uri.startswith(("http://", "https://")):
         _ask_server(uri)
-    elif uri.startswith(_DATABASES):
+    elif uri.startswith(DATABASES):
         options = {"connect_timeout": _ANSWER_WITHIN_S} if uri.startswith("postgresql") else {}
         engine = sqlalchemy.create_engine(uri, poolclass=NullPool, connect_args=options)
         engine.connect().close()

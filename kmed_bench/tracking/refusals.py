@@ -29,7 +29,7 @@ def refused(error: BaseException, uri: str = "MLflow's server") -> RefusedError 
     uri : str
         The tracking server's address if it is known, or that of a database, which refuses in words of its own.
     """
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, RefusedError):
             return cause
         if (text := _explain(cause, uri)) is not None:
@@ -45,10 +45,10 @@ def check_refused(error: BaseException, uri: str) -> None:
 
 def is_forbidden(error: BaseException) -> bool:
     """Tell whether a server's answer was HTTP 403, which MLflow's also gives for a run that it does not have."""
-    return any(_status(cause) == HTTPStatus.FORBIDDEN for cause in _causes(error))
+    return any(_status(cause) == HTTPStatus.FORBIDDEN for cause in causes(error))
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and what it was raised from, or while handling; MLflow does not always name the cause."""
     seen: BaseException | None = error
     while seen is not None:

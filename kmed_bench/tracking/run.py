@@ -4,20 +4,23 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils import mlflow_tags
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.away import PATIENCE_S, is_away, is_remote
 from kmed_bench.tracking.datasets import dataset_input, datasets_of
 from kmed_bench.tracking.endings import FAILURE_TAG, begun
 from kmed_bench.tracking.origin import run_tags
+from kmed_bench.tracking.outbox import Outbox, deliver_left
 from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 
+Done = TypeVar("Done")
 # MLflow's limits (mlflow.utils.validation). Longer values are cut: an error here would come after hours of work.
 _PARAM_CHARS = 6_000
 _TAG_CHARS = 8_000
@@ -42,6 +45,10 @@ class TrackedRun:
         Final status that replaces the usual one, such as ``KILLED`` for a pruned trial.
     reopened : bool
         Whether an ended run is continued.
+    patience_s : float
+        Longest wait for a store that is away, where this can't go on without it.
+    behind : bool
+        Whether the store may lack checkpoints: it was away, or the run is continued.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, *, reopened: bool = False) -> None:
@@ -50,7 +57,9 @@ class TrackedRun:
         self._client = client
         self._points: dict[tuple[str, int], Metric] = {}
         self.reopened = reopened
-        self._read: set[str] = set()
+        self._has_read = False
+        self.patience_s, self.behind = PATIENCE_S, reopened
+        self._outbox = Outbox(client, run_id) if is_remote(self.uri) else None
 
     @property
     def client(self) -> MlflowClient:
@@ -61,6 +70,40 @@ class TrackedRun:
     def uri(self) -> str:
         """The tracking URI of the store that holds the run."""
         return str(self._client.tracking_uri)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store does not answer, and metrics are kept for it."""
+        return self._outbox is not None and self._outbox.is_away
+
+    def settle(self) -> None:
+        """Return once the store has all metrics and answers; a local store always does.
+
+        Raises
+        ------
+        AwayError
+            When it does not answer within `patience_s`.
+        """
+        if self._outbox is not None:
+            self._outbox.settle(self.patience_s)
+
+    def _patiently(self, act: Callable[[], Done]) -> Done:
+        """Call a function that can be repeated; if the store is away, do so again once it answers."""
+        try:
+            return act()
+        except Exception as error:
+            if self._outbox is None or not is_away(error):
+                raise
+        self.settle()
+        return act()
+
+    def _send(self, metrics: list[Metric]) -> None:
+        if not metrics:
+            return
+        if self._outbox is None:
+            self._client.log_batch(self.run_id, metrics=metrics)
+        else:
+            self._outbox.send(metrics)
 
     @contextlib.contextmanager
     def child(
@@ -84,6 +127,7 @@ class TrackedRun:
         own = {"kmed.kind": kind}
 
         def start() -> TrackedRun:
+            self.settle()
             if run_id is not None:
                 return reopen_run(self._client, run_id, own)
             experiment = self._client.get_run(self.run_id).info.experiment_id
@@ -114,7 +158,7 @@ class TrackedRun:
         now_ms = int(time.time() * 1000)
         points = [Metric(name, float(value), now_ms, epoch) for name, value in metrics.items()]
         new = [point for point in points if not self._has(point)]
-        self._client.log_batch(self.run_id, metrics=new)
+        self._send(new)
         self._points |= {(point.key, point.step): point for point in new}
 
     def _has(self, point: Metric) -> bool:
@@ -133,11 +177,15 @@ class TrackedRun:
 
     def _point(self, name: str, step: int) -> Metric | None:
         """Return the point at a name and step that this object logged or, for a reopened run, that the store has."""
-        if self.reopened and name not in self._read:
-            self._read.add(name)
+        if self.reopened and not self._has_read:  # all at once: the store may be away later
+            self._patiently(self._read_points)
+            self._has_read = True
+        return self._points.get((name, step))
+
+    def _read_points(self) -> None:
+        for name in self._client.get_run(self.run_id).data.metrics:
             for point in self._client.get_metric_history(self.run_id, name):
                 self._points.setdefault((name, point.step), point)
-        return self._points.get((name, step))
 
     def link_model(self, model_id: str, metrics: Mapping[str, float], *, step: int) -> None:
         """Attach metrics to a LoggedModel and to this run's dataset without duplicating points of the run's curves."""
@@ -165,7 +213,7 @@ class TrackedRun:
     def log_summary(self, metrics: Mapping[str, float]) -> None:
         """Log figures that sum up the run's children so far; a continued run replaces them."""
         now_ms = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, metrics=[Metric(k, float(v), now_ms, 0) for k, v in metrics.items()])
+        self._send([Metric(k, float(v), now_ms, 0) for k, v in metrics.items()])
 
     def log_points(self, points: Iterable[tuple[str, int, float, int]]) -> None:
         """Log points of curves by step, in as few requests as MLflow allows.
@@ -182,20 +230,25 @@ class TrackedRun:
             for name, step, value, time_ms in points
             if not self.reopened or self._point(name, step) is None
         ]
-        self._client.log_batch(self.run_id, metrics=new)
+        self._send(new)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log settings as text; None becomes ``none``, and values longer than MLflow's limit are cut.
 
         A continued run keeps what it was begun with.
         """
-        logged = self._client.get_run(self.run_id).data.params if self.reopened and params else {}
-        new = [Param(name, param_text(value)) for name, value in params.items() if name not in logged]
-        self._client.log_batch(self.run_id, params=new)
+
+        def log() -> None:
+            logged = self._client.get_run(self.run_id).data.params if self.reopened and params else {}
+            new = [Param(name, param_text(value)) for name, value in params.items() if name not in logged]
+            self._client.log_batch(self.run_id, params=new)
+
+        self._patiently(log)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags; values longer than MLflow's limit are cut."""
-        self._client.log_batch(self.run_id, tags=[RunTag(k, _cut(str(v), _TAG_CHARS)) for k, v in tags.items()])
+        new = [RunTag(k, _cut(str(v), _TAG_CHARS)) for k, v in tags.items()]
+        self._patiently(lambda: self._client.log_batch(self.run_id, tags=new))
 
     def set_note(self, markdown: str) -> None:
         """Set the description that the MLflow UI shows on the run's page."""
@@ -210,16 +263,16 @@ class TrackedRun:
             When the path does not exist.
         """
         if path.is_dir():
-            self._client.log_artifacts(self.run_id, str(path), folder)
+            self._patiently(lambda: self._client.log_artifacts(self.run_id, str(path), folder))
         elif path.is_file():
-            self._client.log_artifact(self.run_id, str(path), folder)
+            self._patiently(lambda: self._client.log_artifact(self.run_id, str(path), folder))
         else:
             raise KmedError(f"{path} does not exist, so run {self.run_id} can't keep it; run the stage that writes it.")
 
     def log_json(self, value: Any, name: str) -> None:
         """Write a value as a JSON artifact: UTF-8, Hangul not escaped."""
         text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-        self._client.log_text(self.run_id, text, name)
+        self._patiently(lambda: self._client.log_text(self.run_id, text, name))
 
     def log_dataset(
         self,
@@ -259,7 +312,7 @@ class TrackedRun:
             (linked.name, linked.digest) for linked in datasets_of(self._client.get_run(self.run_id))
         }:
             return
-        self._client.log_inputs(self.run_id, datasets=[given])
+        self._patiently(lambda: self._client.log_inputs(self.run_id, datasets=[given]))
 
 
 def param_text(value: Any) -> str:
@@ -288,7 +341,11 @@ def run_of_another(uri: str, run_id: str) -> TrackedRun:
 
 
 def reopen_run(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> TrackedRun:
-    """Return an ended run, RUNNING again, with these tags and its process, without those that described its end."""
+    """Return an ended run, RUNNING again, with these tags and its process, without those that described its end.
+
+    Metrics that its last process could not deliver are delivered first.
+    """
+    deliver_left(client, run_id)
     before = client.get_run(run_id).data.tags
     for name in _ENDS:
         if name in before:

@@ -129,7 +129,7 @@ def standalone_run(
             try:
                 yield run
             finally:
-                if kind == "train":
+                if kind == "train" and not run.is_away:
                     with _no_note_is_no_failure(run):
                         run.set_note(describe_train(read_train(client, run.run_id)))
 

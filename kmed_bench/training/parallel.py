@@ -6,16 +6,22 @@ dealt to the processes, so any number of processes computes the same step.
 
 import contextlib
 import datetime
+import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import psutil
 import torch
 
+from kmed_bench.core.errors import KmedError
 from kmed_bench.core.surroundings import machine
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+_OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+_PEER_GONE = re.compile(r"gloo|nccl|connection (?:closed|reset|refused)|broken pipe", re.IGNORECASE)
 
 # The others wait while one process computes features or a large part is validated.
 _TIMEOUT = datetime.timedelta(hours=6)
@@ -45,6 +51,12 @@ class Parallel:
         if processes.world > 1:
             from accelerate import Accelerator, InitProcessGroupKwargs
 
+            if processes.rank == 0 and _restarts_meet_old_addresses():
+                log.warning(
+                    "Set %s=1 for torchrun on all machines: without it, processes that are started again look for each "
+                    "other where those before them were, and torchrun gives up (pytorch/pytorch#135712).",
+                    _OWN_STORE,
+                )
             waiting = InitProcessGroupKwargs(timeout=_TIMEOUT)
             # Arithmetic is train.precision's, whatever accelerate's own settings on this machine say.
             processes._engine = Accelerator(
@@ -100,9 +112,32 @@ class Parallel:
         shared: list[T] = broadcast_object_list([value], from_process=0)
         return shared[0]
 
+    @contextlib.contextmanager
+    def naming_lost_peers(self) -> Iterator[None]:
+        """Turn the error of an exchange with a process that has ended into a message."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self._engine is None or not _PEER_GONE.search(str(error)):
+                raise
+            raise KmedError(
+                f"Process {self.rank} of {self.world} can't go on: another one has ended, whose own message says why. "
+                "torchrun with --max-restarts starts all of them again from the saved state; otherwise use --resume."
+            ) from error
+
     def main_first(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that rank 0 passes first, to write a cache that the others then read, for example."""
         return contextlib.nullcontext() if self._engine is None else self._engine.main_process_first()
+
+
+def _restarts_meet_old_addresses() -> bool:
+    """Tell whether several agents of `torchrun` keep one store of addresses for all restarts, as torch 2.14's do."""
+    several = int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1
+    return (
+        several
+        and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    )
 
 
 def _launch() -> str:

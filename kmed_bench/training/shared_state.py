@@ -36,7 +36,7 @@ def read_alike(parallel: Parallel, read: Callable[[], StateKeeper], folder: Path
     others = [name for name in parallel.gather([own]) if name is not None]
     if others:
         raise KmedError(
-            f"{', '.join(others)} of {parallel.world} finds another training state in {folder} than process 0, or none, "
-            f"after {_WITHIN_S:.0f} s; name a folder that all machines share, and continue with --resume."
+            f"{', '.join(others)} of {parallel.world} finds another training state in {folder} than process 0, or "
+            f"none, after {_WITHIN_S:.0f} s; name a folder that all machines share, and continue with --resume."
         )
     return states

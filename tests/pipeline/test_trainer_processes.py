@@ -111,7 +111,9 @@ class Nodes:
 
     @contextlib.contextmanager
     def start(self, number: int) -> Iterator[forked.Forked]:
-        agent = forked.Forked(TORCHRUN, self.words, cwd=self.folder, env={**self.environment, **OWN_STORE, "NODE": str(number)})
+        agent = forked.Forked(
+            TORCHRUN, self.words, cwd=self.folder, env={**self.environment, **OWN_STORE, "NODE": str(number)}
+        )
         try:
             yield agent
         finally:
