@@ -56,7 +56,7 @@ def is_away(error: BaseException) -> bool:
 
 
 def _says_away(error: BaseException) -> bool:
-    if isinstance(error, AwayError | _NO_ANSWER):
+    if isinstance(error, (AwayError, *_NO_ANSWER)):
         return True
     if isinstance(error, requests.exceptions.RetryError):  # "too many 503 error responses"
         status = re.search(r"too many (\d{3}) error", str(error))

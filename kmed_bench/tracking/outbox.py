@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
-from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FILE, PRIVATE_FOLDER, cache_folder
 from kmed_bench.core.formats import FileFormat
 from kmed_bench.tracking.away import await_store, give_up, is_away, patience_for, pause_before, say_waiting, shown
@@ -59,6 +58,8 @@ class _File:
         """Return up to `_BATCH` metrics that are not delivered, and where the next ones begin."""
         metrics: list[Metric] = []
         end = self._read
+        if not self.path.exists():  # a run that is continued in this process delivered it
+            return [], end
         with self.path.open("rb") as stream:
             stream.seek(self._read)
             for line in stream:
@@ -158,32 +159,38 @@ class Outbox:
         )
 
     def _deliver(self, metrics: list[Metric]) -> None:
-        """Send metrics and then, if the store was away, all that was kept meanwhile; runs in a thread."""
+        """Send metrics and then, if the store was away, all that was kept meanwhile; runs in a thread.
+
+        What goes wrong is kept for the next caller.
+        """
+        try:
+            self._send_now(metrics)
+            if self.is_away:
+                self._send_kept()
+        except Exception as error:
+            with self._changed:
+                self._error, self._sending = error, None
+                self._changed.notify_all()
+
+    def _send_now(self, metrics: list[Metric]) -> None:
+        reason = None
         try:
             self._client.log_batch(self._run_id, metrics=metrics)
         except Exception as error:
-            with self._changed:
-                if not is_away(error):
-                    self._fail(error)
-                    return
-                if not self.is_away:
-                    self._keep(type(error.__cause__ or error.__context__ or error).__name__)
+            if not is_away(error):
+                raise
+            reason = type(error.__cause__ or error.__context__ or error).__name__
         with self._changed:
+            if reason is not None and not self.is_away:
+                self._keep(reason)
             self._sending = None
             self._changed.notify_all()
-            if not self.is_away:
-                return
-        self._deliver_kept()
 
-    def _deliver_kept(self) -> None:
+    def _send_kept(self) -> None:
         attempt, n_sent = 0, 0
         while True:
             with self._changed:
-                try:
-                    metrics, end = self._file.next()
-                except (OSError, ValueError, TypeError, KmedError) as error:
-                    self._fail(error)
-                    return
+                metrics, end = self._file.next()
                 if not metrics:
                     self._file.remove()
                     self.is_away = False
@@ -195,19 +202,12 @@ class Outbox:
                 check_reach(self._uri)  # MLflow itself would try for minutes, with pauses of up to two
                 self._client.log_batch(self._run_id, metrics=metrics)
             except Exception as error:
-                if is_away(error):
-                    attempt += 1
-                    continue
-                with self._changed:
-                    self._fail(error)
-                return
-            self._file.delivered(end)
-            attempt, n_sent = 0, n_sent + len(metrics)
-
-    def _fail(self, error: Exception) -> None:
-        """Keep an error for the next caller."""
-        self._error, self._sending = error, None
-        self._changed.notify_all()
+                if not is_away(error):
+                    raise
+                attempt += 1
+            else:
+                self._file.delivered(end)
+                attempt, n_sent = 0, n_sent + len(metrics)
 
 
 @contextlib.contextmanager
