@@ -1,7 +1,7 @@
 """One process of `train`, run by torchrun: ``trainer_worker.py FOLDER SPLIT CHECKPOINT FATE``; notes its exchanges.
 
-FATE: ``stop`` sends SIGTERM to all but the process that writes, ``die`` kills the process of node 2 and, once that is
-replaced, node 2 as a whole; anything else is no fate.
+FATE: ``stop`` sends SIGTERM to all but the process that writes, twice, as a launcher that was signalled too does;
+``die`` kills the process of node 2 and, once that is replaced, node 2 as a whole; anything else is no fate.
 """
 
 import json
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from killed_training import settings, stopping
+from killed_training import settings
 
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import load_config
@@ -33,6 +33,18 @@ def note(name: str, calls: list[str]) -> None:
         return original(parallel, *args, **options)
 
     setattr(Parallel, name, noted)
+
+
+@contextmanager
+def stopped(_label: str) -> Iterator[Callable[[int, int], None]]:
+    """Stand in for ``track``: ask this process to stop at the third step."""
+
+    def tick(done: int, _total: int) -> None:
+        if done == 3:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    yield tick
 
 
 @contextmanager
@@ -57,15 +69,15 @@ def main() -> None:
         note(name, calls)
     parallel = Parallel.from_environment()
     if sys.argv[4] == "stop" and not parallel.is_main:  # one process is asked to stop, and not the one that writes
-        trainer.track = stopping(signal.SIGTERM, after=3)
+        trainer.track = stopped
     if sys.argv[4] == "die" and os.environ["NODE"] == "2":
         trainer.track = dying
     config = load_config("sound", settings(folder / "mlflow.db", **{"train.batch_size": 3}))
     weights = Weights("base", checkpoint, "path", "0" * 64)
     try:
         train_from(weights, config, split, folder / "out", resume=sys.argv[4] != "die", parallel=parallel)
-    except KeyboardInterrupt as stopped:
-        (folder / f"stopped{parallel.rank}").write_text(str(stopped))
+    except KeyboardInterrupt as interrupt:
+        (folder / f"stopped{parallel.rank}").write_text(str(interrupt))
     (folder / f"calls{parallel.rank}.json").write_text(json.dumps(calls))
 
 

@@ -53,8 +53,8 @@ class Parallel:
 
             if processes.rank == 0 and _restarts_meet_old_addresses():
                 log.warning(
-                    "Set %s=1 for torchrun on all machines: without it, processes that are started again look for each "
-                    "other where those before them were, and torchrun gives up (pytorch/pytorch#135712).",
+                    "Set %s=1 for torchrun on all machines: without it, processes that are started again may look for "
+                    "each other where those before them were, which uses up --max-restarts (pytorch/pytorch#135712).",
                     _OWN_STORE,
                 )
             waiting = InitProcessGroupKwargs(timeout=_TIMEOUT)

@@ -8,6 +8,7 @@ import random
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,8 @@ from kmed_bench.core.files import remove_leftovers, replacing, sync
 STATE_NAME = "state.pt"
 PREVIOUS_NAME = "state.previous.pt"
 _VERSION = 1
-
+_ECHO_S = 2.0
+"""A terminal and Slurm signal a launcher and its processes; within this time the launcher then passes the signal on."""
 
 log = logging.getLogger(__name__)
 
@@ -173,23 +175,25 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether Ctrl-C or SIGTERM was received; a second one interrupts at once.
 
-    An interrupt in the middle of an optimizer step would leave only some of the weights updated.
+    An interrupt in the middle of an optimizer step would leave only some of the weights updated. Under `torchrun` each
+    request comes twice at the same time, and counts once.
     """
-    received = False
+    received_s: float | None = None
+    echo_s = _ECHO_S if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 
     def note(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal received
-        if received:
+        nonlocal received_s
+        if received_s is not None and time.monotonic() - received_s >= echo_s:
             raise KeyboardInterrupt
-        received = True
+        received_s = time.monotonic() if received_s is None else received_s
 
     watched = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, note) for number in watched}
     try:
-        yield lambda: received
+        yield lambda: received_s is not None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,7 +17,13 @@ import pandas as pd
 import pytest
 import torch
 from exported import write_thirds
+from fault_table import fault
 from mlflow.tracking import MlflowClient
+
+from kmed_bench.pipeline.train_one import _how_to_begin
+from kmed_bench.pipeline.training_record import TrainingRecord, write_training_record
+from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.state import StateKeeper
 
 pytestmark = pytest.mark.slow
 WORKER = Path(__file__).resolve().parents[1] / "trainer_worker.py"
@@ -128,6 +136,11 @@ class Nodes:
             time.sleep(0.05)
 
 
+@fault(
+    "a process of a training over two machines is killed, then a whole machine",
+    sees="warning: the training continues from its saved state",
+    survives="the training, to the same bits, once another machine has joined",
+)
 def test_a_killed_process_and_a_lost_node_are_replaced(together, split, environment, tiny_checkpoint, tmp_path):
     nodes = Nodes([str(WORKER), str(tmp_path), str(split), str(tiny_checkpoint), "die"], tmp_path, environment)
     with nodes.start(1) as first:
@@ -140,3 +153,77 @@ def test_a_killed_process_and_a_lost_node_are_replaced(together, split, environm
     (ours, history), (theirs, expected) = results(tmp_path), results(together)
     pd.testing.assert_frame_equal(history, expected, check_exact=True)
     assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+
+READ = """
+import sys
+from pathlib import Path
+from kmed_bench.core.errors import KmedError
+from kmed_bench.training import shared_state
+from kmed_bench.training.parallel import Parallel
+from kmed_bench.training.state import StateKeeper
+shared_state._WITHIN_S, shared_state._PAUSE_S = float(sys.argv[1]), 0.05
+parallel = Parallel.from_environment()
+folder = Path(sys.argv[2 + parallel.rank])
+try:
+    print(shared_state.read_alike(parallel, lambda: StateKeeper(folder, "f", resume=True), folder).mark)
+except KmedError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """What two machines have in place of one folder: a state, and nothing."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    StateKeeper(tmp_path / "a", "f", resume=False).save({"position": {"epoch": 2, "step": 1}})
+    return tmp_path / "a", tmp_path / "b"
+
+
+def read_apart(folders: tuple[Path, Path], within_s: float, meanwhile: str = "") -> list[forked.Forked]:
+    """Let two processes read a state, each from a folder of its own; return them when they have ended."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    readers = []
+    for rank in ("0", "1"):
+        env = {**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank}
+        words = [str(within_s), *map(str, folders)]
+        readers.append(forked.Forked(READ, words, cwd=folders[0], env=env))
+    if meanwhile:
+        shutil.copy(folders[0] / meanwhile, folders[1] / meanwhile)
+    for reader in readers:
+        reader.wait(60)
+    return readers
+
+
+def test_a_state_that_a_machine_sees_late_is_waited_for(folders):
+    first, second = read_apart(folders, 30, "state.pt")
+    marks = [reader.communicate()[0].decode().split()[-1] for reader in (first, second)]
+    assert marks == [StateKeeper(folders[0], "f", resume=True).mark] * 2
+    assert len(marks[0]) == 16
+
+
+@fault(
+    "the machines of one training do not share its folder",
+    sees="error, status 2, on each: which process finds another state, or none, and to share the folder",
+    survives="the state",
+)
+def test_machines_without_a_common_state_do_not_begin(folders):
+    for reader, folder in zip(read_apart(folders, 0.2), folders, strict=True):
+        out, said = (stream.decode() for stream in reader.communicate())
+        assert (reader.returncode, out) == (1, "")
+        assert f"process 1 on {platform.node()} of 2 finds another training state in {folder} than process 0" in said
+        assert "that all machines share" in said
+
+
+@pytest.mark.parametrize(
+    ("launch", "expected"), [("job-1", (True, True)), ("job-2", (False, False)), ("", (False, False))]
+)
+def test_only_the_job_that_began_a_training_continues_it_by_itself(launch, expected, tmp_path):
+    record = TrainingRecord(fingerprint="f", epochs=3, run_id="r", launch="job-1")
+    write_training_record(tmp_path, record)
+    parallel = Parallel()
+    parallel.launch = launch
+    assert _how_to_begin(tmp_path, parallel, resume=False) == expected
+    assert _how_to_begin(tmp_path, parallel, resume=True) == (expected[0], True)
+    assert _how_to_begin(tmp_path / "empty", parallel, resume=False) == (False, False)

@@ -213,12 +213,20 @@ def test_a_store_that_stays_away_ends_a_run_that_can_be_continued(store, tmp_pat
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(away, "_AGAIN_S", 0.1)
     config = load_config("demo", {"tracking.uri": store.uri, "tracking.experiment": "stays-away"})
-    with pytest.raises(AwayError) as said, runs.standalone_run(config, kind="stage", name="s", code_version="x") as run:
-        run.patience_s = 0.3
-        run.log_epoch(1, {"valid/cer": 0.5})
-        store.stop()
-        run.log_epoch(2, {"valid/cer": 0.25})
-        run.set_tags({"late": "x"})
+    made = []
+
+    def work() -> None:
+        with runs.standalone_run(config, kind="stage", name="s", code_version="x") as run:
+            made.append(run)
+            run.patience_s = 0.3
+            run.log_epoch(1, {"valid/cer": 0.5})
+            store.stop()
+            run.log_epoch(2, {"valid/cer": 0.25})
+            run.set_tags({"late": "x"})
+
+    with pytest.raises(AwayError) as said:
+        work()
+    (run,) = made
     text = str(said.value)
     assert re.fullmatch(
         r"The tracking store \S+127\.0\.0\.1\S+ has not answered for 0 s, and this can't end without it\. .*/unsent/"
