@@ -63,6 +63,7 @@ def dying(_label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # where an agent forks it, it begins as any other process does
     folder, split, checkpoint = map(Path, sys.argv[1:4])
     calls: list[str] = []
     for name in EXCHANGES:
