@@ -323,6 +323,7 @@ class Trainer:
         metrics = {"best/epoch": best.epoch, "best/valid_cer": best.valid_cer, **scored.metrics}
         run.log_metrics(metrics)
         if self.config.tracking.register:
+            run.settle()  # the store may have gone while the test part was decoded
             with track(f"Registering {self.name(seed)}"):
                 info = log_model(
                     run,

@@ -18,6 +18,7 @@ from kmed_bench.tracking.refusals import refused
 _ANSWER_WITHIN_S = 10
 _REGISTRY = "MLFLOW_REGISTRY_URI"
 DATABASES = ("postgresql", "mysql", "mssql")
+_unchecked: set[str] = set()
 log = logging.getLogger(__name__)
 
 
@@ -57,7 +58,8 @@ def check_registry(client: MlflowClient) -> None:
 
 def _ask_server(uri: str) -> None:
     credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-    if credentials.ignore_tls_verification and uri.startswith("https://"):
+    if credentials.ignore_tls_verification and uri.startswith("https://") and uri not in _unchecked:
+        _unchecked.add(uri)
         warnings.filterwarnings("ignore", message="Unverified HTTPS request")  # one for each request otherwise
         log.warning("MLFLOW_TRACKING_INSECURE_TLS is true: nobody checks that the server is the one that is meant.")
     try:
