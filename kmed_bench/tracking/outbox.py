@@ -143,8 +143,12 @@ class Outbox:
         await_store(self._uri, max(0.0, patience_s - (time.monotonic() - begun_s)))
 
     def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
+        error = self._error
+        if error is None:
+            return
+        if not self.is_away:  # the caller has lost nothing but what was refused, and may do without
+            self._error = None
+        raise error
 
     def _keep(self, reason: str) -> None:
         """Put what is being sent into the file, which from now on takes all."""
