@@ -53,17 +53,21 @@ def shard_of_call(args: argparse.Namespace) -> str | None:
     return None if args.shard == _NONE else str(args.shard)
 
 
-def fill_slots(args: argparse.Namespace, shards: str) -> Callable[[Sequence[int]], None] | None:
+def fill_slots(
+    args: argparse.Namespace, shards: str, *, done: tuple[int, ...] = (0,)
+) -> Callable[[Sequence[int]], None] | None:
     """Return what has shards done by the processes of slots; None where one process does it all.
 
     Parameters
     ----------
     shards : str
         The value of ``--shards`` for those processes.
+    done : tuple of int
+        Exit statuses of a process that did what it could.
     """
     from kmed_bench.pipeline.launch.shards import run_shards_in_slots
     from kmed_bench.pipeline.launch.trainings import find_slots
 
     slots = find_slots(args.slots, thread_count(args.threads))
     words = [*sys.argv[1:], "--shards", shards]
-    return (lambda missing: run_shards_in_slots(words, missing, slots)) if slots else None
+    return (lambda missing: run_shards_in_slots(words, missing, slots, done=done)) if slots else None

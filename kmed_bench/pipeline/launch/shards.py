@@ -11,13 +11,17 @@ from kmed_bench.pipeline.launch.watch import Watch
 log = logging.getLogger(__name__)
 
 
-def run_shards_in_slots(words: Sequence[str], shards: Sequence[int], slots: Sequence[Slot]) -> None:
+def run_shards_in_slots(
+    words: Sequence[str], shards: Sequence[int], slots: Sequence[Slot], *, done: tuple[int, ...] = (0,)
+) -> None:
     """Have each slot's process run a command with ``--shard`` and its share of the shards.
 
     Parameters
     ----------
     words : sequence of str
         The command, as it was typed.
+    done : tuple of int
+        Exit statuses of a process that did what it could.
 
     Raises
     ------
@@ -31,7 +35,7 @@ def run_shards_in_slots(words: Sequence[str], shards: Sequence[int], slots: Sequ
         chosen = name_shards(shards[first::n_tasks])
         own = (*words, "--shard", chosen, "--slots", "1", "--threads", "auto")
         tasks[f"shards {_shorten(chosen)}"] = Task("from kmed_bench.cli import main; sys.exit(main())", own)
-    with Watch("Processes", n_tasks) as watch:
+    with Watch("Processes", n_tasks, done=done) as watch:
         run_in_slots(tasks, slots, watch)
     if watch.failed:
         raise KmedError(

@@ -12,6 +12,7 @@ from kmed_bench.asr.model.device import describe_machine, pick_device
 from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.core.batching import chunks
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import PRIVATE_FOLDER
 from kmed_bench.core.locks import locked, try_locked
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.progress import rough_duration, track
@@ -41,6 +42,7 @@ def decode_shards(job: ShardJob, shards: Sequence[int], open_backend: Callable[[
     open_backend : callable
         Opens the model; called once, if there is anything to decode.
     """
+    job.folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     worker = _Worker(job, open_backend)
     with track("Shards") as tick:
         busy: list[int] = []

@@ -188,6 +188,7 @@ def _decode(config: Config, model: str, path: Path, job: ShardJob, shards: Seque
 
 def _record_opening(config: Config, model: str, job: ShardJob) -> None:
     """Record once for all shards that the test part is opened, whichever process is the first."""
+    job.folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     with locked(job.folder / ".locks" / "opening.lock", "the record of the opening"):
         if (job.folder / OPENED).exists():
             return
