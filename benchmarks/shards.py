@@ -90,11 +90,11 @@ def _heard(row: dict[Any, Any]) -> tuple[str, float]:
     return " ".join(words), 0.01 + number % 7 / 1_000
 
 
-def write_corpus(path: Path, n_clips: int) -> None:
-    """Write a manifest of clips of 800 speakers, who read 20,000 sentences, sorted by id."""
+def write_corpus(path: Path, n_clips: int, n_sentences: int = 20_000) -> None:
+    """Write a manifest of clips of 800 speakers, who read so many sentences, sorted by id."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = None
-    for table in _tables(n_clips):
+    for table in _tables(n_clips, n_sentences):
         batch = pa.Table.from_pandas(table, preserve_index=False)
         metadata = {**batch.schema.metadata, **{key: str(value) for key, value in MANIFEST.head.items()}}
         batch = batch.replace_schema_metadata(metadata)
@@ -104,11 +104,11 @@ def write_corpus(path: Path, n_clips: int) -> None:
     writer.close()
 
 
-def _tables(n_clips: int) -> Iterator[pd.DataFrame]:
+def _tables(n_clips: int, n_sentences: int) -> Iterator[pd.DataFrame]:
     generator = np.random.default_rng(208)
     for first in range(0, n_clips, _ROWS):
         numbers = np.arange(first, min(first + _ROWS, n_clips))
-        sentences = generator.integers(0, 20_000, len(numbers))
+        sentences = generator.integers(0, n_sentences, len(numbers))
         speakers = numbers % 800
         chosen = [np.random.default_rng(int(s)).integers(0, len(_WORDS), 4 + s % 9) for s in sentences]
         yield pd.DataFrame(

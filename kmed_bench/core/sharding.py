@@ -82,10 +82,10 @@ def read_chosen_shards(text: str, n_shards: int) -> list[int]:
     """
     chosen: set[int] = set()
     for word in text.split(","):
-        low, _, high = word.strip().partition("-")
-        if not all(end.isascii() and end.isdecimal() for end in (low, high or low)):
+        ends = word.strip().split("-")
+        if len(ends) > 2 or not all(end.isascii() and end.isdecimal() and len(end) < 10 for end in ends):
             raise KmedError(f"--shard is {text!r:.80}; give numbers from 0 and spans of them, such as 3 or 0,4,8-11.")
-        chosen |= set(range(int(low), min(int(high or low), MAX_SHARDS) + 1))
+        chosen |= set(range(int(ends[0]), min(int(ends[-1]), MAX_SHARDS) + 1))
     if not chosen or max(chosen) >= n_shards:
         raise KmedError(f"--shard is {text!r:.80}, and {n_shards} shards are numbered 0 to {n_shards - 1}.")
     return sorted(chosen)

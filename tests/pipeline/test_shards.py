@@ -404,12 +404,12 @@ def stub() -> ModuleType:
     return module
 
 
-N_CLIPS = 6_000
+N_CLIPS = 4_000
 
 
 def test_the_files_of_many_clips_are_equal_byte_for_byte(stub, tmp_path):
     speech = tmp_path / "clips" / "manifest.parquet"
-    stub.write_corpus(speech, N_CLIPS)
+    stub.write_corpus(speech, N_CLIPS, 200)
     found = [stub.evaluate(speech, tmp_path / f"out{n}", n) for n in (stub.WHOLE, 1, 4, 16)]
     assert len({one["predictions"] for one in found}) == 1
     assert len({one["scores"] for one in found}) == 1
@@ -423,12 +423,14 @@ def test_memory_does_not_grow_with_the_clips(stub, tmp_path):
         from pathlib import Path
         sys.path.insert(0, {str(BENCHMARK.parent)!r})
         import shards
+        from kmed_bench.pipeline.shards import decode
+        decode.BLOCK_CLIPS = 500
         print(json.dumps(shards.evaluate(Path(sys.argv[1]), Path(sys.argv[2]), 4)))
     """)
     peaks = []
-    for n_clips in (2_000, 3 * N_CLIPS):
+    for n_clips in (N_CLIPS, 4 * N_CLIPS):
         speech = tmp_path / str(n_clips) / "manifest.parquet"
-        stub.write_corpus(speech, n_clips)
+        stub.write_corpus(speech, n_clips, 200)
         done = forked.run(program, [str(speech), str(tmp_path / f"out{n_clips}")], cwd=tmp_path, env=dict(os.environ))
         peaks.append(json.loads(done.stdout)["peak_mib"])
-    assert (peaks[1] - peaks[0]) * 2**20 < 1_000 * (3 * N_CLIPS - 2_000)
+    assert (peaks[1] - peaks[0]) * 2**20 < 1_000 * 3 * N_CLIPS
