@@ -20,7 +20,14 @@ from kmed_bench.core.scratch import scratch_folder
 from kmed_bench.core.shard_contracts import SHARD, ShardHead
 from kmed_bench.core.sharding import NameSum
 from kmed_bench.corpus.splitting.long_part import Block
-from kmed_bench.pipeline.shards.files import ShardFile, join_blocks, read_shard_file, shard_path, write_shard_file
+from kmed_bench.pipeline.shards.files import (
+    LOCKS,
+    ShardFile,
+    join_blocks,
+    read_shard_file,
+    shard_path,
+    write_shard_file,
+)
 from kmed_bench.pipeline.shards.job import ShardJob
 from kmed_bench.pipeline.speed import peak_memory_bytes
 
@@ -60,7 +67,7 @@ def decode_shards(job: ShardJob, shards: Sequence[int], open_backend: Callable[[
 
 
 def _lock(job: ShardJob, shard: int) -> Path:
-    return job.folder / ".locks" / f"{shard:05d}-of-{job.n_shards:05d}.lock"
+    return job.folder / LOCKS / f"{shard:05d}-of-{job.n_shards:05d}.lock"
 
 
 class _Worker:

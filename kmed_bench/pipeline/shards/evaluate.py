@@ -20,8 +20,9 @@ from kmed_bench.pipeline.evaluate import identify_evaluation, read_finished, ref
 from kmed_bench.pipeline.models import located, open_located, tell_stage
 from kmed_bench.pipeline.plan import SCORED, record_opening
 from kmed_bench.pipeline.shards.decode import decode_shards
+from kmed_bench.pipeline.shards.files import LOCKS, OPENED
 from kmed_bench.pipeline.shards.job import ShardJob, make_job
-from kmed_bench.pipeline.shards.merge import OPENED, check_shards, merge_shards, remove_shards, summarise_heads
+from kmed_bench.pipeline.shards.merge import check_shards, merge_shards, remove_shards, summarise_heads
 from kmed_bench.scoring import ScoringOptions
 from kmed_bench.scoring.baselines import Baseline, check_same_speech, compare_with, read_baseline
 from kmed_bench.scoring.external_predictions import read_references
@@ -189,7 +190,7 @@ def _decode(config: Config, model: str, path: Path, job: ShardJob, shards: Seque
 def _record_opening(config: Config, model: str, job: ShardJob) -> None:
     """Record once for all shards that the test part is opened, whichever process is the first."""
     job.folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
-    with locked(job.folder / ".locks" / "opening.lock", "the record of the opening"):
+    with locked(job.folder / LOCKS / "opening.lock", "the record of the opening"):
         if (job.folder / OPENED).exists():
             return
         record_opening(config, SCORED, "evaluate", model, job.part.identify())

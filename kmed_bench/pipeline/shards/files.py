@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import PRIVATE_FOLDER, parse_json_line, replacing
+from kmed_bench.core.files import PRIVATE_FOLDER, is_leftover, parse_json_line, replacing
 from kmed_bench.core.predictions import Prediction, prediction_line, prediction_of
 from kmed_bench.core.shard_contracts import SHARD, ShardHead
 from kmed_bench.core.sharding import NameSum, hash_name
 
-SHARDS_FOLDER = "shards"
+SHARDS_FOLDER, LOCKS = "shards", ".locks"
+OPENED = "opened"
+"""Name of the file that says that the opening of the test part was recorded."""
 _NAME = re.compile(r"(?P<shard>\d{5})-of-(?P<shards>\d{5})(?:\.block-(?P<block>\d{5}))?\.jsonl")
 _MAX_LINE = 1 << 22
 _COPIED_BYTES = 1 << 20
@@ -98,6 +100,21 @@ def find_shard_files(out: Path) -> list[ShardFile]:
     folder = out / SHARDS_FOLDER
     names = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
     return [read_shard_file(path) for path in names]
+
+
+def holds_shards(folder: Path) -> bool:
+    """Return whether a folder's files of a shard's name, of which there are some, begin as such."""
+    names = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    try:
+        return bool(names) and all(read_shard_file(path).head for path in names)
+    except (KmedError, OSError):
+        return False
+
+
+def strange_files(folder: Path) -> list[str]:
+    """Return the names of what no evaluation wrote into a folder of shards."""
+    found = [path for path in folder.iterdir() if path.name not in (OPENED, LOCKS) and is_leftover(path) is None]
+    return [path.name for path in found if not _NAME.fullmatch(path.name)]
 
 
 def write_shard_file(out: Path, head: ShardHead, predictions: Sequence[Prediction]) -> ShardFile:

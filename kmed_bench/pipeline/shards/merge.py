@@ -16,7 +16,7 @@ from kmed_bench.core.files import replacing
 from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.shard_contracts import SHARD
 from kmed_bench.core.sharding import name_shards
-from kmed_bench.pipeline.shards.files import Line, ShardFile
+from kmed_bench.pipeline.shards.files import Line, ShardFile, strange_files
 from kmed_bench.pipeline.shards.job import ShardJob
 from kmed_bench.scoring.long_counts import count_sorted
 from kmed_bench.text.marks import Policy
@@ -127,17 +127,10 @@ def summarise_heads(files: list[ShardFile]) -> dict[str, Any]:
 
 
 def remove_shards(job: ShardJob) -> None:
-    """Remove the folder of shards, whose content predictions.jsonl now has; what is strange in it stays."""
+    """Remove the folder of shards, whose content predictions.jsonl now has; unless something else is in it."""
     if not job.folder.is_dir():
         return
-    for file in (*job.folder.glob("*-of-*.jsonl"), *job.folder.glob(".*-of-*.jsonl.*"), job.folder / OPENED):
-        file.unlink(missing_ok=True)
-    shutil.rmtree(job.folder / ".locks", ignore_errors=True)
-    try:
-        job.folder.rmdir()
-    except OSError:
-        log.warning("%s holds other files and is kept.", job.folder)
-
-
-OPENED = "opened"
-"""Name of the file that says that the opening of the test part was recorded."""
+    if strange := strange_files(job.folder):
+        log.warning("%s also holds %s and is kept.", job.folder, min(strange))
+    else:
+        shutil.rmtree(job.folder)
