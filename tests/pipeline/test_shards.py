@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,15 +25,16 @@ from kmed_bench.cli import main
 from kmed_bench.config import Config, load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
-from kmed_bench.core.predictions import read_predictions
+from kmed_bench.core.predictions import Prediction, prediction_of, read_predictions
 from kmed_bench.core.schema import PARTS, write_manifest
 from kmed_bench.core.sharding import shard_of
 from kmed_bench.corpus.splitting.split import build_split, sort_manifest, write_split
 from kmed_bench.corpus.splitting.whole import read_speech
 from kmed_bench.pipeline.evaluate import evaluate_model
-from kmed_bench.pipeline.shards import decode
+from kmed_bench.pipeline.shards import decode, files, merge
 from kmed_bench.pipeline.shards.evaluate import decode_chosen, evaluate_in_shards
 from kmed_bench.pipeline.shards.files import SHARDS_FOLDER, find_shard_files, shard_path, write_shard_file
+from kmed_bench.scoring import long_counts
 from kmed_bench.tracking.openings import read_openings
 
 SETTINGS = {"eval.max_new_tokens": 8, "eval.batch_size": 3}
@@ -404,33 +406,33 @@ def stub() -> ModuleType:
     return module
 
 
-N_CLIPS = 4_000
+def test_many_clips_give_equal_files_and_are_never_held(stub, tmp_path, monkeypatch):
+    """Of a clip only its counts are kept; benchmarks/shards.py measures whole processes of 100,000."""
+    monkeypatch.setattr(decode, "BLOCK_CLIPS", 300)
+    monkeypatch.setattr(long_counts, "_AT_A_TIME", 200)
+    speech, n_clips = tmp_path / "clips" / "manifest.parquet", 3_000
+    stub.write_corpus(speech, n_clips, 50)
+    whole = stub.evaluate(speech, tmp_path / "whole", stub.WHOLE)
+    alive: weakref.WeakSet[Prediction] = weakref.WeakSet()
+    most, tables = [0], []
 
+    def watch_line(row: Any, place: str) -> Prediction:
+        prediction = prediction_of(row, place)
+        alive.add(prediction)
+        most[0] = max(most[0], len(alive))
+        return prediction
 
-def test_the_files_of_many_clips_are_equal_byte_for_byte(stub, tmp_path):
-    speech = tmp_path / "clips" / "manifest.parquet"
-    stub.write_corpus(speech, N_CLIPS, 200)
-    found = [stub.evaluate(speech, tmp_path / f"out{n}", n) for n in (stub.WHOLE, 1, 4, 16)]
-    assert len({one["predictions"] for one in found}) == 1
-    assert len({one["scores"] for one in found}) == 1
-    assert len(read_predictions(tmp_path / "out16" / "predictions.jsonl")) == N_CLIPS
+    def watch_table(*given: Any) -> pd.DataFrame:
+        tables.append(long_counts.count_sorted(*given))
+        return tables[-1]
 
-
-def test_memory_does_not_grow_with_the_clips(stub, tmp_path):
-    """A kilobyte a clip at most, where a list of predictions takes several; benchmarks/shards.py does 100,000."""
-    program = textwrap.dedent(f"""
-        import json, sys
-        from pathlib import Path
-        sys.path.insert(0, {str(BENCHMARK.parent)!r})
-        import shards
-        from kmed_bench.pipeline.shards import decode
-        decode.BLOCK_CLIPS = 500
-        print(json.dumps(shards.evaluate(Path(sys.argv[1]), Path(sys.argv[2]), 4)))
-    """)
-    peaks = []
-    for n_clips in (N_CLIPS, 4 * N_CLIPS):
-        speech = tmp_path / str(n_clips) / "manifest.parquet"
-        stub.write_corpus(speech, n_clips, 200)
-        done = forked.run(program, [str(speech), str(tmp_path / f"out{n_clips}")], cwd=tmp_path, env=dict(os.environ))
-        peaks.append(json.loads(done.stdout)["peak_mib"])
-    assert (peaks[1] - peaks[0]) * 2**20 < 1_000 * 3 * N_CLIPS
+    monkeypatch.setattr(files, "prediction_of", watch_line)
+    monkeypatch.setattr(merge, "count_sorted", watch_table)
+    for n_shards in (1, 4, 16):
+        found = stub.evaluate(speech, tmp_path / str(n_shards), n_shards)
+        assert (found["predictions"], found["scores"]) == (whole["predictions"], whole["scores"])
+    assert len(read_predictions(tmp_path / "16" / "predictions.jsonl")) == n_clips
+    assert 0 < most[0] <= 2 * 200 + 16  # two chunks that are counted, and a line of each shard
+    for table in tables:
+        assert len(table) == n_clips
+        assert table.memory_usage(deep=True).sum() < 200 * n_clips

@@ -1,5 +1,6 @@
 """`evaluate --shards`: the results of `evaluate`, of more clips than memory holds, by several processes or machines."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, write_json, write_text_atomically
 from kmed_bench.core.finished import MADE_OF, is_finished
-from kmed_bench.core.locks import locked
+from kmed_bench.core.locks import locked, try_locked
 from kmed_bench.core.predictions import read_predictions
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.core.sharding import name_shards, read_chosen_shards, read_shard_count
@@ -20,7 +21,7 @@ from kmed_bench.pipeline.evaluate import identify_evaluation, read_finished, ref
 from kmed_bench.pipeline.models import located, open_located, tell_stage
 from kmed_bench.pipeline.plan import SCORED, record_opening
 from kmed_bench.pipeline.shards.decode import decode_shards
-from kmed_bench.pipeline.shards.files import LOCKS, OPENED
+from kmed_bench.pipeline.shards.files import LOCKS, OPENED, ShardFile
 from kmed_bench.pipeline.shards.job import ShardJob, make_job
 from kmed_bench.pipeline.shards.merge import check_shards, merge_shards, remove_shards, summarise_heads
 from kmed_bench.scoring import ScoringOptions
@@ -139,24 +140,34 @@ def evaluate_in_shards(
                 _decode(config, model, path, job, missing)
             else:
                 fill(missing)
-    files = check_shards(job)
-    log.info(f"Joining {n_shards} shards of {len(found)} clips.")
+        files = _join(job, options, split.sha256, baseline, made_of)
+        if stage is not None:
+            stage.log_shards([file.head["wall_s"] for file in files])
+        remove_shards(job)
+        return read_finished(out, part, stage)
+
+
+def _join(
+    job: ShardJob, options: ScoringOptions, split_sha256: str, baseline: Baseline | None, made_of: str
+) -> list[ShardFile]:
+    """Write the results of an evaluation whose shards are all there, and return these."""
+    files, out = check_shards(job), job.out
+    log.info(f"Joining {job.n_shards} shards of {len(job.part)} clips.")
     remove_stale(out)
     counts = merge_shards(files, out / "predictions.jsonl", options.transcript_side)
-    scores = cast(EvaluatedScores, score_counts(counts, options, split_sha256=split.sha256))
+    scores = cast(EvaluatedScores, score_counts(counts, options, split_sha256=split_sha256))
     del counts
     summary = summarise_heads(files)
-    scores["part"] = part
+    scores["part"] = job.part.part
     scores["audio_context"], scores["runtime"] = summary.pop("audio_context"), summary.pop("runtime")
-    scores["speed"] = {name: scores["decode"][name] for name in ("rtfx", "decode_s_p50", "decode_s_p95")} | summary
+    times = scores["decode"]
+    speed = {"rtfx": times["rtfx"], "decode_s_p50": times["decode_s_p50"], "decode_s_p95": times["decode_s_p95"]}
+    scores["speed"] = speed | summary
     if baseline is not None:
         compared = compare_with(baseline, read_predictions(out / "predictions.jsonl"), options)
         write_json(out / "comparisons.json", comparisons_file(compared))
     write_json(out / "scores.json", scores | {MADE_OF: made_of})  # last: it says that all the others are there
-    if stage is not None:
-        stage.log_shards([file.head["wall_s"] for file in files])
-    remove_shards(job)
-    return read_finished(out, part, stage)
+    return files
 
 
 def _refuse_leak(config: Config) -> None:
@@ -190,7 +201,10 @@ def _decode(config: Config, model: str, path: Path, job: ShardJob, shards: Seque
 def _record_opening(config: Config, model: str, job: ShardJob) -> None:
     """Record once for all shards that the test part is opened, whichever process is the first."""
     job.folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
-    with locked(job.folder / LOCKS / "opening.lock", "the record of the opening"):
+    lock = job.folder / LOCKS / "opening.lock"
+    with contextlib.ExitStack() as stack:
+        if not stack.enter_context(try_locked(lock)):
+            stack.enter_context(locked(lock, "the record of the opening"))
         if (job.folder / OPENED).exists():
             return
         record_opening(config, SCORED, "evaluate", model, job.part.identify())
