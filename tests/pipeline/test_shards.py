@@ -410,7 +410,7 @@ def test_many_clips_give_equal_files_and_are_never_held(stub, tmp_path, monkeypa
     """Of a clip only its counts are kept; benchmarks/shards.py measures whole processes of 100,000."""
     monkeypatch.setattr(decode, "BLOCK_CLIPS", 300)
     monkeypatch.setattr(long_counts, "_AT_A_TIME", 200)
-    speech, n_clips = tmp_path / "clips" / "manifest.parquet", 3_000
+    speech, n_clips = tmp_path / "clips" / "manifest.parquet", 2_000
     stub.write_corpus(speech, n_clips, 50)
     whole = stub.evaluate(speech, tmp_path / "whole", stub.WHOLE)
     alive: weakref.WeakSet[Prediction] = weakref.WeakSet()
