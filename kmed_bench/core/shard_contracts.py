@@ -1,6 +1,8 @@
 """What the first line of a shard's file holds."""
 
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
+
+from annotated_types import Ge, Interval
 
 from kmed_bench.core.formats import FileFormat, Head
 
@@ -47,13 +49,13 @@ SHARD = FileFormat[ShardHead](
     fields={
         "made_of": dict[str, str],
         "part": str,
-        "shards": int,
-        "shard": int,
+        "shards": Annotated[int, Ge(1)],
+        "shard": Annotated[int, Ge(0)],
         "block": int | None,
-        "n_clips": int,
+        "n_clips": Annotated[int, Ge(0)],
         "ids": str,
         "sha256": str,
-        "wall_s": float,
+        "wall_s": Annotated[float, Interval(ge=0, le=1e9)],
         "audio_context": Literal["full", "dynamic"],
         "runtime": dict[str, Any],
         "machine": str,

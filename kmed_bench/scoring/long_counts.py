@@ -30,8 +30,8 @@ _WORDS = (*ID_COLUMNS[1:], "excluded", "code_switching")
 def count_sorted(predictions: Iterable[Prediction], policy: Policy, n_predictions: int) -> pd.DataFrame:
     """Return what `groups.score_counts` needs of predictions sorted by id: no ids and no digests of references.
 
-    Less than 200 bytes a prediction: counts in as few bytes as their largest value needs, a number for each text. Sentences
-    are told apart by the first 8 bytes of a hash.
+    Less than 200 bytes a prediction: counts in as few bytes as their largest value needs, a number for each text.
+    Sentences are told apart by the first 8 bytes of a hash.
 
     Parameters
     ----------
