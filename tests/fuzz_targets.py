@@ -333,6 +333,27 @@ def _predictions(folder: Path) -> Target:
     return Target(call, [seed, b'{"utterance_id": "u1", "hypothesis": "\xeb\x84\xa4", "decode_s": 0.5}\n'], kind="json")
 
 
+def _shard(folder: Path) -> Target:
+    from packaged import SYSTEMS
+
+    from kmed_bench.core.shard_contracts import SHARD
+    from kmed_bench.pipeline.shards.files import read_shard_file, shard_path, write_shard_file
+
+    head: Any = {**SHARD.head, "made_of": {}, "part": "test", "shards": 1, "shard": 0, "block": None, "wall_s": 1.0}
+    head |= {"audio_context": "full", "runtime": {"name": "own", "settings": {}}, "machine": "", "parameters": 1}
+    predictions = sorted(SYSTEMS["base"][:3], key=lambda one: one.utterance_id)
+    file = write_shard_file(folder, {**head, "model_bytes": 1, "peak_memory_bytes": None}, predictions)
+
+    def call(data: bytes, place: Path) -> None:
+        path = shard_path(place, 0, 1)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        for _ in read_shard_file(path).lines():
+            pass
+
+    return Target(call, [file.path.read_bytes()], kind="json")
+
+
 def _yaml(_folder: Path) -> Target:
     from kmed_bench.config import Config, load_config, to_yaml
 
@@ -608,6 +629,7 @@ MAKERS: dict[str, Callable[[Path], Target]] = {
     "archives": _archives,
     "text": _text,
     "predictions": _predictions,
+    "shard": _shard,
     "yaml": _yaml,
     "space": _space,
     "package": _package,

@@ -241,5 +241,7 @@ def missing_files(words: list[str], out: Path | None) -> set[str]:
         "export": {"export.json"},
         "package": {"frozen-split.json"},
     }.get(words[1], set())
+    if "--shard" in words:  # a share, whose results another command joins
+        return set()
     compared = {"comparisons.json"} if "--against" in words else set()
     return {name for name in promised | compared if not (Path(out or "") / name).exists()}

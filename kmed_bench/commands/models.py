@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kmed_bench.commands.options import TRAINING, Commands, add_switch, resolve
 from kmed_bench.commands.score_text import print_scores
+from kmed_bench.commands.shards import add_shards, fill_slots, shard_of_call, shards_of
 from kmed_bench.commands.stages import TRACKED, tracked_stage
 from kmed_bench.config import adjust
 from kmed_bench.config.gate import GATE_LIMITS
@@ -46,6 +47,11 @@ def register(commands: Commands) -> None:
         help="also compare clip by clip: a predictions.jsonl, the scores.json beside it, or a benchmark package",
     )
 
+    add_shards(evaluate, "clips", "auto, which is 2,000 clips each, or a number (none: one process does all at once)")
+    add_switch(
+        evaluate, "--merge-only", "with --shards: decode nothing, only join and score; a missing shard is an error"
+    )
+
     weights = commands.add("weights", _weights, "List where each size's weights come from, or fetch one.")
     weights.add_argument("size", nargs="?", choices=SIZES, help="the size to fetch (none: list all)")
 
@@ -75,10 +81,23 @@ def _train(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from kmed_bench.pipeline.evaluate import evaluate_model
+    from kmed_bench.pipeline.shards.evaluate import decode_chosen, evaluate_in_shards
 
-    config = resolve(args)
+    config, shards, chosen = resolve(args), shards_of(args), shard_of_call(args)
+    merge_only = args.merge_only == "true"
+    if merge_only and (shards is None or chosen is not None):
+        raise KmedError("--merge-only joins shards: give it with --shards N, and without --shard.")
+    what = (config, args.model, args.split, args.part, args.out)
+    if shards is not None and chosen is not None:
+        print(decode_chosen(*what, shards=shards, chosen=chosen, against=args.against))
+        return 0
     with tracked_stage(args, config, "part") as stage:
-        scores = evaluate_model(config, args.model, args.split, args.part, args.out, against=args.against, stage=stage)
+        if shards is None:
+            scores = evaluate_model(*what, against=args.against, stage=stage)
+        else:
+            fill = None if merge_only else fill_slots(args, shards)
+            more = {"against": args.against, "stage": stage}
+            scores = evaluate_in_shards(*what, shards=shards, merge_only=merge_only, fill=fill, **more)
     print_scores(scores, args.out)
     words = [str(args.out / "predictions.jsonl"), str(args.out / "errors"), "--name", args.model]
     print(f"To read and hear the errors: kmed-bench errors {shlex.join([*words, '--audio', str(args.split)])}")

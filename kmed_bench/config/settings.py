@@ -171,8 +171,8 @@ class EvalConfig:
     """Arithmetic of the encoder and of the decoder's attention to its output; the rest of the decoder computes in fp32,
     on GPUs too. fp32: texts equal to openai-whisper's."""
     audio_context: Annotated[Context, Decides.DECODING] = "full"
-    """Window of decoding. full: 30 s, as in every Whisper runtime; dynamic: the length of the batch, and positions that
-    represent the window's silence, which is faster and close, but not equal."""
+    """Window of decoding. full: 30 s, as in every Whisper runtime; dynamic: the clip's length in steps of 0.64 s, and
+    positions that represent the window's silence, which is faster and close, but not equal."""
     max_new_tokens: Annotated[int, Field(ge=8, le=224), Decides.DECODING] = 224
     """Most tokens of a transcript. openai-whisper's limit is 224, half of the 448 text positions."""
     beam_size: Annotated[int, Field(ge=1, le=32), Decides.DECODING] = 1

@@ -60,6 +60,27 @@ def locked(path: Path, what: str, *, wait_s: float | None = None) -> Iterator[No
         lock.release()
 
 
+@contextlib.contextmanager
+def try_locked(path: Path) -> Iterator[bool]:
+    """Hold a file's lock while the block runs, if no other process does; yield whether this one may go on.
+
+    On a file system without locks it always may.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=0)
+            free = True
+        except Timeout:
+            free = False
+        except NotImplementedError:
+            free = True
+        yield free
+    finally:
+        lock.release()
+
+
 def acquire(lock: FileLock, path: Path, what: str, wait_s: float | None) -> None:
     """Acquire a lock as `locked` does, for a caller that releases it."""
     begun_s = time.monotonic()

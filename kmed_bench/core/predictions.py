@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import read_json_lines, write_text_atomically
+from kmed_bench.core.files import read_json_lines, replacing
 
 # Those that only a forgotten `skip_special_tokens` leaves: no decoder ends a text with them. A model can write the
 # others itself, such as a language's, and then they are errors like any word that nobody said.
@@ -68,8 +68,13 @@ _REPEATED = ("speaker_id", "gender", "age", "dialect", "region", "role")
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write one JSON object a line, in the order given, atomically, into a file that only its owner can open."""
-    lines = (json.dumps(dataclasses.asdict(p), ensure_ascii=False) + "\n" for p in predictions)
-    write_text_atomically(path, "".join(lines), private=True)
+    with replacing(path, private=True) as temporary, temporary.open("wb") as stream:
+        stream.writelines(map(prediction_line, predictions))
+
+
+def prediction_line(prediction: Prediction) -> bytes:
+    """Return a prediction as a line of ``predictions.jsonl``."""
+    return (json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) + "\n").encode()
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -89,12 +94,18 @@ def _parse_predictions(path: Path) -> Iterator[Prediction]:
         raise KmedError(f"Predictions {path} do not exist; give the predictions.jsonl that `evaluate` wrote.")
     seen: set[str] = set()
     for place, row in read_json_lines(path):
-        prediction = Prediction(**_values(row, place))
-        refuse_markers(prediction.hypothesis, place)
+        prediction = prediction_of(row, place)
         if prediction.utterance_id in seen:
             raise KmedError(f"{place} repeats utterance {prediction.utterance_id!r:.80}; keep one.")
         seen.add(prediction.utterance_id)
         yield prediction
+
+
+def prediction_of(row: Mapping[str, Any], place: str) -> Prediction:
+    """Return the prediction of a line's JSON object; raises like `read_predictions`, with the place in the message."""
+    prediction = Prediction(**_values(row, place))
+    refuse_markers(prediction.hypothesis, place)
+    return prediction
 
 
 def holds_references(path: Path) -> bool:

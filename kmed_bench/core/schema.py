@@ -1,6 +1,8 @@
 """What the stages hand to one another: names of columns, reasons and parts, and manifests."""
 
+import contextlib
 import re
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,6 +87,8 @@ SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")
 
 _NUMBERS = {"duration_s": 1e9, "rate_hz": 1e9}
 _HEAD_KEYS = (b"format", b"version")
+_ROWS_A_GROUP = 1 << 16
+"""Rows that a reader needs to hold at a time: some 20 MB."""
 
 MANIFEST = FileFormat[dict[str, Any]](
     "kmed-manifest", version=1, oldest=0, remedy="write it again with `kmed-bench ingest`"
@@ -101,7 +105,8 @@ def write_manifest(table: "pd.DataFrame", path: Path) -> None:
 
     whole = pa.Table.from_pandas(table, preserve_index=False)
     head = {key: str(value) for key, value in MANIFEST.head.items()}
-    pq.write_table(whole.replace_schema_metadata({**whole.schema.metadata, **head}), path, compression="zstd")
+    whole = whole.replace_schema_metadata({**whole.schema.metadata, **head})
+    pq.write_table(whole, path, compression="zstd", row_group_size=_ROWS_A_GROUP)
 
 
 def read_manifest(path: Path) -> "pd.DataFrame":
@@ -115,34 +120,45 @@ def read_manifest(path: Path) -> "pd.DataFrame":
     import pandas as pd  # here, since the command line needs the names above and starts four times faster without it
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise KmedError(f"{path} does not exist; `kmed-bench ingest` writes manifests, `kmed-bench split` splits.")
-    try:
+    with reading_manifest(path):
         about = pq.read_metadata(path)
-        metadata = about.metadata or {}
         # Every row has an id of its own, so a file of more rows than bytes would only fill the memory.
         n_rows, n_bytes = about.num_rows, path.stat().st_size
         if n_rows > n_bytes:
             raise ValueError(f"it states {n_rows} rows in {n_bytes} bytes")
         table = pd.read_parquet(path)
+    check_manifest_head(about.metadata or {}, table.columns, path)
+    check_cells(table, path)
+    return table
+
+
+@contextlib.contextmanager
+def reading_manifest(path: Path) -> Iterator[None]:
+    """Raise KmedError for a manifest that is not there, or that pyarrow can't read in the block."""
+    if not path.is_file():
+        raise KmedError(f"{path} does not exist; `kmed-bench ingest` writes manifests, `kmed-bench split` splits.")
+    try:
+        yield
     except Exception as error:  # pyarrow raises several unrelated types here
         fault = " ".join(str(error).split())[:200]
         raise KmedError(f"{path} is not a readable parquet file ({fault}); {MANIFEST.remedy}.") from None
+
+
+def check_manifest_head(metadata: Mapping[bytes, bytes], columns: Container[str], path: Path) -> None:
+    """Raise KmedError for another format, a newer version, or a missing column."""
     head: dict[str, Any] = {
         key.decode(): value.decode(errors="backslashreplace") for key, value in metadata.items() if key in _HEAD_KEYS
     }
     if re.fullmatch("[0-9]{1,9}", head.get("version", "")):
         head["version"] = int(head["version"])
     MANIFEST.check(head, path)
-    missing = [name for name in MANIFEST_COLUMNS if name not in table.columns]
+    missing = [name for name in MANIFEST_COLUMNS if name not in columns]
     if missing:
         raise KmedError(f"{path} lacks the columns {', '.join(missing)}; {MANIFEST.remedy}.")
-    _check_cells(table, path)
-    return table
 
 
-def _check_cells(table: "pd.DataFrame", path: Path) -> None:
-    """Raise KmedError for the first cell that is not of its column's kind."""
+def check_cells(table: "pd.DataFrame", path: Path) -> None:
+    """Raise KmedError for the first cell that is not of its column's kind; the index has the rows' numbers from 0."""
     import pandas as pd
 
     for name in MANIFEST_COLUMNS:
@@ -154,7 +170,7 @@ def _check_cells(table: "pd.DataFrame", path: Path) -> None:
         else:
             right, kind = _are_texts(column, path), "text"
         if len(wrong := column[~right.to_numpy()]):
-            row, value = 1 + list(right).index(False), wrong.tolist()[0]
+            row, value = 1 + int(wrong.index[0]), wrong.tolist()[0]
             raise KmedError(f"{path}, row {row} has {name} {value!r:.80}, which is not {kind}; {MANIFEST.remedy}.")
     if (twice := table["utterance_id"].duplicated()).any():
         name = table["utterance_id"][twice].iloc[0]

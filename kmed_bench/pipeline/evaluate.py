@@ -16,6 +16,7 @@ from kmed_bench.core.predictions import write_predictions
 from kmed_bench.core.progress import rough_duration
 from kmed_bench.corpus.demo.sentences import corpus_name
 from kmed_bench.corpus.splitting.cells import LEFT_OUT
+from kmed_bench.corpus.splitting.split import Split
 from kmed_bench.corpus.splitting.whole import read_speech
 from kmed_bench.pipeline.leak_cells import LEAK_FILE, read_baseline_cells, with_left_out, write_leak
 from kmed_bench.pipeline.models import identify_model, located, open_located, tell_stage
@@ -65,10 +66,7 @@ def evaluate_model(
         When the model, the split or the baseline can't be read, the baseline is of other utterances, or ``out`` holds
         another evaluation; before any clip is decoded.
     """
-    if against is not None and predictions_beside(against).resolve() == (out / "predictions.jsonl").resolve():
-        raise KmedError(
-            f"{out} holds the baseline itself, which would be overwritten; name another folder for results."
-        )
+    refuse_own_baseline(against, out)
     if config.eval.leak_clips is not None and part != "test":
         raise KmedError(
             f"eval.leak_clips is {config.eval.leak_clips} and --part is {part}; the left-out utterances are compared "
@@ -86,18 +84,10 @@ def evaluate_model(
     out.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     with located(config, model) as path, log_file(out):
         tell_stage(stage, model, path)
-        made_of = digest(
-            {
-                "settings": decisive_settings(config, SCORED, identify_split(split)),
-                "part": part,
-                "leak_clips": config.eval.leak_clips,
-                "model": identify_model(model, path),
-                "against": None if against is None else content_sha256(predictions_beside(against, package=True)),
-            }
-        )
+        made_of = identify_evaluation(config, split, part, model, path, against)
         if is_finished(out / "scores.json", made_of):
             log.info("%s holds this evaluation already; nothing is decoded.", out)
-            return _read_finished(out, part, stage)
+            return read_finished(out, part, stage)
         backend = open_located(config, model, path)
         if part == "test":
             record_opening(config, SCORED, "evaluate", model, split)
@@ -118,8 +108,7 @@ def evaluate_model(
     scores["speed"] = describe_speed(scores, parameters=backend.parameters, model_bytes=backend.model_bytes)
     if not backend.uses_torch and torch.cuda.is_available():
         scores["speed"]["peak_memory_bytes"] = None
-    for stale in ("scores.json", "comparisons.json", LEAK_FILE):
-        (out / stale).unlink(missing_ok=True)  # it belongs to predictions that these replace
+    remove_stale(out)
     write_predictions(out / "predictions.jsonl", predictions)
     if sample is not None:
         write_leak(out, split, (predictions, left_out), untouched, config)
@@ -127,10 +116,43 @@ def evaluate_model(
         compared = compare_with(baseline, predictions, options)
         write_json(out / "comparisons.json", comparisons_file(compared))
     write_json(out / "scores.json", scores | {MADE_OF: made_of})  # last: it says that all the others are there
-    return _read_finished(out, part, stage)
+    return read_finished(out, part, stage)
 
 
-def _read_finished(out: Path, part: str, stage: StageRun | None) -> EvaluatedScores:
+def refuse_own_baseline(against: Path | None, out: Path) -> None:
+    """Raise KmedError if a baseline is what the results of a folder would replace."""
+    if against is not None and predictions_beside(against).resolve() == (out / "predictions.jsonl").resolve():
+        raise KmedError(
+            f"{out} holds the baseline itself, which would be overwritten; name another folder for results."
+        )
+
+
+def identify_evaluation(config: Config, split: Split, part: str, model: str, path: Path, against: Path | None) -> str:
+    """Return the digest of all that decides the results of an evaluation.
+
+    Parameters
+    ----------
+    path : Path
+        What `models.located` yields for the model.
+    """
+    return digest(
+        {
+            "settings": decisive_settings(config, SCORED, identify_split(split)),
+            "part": part,
+            "leak_clips": config.eval.leak_clips,
+            "model": identify_model(model, path),
+            "against": None if against is None else content_sha256(predictions_beside(against, package=True)),
+        }
+    )
+
+
+def remove_stale(out: Path) -> None:
+    """Remove the results that belong to predictions which are about to be replaced."""
+    for stale in ("scores.json", "comparisons.json", LEAK_FILE):
+        (out / stale).unlink(missing_ok=True)
+
+
+def read_finished(out: Path, part: str, stage: StageRun | None) -> EvaluatedScores:
     """Return the scores in a folder, with the comparisons beside them; log them to the stage's run."""
     scores = read_scores(out)
     if stage is not None:

@@ -23,6 +23,7 @@ from kmed_bench.core.files import cache_folder, is_leftover
 from kmed_bench.core.schema import SIZES
 from kmed_bench.core.scratch import find_scratch
 from kmed_bench.corpus.ingest.manifest import KEPT_FOLDER
+from kmed_bench.pipeline.shards.files import SHARDS_FOLDER, holds_shards, strange_files
 from kmed_bench.pipeline.training_record import TRAINING_FILE, read_training_record
 from kmed_bench.pipeline.untouched import UNTOUCHED_FILE
 
@@ -30,6 +31,7 @@ KINDS = {
     "leftovers": "nothing: their writers are gone",
     "scratch": "nothing: the processes that used it are gone",
     "chunks": "an interrupted ingest reads its archives from the start",
+    "shards": "an evaluation that is not joined yet decodes them again",
     "features": "computed again from the audio, in minutes",
     "encodings": "computed again by the frozen encoder, in minutes",
     "states": "can't be undone: the training can't be resumed",
@@ -147,6 +149,8 @@ def _folder(path: Path) -> KeptFile | None:
         return _describe(path, _STORE_KINDS[match["kind"]], _store_fault(path))
     if path.name == KEPT_FOLDER:
         return _describe(path, "chunks", _chunks_fault(path))
+    if path.name == SHARDS_FOLDER and (holds_shards(path) or path.is_symlink()):
+        return _describe(path, "shards", _shards_fault(path))
     return _leftover(path)
 
 
@@ -206,6 +210,11 @@ def _chunks_fault(path: Path) -> str:
     if any(is_leftover(file) is False for file in files):
         return "an ingest is at work in it"
     return f"it holds {min(strange)}, which no ingest wrote" if strange else ""
+
+
+def _shards_fault(path: Path) -> str:
+    strange = [] if path.is_symlink() else strange_files(path)
+    return f"it holds {min(strange)}, which is no shard" if strange else ""
 
 
 def _tensors_fault(path: Path) -> str:

@@ -15,8 +15,10 @@ from kmed_bench.pipeline.training_record import TRAINING_LOCK
 from kmed_bench.tracking.owners import Owner, Owners
 
 _OWNED = ("states", "checkpoints", "predictions", "scores", "chunks")
-_INGEST_PAUSE_S = 3600.0
-"""An ingest writes a chunk more often than this; it locks nothing."""
+_UNLOCKED = {"chunks": "ingest", "shards": "evaluation"}
+"""What writes to folders that it does not lock, or locks on another machine."""
+_PAUSE_S = 3600.0
+"""It writes more often than this."""
 
 
 def reason_to_stay(kept: KeptFile, owners: Owners, in_use: Mapping[str, int]) -> str:
@@ -33,8 +35,8 @@ def reason_to_stay(kept: KeptFile, owners: Owners, in_use: Mapping[str, int]) ->
     for path in (str(kept.path), *(path for path in in_use if path.startswith(inside))):
         if path in in_use:
             return f"process {in_use[path]} has it open"
-    if kept.kind == "chunks" and time.time() - kept.changed_s < _INGEST_PAUSE_S:
-        return "it was written within the last hour, so an ingest may be at work"
+    if (work := _UNLOCKED.get(kept.kind)) and time.time() - kept.changed_s < _PAUSE_S:
+        return f"it was written within the last hour, so an {work} may be at work"
     return _reason_of_run(kept, owners) if kept.run_id and kept.kind in _OWNED else ""
 
 

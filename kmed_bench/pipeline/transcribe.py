@@ -18,6 +18,7 @@ from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_json, write_text_atomically
 from kmed_bench.core.finished import content_sha256, is_finished
 from kmed_bench.core.progress import track
+from kmed_bench.core.sharding import shard_of
 from kmed_bench.core.transcripts import ENDINGS, TRANSCRIPTS, Segment, Transcript, TranscriptFormat, render
 from kmed_bench.corpus.archives.media import MEDIA_SUFFIXES, MediaError, open_media
 from kmed_bench.pipeline.models import located, open_located, shown_model
@@ -87,6 +88,17 @@ def find_recordings(paths: Sequence[Path]) -> list[Recording]:
 
 def _is_recording(path: Path) -> bool:
     return path.suffix.lower() in MEDIA_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def recordings_of_shards(recordings: Sequence[Recording], shards: Sequence[int], n_shards: int) -> list[Recording]:
+    """Return the recordings of some shards: those of a name, so of a file below a folder that was given."""
+    return [recording for recording in recordings if shard_of(recording.name, n_shards) in shards]
+
+
+def shards_to_do(recordings: Sequence[Recording], form: TranscriptFormat, out: Path, n_shards: int) -> list[int]:
+    """Return the shards of which a transcript is missing in a folder, or older than its recording."""
+    missing = {shard_of(one.name, n_shards) for one in recordings if not _is_written(one, _target(out, one, form))}
+    return sorted(missing)
 
 
 def transcribe(

@@ -66,7 +66,7 @@ def score_predictions(
 def score_counts(
     counts: pd.DataFrame, options: ScoringOptions = _DEFAULT, *, split_sha256: str | None = None
 ) -> Scores:
-    """Return the same as ``score_predictions`` from the table of ``count_utterances``.
+    """Return the same as ``score_predictions`` from the table of ``count_utterances`` or ``count_sorted``.
 
     The table was counted on ``options.transcript_side``, which is only recorded here.
     """
@@ -107,7 +107,7 @@ def _encode(counts: pd.DataFrame) -> pd.DataFrame:
     known = counts["speaker_id"].where(~counts["speaker_id"].isin(UNKNOWN), None)
     speakers = pd.factorize(known.to_numpy(dtype=object), sort=True)[0]  # -1: not known
     fields = {field: counts[field].astype("category") for field in SCORE_FIELDS}
-    return counts.drop(columns="utterance_id").assign(speaker_id=speakers, **fields)
+    return counts.drop(columns="utterance_id", errors="ignore").assign(speaker_id=speakers, **fields)
 
 
 def join_values(values: Sequence[str]) -> str:

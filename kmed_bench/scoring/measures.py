@@ -179,13 +179,26 @@ def count_utterances(predictions: Sequence[Prediction], policy: Policy) -> pd.Da
     KmedError
         When an utterance appears twice, a field is not text, or a time is not a number of at least zero.
     """
+    counts = count_texts(predictions, policy)
+    counts[SENTENCE] = _number_sentences(counts["utterance_id"], counts.pop("sentence_id"))
+    counts["perfect"] = count_perfect(counts)
+    counts["worst_percent_errors"] = errors_of_worst(counts["utterance_id"], counts)
+    columns = (*ID_COLUMNS, *TIME_COLUMNS, SENTENCE, "excluded", "code_switching", "reference", *COUNT_COLUMNS)
+    return counts[list(columns)]
+
+
+def count_texts(predictions: Sequence[Prediction], policy: Policy) -> pd.DataFrame:
+    """Return what `count_utterances` finds in each prediction by itself, and its ``sentence_id``.
+
+    Raises
+    ------
+    KmedError
+        As `count_utterances`.
+    """
     _check_fields(predictions)
     table = pd.DataFrame({name: [getattr(p, name) for p in predictions] for name in (*ID_COLUMNS, *TIME_COLUMNS)})
     counts = count_rows([(p.reference, p.hypothesis, p.duration_s, p.sentence_id) for p in predictions], policy)
-    table[SENTENCE] = _number_sentences(table["utterance_id"], counts.pop("sentence_id"))
-    counts["perfect"] = count_perfect(counts)
-    counts["worst_percent_errors"] = _errors_of_worst(table["utterance_id"], counts)
-    return pd.concat([table, counts[["excluded", "code_switching", "reference", *COUNT_COLUMNS]]], axis=1)
+    return pd.concat([table, counts], axis=1)
 
 
 def cer_clips(scored: pd.DataFrame) -> Clips:
@@ -199,7 +212,7 @@ def count_perfect(counts: pd.DataFrame) -> "pd.Series[int]":
     return ((counts["clips"] > 0) & (counts["cer_errors"] == 0)).astype(np.int64)
 
 
-def _errors_of_worst(utterance_ids: pd.Series, counts: pd.DataFrame) -> pd.Series:
+def errors_of_worst(utterance_ids: pd.Series, counts: pd.DataFrame) -> pd.Series:
     """Return the errors of the worst 1 % of the scored clips, rounded up, and 0 elsewhere; ids break ties."""
     n_worst = -(-int((counts["excluded"] == "").sum()) // 100)
     order = np.lexsort((utterance_ids.to_numpy(), -counts["cer_errors"].to_numpy()))

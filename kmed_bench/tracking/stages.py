@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,13 @@ class StageRun:
             f"CER **{percent(overall['cer'])}** on {overall['n_clips']} clips of {overall['n_speakers']} speakers; "
             "all figures are in `scores.json`.\n"
         )
+
+    def log_shards(self, wall_s: Sequence[float]) -> None:
+        """Log how long each shard took: its time at the step of its number, and their number, sum and longest."""
+        now_ms = int(time.time() * 1000)
+        self.run.log_points(("shard/wall_s", shard, taken_s, now_ms) for shard, taken_s in enumerate(wall_s))
+        sums = {"n": len(wall_s), "wall_s_sum": sum(wall_s), "wall_s_max": max(wall_s)}
+        self.run.log_metrics({f"shards/{name}": float(value) for name, value in sums.items()})
 
     def log_export(self, record: Mapping[str, Any]) -> None:
         """Log what an export measured and what it wrote: digests and sizes of files."""

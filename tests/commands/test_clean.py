@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ from kmed_bench.core.files import temporary_beside, write_json
 from kmed_bench.core.predictions import Prediction, write_predictions
 from kmed_bench.core.run_contracts import UNTOUCHED
 from kmed_bench.core.scratch import scratch_folder, scratch_for_libraries
+from kmed_bench.core.shard_contracts import SHARD
 from kmed_bench.pipeline import kept_files, removal
+from kmed_bench.pipeline.shards.files import write_shard_file
 from kmed_bench.pipeline.training_record import TRAINING_LOCK, TrainingRecord, TrainOutcome, write_training_record
 from kmed_bench.tracking import runs
 from kmed_bench.tracking.processes import PROCESS_TAG, this_process
@@ -113,8 +116,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
     chunks.mkdir(parents=True)
     (chunks / f"{'0' * 32}.arrow").write_bytes(b"chunk")
     os.utime(chunks / f"{'0' * 32}.arrow", (time.time() - 7_200,) * 2)
+    write_shard(place.results / "evaluated")
     dead_name(temporary_beside(place.results / "m" / "manifest.parquet")).write_text("half")
     return place, train.run_id
+
+
+def write_shard(out: Path, *, age_s: float = 7_200) -> Path:
+    """Write a shard of an evaluation that is not joined."""
+    head: Any = {**SHARD.head, "made_of": {}, "part": "test", "shards": 2, "shard": 0, "block": None, "wall_s": 1.0}
+    head |= {"audio_context": "full", "runtime": {}, "machine": "", "parameters": 1, "model_bytes": 1}
+    path = write_shard_file(out, {**head, "peak_memory_bytes": None}, [PREDICTION]).path
+    os.utime(path, (time.time() - age_s,) * 2)
+    return path.parent
 
 
 def dead_name(path: Path) -> Path:
@@ -166,6 +179,7 @@ REMOVED = {
     "leftovers": 1,
     "chunks": {f"{'0' * 32}.arrow"},
     "features": {"frames.f32", "index.json", "checksums.json"},
+    "shards": {"00000-of-00002.jsonl"},
     "states": {"state.pt"},
     "predictions": {"predictions.jsonl"},
     "checkpoints": {"best.pt", "last.pt"},
@@ -442,6 +456,24 @@ def test_files_of_deleted_runs_in_the_store(place: Place, train_id: str, capsys:
     assert len(list(kept.rglob("*"))) == n_kept
     assert place.clean("--store", "--remove", "--yes") == 0
     assert capsys.readouterr().out.startswith("Nothing was left behind.")
+
+
+def test_shards_stay_while_an_evaluation_may_be_at_work(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    recent = write_shard(place.results / "now", age_s=60)
+    strange = write_shard(place.results / "strange")
+    (strange / "notes.txt").write_text("mine")
+    theirs = place.results / "theirs" / "shards"
+    theirs.mkdir(parents=True)
+    (theirs / "00000-of-00002.jsonl").write_text("{}")
+    removed = place.removed_by("--kind", "shards", "--remove", "--yes", status=1)
+    assert names(removed) == {"00000-of-00002.jsonl"}
+    assert len(removed) == 1
+    assert (recent / "00000-of-00002.jsonl").exists()
+    assert (strange / "notes.txt").exists()
+    assert (theirs / "00000-of-00002.jsonl").exists()
+    said = capsys.readouterr().out
+    assert "it was written within the last hour, so an evaluation may be at work" in said
+    assert "it holds notes.txt, which is no shard" in said
 
 
 def test_transcripts_of_untouched_models_and_of_curves_are_found(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from kmed_bench.core import (
     kit_contract,
     run_contracts,
     schema,
+    shard_contracts,
     transcripts,
 )
 from kmed_bench.core.errors import KmedError
@@ -82,6 +83,7 @@ def test_the_page_of_formats_has_every_format_and_its_versions():
         curve_contracts,
         kit_contract,
         schema,
+        shard_contracts,
         transcripts,
         graph_format,
     )

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,9 +18,10 @@ from kmed_bench import cli
 from kmed_bench.asr.runtimes.own import OwnBackend
 from kmed_bench.config import Config, EvalConfig, load_config
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.sharding import shard_of
 from kmed_bench.core.transcripts import TRANSCRIPT, Transcript
 from kmed_bench.pipeline.models import open_located
-from kmed_bench.pipeline.transcribe import HEAD_NAME, find_recordings, transcribe
+from kmed_bench.pipeline.transcribe import HEAD_NAME, _transcript, find_recordings, transcribe
 
 RATE = 16_000
 
@@ -197,6 +199,43 @@ def test_the_command_prints_texts_and_says_what_failed(visits: Path, model: str,
     assert [json.loads(line)["audio"] for line in capsys.readouterr().out.splitlines()] == ["a.flac", "z.wav"]
     assert cli.main([*words, "--format", "vtt"]) == 2
     assert "name a folder for them with --out" in capsys.readouterr().err
+
+
+def test_shards_are_shares_of_the_names_and_the_whole_does_what_is_missing(
+    visits: Path, model: str, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    words = ["transcribe", str(visits), "--model", model, "--out"]
+    assert cli.main([*words, str(whole)]) == 1  # two of the recordings can't be read
+    names = [recording.name for recording in find_recordings([visits])]
+    own = {name for name in names if shard_of(name, 3) in (0, 2)} - {"cut.m4a", "text.mp3"}
+    assert 0 < len(own) < 4
+    cli.main([*words, str(out), "--shards", "3", "--shard", "0,2"])
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*.txt")} == {f"{name}.txt" for name in own}
+    capsys.readouterr()
+    decoded: list[str] = []
+    monkeypatch.setattr(
+        "kmed_bench.pipeline.transcribe._transcript",
+        lambda recording, shown: decoded.append(recording.name) or _transcript(recording, shown),
+    )
+    assert cli.main([*words, str(out), "--shards", "3"]) == 1
+    assert f"{4 - len(own)} transcribed, {len(own)} kept, 2 failed" in capsys.readouterr().out
+    assert not own & {*decoded}
+    for path in whole.rglob("*.txt"):
+        assert (out / path.relative_to(whole)).read_bytes() == path.read_bytes()
+    assert cli.main([*words[:-1], "--shards", "3"]) == 2
+    assert "Shards of recordings meet in a folder; name one for the transcripts with --out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_processes_of_slots_share_the_recordings(visits: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["transcribe", str(visits), "--model", model, "--out", str(out), "--slots", "2", "--threads", "1"]
+    program = "import sys; from kmed_bench.cli import main; sys.exit(main())"
+    done = forked.run(program, [*words, "--shards", "2"], cwd=tmp_path, env=dict(os.environ))
+    assert done.returncode == 1
+    assert b"0 transcribed, 4 kept, 2 failed" in done.stdout  # they are named once more by the parent
+    assert b"shards 0 begins in slot 1." in done.stderr
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Decoding of clips and whole parts in batches."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -61,9 +62,12 @@ def _decode_in_batches(
 ) -> Iterator[tuple[str, DecodedTokens, float]]:
     device = model.device
     search = decode_greedy if options.beam_size == 1 else decode_beam
-    for names in chunks(ordered, options.batch_size):
+    windows = {name: Window.for_clips(options.context, features.n_frames(name), DECODING) for name in ordered}
+    # A clip's window is its own length's, so that its text does not depend on which clips are decoded with it.
+    alike = [list(names) for _, names in itertools.groupby(ordered, windows.__getitem__)]
+    for names in itertools.chain.from_iterable(chunks(names, options.batch_size) for names in alike):
         started = time.perf_counter()
-        window = Window.for_clips(options.context, features.n_frames(names[0]), DECODING)
+        window = windows[names[0]]
         mel = features.window(names, window.n_frames).to(device)
         with decoding_on(device):
             with autocast(options.precision, device):

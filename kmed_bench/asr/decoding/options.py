@@ -15,7 +15,7 @@ class DecodingOptions:
     batch_size : int
         Clips that are decoded together. On a GPU, greedy decoding in the full window takes as many as fit instead.
     context : {"full", "dynamic"}
-        Audio window: the whole 30 s, or the batch's longest clip and pooled silence (`Window.for_clips`).
+        Audio window: the whole 30 s, or the clip and pooled silence (`Window.for_clips`).
     precision : {"fp32", "bf16", "fp16"}
         Arithmetic of the encoder and of the attention to its output; the rest of the decoder computes in fp32.
     max_new_tokens : int

@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class Backend(ABC):
         Size of the weights on disk.
     batch_size : int
         Most clips for a call of ``transcribe``.
+    features_folder : Path or None
+        Where ``decode`` keeps features, if it writes any; None: in the cache.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Backend(ABC):
     parameters: int | None
     model_bytes: int
     batch_size: int
+    features_folder: Path | None = None
 
     @abstractmethod
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:

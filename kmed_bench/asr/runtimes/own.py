@@ -92,7 +92,7 @@ class OwnBackend(Backend):
         with track("Features") as tick:
             features = build_features(
                 rows,
-                cache_folder() / "features",
+                self.features_folder or cache_folder() / "features",
                 dtype=self._features.dtype,
                 budget_bytes=int(self._features.cache_gib * 2**30),
                 progress=tick,

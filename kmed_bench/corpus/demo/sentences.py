@@ -1,6 +1,7 @@
 """The sentences written for the demo corpus, by which its synthetic speech is recognised."""
 
 import dataclasses
+from collections.abc import Iterable
 from importlib import resources
 
 import pandas as pd
@@ -41,6 +42,11 @@ def corpus_name(rows: pd.DataFrame) -> str:
 
     The release of an imported corpus is its name.
     """
-    if is_synthetic(rows):
+    return name_corpus(synthetic=is_synthetic(rows), releases=rows["release"])
+
+
+def name_corpus(*, synthetic: bool, releases: Iterable[str]) -> str:
+    """Return what `corpus_name` returns, from what it looks at."""
+    if synthetic:
         return N_("demo corpus (synthetic)")
-    return ", ".join(sorted({*rows["release"]} - AIHUB_RELEASES)) or AIHUB
+    return ", ".join(sorted({*releases} - AIHUB_RELEASES)) or AIHUB

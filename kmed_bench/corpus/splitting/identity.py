@@ -7,7 +7,8 @@ import hashlib
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
@@ -139,7 +140,20 @@ def count_near(parts: Mapping[str, pd.DataFrame]) -> int:
     return near
 
 
-def content_digest(parts: Mapping[str, pd.DataFrame]) -> str:
+class Columns(Protocol):
+    """A table whose columns are read one after the other: a data frame, or one that is too long for memory."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __contains__(self, name: Any, /) -> bool:
+        """Return whether the table has a column."""
+
+    def __getitem__(self, name: str, /) -> Iterable[Any]:
+        """Return a column's values: text as str, numbers as Python's."""
+
+
+def content_digest(parts: Mapping[str, Columns]) -> str:
     """Return the SHA-256 of everything in a split that decides figures: every column but the audio's location.
 
     ``audio_digest``, which tells recordings apart, is left out of parts that lack it.
@@ -150,7 +164,8 @@ def content_digest(parts: Mapping[str, pd.DataFrame]) -> str:
         for name in (*MANIFEST_COLUMNS, AUDIO_DIGEST):
             if name != "audio" and name in table:
                 total.update(f"{part}\t{name}\t{len(table)}\n".encode())
-                for value in table[name].tolist():
+                column = table[name]
+                for value in column.tolist() if isinstance(column, pd.Series) else column:
                     encoded = repr(value).encode("utf-8", "backslashreplace")
                     total.update(b"%d:" % len(encoded) + encoded)
     return total.hexdigest()

@@ -9,16 +9,19 @@ import pandas as pd
 from scipy import special
 
 from kmed_bench.core.schema import GROUP_FIELDS, PARTS, UNKNOWN
-from kmed_bench.corpus.splitting.identity import count_recordings, join_spellings
+from kmed_bench.corpus.splitting.identity import Columns, count_recordings, join_spellings
 from kmed_bench.corpus.splitting.quotas import count_values
 
 UNKNOWN_SPEAKERS = "speakers_unknown"
 
 
-def split_digest(parts: Mapping[str, pd.DataFrame]) -> str:
+def split_digest(parts: Mapping[str, Columns]) -> str:
     """Return the SHA-256 of the three parts' utterance ids, in their order, with the part's name before each."""
-    lines = (f"{part}\t{utterance}\n" for part in PARTS for utterance in parts[part]["utterance_id"])
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    total = hashlib.sha256()
+    for part in PARTS:
+        for utterance in parts[part]["utterance_id"]:
+            total.update(f"{part}\t{utterance}\n".encode())
+    return total.hexdigest()
 
 
 def count_leaks(parts: Mapping[str, pd.DataFrame]) -> dict[str, int]:

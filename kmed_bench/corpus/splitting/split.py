@@ -25,7 +25,13 @@ from kmed_bench.core.files import PRIVATE_FOLDER, replacing, write_json
 from kmed_bench.core.progress import track
 from kmed_bench.core.schema import AUDIO_DIGEST, MANIFEST_COLUMNS, PARTS, UNKNOWN, read_manifest, write_manifest
 from kmed_bench.corpus.splitting.cells import CELL, LEFT_OUT, count_cells, find_left_out, name_cells
-from kmed_bench.corpus.splitting.identity import content_digest, count_near, join_spellings, mark_repeats
+from kmed_bench.corpus.splitting.identity import (
+    Columns,
+    content_digest,
+    count_near,
+    join_spellings,
+    mark_repeats,
+)
 from kmed_bench.corpus.splitting.leakage import (
     count_leaks,
     count_shares,
@@ -261,8 +267,18 @@ def read_split(folder: Path) -> Split:
     """
     report = SPLIT.read(folder / "split.json")
     parts = {part: read_manifest(folder / f"{part}.parquet") for part in PARTS}
-    sha256 = split_digest(parts)
-    content = report.get("content_sha256")
+    return Split(parts, check_account(folder, report, parts), report)
+
+
+def check_account(folder: Path, report: SplitReport, parts: Mapping[str, Columns]) -> str:
+    """Return the SHA-256 of parts that are those of a folder's split.json.
+
+    Raises
+    ------
+    KmedError
+        When they are not; see `read_split`.
+    """
+    sha256, content = split_digest(parts), report.get("content_sha256")
     if content is None:
         log.warning(
             f"The split in {folder} is of an earlier release: its digest covers the utterance ids only, so later "
@@ -274,7 +290,7 @@ def read_split(folder: Path) -> Split:
             f"The parts in {folder} are not those that its split.json accounts for (sha256 {sha256}), or their texts, "
             "speakers or recordings were changed; make the split again with `kmed-bench split`, or restore the files."
         )
-    return Split(parts, sha256, report)
+    return sha256
 
 
 def read_left_out(folder: Path, split: Split) -> pd.DataFrame:

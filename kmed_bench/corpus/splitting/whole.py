@@ -18,11 +18,17 @@ def read_speech(path: Path) -> Split:
     KmedError
         When neither is there, or it can't be read.
     """
-    manifest = path / "manifest.parquet" if path.is_dir() else path
-    if (path / "split.json").exists() or not manifest.is_file():
+    manifest = manifest_in(path)
+    if manifest is None:
         return read_split(path)
     table = sort_manifest(read_manifest(manifest))
     parts = {part: table if part == "test" else table.iloc[:0] for part in PARTS}
     config = SplitConfig(by=(), disjoint=())
     split = build_split(table, parts, dataclasses.asdict(config), {"method": WHOLE})
     return dataclasses.replace(split, report={**split.report, "label": WHOLE})
+
+
+def manifest_in(path: Path) -> Path | None:
+    """Return the manifest that a path means, itself or the file in the folder; None if it is that of a split."""
+    manifest = path / "manifest.parquet" if path.is_dir() else path
+    return None if (path / "split.json").exists() or not manifest.is_file() else manifest

@@ -16,10 +16,17 @@ _INTERRUPTED = 130
 
 
 class Watch(Listener):
-    """Shows what each slot is doing, and keeps the errors of the tasks that failed."""
+    """Shows what each slot is doing, and keeps the errors of the tasks that failed.
 
-    def __init__(self, what: str, n_tasks: int) -> None:
+    Parameters
+    ----------
+    done : tuple of int
+        Exit statuses of a task that did what it could.
+    """
+
+    def __init__(self, what: str, n_tasks: int, *, done: tuple[int, ...] = (0,)) -> None:
         self.failed: dict[str, str] = {}
+        self._done = done
         self._what, self._n_tasks, self._n_ended = what, n_tasks, 0
         self._printed: dict[int, deque[str]] = {}
         self._open: dict[int, tuple[str, contextlib.ExitStack, Tick]] = {}
@@ -60,7 +67,7 @@ class Watch(Listener):
         self._all(self._n_ended, self._n_tasks)
         if how.stopped:
             log.info(f"{name} stopped.")
-        elif how.status != 0:
+        elif how.status not in self._done:
             self.failed[name] = how.reason()
             if how.status != _INTERRUPTED:
                 for line in self._printed[slot.number]:  # a traceback, or what a library said before it ended

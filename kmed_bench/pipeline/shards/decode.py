@@ -1,0 +1,153 @@
+"""Shards decoded by this process: block by block, each written as soon as it is whole."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from kmed_bench.asr.model.device import describe_machine, pick_device
+from kmed_bench.asr.runtimes.backend import Backend
+from kmed_bench.core.batching import chunks
+from kmed_bench.core.errors import KmedError
+from kmed_bench.core.files import PRIVATE_FOLDER
+from kmed_bench.core.locks import locked, try_locked
+from kmed_bench.core.predictions import Prediction
+from kmed_bench.core.progress import rough_duration, track
+from kmed_bench.core.scratch import scratch_folder
+from kmed_bench.core.shard_contracts import SHARD, ShardHead
+from kmed_bench.core.sharding import NameSum
+from kmed_bench.corpus.splitting.long_part import Block
+from kmed_bench.pipeline.shards.files import (
+    LOCKS,
+    ShardFile,
+    join_blocks,
+    read_shard_file,
+    shard_path,
+    write_shard_file,
+)
+from kmed_bench.pipeline.shards.job import ShardJob
+from kmed_bench.pipeline.speed import peak_memory_bytes
+
+log = logging.getLogger(__name__)
+
+BLOCK_CLIPS = 2_500
+"""Clips whose features are there at a time, and that a killed process loses; a shard of `auto` is one block."""
+_SHARDS_A_PASS = 16
+"""Shards read in one pass over the file: a block of rows of each is held meanwhile."""
+
+
+def decode_shards(job: ShardJob, shards: Sequence[int], open_backend: Callable[[], Backend]) -> dict[int, str]:
+    """Decode the shards that are not there; return why some could not be, by number.
+
+    Those that another process is decoding come last, once it has ended.
+
+    Parameters
+    ----------
+    open_backend : callable
+        Opens the model; called once, if there is anything to decode.
+    """
+    job.folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+    worker = _Worker(job, open_backend)
+    with track("Shards") as tick:
+        busy: list[int] = []
+        for group in chunks(shards, _SHARDS_A_PASS):
+            with contextlib.ExitStack() as stack:
+                free = [shard for shard in group if stack.enter_context(try_locked(_lock(job, shard)))]
+                busy += [shard for shard in group if shard not in free]
+                for _ in worker.decode(free):
+                    tick(worker.n_done, len(shards))
+        for shard in busy:
+            with locked(_lock(job, shard), f"shard {shard}"):
+                for _ in worker.decode([shard]):
+                    tick(worker.n_done, len(shards))
+    return worker.failed
+
+
+def _lock(job: ShardJob, shard: int) -> Path:
+    return job.folder / LOCKS / f"{shard:05d}-of-{job.n_shards:05d}.lock"
+
+
+class _Worker:
+    """Decodes shards with one model."""
+
+    def __init__(self, job: ShardJob, open_backend: Callable[[], Backend]) -> None:
+        self.failed: dict[int, str] = {}
+        self.n_done = 0
+        self._job, self._open = job, open_backend
+        self._backend: Backend | None = None
+
+    def decode(self, shards: Sequence[int]) -> Iterator[int]:
+        """Decode shards whose locks are held; yield the number of each that is done or has failed."""
+        job = self._job
+        wanted = [shard for shard in shards if not shard_path(job.out, shard, job.n_shards).exists()]
+        self.n_done += len(shards) - len(wanted)
+        if not wanted:
+            return
+        backend = self._backend = self._backend or self._open()
+        blocks: dict[int, list[ShardFile]] = {shard: [] for shard in wanted}
+        for block in job.part.blocks(wanted, job.n_shards, BLOCK_CLIPS):
+            if block.shard in self.failed:
+                continue
+            try:
+                blocks[block.shard].append(self._decode_block(backend, block))
+                if block.is_last and block.number:
+                    join_blocks(job.out, blocks.pop(block.shard))
+            except KmedError as error:
+                self.failed[block.shard] = str(error)
+                log.error("Shard %d failed: %s", block.shard, error)
+            if block.is_last or block.shard in self.failed:
+                self.n_done += 1
+                yield block.shard
+
+    def _decode_block(self, backend: Backend, block: Block) -> ShardFile:
+        """Return the file of a block, or of a shard that is one block; decoded unless it is there."""
+        number = None if block.is_last and not block.number else block.number
+        head = self._head(backend, block.shard, number)
+        path = shard_path(self._job.out, block.shard, self._job.n_shards, number)
+        ids = NameSum(block.rows["utterance_id"]).digest
+        if number is not None and path.exists():
+            kept = read_shard_file(path)
+            if kept.head["ids"] == ids and all(kept.head[key] == head[key] for key in ("made_of", "runtime")):
+                return kept
+        started = time.perf_counter()
+        predictions: list[Prediction] = []
+        if len(block.rows):
+            with scratch_folder() as features:  # of these clips alone, and only as long as they are decoded
+                backend.features_folder = features
+                predictions = backend.decode(block.rows)
+        head["wall_s"] = time.perf_counter() - started
+        head["peak_memory_bytes"] = _peak(backend)
+        written = write_shard_file(self._job.out, head, predictions)
+        log.info(
+            f"Shard {block.shard} of {self._job.n_shards}, {len(predictions)} clips"
+            f"{'' if number is None else f' (block {number})'}: {rough_duration(head['wall_s'])}."
+        )
+        return written
+
+    def _head(self, backend: Backend, shard: int, block: int | None) -> ShardHead:
+        return {
+            **SHARD.head,
+            "made_of": self._job.made_of,
+            "part": self._job.part.part,
+            "shards": self._job.n_shards,
+            "shard": shard,
+            "block": block,
+            "n_clips": 0,
+            "ids": "",
+            "sha256": "",
+            "wall_s": 0.0,
+            "audio_context": backend.audio_context,
+            "runtime": backend.describe(),
+            "machine": describe_machine(pick_device()),
+            "parameters": backend.parameters,
+            "model_bytes": backend.model_bytes,
+            "peak_memory_bytes": None,
+        }
+
+
+def _peak(backend: Backend) -> int | None:
+    """Return the peak of memory so far, as `evaluate` states it: None for a GPU's memory that is not torch's."""
+    return None if not backend.uses_torch and torch.cuda.is_available() else peak_memory_bytes(pick_device())
