@@ -61,7 +61,7 @@ ui: $(VENV)/.installed ## the MLflow UI on the embedded store
 lock: ## rewrites requirements.lock: versions and SHA-256 of every file, for all platforms; pins stay unless taken out
 	rm -rf build/lock-venv && $(PYTHON) -m venv build/lock-venv
 	build/lock-venv/bin/pip install --quiet --disable-pip-version-check uv
-	build/lock-venv/bin/uv pip compile --quiet pyproject.toml --extra demo --extra offline --extra tune \
+	build/lock-venv/bin/uv pip compile --quiet pyproject.toml --extra demo --extra offline --extra slurm --extra tune \
 	  --python-version 3.11 --universal --generate-hashes --no-annotate --custom-compile-command 'make lock' -o requirements.lock
 
 AUDIT := build/audit-venv/bin/python scripts/supply_chain.py --python "$(BIN)/python"

@@ -147,6 +147,62 @@ def add_slots(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add where a command's work runs."""
+    parser.add_argument(
+        "--launcher",
+        choices=("here", "slurm"),
+        default="here",
+        help="where the work runs: here, or in jobs of Slurm, which are submitted and not waited for (here)",
+    )
+
+
+def add_launcher_with_plan(parser: argparse.ArgumentParser) -> None:
+    """Add where a command's work runs, and a switch that only prints the jobs."""
+    add_launcher(parser)
+    add_switch(parser, "--plan", "with --launcher slurm: print the scripts of its jobs, and stop")
+
+
+def on_slurm(args: argparse.Namespace) -> bool:
+    """Return whether a command is to be submitted to Slurm.
+
+    Raises
+    ------
+    KmedError
+        When it has a plan only there and is asked for one here.
+    """
+    if args.launcher != "slurm" and args.plan == "true":
+        raise KmedError("--plan prints the scripts of Slurm's jobs; add --launcher slurm, or leave --plan out.")
+    return bool(args.launcher == "slurm")
+
+
+def submit_command(
+    args: argparse.Namespace,
+    config: Config,
+    tasks: Sequence[Sequence[str]],
+    last: Sequence[str],
+    addresses: Mapping[str, str | None],
+) -> int:
+    """Submit a command as an array of jobs and one that follows, or print their scripts; return the exit status.
+
+    Parameters
+    ----------
+    tasks, last : sequence
+        The words of each job's command.
+    addresses : mapping
+        The settings that may hold a store's address, and their values.
+    """
+    from kmed_bench.pipeline.launch.slurm import describe_scripts, describe_submission, new_folder, stages_of, submit
+
+    stages, folder = stages_of(args.command_name, len(tasks), prepared=False), new_folder(args.out)
+    submission = describe_submission(args.command_name, tasks, config.slurm, addresses=addresses, last=last)
+    if args.plan == "true":
+        print("\n".join(describe_scripts(stages, config.slurm, folder)))
+        return 0
+    print("\n".join(submit(submission, stages, config.slurm, folder).lines()))
+    return 0
+
+
 def thread_count(text: str) -> int | None:
     """Return the number that ``--threads`` gives; None for ``auto``.
 

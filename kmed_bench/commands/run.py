@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kmed_bench.commands.options import AS_PROFILE, Commands, add_slots, add_switch, resolve, thread_count
+from kmed_bench.commands.options import AS_PROFILE, Commands, add_launcher, add_slots, add_switch, resolve, thread_count
 from kmed_bench.config import Config, load_config
 from kmed_bench.config.gate import GATE_LIMITS
 from kmed_bench.core.errors import KmedError
@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
         "run",
         _run,
         "All of it: weights, corpus, split, training, report.",
-        reads=["data", "split", "model", "features", "train", "eval", "tracking", "report", *GATE_LIMITS],
+        reads=["data", "split", "model", "features", "train", "eval", "tracking", "report", "slurm", *GATE_LIMITS],
         default="auto",
     )
     run.add_argument("--out", type=Path, default=Path("kmed-output"), help="folder for results (kmed-output)")
@@ -44,6 +44,7 @@ def register(commands: Commands) -> None:
         help="take the settings of a study's best trial (name or run id)",
     )
     add_slots(run)
+    add_launcher(run)
     add_switch(run, "--plan", "say what would be done, how long it takes here and what disk it needs, and stop")
     add_switch(run, "--resume", "continue the latest unfinished benchmark of the same settings")
     commands.add("doctor", _doctor, "What is there, what is missing, and the remedy.", reads=["tracking.uri"])
@@ -53,7 +54,6 @@ def _run(args: argparse.Namespace) -> int:
     from kmed_bench.pipeline.benchmark import run_benchmark
     from kmed_bench.pipeline.continuation import parse_only
     from kmed_bench.pipeline.launch.trainings import find_slots
-    from kmed_bench.tracking.store import ui_command
 
     source = args.overrides.get("data.source", "none").strip().lower()
     if "model.sizes" in args.overrides:
@@ -67,6 +67,8 @@ def _run(args: argparse.Namespace) -> int:
             args.profile = "demo" if source in _NO_SOURCE else "sound"
         config = resolve(args)
     only = parse_only("" if args.only == "none" else args.only, config)
+    if args.launcher == "slurm":
+        return _submit(args, config, only)
     slots = find_slots(args.slots, thread_count(args.threads))
     if args.plan == "true":
         return _plan(args, config, only, n_slots=len(slots) or 1)
@@ -78,17 +80,22 @@ def _run(args: argparse.Namespace) -> int:
         print(f"kmed-bench: interrupted{f' ({interrupt})' if str(interrupt) else ''}.", file=sys.stderr)
         print(f"Continue with: {_continuing(sys.argv)}", file=sys.stderr)
         return 130
-    for size, reason in outcome.skipped.items():
-        print(f"Skipped {size}: {reason}")
-    for name, reason in outcome.failed.items():
-        print(f"Failed {name}: {reason}")
-    for line in outcome.verdict.lines():
-        print(line)
-    print(f"Report: {outcome.report.resolve()}")
-    print(f"MLflow UI: {ui_command(outcome.tracking_uri)}")
+    print("\n".join(outcome.lines()))
     if outcome.failed:
         print(f"Try the failed ones again with: {_continuing(sys.argv)}")
     return 1 if outcome.failed else 0
+
+
+def _submit(args: argparse.Namespace, config: Config, only: "Only") -> int:
+    from kmed_bench.pipeline.launch.slurm_bench import describe_bench_scripts, submit_bench
+
+    out, study = Path(args.out), "" if args.from_study.strip().lower() in ("", "none", AS_PROFILE) else args.from_study
+    if args.plan == "true":
+        print("\n".join(describe_bench_scripts(config, out, only)))
+        return 0
+    submitted = submit_bench(config, out, only=only, study=study, resume=args.resume == "true")
+    print("\n".join(submitted.lines()))
+    return 0
 
 
 def _plan(args: argparse.Namespace, config: Config, only: "Only", *, n_slots: int) -> int:

@@ -4,7 +4,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from kmed_bench.commands.options import AS_PROFILE, TRAINING, Commands, add_slots, one_size, resolve, thread_count
+from kmed_bench.commands.options import (
+    AS_PROFILE,
+    TRAINING,
+    Commands,
+    add_launcher_with_plan,
+    add_slots,
+    on_slurm,
+    one_size,
+    resolve,
+    submit_command,
+    thread_count,
+)
+from kmed_bench.config import Config
 from kmed_bench.core.errors import KmedError
 
 
@@ -14,7 +26,7 @@ def register(commands: Commands) -> None:
         "tune",
         _tune,
         "Search training settings of one size (--size) by decoded valid CER; run it again, anywhere, to join.",
-        reads=[*TRAINING, "tracking.uri", "tune", "report"],
+        reads=[*TRAINING, "tracking.uri", "tune", "report", "slurm"],
         short={"size": "model.sizes", "trials": "tune.trials", "callback": "tune.callbacks"},
     )
     tune.add_argument("split", type=Path, help="a folder that `split` wrote")
@@ -23,6 +35,7 @@ def register(commands: Commands) -> None:
     )
     tune.add_argument("--study", metavar="NAME", help="the study's name (made of the size and the settings)")
     add_slots(tune)
+    add_launcher_with_plan(tune)
     tune.add_argument("--confirm", default="", metavar="SEEDS", help="seeds on which best and default are compared")
 
 
@@ -38,13 +51,16 @@ def _tune(args: argparse.Namespace) -> int:
     from kmed_bench.core.version import code_version
     from kmed_bench.tracking.store import ui_command
 
-    config = resolve(args)
+    config, elsewhere = resolve(args), on_slurm(args)
     size = one_size(args, config, "`tune`")
     SPLIT.read(args.split / "split.json")  # a wrong folder is named before weights are fetched
+    weights = find_weights(size, config.model.weights)
+    if elsewhere:
+        return _submit(args, config)
     failed = _fill_slots(args)
     outcome = tune(
         config,
-        find_weights(size, config.model.weights),
+        weights,
         args.split,
         args.out,
         name=None if args.study in (None, "", AS_PROFILE) else args.study,
@@ -58,6 +74,18 @@ def _tune(args: argparse.Namespace) -> int:
     print(f"Report: {outcome.report.resolve()}")
     print(f"MLflow UI: {ui_command(outcome.tracking_uri)}")
     return 0 if best is not None and not failed else 1
+
+
+_ALONE = ("--slots", "1", "--threads", "auto")
+"""What a process of the study is given that others were started beside."""
+
+
+def _submit(args: argparse.Namespace, config: Config) -> int:
+    """Submit as many jobs as are to work on the study, and one that then writes its results."""
+    words = [*sys.argv[1:], "--launcher", "here", "--plan", "false", *_ALONE]
+    tasks = [[*words, "--confirm", ""]] * min(config.slurm.workers, config.tune.trials)
+    addresses = {"tracking.uri": config.tracking.uri, "tune.storage": config.tune.storage}
+    return submit_command(args, config, tasks, words, addresses)
 
 
 def _fill_slots(args: argparse.Namespace) -> bool:
@@ -75,7 +103,7 @@ def _fill_slots(args: argparse.Namespace) -> bool:
     from kmed_bench.pipeline.launch.watch import Watch
 
     slots = find_slots(args.slots, thread_count(args.threads))
-    words = [*sys.argv[1:], "--slots", "1", "--threads", "auto", "--confirm", ""]
+    words = [*sys.argv[1:], *_ALONE, "--confirm", ""]
     task = Task("from kmed_bench.cli import main; sys.exit(main())", tuple(words))
     if not slots:
         return False

@@ -25,6 +25,7 @@ from kmed_bench.config.settings import (
     TrackingConfig,
     TrainConfig,
 )
+from kmed_bench.config.slurm import SlurmConfig
 from kmed_bench.config.tune import Range, TuneConfig
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "GateConfig",
     "ModelConfig",
     "Range",
+    "SlurmConfig",
     "SplitConfig",
     "TrackingConfig",
     "TrainConfig",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby, pairwise
 from typing import Any
 
-from kmed_bench.config import curve, gate, settings, tune
+from kmed_bench.config import curve, gate, settings, slurm, tune
 from kmed_bench.config.fields import marks
 from kmed_bench.config.load import adapter, flatten, load_config
 from kmed_bench.config.settings import Config
@@ -71,7 +71,9 @@ def _show(value: Any) -> str:
 
 def _docstrings() -> dict[str, str]:
     """Return the texts below the fields by ``Class.field``; Python does not keep them."""
-    bodies = [node for module in (settings, gate, tune, curve) for node in ast.parse(inspect.getsource(module)).body]
+    bodies = [
+        node for module in (settings, gate, tune, curve, slurm) for node in ast.parse(inspect.getsource(module)).body
+    ]
     classes = [node for node in bodies if isinstance(node, ast.ClassDef)]
     return {
         f"{owner.name}.{field.target.id}": " ".join(text.value.value.split())

@@ -20,6 +20,7 @@ from kmed_bench.config.fields import (
     group,
 )
 from kmed_bench.config.gate import GateConfig
+from kmed_bench.config.slurm import SlurmConfig
 from kmed_bench.config.tune import TuneConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.language import Language
@@ -249,6 +250,7 @@ class Config:
     gate: GateConfig = GateConfig()
     tune: TuneConfig = dataclasses.field(default_factory=TuneConfig)
     curve: CurveConfig = CurveConfig()
+    slurm: SlurmConfig = SlurmConfig()
 
     def __post_init__(self) -> None:
         unknown = [size for size in self.model.sizes if size not in SIZES]

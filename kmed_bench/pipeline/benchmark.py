@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kmed_bench.asr.model.weights import Weights
@@ -50,7 +50,7 @@ from kmed_bench.tracking.run_notes import describe_ingest, describe_split
 from kmed_bench.tracking.runs import bench_run, log_skipped
 from kmed_bench.tracking.seal import Seal, seal_plan
 from kmed_bench.tracking.series import SERIES_TAG
-from kmed_bench.tracking.store import open_store
+from kmed_bench.tracking.store import open_store, ui_command
 from kmed_bench.tracking.studies import BestOfStudy, link_study
 from kmed_bench.training.epochs import FeaturizedSplit, featurize_split
 
@@ -76,6 +76,16 @@ class BenchOutcome:
     skipped: dict[str, str]
     failed: dict[str, str]
     verdict: Recommendation
+
+    def lines(self) -> list[str]:
+        """Return what to tell the user."""
+        return [
+            *(f"Skipped {size}: {reason}" for size, reason in self.skipped.items()),
+            *(f"Failed {name}: {reason}" for name, reason in self.failed.items()),
+            *self.verdict.lines(),
+            f"Report: {self.report.resolve()}",
+            f"MLflow UI: {ui_command(self.tracking_uri)}",
+        ]
 
 
 def run_benchmark(
@@ -112,14 +122,68 @@ def run_benchmark(
     check_source(config)
     check_sign_key(config)
     weights, skipped = collect_weights(config, needed=[size for size, _ in only])
-    uri = open_store(config.tracking)
-    earlier = find_earlier(config, uri, out, resume=resume, only=only)
+    earlier = find_earlier(config, open_store(config.tracking), out, resume=resume, only=only)
+    with begun_benchmark(config, out, weights, skipped, earlier, only=only, study=study) as begun:
+        chosen, split, folder = begun.chosen, begun.split, begun.folder
+        outlook = foresee(config, split, weights, _unfinished(config, chosen, split, folder), n_slots=len(slots) or 1)
+        speech = featurize_split(split, cache_folder() / "features", config)
+        if slots:
+            trained, failed = train_in_slots(config, chosen, split, folder, begun.bench, earlier, slots)
+        else:
+            trained, failed = _train_all(config, begun, speech, outlook)
+        report, verdict = conclude_benchmark(config, out, begun.bench, folder, earlier, trained, failed)
+    return BenchOutcome(begun.bench.run_id, report, begun.bench.uri, tuple(trained), skipped, failed, verdict)
+
+
+@dataclasses.dataclass(frozen=True)
+class BegunBench:
+    """A benchmark whose split is drawn and whose plan is sealed.
+
+    Attributes
+    ----------
+    chosen : dict
+        Size and seed of each training to run, and the weights that it starts from.
+    """
+
+    bench: TrackedRun
+    folder: Path
+    split: Split
+    seal: Seal
+    chosen: dict[tuple[str, int], Weights]
+    earlier: EarlierBench | None
+
+
+@contextlib.contextmanager
+def begun_benchmark(
+    config: Config,
+    out: Path,
+    weights: Mapping[str, Weights],
+    skipped: Mapping[str, str],
+    earlier: EarlierBench | None,
+    *,
+    only: Only = (),
+    study: BestOfStudy | None = None,
+    began: Callable[[str], None] = lambda _: None,
+) -> Iterator[BegunBench]:
+    """Yield a benchmark, begun or continued, whose run and log file are open during the block.
+
+    Parameters
+    ----------
+    began : callable
+        Gets the id of its run before the split is drawn.
+
+    Raises
+    ------
+    KmedError
+        When the tracking store can't be used, or the corpus can't be split as asked.
+    """
     tags = {HASH_TAG: benchmark_digest(config), ONLY_TAG: describe_only(only)}
     run_id = earlier.run_id if earlier else None
     with (
         bench_run(config, code_version=code_version(), tags=tags, run_id=run_id) as bench,
         log_file(folder := results_folder(out, config.profile, bench.run_id)),
     ):
+        began(bench.run_id)
         log_skipped(bench, skipped)
         split = with_left_out(_make_split(config, folder, out, bench, earlier), folder / "split", config)
         bench.set_tags({SERIES_TAG: series_of(config, split)})
@@ -128,23 +192,36 @@ def run_benchmark(
         plan = make_plan(config, Decides.DATA | TRAINED, identify_split(split), weights)
         seal = seal_plan(bench, plan, folder, command="run", begun=bool(earlier and earlier.trains))
         chosen = {key: weights[key[0]] for key in only or itertools.product(weights, config.train.seeds)}
-        outlook = foresee(config, split, weights, _unfinished(config, chosen, split, folder), n_slots=len(slots) or 1)
-        speech = featurize_split(split, cache_folder() / "features", config)
-        if slots:
-            trained, failed = train_in_slots(config, chosen, split, folder, bench, earlier, slots)
-        else:
-            trained, failed = _train_all(config, chosen, speech, folder, bench, earlier, seal, outlook)
-        if trained:
-            with track("Comparing trainings"):
-                compare_trainings(trained, config, out, bench)
-        if failed:
-            bench.ends_as = "FAILED"
-            reason = f"{len(failed)} of {len(failed) + len(trained)} trainings failed; their runs say why."
-            bench.set_tags({"kmed.failed": ", ".join(sorted(failed)), FAILURE_TAG: reason})
-        report, verdict = _make_report(config, uri, bench, folder, earlier)
-        if config.profile == "original":
-            _write_original_logs(uri, bench, folder)
-    return BenchOutcome(bench.run_id, report, uri, tuple(trained), skipped, failed, verdict)
+        yield BegunBench(bench, folder, split, seal, chosen, earlier)
+
+
+def conclude_benchmark(
+    config: Config,
+    out: Path,
+    bench: TrackedRun,
+    folder: Path,
+    earlier: EarlierBench | None,
+    trained: Sequence[TrainOutcome],
+    failed: Mapping[str, str],
+) -> tuple[Path, Recommendation]:
+    """Compare the trainings, write the report, and return its page and what it recommends.
+
+    Parameters
+    ----------
+    failed : mapping
+        Name of each train run that failed to the error that ended it; with any, the benchmark's run ends FAILED.
+    """
+    if trained:
+        with track("Comparing trainings"):
+            compare_trainings(trained, config, out, bench)
+    if failed:
+        bench.ends_as = "FAILED"
+        reason = f"{len(failed)} of {len(failed) + len(trained)} trainings failed; their runs say why."
+        bench.set_tags({"kmed.failed": ", ".join(sorted(failed)), FAILURE_TAG: reason})
+    report, verdict = _make_report(config, bench.uri, bench, folder, earlier)
+    if config.profile == "original":
+        _write_original_logs(bench.uri, bench, folder)
+    return report, verdict
 
 
 def _make_split(config: Config, folder: Path, out: Path, bench: TrackedRun, earlier: EarlierBench | None) -> Split:
@@ -188,22 +265,16 @@ def _unfinished(
 
 
 def _train_all(
-    config: Config,
-    chosen: Mapping[tuple[str, int], Weights],
-    speech: FeaturizedSplit,
-    folder: Path,
-    bench: TrackedRun,
-    earlier: EarlierBench | None,
-    seal: Seal,
-    outlook: Outlook | None,
+    config: Config, begun: BegunBench, speech: FeaturizedSplit, outlook: Outlook | None
 ) -> tuple[list[TrainOutcome], dict[str, str]]:
-    """Return the outcomes of these sizes and seeds, and for each train run that failed the error."""
+    """Return the outcomes of a benchmark's trainings, and for each train run that failed the error."""
+    bench, chosen, earlier = begun.bench, begun.chosen, begun.earlier
     trained: list[TrainOutcome] = []
     failed: dict[str, str] = {}
     for size, group in itertools.groupby(chosen, key=lambda key: key[0]):
         members = list(group)
-        trainer = Trainer(config, chosen[members[0]], speech, folder / size)
-        trainer.seal, trainer.outlook = seal, outlook
+        trainer = Trainer(config, chosen[members[0]], speech, begun.folder / size)
+        trainer.seal, trainer.outlook = begun.seal, outlook
         for _, seed in members:
             name = training_name(size, seed)
             try:

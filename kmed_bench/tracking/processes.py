@@ -17,8 +17,9 @@ import psutil
 from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.core.slurm_jobs import JOB_VARIABLE, is_gone_job
 from kmed_bench.core.surroundings import machine
-from kmed_bench.tracking.endings import forget_end, read_end
+from kmed_bench.tracking.endings import FAILURE_TAG, Endable, forget_end, read_end
 from kmed_bench.tracking.outbox import deliver_left
 from kmed_bench.tracking.store import search_runs
 
@@ -31,7 +32,12 @@ _SAME_START_S = 2.0
 
 
 def this_process() -> str:
-    """Return the value of `PROCESS_TAG` for runs that this process writes."""
+    """Return the value of `PROCESS_TAG` for runs that this process writes.
+
+    In a Slurm job it names the job, which may go back into the queue and continue its runs on another machine.
+    """
+    if job := os.environ.get(JOB_VARIABLE):
+        return job
     return f"{machine()}:{os.getpid()}:{_start(os.getpid())}"
 
 
@@ -46,7 +52,9 @@ def _start(pid: int) -> str:
 
 
 def is_gone(process: str) -> bool:
-    """Return whether a tagged process has certainly ended; False for processes of other machines."""
+    """Return whether a tagged process, or Slurm job, has certainly ended; False for processes of other machines."""
+    if (gone := is_gone_job(process)) is not None:
+        return gone
     host, _, rest = process.partition(":")
     pid, _, started = rest.partition(":")
     if host != machine() or not _PROCESS.fullmatch(rest):
@@ -97,3 +105,16 @@ def end_abandoned(client: MlflowClient) -> list[str]:
         client.set_terminated(run_id, status, ended_ms)
         forget_end(run_id)
     return abandoned
+
+
+def hand_over(run: Endable, owner: str) -> None:
+    """Leave a run RUNNING when its block ends; from then on it belongs to another process, or Slurm job."""
+    run.set_tags({PROCESS_TAG: owner})
+    run.ends_as = RunStatus.to_string(RunStatus.RUNNING)
+
+
+def end_lost(client: MlflowClient, run_id: str, reason: str) -> None:
+    """End a run FAILED whose process is known to be gone, with the reason; one that has ended stays as it is."""
+    if client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
+        client.set_tag(run_id, FAILURE_TAG, reason)
+        client.set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED))

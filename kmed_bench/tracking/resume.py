@@ -17,12 +17,14 @@ ONLY_TAG = "kmed.only"
 FINISHED = "FINISHED"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class EarlierRun:
-    """A child of an earlier benchmark."""
+    """A child of an earlier benchmark; size and seed of a training, else empty."""
 
     run_id: str
     status: str
+    size: str = ""
+    seed: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,11 +71,23 @@ def find_bench(config: Config, uri: str, only: str = "") -> EarlierBench | None:
     return None if chosen is None else _describe(client, chosen)
 
 
+def read_earlier(uri: str, run_id: str) -> EarlierBench:
+    """Return what a benchmark has by now, of whatever status."""
+    client = MlflowClient(tracking_uri=uri)
+    return _describe(client, client.get_run(run_id))
+
+
 def check_ended(bench: EarlierBench, uri: str) -> None:
     """Raise KmedError if a benchmark may still be running, here or on another machine."""
     if bench.status != "RUNNING":
         return
     process = MlflowClient(tracking_uri=uri).get_run(bench.run_id).data.tags.get(PROCESS_TAG, "")
+    if not is_gone(process) and process.startswith("slurm:"):
+        raise KmedError(
+            f"{bench.name} ({bench.run_id}) is marked RUNNING and belongs to Slurm's job {process.rpartition(':')[2]}, "
+            "which has not ended, or whose cluster can't be asked here. Wait for it, or cancel it with scancel, and "
+            "continue again."
+        )
     if not is_gone(process):
         raise KmedError(
             f"{bench.name} ({bench.run_id}) is marked RUNNING, and its process is alive, or belongs to another machine "
@@ -90,7 +104,8 @@ def _describe(client: MlflowClient, run: Run) -> EarlierBench:
         kind = child.data.tags.get("kmed.kind", "")
         group, key = (trains, child.data.tags.get(HASH_TAG, "")) if kind == "train" else (stages, kind)
         if key and not (key in group and group[key].status == FINISHED):
-            group[key] = EarlierRun(run_id=child.info.run_id, status=child.info.status)
+            about = (child.data.tags.get(f"kmed.{name}", "") for name in ("size", "seed"))
+            group[key] = EarlierRun(child.info.run_id, child.info.status, *about)
     tags = run.data.tags
     return EarlierBench(
         run_id=run.info.run_id,

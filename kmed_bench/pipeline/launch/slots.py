@@ -25,7 +25,7 @@ _LOOK_AGAIN_S = 1.0
 _ROOT = Path(kmed_bench.__file__).parents[1]
 # Appended: the package may be found through the working folder alone, which another process need not share.
 _FINDS_PACKAGE = f"import sys; sys.path.append({str(_ROOT)!r})"
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _NOT_INHERITED = ("MLFLOW_RUN_ID",)
 """Names the run that `mlflow run` made, which belongs to the parent."""
 
@@ -51,7 +51,7 @@ class Slot:
     def environment(self) -> dict[str, str]:
         """Return the environment of its process."""
         own = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED} | {SLOT_VARIABLE: "1"}
-        own |= dict.fromkeys(_THREAD_VARIABLES, str(self.n_threads))
+        own |= dict.fromkeys(THREAD_VARIABLES, str(self.n_threads))
         return own if self.gpu is None else own | {"CUDA_VISIBLE_DEVICES": self.gpu}
 
 

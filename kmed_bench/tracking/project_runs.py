@@ -1,0 +1,87 @@
+"""Calls of an entry point of this project by ``mlflow run``, for a backend that starts them elsewhere."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import RunStatus
+from mlflow.projects.utils import (
+    fetch_and_validate_project,
+    get_entry_point_command,
+    get_or_create_run,
+    get_run_env_vars,
+    load_project,
+)
+from mlflow.tracking import MlflowClient
+
+from kmed_bench.core.errors import KmedError
+from kmed_bench.tracking.endings import FAILURE_TAG
+from kmed_bench.tracking.own_run import OWN_RUN
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectCall:
+    """An entry point that ``mlflow run`` was asked for, and the run that was made for it.
+
+    Attributes
+    ----------
+    folder : Path
+        The project's.
+    command : str
+        The shell's command of the entry point.
+    environment : dict
+        What MLflow would add to the command's environment, without the run.
+    """
+
+    run_id: str
+    folder: Path
+    command: str
+    environment: dict[str, str]
+
+
+def begin_call(
+    uri: str,
+    entry_point: str,
+    version: str | None,
+    params: Mapping[str, Any],
+    added: Mapping[str, Any],
+    experiment: str,
+) -> ProjectCall:
+    """Make the run of a call, which is RUNNING, and return its command.
+
+    Parameters
+    ----------
+    params, added : mapping
+        Parameters of the entry point: those that the user gave, which the run shows, and those of the backend.
+
+    Raises
+    ------
+    KmedError
+        When the project is not a local folder: the nodes of a cluster would not find a clone in a temporary one.
+    """
+    if not Path(uri.removeprefix("file://")).is_dir():
+        raise KmedError(
+            f"The project {uri} is not a folder here; clone it into one that all nodes see, and give that folder."
+        )
+    folder = fetch_and_validate_project(uri, version, entry_point, params)  # type: ignore[no-untyped-call]
+    run = get_or_create_run(None, uri, experiment, folder, version, entry_point, params)  # type: ignore[no-untyped-call]
+    project = load_project(folder)  # type: ignore[no-untyped-call]
+    (command,) = get_entry_point_command(project, entry_point, {**params, **added}, None)  # type: ignore[no-untyped-call]
+    environment = get_run_env_vars(run.info.run_id, experiment)  # type: ignore[no-untyped-call]
+    environment.pop(OWN_RUN)
+    return ProjectCall(run.info.run_id, Path(folder), command, environment)
+
+
+def end_call(run_id: str, status: str, reason: str) -> None:
+    """End the run of a call that will not end by itself, with the reason; one that has ended stays as it is.
+
+    Parameters
+    ----------
+    status : str
+        FAILED or KILLED.
+    """
+    client = MlflowClient()
+    if not RunStatus.is_terminated(RunStatus.from_string(client.get_run(run_id).info.status)):
+        client.set_tag(run_id, FAILURE_TAG, reason)
+        client.set_terminated(run_id, status)
