@@ -15,6 +15,7 @@ from kmed_bench.core.progress import restart_progress
 
 if TYPE_CHECKING:
     import pandas as pd
+    from slurm_cluster import Cluster
 
     from kmed_bench.asr.features.store import FeatureStore
     from kmed_bench.training.batches import Example
@@ -139,6 +140,15 @@ def tone_part(tmp_path_factory: pytest.TempPathFactory) -> "pd.DataFrame":
         row |= {"sentence_id": f"s{i % 4}", "text": labels[i % 4], "role": "patient"}
         rows.append({**row, "duration_s": seconds, "rate_hz": 48_000})
     return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> "Iterator[Cluster]":
+    """A running Slurm cluster, which commands find by SLURM_CONF; skipped where Slurm is not installed."""
+    from slurm_cluster import running_slurm
+
+    with running_slurm() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

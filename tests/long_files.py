@@ -1,6 +1,7 @@
 """The order in which the suite begins its files."""
 
 LONGEST = (
+    "test_slurm_bench.py",
     "test_surroundings_of_models.py",
     "test_decode_real.py",
     "test_export.py",
@@ -19,6 +20,7 @@ LONGEST = (
     "test_slots.py",
     "test_report_store.py",
     "test_wheel.py",
+    "test_slurm.py",
     "test_cli.py",
     "test_continue.py",
     "test_registry_concurrent.py",

@@ -61,7 +61,20 @@ def test_every_declared_parameter_is_used_and_parsed(name):
     # A profile decides unless someone gives a value: what MLproject names by itself is no setting's value.
     assert set(args.overrides) <= {"model.sizes"} | ({"data.source", "model.weights"} if name == "main" else set())
     assert (
-        given <= {"source", "profile", "weights", "resume", "plan", "out", "only", "from_study", "slots", "threads"}
+        given
+        <= {
+            "source",
+            "profile",
+            "weights",
+            "resume",
+            "plan",
+            "out",
+            "only",
+            "from_study",
+            "slots",
+            "threads",
+            "launcher",
+        }
         if name == "main"
         else True
     )
@@ -115,6 +128,7 @@ def test_mains_parameters_are_the_headline_settings():
         "from_study",
         "slots",
         "threads",
+        "launcher",
         "plan",
         "resume",
     }
@@ -125,7 +139,8 @@ def test_mains_defaults_are_written_once():
     parameters = PROJECT["entry_points"]["main"]["parameters"]
     assert parse(["run"]).out == Path(parameters["out"]["default"])  # no setting, so no profile says it
     defaults = {spec.get("default") for name, spec in parameters.items() if name != "out"}
-    assert defaults <= {AS_PROFILE, "none", "auto", "false"}  # plan and resume are no settings: false, unless asked for
+    # Plan, resume and launcher are no settings: false and here, unless asked for.
+    assert defaults <= {AS_PROFILE, "none", "auto", "false", "here"}
 
 
 def test_profiles_name_settings_of_the_tree():

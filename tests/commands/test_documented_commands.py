@@ -39,6 +39,7 @@ PARSED = {
     r"kmed-bench (verify|export) .*--(public|sign)-key": "needs a key; tests/tracking/test_passports.py",
     r"kmed-bench bundle RUN…": "README's `bundle` stands for it",
     r"kmed-bench curve ": "trains four times; tests/pipeline/test_learning_curve.py",
+    r"mlflow run . --backend kmed-slurm": "needs a cluster; tests/pipeline/test_slurm_bench.py",
     r"kmed-bench tune .*--callback": "joins a study for 30 trials; tests/tuning/test_callbacks.py",
 }
 """Commands whose words and settings are only read, and why."""

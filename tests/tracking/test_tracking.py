@@ -330,6 +330,25 @@ def test_runs_of_a_killed_process_are_ended_by_the_next(config: Config, uri: str
     assert client.get_run(child.run_id).info.status == "FINISHED"
 
 
+def test_a_run_in_a_jobs_hands_is_running_until_the_job_is_lost(config: Config) -> None:
+    with runs.bench_run(config, code_version="x") as bench:
+        processes.hand_over(bench, "slurm:hal:7")
+    client = client_of(config)
+    with runs.bench_run(config, code_version="x"):  # which ends what processes have left behind
+        pass
+    left = client.get_run(bench.run_id)
+    assert (left.info.status, left.data.tags["kmed.process"]) == ("RUNNING", "slurm:hal:7")
+    processes.end_lost(client, bench.run_id, "Slurm's job 7 ended as NODE_FAIL")
+    processes.end_lost(client, bench.run_id, "another reason")  # it has ended
+    ended = client.get_run(bench.run_id)
+    assert (ended.info.status, ended.data.tags["kmed.failure"]) == ("FAILED", "Slurm's job 7 ended as NODE_FAIL")
+
+
+def test_a_job_writes_its_runs_in_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KMED_SLURM_JOB", "slurm:hal:17_3")
+    assert processes.this_process() == "slurm:hal:17_3"
+
+
 def test_processes_elsewhere_are_left_alone() -> None:
     own = processes.this_process()
     assert not processes.is_gone(own)
