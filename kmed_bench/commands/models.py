@@ -2,13 +2,23 @@
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 
-from kmed_bench.commands.options import TRAINING, Commands, add_switch, resolve
+from kmed_bench.commands.options import (
+    ALONE,
+    TRAINING,
+    Commands,
+    add_launcher_with_plan,
+    add_switch,
+    on_slurm,
+    resolve,
+    submit_command,
+)
 from kmed_bench.commands.score_text import print_scores
 from kmed_bench.commands.shards import add_shards, fill_slots, shard_of_call, shards_of
 from kmed_bench.commands.stages import TRACKED, tracked_stage
-from kmed_bench.config import adjust
+from kmed_bench.config import Config, adjust
 from kmed_bench.config.gate import GATE_LIMITS
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.schema import PARTS, SIZES
@@ -31,7 +41,7 @@ def register(commands: Commands) -> None:
         "evaluate",
         _evaluate,
         "Decode and score a part of a split with any model.",
-        reads=["data.transcript_side", "features", "eval", *TRACKED],
+        reads=["data.transcript_side", "features", "eval", *TRACKED, "slurm"],
     )
     evaluate.add_argument(
         "model",
@@ -51,6 +61,8 @@ def register(commands: Commands) -> None:
     add_switch(
         evaluate, "--merge-only", "with --shards: decode nothing, only join and score; a missing shard is an error"
     )
+
+    add_launcher_with_plan(evaluate)
 
     weights = commands.add("weights", _weights, "List where each size's weights come from, or fetch one.")
     weights.add_argument("size", nargs="?", choices=SIZES, help="the size to fetch (none: list all)")
@@ -85,6 +97,8 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     config, shards, chosen = resolve(args), shards_of(args), shard_of_call(args)
     merge_only = args.merge_only == "true"
+    if on_slurm(args):
+        return _submit_shards(args, config, shards)
     if merge_only and (shards is None or chosen is not None):
         raise KmedError("--merge-only joins shards: give it with --shards N, and without --shard.")
     what = (config, args.model, args.split, args.part, args.out)
@@ -102,6 +116,18 @@ def _evaluate(args: argparse.Namespace) -> int:
     words = [str(args.out / "predictions.jsonl"), str(args.out / "errors"), "--name", args.model]
     print(f"To read and hear the errors: kmed-bench errors {shlex.join([*words, '--audio', str(args.split)])}")
     return 0
+
+
+def _submit_shards(args: argparse.Namespace, config: Config, shards: str | None) -> int:
+    """Submit a job for each shard, and one that joins them, and decodes those that were lost."""
+    from kmed_bench.core.sharding import read_shard_count
+
+    if args.merge_only == "true" or shard_of_call(args) is not None:
+        raise KmedError("--launcher slurm decodes all shards and joins them; leave --shard and --merge-only out.")
+    n_shards = config.slurm.workers if shards in (None, "auto") else read_shard_count(shards, 0)
+    words = [*sys.argv[1:], "--launcher", "here", "--plan", "false", "--shards", str(n_shards), *ALONE]
+    tasks = [[*words, "--shard", str(shard)] for shard in range(n_shards)]
+    return submit_command(args, config, tasks, words, {"tracking.uri": config.tracking.uri})
 
 
 def _weights(args: argparse.Namespace) -> int:

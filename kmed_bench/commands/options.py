@@ -122,6 +122,8 @@ TRAINING = ("data.transcript_side", "model.sizes", "model.weights", "features", 
 """What every command reads that trains on a split."""
 
 
+ALONE = ("--slots", "1", "--threads", "auto")
+"""What a process is given that others work beside."""
 _MAX_THREADS = 1024
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from kmed_bench.commands.options import (
+    ALONE,
     AS_PROFILE,
     TRAINING,
     Commands,
@@ -76,13 +77,9 @@ def _tune(args: argparse.Namespace) -> int:
     return 0 if best is not None and not failed else 1
 
 
-_ALONE = ("--slots", "1", "--threads", "auto")
-"""What a process of the study is given that others were started beside."""
-
-
 def _submit(args: argparse.Namespace, config: Config) -> int:
     """Submit as many jobs as are to work on the study, and one that then writes its results."""
-    words = [*sys.argv[1:], "--launcher", "here", "--plan", "false", *_ALONE]
+    words = [*sys.argv[1:], "--launcher", "here", "--plan", "false", *ALONE]
     tasks = [[*words, "--confirm", ""]] * min(config.slurm.workers, config.tune.trials)
     addresses = {"tracking.uri": config.tracking.uri, "tune.storage": config.tune.storage}
     return submit_command(args, config, tasks, words, addresses)
@@ -103,7 +100,7 @@ def _fill_slots(args: argparse.Namespace) -> bool:
     from kmed_bench.pipeline.launch.watch import Watch
 
     slots = find_slots(args.slots, thread_count(args.threads))
-    words = [*sys.argv[1:], *_ALONE, "--confirm", ""]
+    words = [*sys.argv[1:], *ALONE, "--confirm", ""]
     task = Task("from kmed_bench.cli import main; sys.exit(main())", tuple(words))
     if not slots:
         return False

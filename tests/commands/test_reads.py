@@ -77,6 +77,7 @@ def test_commands_read_what_they_say(recorder: Recorder, tiny_checkpoint: Path) 
         ["split", "manifest/manifest.parquet", "split", *SMALL],
         ["evaluate", model, "split", "decoded", *QUICK],
         ["evaluate", model, "split", "again", "--against", predictions, *QUICK],
+        ["evaluate", model, "split", "jobs", "--launcher", "slurm", "--plan"],
         ["export", model, "exported", "--format", "openai", "--split", "split", "--limit-clips", "3", *QUICK],
         ["transcribe", "visit.wav", "--model", model, *QUICK],
         ["score", predictions, "scored", "--split", "split"],
