@@ -27,7 +27,7 @@ _ANSWER_WITHIN_S = 10.0
 _BATCH = 1_000
 """MLflow's limit of metrics in one request."""
 _HEAD: FileFormat[dict[str, object]] = FileFormat(
-    name="kmed-bench unsent metrics", version=1, oldest=1, remedy="delete it; the metrics in it are then lost"
+    name="kmed-unsent-metrics", version=1, oldest=1, remedy="delete it; the metrics in it are then lost"
 )
 log = logging.getLogger(__name__)
 
