@@ -139,7 +139,7 @@ class Ward:
         """Return the address that `unbundle` prints for the checkpoint of docs/bundles.md."""
         from kmed_bench.pipeline.bundling import bring_in
 
-        (address,) = bring_in("sqlite:///elsewhere.db", Path("model.zip"), "kmed-bench").models.values()
+        (address,) = bring_in("sqlite:///elsewhere.db", Path("colleague.zip"), "kmed-bench").models.values()
         return address
 
     def crown(self) -> None:

@@ -17,6 +17,7 @@ from kmed_bench.core import (
     run_contracts,
     schema,
     shard_contracts,
+    slurm_contract,
     transcripts,
 )
 from kmed_bench.core.errors import KmedError
@@ -84,6 +85,7 @@ def test_the_page_of_formats_has_every_format_and_its_versions():
         kit_contract,
         schema,
         shard_contracts,
+        slurm_contract,
         transcripts,
         graph_format,
     )

@@ -110,7 +110,9 @@ def test_the_page_names_what_runs_hold(place: Tracked, kind: str) -> None:
 
 
 def test_the_page_promises_nothing_that_no_run_holds(place: Tracked) -> None:
-    elsewhere = r"kmed\.(ended|failed|plan_replaced|plan_late|continued_by.*|failure)|(system|leak|against|original|shards?)/.*"
+    elsewhere = (
+        r"kmed\.(ended|failed|plan_replaced|plan_late|continued_by.*|failure)|(system|leak|against|original|shards?)/.*"
+    )
     for kind in KINDS:
         runs = place.runs(kind)
         held = {name for run in runs for name in {*run.data.tags, *run.data.metrics}}

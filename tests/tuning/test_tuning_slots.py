@@ -42,12 +42,16 @@ def tune(tone_part: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return run
 
 
-def test_slots_share_a_study(tune, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def save_random_tiny(folder: Path) -> Path:
     torch.manual_seed(0)
     dims = whisper.model.ModelDimensions(80, 1500, 384, 6, 4, 51865, 448, 384, 6, 4)
     state = {name: 0.02 * torch.randn_like(t) for name, t in whisper.model.Whisper(dims).state_dict().items()}
-    torch.save({"dims": vars(dims), "model_state_dict": state}, tmp_path / "tiny.pt")
-    assert tune(tmp_path / "tiny.pt") == 0
+    torch.save({"dims": vars(dims), "model_state_dict": state}, folder / "tiny.pt")
+    return folder / "tiny.pt"
+
+
+def test_slots_share_a_study(tune, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tune(save_random_tiny(tmp_path)) == 0
     said = capsys.readouterr()
     assert "Lowest valid CER" in said.out
     (study,) = optuna.get_all_study_summaries(STORAGE)
@@ -61,7 +65,17 @@ def test_slots_share_a_study(tune, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_study_on_which_no_slot_can_work_says_why(tune, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tune(save_random_whisper(tmp_path / "small.pt")) == 2
+    Path("optuna.db").write_text("not a database " * 100, encoding="ascii")
+    assert tune(save_random_tiny(tmp_path)) == 2
     said = capsys.readouterr().err
     assert "kmed-bench: No slot could work on the study: " in said
+    assert "optuna.db" in said
+
+
+def test_weights_of_another_size_are_named_before_a_slot_begins(
+    tune, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(save_random_whisper(tmp_path / "small.pt")) == 2
+    said = capsys.readouterr().err
     assert "which is not Whisper tiny" in said
+    assert "in slot" not in said
