@@ -21,8 +21,9 @@ _FONT_MARK = "/*hangul*/"
 """Where a template's style wants the page's own Hangul glyphs."""
 
 _UNIT = re.compile(r"(?<=\d) (?=%)")
-_PARTICLE = re.compile(r"(?<=[%)])((?:</\w+>)*)(?=[가-힣])")
-"""Where browsers break lines, even with ``keep-all``: between a number and its sign, and before a Korean particle."""
+"""The space between a number and its sign, where browsers break lines."""
+_PARTICLE = re.compile(r"(?:(?<=\N{NO-BREAK SPACE}%)|(?<=\)))((?:</\w+>)*)(?=[가-힣])")
+"""Where a Korean particle follows a rate or a bracket: browsers break lines there, even with ``keep-all``."""
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; base-uri 'none'; form-action 'none'"
@@ -52,8 +53,9 @@ def render(template: str, *, script: str | None = None, **context: Any) -> str:
         source = (_TEMPLATES / script).read_text(encoding="utf-8")
         rules = {"policy": Markup(allow(source)), "script": Markup(source)}
     html = environment.get_template(template).render(lang=current_language(), **rules, **context)
+    html = _UNIT.sub("\N{NO-BREAK SPACE}", html)
     if current_language() == "ko":
-        html = _PARTICLE.sub("\N{WORD JOINER}\\1", _UNIT.sub("\N{NO-BREAK SPACE}", html))
+        html = _PARTICLE.sub("\N{WORD JOINER}\\1", html)
     return html.replace(_FONT_MARK, _font_rule(html)) if _FONT_MARK in html else html
 
 
