@@ -4,8 +4,8 @@
     python scripts/check_gpu.py --trial                                        on a CPU, to try this script
 
 Needs the package, pytest, transformers and accelerate; recordings as benchmarks/gpu.py finds them, and weights of base
-for `run`, which is left out without either. Each part has a time limit, and the JSON is written after each, so what is
-stopped loses only itself.
+for `run`, which is left out without either. Each part has a time limit, and the JSON is written after each, so a part
+that is stopped loses only its own results.
 
 - tests: tests/asr/test_cuda.py. All must pass; with a GPU none may be skipped but those of recordings and weights
 - run: `kmed-bench run` on the recordings with base, three seeds in three slots of the card, two epochs. It must end
@@ -33,7 +33,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS_S = {"tests": 100, "run": 85, "rates": 285}
 """Seconds of each part; with their starts less than eight minutes."""
-SPLIT = "--split.train 140 --split.valid 20 --split.test 40 --split.by none --split.disjoint none"
+BENCHMARK = (
+    "--profile sound --sizes base --seeds 0,1,2 --epochs 2 "
+    "--split.train 140 --split.valid 20 --split.test 40 --split.by none --split.disjoint none"
+)
 TRIAL = (
     "--profile demo --sizes tiny --seeds 0 --data.demo_speakers 4 --data.demo_sentences 16 --data.workers 1 "
     "--data.roles patient,nurse,doctor --split.train 4 --split.valid 2 --split.test 2 --split.disjoint none "
@@ -44,7 +47,7 @@ OUTCOME = re.compile(r"::\S.* (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
 
 
 def execute(words: list[str], limit_s: float, log: Path, folder: Path) -> tuple[int | None, float]:
-    """Run a program in a folder, its output in a log; return its status, None if it ran late, and its seconds."""
+    """Run a program in a folder, its output in a log; return its status, None past the limit, and its seconds."""
     own = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
     own |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "KMED_CACHE": str(folder / "cache")}
     begun_s = time.monotonic()
@@ -56,7 +59,7 @@ def execute(words: list[str], limit_s: float, log: Path, folder: Path) -> tuple[
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = process.wait(limit_s)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what it started and left, too
+            os.killpg(process.pid, signal.SIGKILL)  # and what it started and left running
         process.wait()
     return status, round(time.monotonic() - begun_s, 1)
 
@@ -84,19 +87,8 @@ def run_words(args: argparse.Namespace, recordings: Path | None, folder: Path) -
         return [*program, *TRIAL.split(), "--weights", str(folder / "tiny.pt"), "--slots", "1"]
     if recordings is None or not args.weights:
         return "left out: give --weights and the recordings (KMED_REAL_SPEECH)"
-    options = [
-        "--source",
-        str(recordings),
-        "--profile",
-        "sound",
-        "--sizes",
-        "base",
-        "--seeds",
-        "0,1,2",
-        "--epochs",
-        "2",
-    ]
-    return [*program, *options, *SPLIT.split(), "--weights", str(Path(args.weights).resolve()), "--slots", "3"]
+    given = ["--source", str(recordings), "--weights", str(Path(args.weights).resolve())]
+    return [*program, *BENCHMARK.split(), *given, "--slots", "3"]
 
 
 def save_random_model(path: Path) -> None:

@@ -1,8 +1,8 @@
 """A recorder of a CPU's operations: what `CudaRecorder` does with a GPU's kernels, so that recorded steps run here.
 
-It is as strict as CUDA's, and on the same grounds: a recording repeats operations on the same memory, so whatever
-Python computed or chose in between is as it was. Where CUDA would compute nothing while it records, operations run
-here, and what they changed outside of the recording is put back.
+It is as strict as CUDA's, for the same reason: a recording repeats operations on the same memory, so what Python
+computed or chose between them is repeated too. CUDA computes nothing while it records; here the operations do run, and
+what they changed outside the recording is put back.
 """
 
 from collections.abc import Callable, Sequence

@@ -89,4 +89,4 @@ def test_lack_of_memory_is_the_callers(runner):
         values(runner, fails, 2)
     assert runner.enabled
     count.calls.clear()
-    assert values(runner, fails, 2) == [[6, 10]]  # the caller tries with fewer; recorded anew
+    assert values(runner, fails, 2) == [[6, 10]]  # once the caller has made room, recording starts afresh
