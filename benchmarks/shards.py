@@ -198,7 +198,7 @@ def main() -> int:
         for n_shards in (WHOLE, *args.shards)
     }
     per_clip = {str(n): grown[n] / max(1, sizes[-1] - sizes[0]) for n in grown}
-    print(f"Files equal: {same}. Bytes a clip: { ({key: round(value) for key, value in per_clip.items()}) }")
+    print(f"Files equal: {same}. Bytes a clip: {json.dumps({n: round(value) for n, value in per_clip.items()})}")
     if args.json:
         ours = {f"{clips} clips, {n} shards": one for (clips, n), one in found.items() if n}
         whole = {f"{clips} clips": one for (clips, n), one in found.items() if not n}

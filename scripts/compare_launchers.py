@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,8 +70,10 @@ class Bench:
         self.env["PYTHONPATH"] = os.pathsep.join([str(folder / "hook"), str(ROOT)])
         seeds = ",".join(map(str, range(n_trainings)))
         settings = {**SETTINGS, "seeds": seeds, "epochs": epochs, "weights": weights, "out": folder / "out"}
-        words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-        self.run_words = ["run", "--profile", "demo", *words]
+        self.run_words = ["run", "--profile", "demo", *typed(settings)]
+        kept = ("epochs", "batch_size", "lr", "audio_context", "eval.", "weights")
+        alone = {key: value for key, value in settings.items() if key.startswith(kept)}
+        self.train_words = ["--profile", "demo", "--size", "tiny", *typed(alone)]
 
     @property
     def client(self) -> MlflowClient:
@@ -109,6 +111,11 @@ class Bench:
             way.results[seed] = digest(path, figures)
 
 
+def typed(settings: Mapping[str, object]) -> list[str]:
+    """Return settings as words of a command line."""
+    return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+
+
 def digest(checkpoint: Path, figures: dict[str, float]) -> str:
     """Return a SHA-256 of a checkpoint's tensors and a training's figures."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["model_state_dict"]
@@ -136,19 +143,11 @@ def run_bare(bench: Bench, n: int) -> Way:
     """Run some of the trainings by `train`, one after another, on the split of an earlier way."""
     way = Way("bare command")
     (split, *_) = (bench.folder / "out").glob("bench-demo-*/split")
-    kept = ("epochs", "batch_size", "lr", "audio_context", "eval.", "weights")
-    words = [
-        word
-        for key, value in zip(bench.run_words[3::2], bench.run_words[4::2], strict=True)
-        if key.removeprefix("--").startswith(kept)
-        for word in (key, value)
-    ]
     begun_s = time.monotonic()
     for seed in range(n):
         started_s = time.monotonic()
         out, experiment = str(bench.folder / f"alone{seed}"), ["--tracking.experiment", way.name]
-        more = ["--profile", "demo", "--size", "tiny", "--seed", str(seed), *words, *experiment]
-        list(bench.lines("train", str(split), out, *more))
+        list(bench.lines("train", str(split), out, *bench.train_words, "--seed", str(seed), *experiment))
         way.lives_s.append(time.monotonic() - started_s)
     way.wall_s = time.monotonic() - begun_s
     way.runs_s = [(run.info.end_time - run.info.start_time) / 1000 for run in bench.trains(way.name)]
