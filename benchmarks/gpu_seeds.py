@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -37,15 +36,13 @@ class Together:
     ----------
     line : multiprocessing.Barrier
         Where all wait after the warm-up.
-    done : multiprocessing.Semaphore
-        Released by each training that has taken its measured steps.
-    all_done : multiprocessing.Event
-        Set when all have: until then each goes on, else the last one would have the card for itself.
+    n_done : multiprocessing.Value
+        How many have taken their measured steps. Until all have, each goes on: else the last one would have the card
+        for itself.
     """
 
     line: Any
-    done: Any
-    all_done: Any
+    n_done: Any
 
 
 def first_losses(bench: Bench, clips: Clips, seed: int) -> list[float]:
@@ -74,8 +71,9 @@ def work(bench: Bench, steps: Steps, seed: int, together: Together, answer: Conn
             elif n_done == steps.measured:
                 bench.synchronize()
                 seconds = time.perf_counter() - started
-                together.done.release()
-            if n_done >= steps.measured and together.all_done.is_set():
+                with together.n_done.get_lock():
+                    together.n_done.value += 1
+            if n_done >= steps.measured and together.n_done.value == together.line.parties:
                 raise Enough
 
         # Fewer epochs than are compiled for: every process would compile for itself.
@@ -96,7 +94,7 @@ def at_once(bench: Bench, seeds: list[int], steps: Steps) -> dict[str, Any]:
         When one of them fails; the others are stopped.
     """
     context = multiprocessing.get_context("spawn")  # a forked process can't use a GPU that this one used
-    together = Together(context.Barrier(len(seeds)), context.Semaphore(0), context.Event())
+    together = Together(context.Barrier(len(seeds)), context.Value("i", 0))
     answers, workers = [], []
     for seed in seeds:
         ours, theirs = context.Pipe(duplex=False)
@@ -105,13 +103,6 @@ def at_once(bench: Bench, seeds: list[int], steps: Steps) -> dict[str, Any]:
         theirs.close()
         answers.append(ours)
 
-    def tell_when_all_are_done() -> None:
-        for _ in seeds:
-            if not together.done.acquire(timeout=max(bench.left_s(), 1)):
-                break
-        together.all_done.set()
-
-    threading.Thread(target=tell_when_all_are_done, daemon=True).start()
     try:
         found = [answer.recv() if answer.poll(max(bench.left_s(), 1)) else {"error": "late"} for answer in answers]
     except EOFError:
