@@ -76,8 +76,6 @@ _CAPTION = N_(
 )
 _BAND = N_("Line and band: power law and its 95 % interval over speakers.")
 _BEYOND = N_("Dashed: extrapolated.")
-_OUTCOMES = (N_("untouched"), N_("better"), N_("worse"), N_("not shown"))
-"""What the table says of an amount, for the catalogue."""
 
 
 def describe_curve(curve: LearningCurve) -> list[str]:

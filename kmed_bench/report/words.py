@@ -19,7 +19,7 @@ STATES = (
     *(N_("FINISHED"), N_("FAILED"), N_("KILLED"), N_("RUNNING"), N_("SCHEDULED")),
     *(N_("complete"), N_("pruned"), N_("failed"), N_("lost"), N_("running"), N_("waiting")),
 )
-OUTCOMES = (N_("better"), N_("worse"), N_("no evidence"), N_("kept untouched"))
+OUTCOMES = (N_("better"), N_("worse"), N_("no evidence"), N_("kept untouched"), N_("untouched"), N_("not shown"))
 SYSTEMS = (
     *(N_("{size} untouched"), N_("{size} fine-tuned"), N_("{size}, seed {seed}"), N_("{size}, untouched")),
     N_("untouched {model}"),
