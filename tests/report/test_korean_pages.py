@@ -188,6 +188,13 @@ def test_an_error_page_with_little_in_it(lines: list[tuple[str, str, str]], tmp_
     assert errors_page(tmp_path, lines, name="모델") == {}
 
 
+def test_transcripts_on_an_error_page_keep_their_characters(tmp_path: Path) -> None:
+    """What keeps the page's own rates and particles on one line must not enter what was said: it would be copied."""
+    errors_page(tmp_path, [("s1", "포화도가 95%에서 떨어져요", "포화도가 구십오에서 떨어져요")], name="모델")
+    page = next(tmp_path.glob("*.html")).read_text(encoding="utf-8")
+    assert "<span>95%에서</span>" in page
+
+
 def test_the_paper_s_texts_and_tables() -> None:
     record = full_record()
     facts = collect_facts(record)
