@@ -5,15 +5,13 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config
 from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.corpus_contracts import SPLIT
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, cache_folder
-from kmed_bench.core.locks import locked, name_holder
+from kmed_bench.core.locks import locked
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.estimates import Outlook, foresee
@@ -160,24 +158,15 @@ def only_process_in(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     ----------
     wait_s : float
         Time for the one before to end.
+
+    Raises
+    ------
+    KmedError
+        When another process trains there for longer.
     """
     folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
-    if wait_s:
-        with locked(folder / TRAINING_LOCK, f"the training in {folder}", wait_s=wait_s):
-            yield
-        return
-    lock = FileLock(folder / TRAINING_LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = name_holder(Path(lock.lock_file))
-        raise KmedError(
-            f"{holder[0].upper()}{holder[1:]} is training in {folder}; wait for it, or stop it, and try again."
-        ) from None
-    try:
+    with locked(folder / TRAINING_LOCK, f"the training in {folder}", wait_s=wait_s):
         yield
-    finally:
-        lock.release()
 
 
 def _run_to_continue(trainer: Trainer, seed: int) -> str | None:
