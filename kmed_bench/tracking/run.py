@@ -87,6 +87,11 @@ class TrackedRun:
         if self._outbox is not None:
             self._outbox.settle(self.patience_s)
 
+    def close(self) -> None:
+        """Stop asking a store that is away; what is kept for it stays for whoever continues or ends the run."""
+        if self._outbox is not None:
+            self._outbox.close()
+
     def _patiently(self, act: Callable[[], Done]) -> Done:
         """Call a function that can be repeated; if the store is away, do so again once it answers."""
         try:
@@ -308,11 +313,13 @@ class TrackedRun:
             kind=kind,
             digest_tag=f"kmed.{kind}_sha256",
         )
-        if self.reopened and (given.dataset.name, given.dataset.digest) in {
-            (linked.name, linked.digest) for linked in datasets_of(self._client.get_run(self.run_id))
-        }:
-            return
-        self._patiently(lambda: self._client.log_inputs(self.run_id, datasets=[given]))
+
+        def log() -> None:
+            before = datasets_of(self._client.get_run(self.run_id)) if self.reopened else []
+            if (given.dataset.name, given.dataset.digest) not in {(linked.name, linked.digest) for linked in before}:
+                self._client.log_inputs(self.run_id, datasets=[given])
+
+        self._patiently(log)
 
 
 def param_text(value: Any) -> str:
