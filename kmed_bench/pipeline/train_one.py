@@ -145,7 +145,7 @@ def _how_to_begin(folder: Path, parallel: Parallel, resume: bool) -> tuple[bool,
     """
     record = read_training_record(folder) if parallel.is_main and parallel.launch else None
     restarted = record is not None and record.launch == parallel.launch
-    if restarted and not resume:
+    if record is not None and restarted and record.outcome is None and not resume:
         log.warning("The processes were started again: the training in %s continues from its saved state.", folder)
     return restarted, resume or restarted
 
