@@ -44,7 +44,7 @@ def locked(path: Path, what: str, *, wait_s: float | None = None) -> Iterator[No
     what : str
         What is waited for, as the end of "Waiting for …".
     wait_s : float, optional
-        Longest wait in seconds; None: as long as the holder works.
+        Longest wait in seconds, 0 for none; None: as long as the holder works.
 
     Raises
     ------
@@ -89,11 +89,13 @@ def acquire(lock: FileLock, path: Path, what: str, wait_s: float | None) -> None
         lock.acquire(timeout=first_s)
         return
     limit = "" if wait_s is None else f", for up to {wait_s:.0f} s"
-    log.info("Waiting for %s, which %s holds (%s)%s.", what, name_holder(path), path, limit)
+    if wait_s != 0:
+        log.info("Waiting for %s, which %s holds (%s)%s.", what, name_holder(path), path, limit)
     try:
         lock.acquire(timeout=-1 if wait_s is None else max(0.0, wait_s - (time.monotonic() - begun_s)))
     except Timeout:
+        waited = f" after {wait_s:.0f} s" if wait_s else ""
         raise KmedError(
-            f"{what[0].upper()}{what[1:]} is not free after {wait_s:.0f} s: {name_holder(path)} holds {path}. Wait "
-            "for it or stop it, and start again."
+            f"{what[0].upper()}{what[1:]} is not free{waited}: {name_holder(path)} holds {path}. Wait for it or stop "
+            "it, and start again."
         ) from None

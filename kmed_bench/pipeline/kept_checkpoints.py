@@ -80,17 +80,21 @@ def store_weights(
     if not config.tracking.log_checkpoints:
         return
     last, best = epochs[-1], best_of(epochs)
-    kept = [epoch for epoch in _kept(epochs, config.train.keep_checkpoints) if run.behind or epoch is last]
+    wanted = [epoch for epoch in _kept(epochs, config.train.keep_checkpoints) if run.behind or epoch is last]
     run.behind = True
     if run.is_away:
         return
     try:
-        for epoch in kept:
+        for epoch in wanted:
             file = _epoch_file(folder, epoch.epoch)
+            if epoch is best and not file.exists():
+                file = folder / "best.pt"
+            if not file.exists():  # the training was continued with a larger train.keep_checkpoints
+                continue
             metrics = {name: value for name, value in epoch.metrics().items() if "/cer" in name}
             log_checkpoint(
                 run,
-                file if file.exists() else folder / "best.pt",
+                file,
                 epoch=epoch.epoch,
                 metrics=metrics,
                 split_sha256=split_sha256,

@@ -5,15 +5,13 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import Config
 from kmed_bench.core.console import configure_logging, log_file
 from kmed_bench.core.corpus_contracts import SPLIT
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, cache_folder
-from kmed_bench.core.locks import locked, name_holder
+from kmed_bench.core.locks import locked
 from kmed_bench.core.version import code_version
 from kmed_bench.corpus.splitting.split import read_split
 from kmed_bench.pipeline.estimates import Outlook, foresee
@@ -147,7 +145,7 @@ def _how_to_begin(folder: Path, parallel: Parallel, resume: bool) -> tuple[bool,
     """
     record = read_training_record(folder) if parallel.is_main and parallel.launch else None
     restarted = record is not None and record.launch == parallel.launch
-    if restarted and not resume:
+    if record is not None and restarted and record.outcome is None and not resume:
         log.warning("The processes were started again: the training in %s continues from its saved state.", folder)
     return restarted, resume or restarted
 
@@ -160,24 +158,15 @@ def only_process_in(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     ----------
     wait_s : float
         Time for the one before to end.
+
+    Raises
+    ------
+    KmedError
+        When another process trains there for longer.
     """
     folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
-    if wait_s:
-        with locked(folder / TRAINING_LOCK, f"the training in {folder}", wait_s=wait_s):
-            yield
-        return
-    lock = FileLock(folder / TRAINING_LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = name_holder(Path(lock.lock_file))
-        raise KmedError(
-            f"{holder[0].upper()}{holder[1:]} is training in {folder}; wait for it, or stop it, and try again."
-        ) from None
-    try:
+    with locked(folder / TRAINING_LOCK, f"the training in {folder}", wait_s=wait_s):
         yield
-    finally:
-        lock.release()
 
 
 def _run_to_continue(trainer: Trainer, seed: int) -> str | None:

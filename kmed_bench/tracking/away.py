@@ -9,7 +9,6 @@ import random
 import re
 import sqlite3
 import time
-from http import HTTPStatus
 
 import requests
 import sqlalchemy
@@ -17,24 +16,17 @@ from mlflow.exceptions import RestException
 
 from kmed_bench.core.addresses import without_password
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking.reach import DATABASES, check_reach
+from kmed_bench.tracking.reach import DATABASES, NO_ANSWER, check_reach
 from kmed_bench.tracking.refusals import causes, refused
 
 PATIENCE_S = 30 * 60.0
 """Longest wait for a store that is away, where work can't go on without it."""
 _AGAIN_S = 5.0
 """The same for a store that was given up before, so that the runs that end then do not each wait so long."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 """Pauses between two tries: doubled from the first to the longest."""
-_AWAY = (
-    HTTPStatus.REQUEST_TIMEOUT,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-)
 _given_up: set[str] = set()
-_NO_ANSWER = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_CONNECTION_LOST = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 log = logging.getLogger(__name__)
 
 
@@ -56,13 +48,15 @@ def is_away(error: BaseException) -> bool:
 
 
 def _says_away(error: BaseException) -> bool:
-    if isinstance(error, (AwayError, *_NO_ANSWER)):
+    if isinstance(error, (AwayError, *_CONNECTION_LOST)):
         return True
     if isinstance(error, requests.exceptions.RetryError):  # "too many 503 error responses"
         status = re.search(r"too many (\d{3}) error", str(error))
-        return status is not None and int(status[1]) in _AWAY
+        return status is not None and int(status[1]) in NO_ANSWER
     if isinstance(error, RestException):
-        return error.get_http_status_code() in _AWAY  # type: ignore[no-untyped-call]
+        return error.get_http_status_code() in NO_ANSWER  # type: ignore[no-untyped-call]
+    if isinstance(error, requests.HTTPError):
+        return error.response is not None and error.response.status_code in NO_ANSWER
     if isinstance(error, sqlalchemy.exc.DBAPIError) and not isinstance(error.orig, sqlite3.Error):
         broken = sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError
         return error.connection_invalidated or isinstance(error, broken)
@@ -71,23 +65,18 @@ def _says_away(error: BaseException) -> bool:
 
 def pause_before(attempt: int) -> float:
     """Return the seconds to wait before a try, the first being 0; drawn, so that many processes do not come at once."""
-    return random.Random().uniform(0.5, 1.0) * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt, 16))
+    return random.Random().uniform(0.5, 1.0) * min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempt, 16))
 
 
-def await_store(uri: str, patience_s: float, kept: str = "") -> None:
-    """Return once a server or a database answers; say after a moment what is waited for.
-
-    Parameters
-    ----------
-    kept : str
-        What waits for it, as the end of a sentence in `give_up`'s message.
+def await_store(uri: str, patience_s: float) -> None:
+    """Return once a server or a database answers; if it does not at once, log what is waited for.
 
     Raises
     ------
     AwayError
         When it does not answer in time.
     """
-    begun_s, attempt, patience_s = time.monotonic(), 0, patience_for(uri, patience_s)
+    begun_s, attempt = time.monotonic(), 0
     while True:
         try:
             check_reach(uri)
@@ -98,7 +87,7 @@ def await_store(uri: str, patience_s: float, kept: str = "") -> None:
                 raise
             waited_s = time.monotonic() - begun_s
             if waited_s >= patience_s:
-                raise give_up(uri, patience_s, kept) from error
+                raise give_up(uri, patience_s) from error
         if attempt == 0:
             say_waiting(uri, patience_s)
         time.sleep(min(pause_before(attempt), max(0.0, patience_s - waited_s)))
@@ -112,18 +101,22 @@ def patience_for(uri: str, patience_s: float) -> float:
 
 def say_waiting(uri: str, patience_s: float) -> None:
     """Log what is waited for, and how long."""
-    log.warning("Waiting for the tracking store %s, which does not answer, for up to %.0f s.", shown(uri), patience_s)
-
-
-def give_up(uri: str, waited_s: float, kept: str = "") -> AwayError:
-    """Return the error that ends a wait; the next one for the same store is short."""
-    _given_up.add(uri)
-    return AwayError(
-        f"The tracking store {shown(uri)} has not answered for {waited_s:.0f} s, and this can't end without it. What "
-        f"was computed stays in the results folder{kept}; start the store, and give the same command with --resume."
+    log.warning(
+        "Waiting for the tracking store %s, which does not answer, for up to %.0f s.", without_password(uri), patience_s
     )
 
 
-def shown(uri: str) -> str:
-    """Return a store's address without its password."""
-    return without_password(uri)
+def give_up(uri: str, waited_s: float, kept: str = "") -> AwayError:
+    """Return the error that ends a wait; the next one for the same store is short.
+
+    Parameters
+    ----------
+    kept : str
+        What else is kept for it, as the end of a sentence.
+    """
+    _given_up.add(uri)
+    return AwayError(
+        f"The tracking store {without_password(uri)} has not answered for {waited_s:.0f} s, and this can't end without "
+        f"it. What was computed stays in the results folder{kept}; start the store, and give the same command with "
+        "--resume."
+    )

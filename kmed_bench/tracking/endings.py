@@ -46,6 +46,9 @@ class Endable(Protocol):
     def settle(self) -> None:
         """Wait until the store has all metrics."""
 
+    def close(self) -> None:
+        """Stop asking a store that is away."""
+
     @property
     def client(self) -> MlflowClient:
         """MLflow's client for the store that holds the run."""
@@ -130,7 +133,10 @@ def ending(run: Endable) -> Iterator[None]:
         if status != RunStatus.FINISHED:  # nothing is left to wait for
             run.patience_s = 0.0
         with interrupts_wait(all_of_them=False):
-            _end(run, run.ends_as or RunStatus.to_string(status), tags)
+            try:
+                _end(run, run.ends_as or RunStatus.to_string(status), tags)
+            finally:
+                run.close()
 
 
 def _end(run: Endable, status: str, tags: Mapping[str, str]) -> None:

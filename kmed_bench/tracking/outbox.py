@@ -12,14 +12,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.core.addresses import without_password
 from kmed_bench.core.files import PRIVATE_FILE, PRIVATE_FOLDER, cache_folder
 from kmed_bench.core.formats import FileFormat
-from kmed_bench.tracking.away import await_store, give_up, is_away, patience_for, pause_before, say_waiting, shown
+from kmed_bench.tracking.away import await_store, give_up, is_away, patience_for, pause_before, say_waiting
 from kmed_bench.tracking.reach import check_reach
 
 _ANSWER_WITHIN_S = 10.0
@@ -40,7 +41,7 @@ class _File:
 
     def __init__(self, run_id: str) -> None:
         self.path = cache_folder() / "unsent" / f"{run_id}.jsonl"
-        self._read = 0  # bytes at the beginning that are delivered
+        self._delivered = self._read = 0  # bytes at the beginning
 
     def append(self, metrics: Sequence[Metric]) -> None:
         """Add metrics; they survive the end of the process and of the machine."""
@@ -54,34 +55,32 @@ class _File:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def next(self) -> tuple[list[Metric], int]:
-        """Return up to `_BATCH` metrics that are not delivered, and where the next ones begin."""
+    def next(self) -> list[Metric]:
+        """Return up to `_BATCH` metrics that are not delivered; the same again until `delivered` is called."""
         metrics: list[Metric] = []
-        end = self._read
-        if not self.path.exists():  # a run that is continued in this process delivered it
-            return [], end
-        with self.path.open("rb") as stream:
+        self._read = self._delivered
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as stream:  # none, or others delivered it
             stream.seek(self._read)
             for line in stream:
                 if not line.endswith(b"\n"):  # a process that was killed wrote half of it, and repeats that step
                     break
-                if end == 0:
+                if self._read == 0:
                     _HEAD.check(json.loads(line), self.path)
                 else:
                     metrics.append(Metric(*json.loads(line)))
-                end += len(line)
+                self._read += len(line)
                 if len(metrics) == _BATCH:
                     break
-        return metrics, end
+        return metrics
 
-    def delivered(self, end: int) -> None:
-        """Note that the store has all up to a place that `next` returned."""
-        self._read = end
+    def delivered(self) -> None:
+        """Note that the store has what `next` returned."""
+        self._delivered = self._read
 
     def remove(self) -> None:
         """Delete the file, of which the store has everything."""
         self.path.unlink(missing_ok=True)
-        self._read = 0
+        self._delivered = 0
 
 
 class Outbox:
@@ -99,6 +98,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._sending: list[Metric] | None = None
         self._error: Exception | None = None
+        self._closed = False
         self.is_away = False
 
     def send(self, metrics: Sequence[Metric]) -> None:
@@ -114,17 +114,17 @@ class Outbox:
             if self.is_away:
                 self._file.append(metrics)
                 return
-            self._sending = list(metrics)
+            self._sending, begun_s = list(metrics), time.monotonic()
             threading.Thread(target=self._deliver, args=(self._sending,), name="outbox", daemon=True).start()
             try:
                 self._changed.wait_for(lambda: self._sending is None or self.is_away, _ANSWER_WITHIN_S)
             finally:
                 if self._sending is not None and not self.is_away:  # slow, or the caller was interrupted
-                    self._keep(f"no answer within {_ANSWER_WITHIN_S:.0f} s")
+                    self._keep(f"no answer within {time.monotonic() - begun_s:.0f} s")
             self._raise_error()
 
     def settle(self, patience_s: float) -> None:
-        """Return once the store answers and has all metrics; say after a moment what is waited for.
+        """Return once the store answers and has all metrics; if it does not at once, log what is waited for.
 
         Raises
         ------
@@ -142,6 +142,12 @@ class Outbox:
                 raise give_up(self._uri, patience_s, kept)
         await_store(self._uri, max(0.0, patience_s - (time.monotonic() - begun_s)))
 
+    def close(self) -> None:
+        """End the thread with its run; what is kept stays in the file."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     def _raise_error(self) -> None:
         error = self._error
         if error is None:
@@ -157,7 +163,7 @@ class Outbox:
         self._changed.notify_all()
         log.warning(
             "The tracking store %s does not answer (%s). Work goes on; metrics are kept in %s until it does.",
-            shown(self._uri),
+            without_password(self._uri),
             reason,
             self._file.path,
         )
@@ -194,14 +200,16 @@ class Outbox:
         attempt, n_sent = 0, 0
         while True:
             with self._changed:
-                metrics, end = self._file.next()
+                if self._changed.wait_for(lambda: self._closed, pause_before(attempt)):
+                    return
+                metrics = self._file.next()
                 if not metrics:
                     self._file.remove()
                     self.is_away = False
                     self._changed.notify_all()
-                    log.warning("The tracking store %s answers again and has all %d metrics.", shown(self._uri), n_sent)
+                    uri = without_password(self._uri)
+                    log.warning("The tracking store %s answers again and has all %d metrics.", uri, n_sent)
                     return
-            time.sleep(pause_before(attempt))
             try:
                 check_reach(self._uri)  # MLflow itself would try for minutes, with pauses of up to two
                 self._client.log_batch(self._run_id, metrics=metrics)
@@ -210,29 +218,17 @@ class Outbox:
                     raise
                 attempt += 1
             else:
-                self._file.delivered(end)
+                self._file.delivered()
                 attempt, n_sent = 0, n_sent + len(metrics)
 
 
-@contextlib.contextmanager
-def _whole(file: _File) -> Iterator[None]:
-    """Delete a file of which everything was delivered by the end of the block."""
-    yield
-    file.remove()
-
-
-def deliver_left(client: MlflowClient, run_id: str) -> int:
-    """Deliver what a process that is gone left of a run, and return the number of metrics."""
+def deliver_left(client: MlflowClient, run_id: str) -> None:
+    """Deliver the metrics that a process left of a run and log their number."""
     file, n_sent = _File(run_id), 0
-    if not file.path.exists():
-        return 0
-    with _whole(file):
-        while True:
-            metrics, end = file.next()
-            if not metrics:
-                break
-            client.log_batch(run_id, metrics=metrics)
-            file.delivered(end)
-            n_sent += len(metrics)
-    log.warning("%d metrics of run %s, which its store could not take, are delivered.", n_sent, run_id)
-    return n_sent
+    while metrics := file.next():
+        client.log_batch(run_id, metrics=metrics)
+        file.delivered()
+        n_sent += len(metrics)
+    file.remove()
+    if n_sent:
+        log.warning("%d metrics of run %s, which its store could not take, are delivered.", n_sent, run_id)

@@ -1,8 +1,9 @@
-"""A single check that a tracking server or database answers at all: MLflow would retry for minutes."""
+"""A single check that a tracking server or database answers: MLflow would retry for minutes."""
 
 import logging
 import os
 import warnings
+from http import HTTPStatus
 
 import sqlalchemy
 from mlflow.exceptions import MlflowException
@@ -18,6 +19,14 @@ from kmed_bench.tracking.refusals import refused
 _ANSWER_WITHIN_S = 10
 _REGISTRY = "MLFLOW_REGISTRY_URI"
 DATABASES = ("postgresql", "mysql", "mssql")
+NO_ANSWER = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
+"""What a proxy says whose server is away, and MLflow's server when its database is; a later request may succeed."""
 _unchecked: set[str] = set()
 log = logging.getLogger(__name__)
 
@@ -63,7 +72,16 @@ def _ask_server(uri: str) -> None:
         warnings.filterwarnings("ignore", message="Unverified HTTPS request")  # one for each request otherwise
         log.warning("MLFLOW_TRACKING_INSECURE_TLS is true: nobody checks that the server is the one that is meant.")
     try:
-        # Any status is an answer; whether the request is allowed is for MLflow to find out.
-        http_request(credentials, "/health", "GET", max_retries=0, timeout=_ANSWER_WITHIN_S, raise_on_status=False)  # type: ignore[no-untyped-call]
+        response = http_request(  # type: ignore[no-untyped-call]
+            credentials,
+            "/api/2.0/mlflow/experiments/search",  # needs the server's database, which /health does not
+            "POST",
+            json={"max_results": 1},
+            max_retries=0,
+            timeout=_ANSWER_WITHIN_S,
+            raise_on_status=False,
+        )
     except MlflowException as error:
         raise (error.__cause__ or error.__context__ or error) from None
+    if response.status_code in NO_ANSWER:  # any other is an answer; whether it is allowed is for MLflow to find out
+        response.raise_for_status()

@@ -18,16 +18,13 @@ from kmed_bench.tracking.datasets import dataset_input, datasets_of
 from kmed_bench.tracking.endings import FAILURE_TAG, begun
 from kmed_bench.tracking.origin import run_tags
 from kmed_bench.tracking.outbox import Outbox, deliver_left
+from kmed_bench.tracking.points import Points
 from kmed_bench.tracking.processes import PROCESS_TAG, this_process
 
 Done = TypeVar("Done")
 # MLflow's limits (mlflow.utils.validation). Longer values are cut: an error here would come after hours of work.
 _PARAM_CHARS = 6_000
 _TAG_CHARS = 8_000
-_SAME = 1e-4
-"""Relative tolerance for values logged twice: fp32 sums differ by about this much between thread counts and kernels."""
-_TIMINGS = ("time/", "speed/", "latency/")
-"""Metrics that differ between any two passes; the value logged first is kept."""
 _ENDS = ("kmed.ended", "kmed.failed", FAILURE_TAG)
 
 
@@ -55,9 +52,8 @@ class TrackedRun:
         self.run_id = run_id
         self.ends_as: str | None = None
         self._client = client
-        self._points: dict[tuple[str, int], Metric] = {}
+        self._points = Points(client, run_id)
         self.reopened = reopened
-        self._has_read = False
         self.patience_s, self.behind = PATIENCE_S, reopened
         self._outbox = Outbox(client, run_id) if is_remote(self.uri) else None
 
@@ -86,6 +82,11 @@ class TrackedRun:
         """
         if self._outbox is not None:
             self._outbox.settle(self.patience_s)
+
+    def close(self) -> None:
+        """Stop asking a store that is away; what is kept for it stays for whoever continues or ends the run."""
+        if self._outbox is not None:
+            self._outbox.close()
 
     def _patiently(self, act: Callable[[], Done]) -> Done:
         """Call a function that can be repeated; if the store is away, do so again once it answers."""
@@ -157,35 +158,15 @@ class TrackedRun:
             )
         now_ms = int(time.time() * 1000)
         points = [Metric(name, float(value), now_ms, epoch) for name, value in metrics.items()]
-        new = [point for point in points if not self._has(point)]
+        new = [point for point in points if not (self.reopened and self._known().has(point))]
         self._send(new)
-        self._points |= {(point.key, point.step): point for point in new}
+        self._points.add(new)
 
-    def _has(self, point: Metric) -> bool:
-        """Return whether a reopened run already has this point with the same value."""
-        before = self._point(point.key, point.step) if self.reopened else None
-        if before is None:
-            return False
-        same = math.isclose(before.value, point.value, rel_tol=_SAME, abs_tol=_SAME)
-        if not same and not point.key.startswith(_TIMINGS):
-            raise KmedError(
-                f"{point.key} at step {point.step} of run {self.run_id} was {before.value!r} before the run was "
-                f"continued and is {point.value!r} now: this is not the same training. Continue it with the code, "
-                "the data and the machine that began it, or start a new one without --resume."
-            )
-        return True
-
-    def _point(self, name: str, step: int) -> Metric | None:
-        """Return the point at a name and step that this object logged or, for a reopened run, that the store has."""
-        if self.reopened and not self._has_read:  # all at once: the store may be away later
-            self._patiently(self._read_points)
-            self._has_read = True
-        return self._points.get((name, step))
-
-    def _read_points(self) -> None:
-        for name in self._client.get_run(self.run_id).data.metrics:
-            for point in self._client.get_metric_history(self.run_id, name):
-                self._points.setdefault((name, point.step), point)
+    def _known(self) -> Points:
+        """Return the points that this object logged and, for a reopened run, those that the store has."""
+        if self.reopened and not self._points.has_read:
+            self._patiently(self._points.read)
+        return self._points
 
     def link_model(self, model_id: str, metrics: Mapping[str, float], *, step: int) -> None:
         """Attach metrics to a LoggedModel and to this run's dataset without duplicating points of the run's curves."""
@@ -195,7 +176,7 @@ class TrackedRun:
         linked = []
         for name, value in metrics.items():
             # The store keeps one point where key, step, value and time are equal.
-            before = self._point(name, step)
+            before = self._known().find(name, step)
             time_ms, kept = (now_ms, float(value)) if before is None else (before.timestamp, before.value)
             linked.append(Metric(name, kept, time_ms, step, model_id=model_id, run_id=self.run_id, **dataset))
         self._client.log_batch(self.run_id, metrics=linked)
@@ -228,7 +209,7 @@ class TrackedRun:
         new = [
             Metric(name, value, time_ms, step)
             for name, step, value, time_ms in points
-            if not self.reopened or self._point(name, step) is None
+            if not self.reopened or self._known().find(name, step) is None
         ]
         self._send(new)
 
@@ -308,11 +289,13 @@ class TrackedRun:
             kind=kind,
             digest_tag=f"kmed.{kind}_sha256",
         )
-        if self.reopened and (given.dataset.name, given.dataset.digest) in {
-            (linked.name, linked.digest) for linked in datasets_of(self._client.get_run(self.run_id))
-        }:
-            return
-        self._patiently(lambda: self._client.log_inputs(self.run_id, datasets=[given]))
+
+        def log() -> None:
+            before = datasets_of(self._client.get_run(self.run_id)) if self.reopened else []
+            if (given.dataset.name, given.dataset.digest) not in {(linked.name, linked.digest) for linked in before}:
+                self._client.log_inputs(self.run_id, datasets=[given])
+
+        self._patiently(log)
 
 
 def param_text(value: Any) -> str:

@@ -60,6 +60,17 @@ def test_a_lock_that_stays_held_is_named(tmp_path: Path) -> None:
         holder.communicate()
 
 
+def test_a_lock_that_is_not_waited_for_is_refused_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kmed_bench")
+    path = tmp_path / "a.lock"
+    with lock_held(path) as holder:
+        held = rf"The training is not free: process {holder.pid} \(.+\) holds {path}\. Wait for it or stop it"
+        with pytest.raises(KmedError, match=held), locks.locked(path, "the training", wait_s=0):
+            pass
+        assert caplog.messages == []
+        holder.communicate()
+
+
 @fault("a lock file is left by a killed process", sees="nothing: it locks nothing", survives="all")
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a.lock"

@@ -1,9 +1,11 @@
 """Many writers on one server or database, and stores that are away for a while in the middle of a training."""
 
+import http.server
 import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import forked
 import pandas as pd
 import pytest
+import requests
 from exported import write_thirds
 from fault_table import fault
 from killed_training import settings
@@ -21,7 +24,7 @@ from tracking_server import TrackingServer, tracking_server
 
 from kmed_bench.config import load_config
 from kmed_bench.tracking import away, runs
-from kmed_bench.tracking.away import AwayError
+from kmed_bench.tracking.away import AwayError, await_store
 from kmed_bench.tracking.endings import read_end
 from kmed_bench.tracking.processes import end_abandoned
 from kmed_bench.tracking.registry.checkpoints import search_checkpoints
@@ -50,10 +53,6 @@ import json, sys
 from pathlib import Path
 from kmed_bench.asr.model.weights import Weights
 from kmed_bench.config import load_config
-from kmed_bench.tracking import away, runs
-from kmed_bench.tracking.away import AwayError
-from kmed_bench.tracking.endings import read_end
-from kmed_bench.tracking.processes import end_abandoned
 from kmed_bench.core.console import configure_logging
 from kmed_bench.pipeline.train_one import train_from
 configure_logging("info")
@@ -84,6 +83,40 @@ def store(request, tmp_path_factory) -> Iterator[TrackingServer | Postgres]:
 @pytest.fixture(scope="module")
 def split(tone_part, tmp_path_factory):
     return write_thirds(tone_part, tmp_path_factory.mktemp("split"))
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+def test_a_server_whose_database_is_away_is_away(store, tmp_path):
+    """Its /health says OK all the same."""
+    with tracking_server(tmp_path, store.uri) as server:
+        await_store(server.uri, 0)
+        store.stop()
+        with pytest.raises(AwayError):
+            await_store(server.uri, 0)
+        assert requests.get(f"{server.uri}/health", timeout=10).status_code == 200
+        store.start()
+        await_store(server.uri, 0)
+
+
+class _Proxy(http.server.BaseHTTPRequestHandler):
+    """Answers what a proxy does whose server is away."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(502)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_behind_a_proxy_is_away():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever).start()
+        try:
+            with pytest.raises(AwayError):
+                await_store(f"http://127.0.0.1:{proxy.server_address[1]}", 0)
+        finally:
+            proxy.shutdown()
 
 
 def histories(client: MlflowClient, run_id: str) -> dict[str, list[Metric]]:
@@ -236,6 +269,10 @@ def test_a_store_that_stays_away_ends_a_run_that_can_be_continued(store, tmp_pat
     assert "secret" not in text
     assert "secret" not in caplog.text
     assert (read_end(run.run_id) or ("",))[0] == "FAILED"
+    for thread in threading.enumerate():
+        if thread.name == "outbox":
+            thread.join(15)
+            assert not thread.is_alive()
     store.start()
     again = reopen_run(run.client, run.run_id, {})
     again.log_epoch(2, {"valid/cer": 0.25})

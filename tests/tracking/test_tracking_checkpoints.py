@@ -1,5 +1,6 @@
 """Checkpoints in the store: linked to their epoch, once each, superseded ones gone with their files."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from random_whisper import save_random_whisper
 
 from kmed_bench.config import Config, load_config
 from kmed_bench.core.errors import KmedError
+from kmed_bench.pipeline.kept_checkpoints import store_weights
 from kmed_bench.tracking import runs
 from kmed_bench.tracking.registry import checkpoints
 from kmed_bench.tracking.registry.fetch import fetch_checkpoint
 from kmed_bench.tracking.registry.models import log_model
 from kmed_bench.tracking.run import TrackedRun
+from kmed_bench.training.epochs import ScoredEpoch
 
 SHA = "ab" * 32
 
@@ -64,6 +67,33 @@ def test_a_checkpoint_belongs_to_its_epoch_and_data(child: TrackedRun, tmp_path:
     (found,) = checkpoints.search_checkpoints(child)
     assert (found.epoch, found.best, found.whole, found.n_bytes) == (2, True, True, 101)
     assert found.sha256 == checkpoints.sha256_of(tmp_path / "best.pt")
+
+
+def test_no_weights_are_stored_under_another_epoch(child: TrackedRun, tmp_path: Path, config: Config) -> None:
+    """A training that is continued with a larger train.keep_checkpoints has no files of the epochs before."""
+    for name in ("best.pt", "epoch03.pt"):
+        (tmp_path / name).write_bytes(name.encode())
+    epochs = [
+        ScoredEpoch(
+            epoch=number,
+            train_loss=1.0,
+            train_cer_teacher_forced=0.5,
+            valid_loss=1.0,
+            epoch_s=1.0,
+            valid_cer=number / 8,
+            valid_wer=0.5,
+            decode_s=0.1,
+        )
+        for number in (1, 2, 3)
+    ]
+    keeping = dataclasses.replace(config, train=dataclasses.replace(config.train, keep_checkpoints=2))
+    child.behind = True
+    store_weights(epochs, child, tmp_path, keeping, SHA)
+    found = {one.epoch: (one.sha256, one.best) for one in checkpoints.search_checkpoints(child)}
+    assert found == {
+        1: (checkpoints.sha256_of(tmp_path / "best.pt"), True),
+        3: (checkpoints.sha256_of(tmp_path / "epoch03.pt"), False),
+    }
 
 
 def test_logging_again_finds_the_first(child: TrackedRun, tmp_path: Path, config: Config) -> None:
