@@ -42,7 +42,7 @@ def tracked_stage(args: argparse.Namespace, config: Config, *names: str) -> Iter
     from kmed_bench.tracking.stages import stage_run
 
     flat = flatten(config)
-    params = {key: flat[key] for key in args.flags if not key.startswith("tracking.")}
+    params = {key: flat[key] for key in args.flags if not key.startswith(("tracking.", "slurm."))}
     params |= {name: getattr(args, name) for name in names}
     with stage_run(config, kind=args.command_name, params=params) as run:
         yield run
