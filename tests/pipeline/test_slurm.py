@@ -170,6 +170,17 @@ def test_mlflow_cancels_what_it_has_submitted(light: Light, run: Run) -> None:
     assert "Stopped, with the state saved." in (submitted.folder / "tasks-0.log").read_text()
 
 
+def test_a_last_job_that_is_stopped_leaves_no_status(light: Light, run: Run) -> None:
+    """Preempted, it would come back, and a run that is FAILED in between would not be waited for."""
+    submitted = light.submit("end", last="always")
+    light.until_started("last")
+    light.cluster.ask("scancel", submitted.jobs["last"])
+    light.cluster.until(lambda: "Stopped" in (submitted.folder / "last.log").read_text(), "the last job's end")
+    light.until_state(submitted.jobs["last"], "CANCELLED")
+    assert read_status(submitted.folder) is None
+    assert SlurmRun(run.info.run_id, submitted.folder).get_status() == "KILLED"
+
+
 def test_mlflow_sees_a_vanished_job_as_failed(light: Light, run: Run) -> None:
     jobs = {"tasks": "999998", "last": "999999"}  # as when the controller has forgotten them
     write_json(light.folder / "jobs.json", {**JOBS.head, "cluster": "kmed", "jobs": jobs})
@@ -177,7 +188,7 @@ def test_mlflow_sees_a_vanished_job_as_failed(light: Light, run: Run) -> None:
     assert (ours.get_status(), ours.wait()) == ("FAILED", False)
     ended = MlflowClient().get_run(run.info.run_id)
     assert ended.info.status == "FAILED"
-    assert ended.data.tags["kmed.failure"] == "Slurm's job 999999 ended as unknown"
+    assert ended.data.tags["kmed.failure"] == "Slurm no longer knows its job 999999"
     (light.folder / "status").write_text("0\n")  # what a job has written counts, whatever Slurm remembers
     assert (ours.get_status(), ours.wait()) == ("FINISHED", True)
 

@@ -24,6 +24,7 @@ from kmed_bench.core.slurm_contract import JOBS, SUBMISSION, Jobs, Submission
 from kmed_bench.core.slurm_jobs import (
     JOB_VARIABLE,
     cluster_name,
+    describe_end,
     job_name,
     job_states,
     own_job,
@@ -116,10 +117,9 @@ class _Part:
 
     def _how_ended(self, job: str) -> str:
         try:
-            state = job_states([job]).get(job)
+            return describe_end(job, job_states([job]).get(job))
         except KmedError as error:  # the report is written all the same
-            return f"Slurm was not to be asked how its job {job} ended ({error})"
-        return f"Slurm's job {job} ended as {state}" if state else f"Slurm no longer knows its job {job}"
+            return f"Slurm could not say how its job {job} ended ({error})"
 
 
 def main(command: Command) -> int:
@@ -140,9 +140,12 @@ def main(command: Command) -> int:
     warning = _Warning()
     part = _Part(does, folder, submission, JOBS.read(folder / JOBS_FILE), command)
     status = _interruptible(part.run, warning)
-    if status == _INTERRUPTED and _requeue(warning, submission["requeues"]):
+    stopped = status == _INTERRUPTED and not warning.received
+    if stopped:
+        log.info("Stopped, with the state saved.")
+    elif status == _INTERRUPTED and _requeue(submission["requeues"]):
         return 0
-    if does == LAST:
+    if does == LAST and not stopped:  # a preempted job goes back into the queue, and a cancelled one has no result
         write_text_atomically(folder / STATUS_FILE, f"{status}\n", private=True)
     return status
 
@@ -166,12 +169,9 @@ def _interruptible(work: Callable[[], int], warning: _Warning) -> int:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _requeue(warning: _Warning, limit: int) -> bool:
-    """Put this job back into the queue if Slurm has warned it, and return whether it is there."""
+def _requeue(limit: int) -> bool:
+    """Put this job back into the queue, and return whether it is there."""
     job, n_before = own_job(), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if not warning.received:
-        log.info("Stopped, with the state saved.")
-        return False
     if n_before >= limit:
         log.error("Job %s went back into the queue %d times, the most that slurm.requeues allows.", job, n_before)
         return False
