@@ -183,7 +183,7 @@ def test_a_last_job_that_is_stopped_leaves_no_status(light: Light, run: Run) -> 
 
 def test_mlflow_sees_a_vanished_job_as_failed(light: Light, run: Run) -> None:
     jobs = {"tasks": "999998", "last": "999999"}  # as when the controller has forgotten them
-    write_json(light.folder / "jobs.json", {**JOBS.head, "cluster": "kmed", "jobs": jobs})
+    write_json(light.folder / "jobs.json", {**JOBS.head, "jobs": jobs})
     ours = SlurmRun(run.info.run_id, light.folder)
     assert (ours.get_status(), ours.wait()) == ("FAILED", False)
     ended = MlflowClient().get_run(run.info.run_id)
@@ -215,6 +215,27 @@ def test_a_refused_job_takes_the_others_with_it(light: Light, monkeypatch: pytes
     (job,) = set(light.cluster.ask("squeue", "--noheader", "--states=all", "--format=%A").split()) - known
     light.until_state(f"{job}_0", "CANCELLED")
     assert light.starts("task0") == []
+
+
+def test_an_interrupt_while_jobs_are_submitted_leaves_none(light: Light, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[str] = []
+
+    from kmed_bench.pipeline.launch import slurm as module
+
+    tell = module.tell_slurm
+
+    def interrupted(*words: str, **how: object) -> str:
+        answers.append(tell(*words, **how))  # type: ignore[arg-type]
+        if len(answers) == 2:
+            signal.raise_signal(signal.SIGINT)  # the job is there, and its id is not known yet
+        return answers[-1]
+
+    monkeypatch.setattr(module, "tell_slurm", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        light.submit("end")
+    tasks, last = (answer.split()[-1] for answer in answers)
+    assert light.cluster.states(tasks, last) == {f"{tasks}_0": "CANCELLED", last: "CANCELLED"}
+    assert not list(light.folder.glob("slurm-*"))
 
 
 def test_a_time_limit_puts_a_job_back_into_the_queue(light: Light, limited: Submitted) -> None:
