@@ -87,8 +87,8 @@ def check_ended(bench: EarlierBench, uri: str) -> None:
         return
     if job := split_job_name(process):
         raise KmedError(
-            f"{bench.name} ({bench.run_id}) is marked RUNNING and belongs to Slurm's job {job[1]}, which has not ended, "
-            "or whose cluster can't be asked here. Wait for it, or cancel it with scancel, and continue again."
+            f"{bench.name} ({bench.run_id}) is marked RUNNING and belongs to Slurm's job {job[1]}, which has not "
+            "ended, or whose cluster can't be asked here. Wait for it, or cancel it with scancel, and continue again."
         )
     raise KmedError(
         f"{bench.name} ({bench.run_id}) is marked RUNNING, and its process is alive, or belongs to another machine "

@@ -113,7 +113,9 @@ def test_tune_has_a_plan_on_slurm_alone(tmp_path: Path, capsys) -> None:
     assert "--plan prints the scripts of Slurm's jobs; add --launcher slurm" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["run"], ["tune", "split", "--size", "tiny"], ["evaluate", "tiny", "split", "out"]])
+@pytest.mark.parametrize(
+    "command", [["run"], ["tune", "split", "--size", "tiny"], ["evaluate", "tiny", "split", "out"]]
+)
 @pytest.mark.parametrize("given", [["--slots", "4"], ["--threads", "2"]])
 def test_what_is_for_this_machine_is_refused(command: list[str], given: list[str], capsys) -> None:
     assert main([*command, "--launcher", "slurm", "--plan", *given]) == 2

@@ -12,6 +12,7 @@ from typing import Any
 
 from kmed_bench.config import SlurmConfig
 from kmed_bench.core.addresses import without_password
+from kmed_bench.core.callers_folder import OWN_RUN
 from kmed_bench.core.console import console_level
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, write_json, write_text_atomically
@@ -25,7 +26,6 @@ FOLDER_SAID = "Logs and scripts: "
 """Begins the line that names a submission's folder."""
 PROJECT_RUN = "KMED_PROJECT_RUN_ID"
 """Names the run that a backend of `mlflow run` has made for the jobs; MLFLOW_RUN_ID would be this process's own."""
-_MLFLOW_RUN = "MLFLOW_RUN_ID"
 SUBMISSION_FILE, JOBS_FILE, STATUS_FILE = "submission.json", "jobs.json", "status"
 
 
@@ -163,9 +163,9 @@ def _sbatch(stage: Stage, script: Path, before: Sequence[str]) -> str:
     how = ["--hold"]
     if before:
         how = [f"--dependency={stage.after}:{before[-1]}", "--kill-on-invalid-dep=yes"]
-    inherited = {name: value for name, value in os.environ.items() if name not in (_MLFLOW_RUN, PROJECT_RUN)}
+    inherited = {name: value for name, value in os.environ.items() if name not in (OWN_RUN, PROJECT_RUN)}
     if PROJECT_RUN in os.environ:
-        inherited[_MLFLOW_RUN] = os.environ[PROJECT_RUN]
+        inherited[OWN_RUN] = os.environ[PROJECT_RUN]
     answer = tell_slurm("sbatch", "--parsable", *how, str(script), env=inherited).strip().splitlines()[-1]
     job = answer.partition(";")[0]  # the cluster's name may follow
     if not job.isdecimal():

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from kmed_bench.core.addresses import without_password
+from kmed_bench.core.callers_folder import OWN_RUN
 from kmed_bench.core.console import configure_logging, hide_passwords_in_tracebacks, prepare_streams
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_text_atomically
@@ -38,7 +39,6 @@ from kmed_bench.pipeline.launch.slurm_scripts import LAST, PREPARE, TASKS
 log = logging.getLogger(__name__)
 BENCH_FILE, PREPARED_FILE = "bench", "prepared"
 """The id of the benchmark's run, and what says that it is prepared, both written by the job that prepares it."""
-_MLFLOW_RUN = "MLFLOW_RUN_ID"
 _INTERRUPTED = 130
 Command = Callable[[Sequence[str]], int]
 
@@ -76,7 +76,7 @@ class _Part:
             os.environ[JOB_VARIABLE] = job_name(cluster_name(), own_job())
             return self._run_bench()
         if self.does == TASKS:
-            os.environ.pop(_MLFLOW_RUN, None)  # the run that `mlflow run` made is that of the last command
+            os.environ.pop(OWN_RUN, None)  # the run that `mlflow run` made is that of the last command
             return self.command(self.submission["tasks"][self.index])
         return self.command(self.submission["last"])
 
@@ -88,7 +88,7 @@ class _Part:
         jobs = read_bench_jobs(self.submission)
         before = self._bench()
         if before is not None:
-            os.environ.pop(_MLFLOW_RUN, None)
+            os.environ.pop(OWN_RUN, None)
         if self.does == PREPARE:
             owner = job_name(cluster_name(), self.jobs["jobs"][LAST])
             prepare_bench(jobs, before, owner, self._keep_bench)
