@@ -48,7 +48,7 @@ ReturnToService=2
 SlurmdTimeout=5
 MessageTimeout=5
 KillWait=20
-MinJobAge={min_job_age_s}
+MinJobAge=300
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -79,7 +79,6 @@ class Cluster:
             user=getpass.getuser(),
             folder=folder,
             ports=ports,
-            min_job_age_s=300,
         )
         (folder / "slurm.conf").write_text(text)
 

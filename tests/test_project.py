@@ -34,6 +34,9 @@ ENTRIES = {
     "tune",
 }
 
+OF_MAIN = {"profile", "out", "only", "from_study", "slots", "threads", "launcher", "plan", "resume"}
+"""Its parameters that are no settings."""
+
 
 def test_entry_points_are_the_contracts():
     assert set(PROJECT["entry_points"]) == ENTRIES
@@ -60,24 +63,7 @@ def test_every_declared_parameter_is_used_and_parsed(name):
     given = {key for key, spec in entry["parameters"].items() if spec.get("default") not in (None, AS_PROFILE)}
     # A profile decides unless someone gives a value: what MLproject names by itself is no setting's value.
     assert set(args.overrides) <= {"model.sizes"} | ({"data.source", "model.weights"} if name == "main" else set())
-    assert (
-        given
-        <= {
-            "source",
-            "profile",
-            "weights",
-            "resume",
-            "plan",
-            "out",
-            "only",
-            "from_study",
-            "slots",
-            "threads",
-            "launcher",
-        }
-        if name == "main"
-        else True
-    )
+    assert name != "main" or given <= {"source", "weights", *OF_MAIN}
     if args.command_name != "run" and "profile" in vars(args):
         assert args.profile == PROFILE
         assert resolve(args).profile == PROFILE
@@ -120,18 +106,7 @@ def test_a_flag_that_is_a_setting_has_one_spelling_everywhere():
 
 
 def test_mains_parameters_are_the_headline_settings():
-    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {
-        *ALIASES,
-        "profile",
-        "out",
-        "only",
-        "from_study",
-        "slots",
-        "threads",
-        "launcher",
-        "plan",
-        "resume",
-    }
+    assert set(PROJECT["entry_points"]["main"]["parameters"]) == {*ALIASES, *OF_MAIN}
 
 
 def test_mains_defaults_are_written_once():

@@ -165,17 +165,30 @@ def add_launcher_with_plan(parser: argparse.ArgumentParser) -> None:
     add_switch(parser, "--plan", "with --launcher slurm: print the scripts of its jobs, and stop")
 
 
-def on_slurm(args: argparse.Namespace) -> bool:
+def on_slurm(args: argparse.Namespace, *, plans_here: bool = False) -> bool:
     """Return whether a command is to be submitted to Slurm.
+
+    Parameters
+    ----------
+    plans_here : bool
+        Whether ``--plan`` says something here as well.
 
     Raises
     ------
     KmedError
-        When it has a plan only there and is asked for one here.
+        When an option is given that means something elsewhere only.
     """
-    if args.launcher != "slurm" and args.plan == "true":
-        raise KmedError("--plan prints the scripts of Slurm's jobs; add --launcher slurm, or leave --plan out.")
-    return bool(args.launcher == "slurm")
+    if args.launcher != "slurm":
+        if args.plan == "true" and not plans_here:
+            raise KmedError("--plan prints the scripts of Slurm's jobs; add --launcher slurm, or leave --plan out.")
+        return False
+    for option, value in (("--slots", args.slots), ("--threads", args.threads)):
+        if value not in (ALONE[1], "auto"):
+            raise KmedError(
+                f"{option} {value} is for this machine, and a job of Slurm is one process with slurm.cpus threads; "
+                f"leave {option} out, and set slurm.workers and slurm.cpus."
+            )
+    return True
 
 
 def submit_command(

@@ -9,7 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kmed_bench.commands.options import AS_PROFILE, Commands, add_launcher, add_slots, add_switch, resolve, thread_count
+from kmed_bench.commands.options import (
+    AS_PROFILE,
+    Commands,
+    add_launcher,
+    add_slots,
+    add_switch,
+    on_slurm,
+    resolve,
+    thread_count,
+)
 from kmed_bench.config import Config, load_config
 from kmed_bench.config.gate import GATE_LIMITS
 from kmed_bench.core.errors import KmedError
@@ -60,14 +69,14 @@ def _run(args: argparse.Namespace) -> int:
         # A size named by the user is not skipped silently.
         args.overrides.setdefault("model.skip_unavailable", "false")
     study = None
-    if args.from_study.strip().lower() not in ("", "none", AS_PROFILE):
+    if _names_study(args):
         config, study = _resolve_study(args, source)
     else:
         if args.profile == "auto":
             args.profile = "demo" if source in _NO_SOURCE else "sound"
         config = resolve(args)
     only = parse_only("" if args.only == "none" else args.only, config)
-    if args.launcher == "slurm":
+    if on_slurm(args, plans_here=True):
         return _submit(args, config, only)
     slots = find_slots(args.slots, thread_count(args.threads))
     if args.plan == "true":
@@ -86,10 +95,14 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
+def _names_study(args: argparse.Namespace) -> bool:
+    return args.from_study.strip().lower() not in ("", "none", AS_PROFILE)
+
+
 def _submit(args: argparse.Namespace, config: Config, only: "Only") -> int:
     from kmed_bench.pipeline.launch.slurm_bench import describe_bench_scripts, submit_bench
 
-    out, study = Path(args.out), "" if args.from_study.strip().lower() in ("", "none", AS_PROFILE) else args.from_study
+    out, study = Path(args.out), args.from_study if _names_study(args) else ""
     if args.plan == "true":
         print("\n".join(describe_bench_scripts(config, out, only)))
         return 0

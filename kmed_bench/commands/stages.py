@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmed_bench.config import Config, TrackingConfig, flatten
+from kmed_bench.core.callers_folder import OWN_RUN
 from kmed_bench.core.errors import KmedError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def is_tracked(config: TrackingConfig) -> bool:
 
     A stage alone creates no store, which takes longer than most of them.
     """
-    named = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_RUN_ID")
+    named = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or os.environ.get(OWN_RUN)
     return bool(named) or Path("mlflow.db").is_file()
 
 
@@ -42,7 +43,7 @@ def tracked_stage(args: argparse.Namespace, config: Config, *names: str) -> Iter
     from kmed_bench.tracking.stages import stage_run
 
     flat = flatten(config)
-    params = {key: flat[key] for key in args.flags if not key.startswith("tracking.")}
+    params = {key: flat[key] for key in args.flags if not key.startswith(("tracking.", "slurm."))}
     params |= {name: getattr(args, name) for name in names}
     with stage_run(config, kind=args.command_name, params=params) as run:
         yield run
@@ -50,7 +51,7 @@ def tracked_stage(args: argparse.Namespace, config: Config, *names: str) -> Iter
 
 def describe_call(args: argparse.Namespace, error: BaseException | None = None) -> None:
     """Tag the run that `mlflow run` made for a command that tracked nothing in it, with why it failed, if it did."""
-    if not os.environ.get("MLFLOW_RUN_ID"):
+    if not os.environ.get(OWN_RUN):
         return
     from kmed_bench.tracking.stages import tag_own_run
 

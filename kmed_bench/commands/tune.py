@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from kmed_bench.commands.options import (
@@ -42,6 +43,7 @@ def register(commands: Commands) -> None:
 
 def _tune(args: argparse.Namespace) -> int:
     try:
+        from kmed_bench.tuning.confirm import check_seeds
         from kmed_bench.tuning.tune import tune
     except ModuleNotFoundError as error:
         if error.name != "optuna":
@@ -52,7 +54,8 @@ def _tune(args: argparse.Namespace) -> int:
     from kmed_bench.core.version import code_version
     from kmed_bench.tracking.store import ui_command
 
-    config, elsewhere = resolve(args), on_slurm(args)
+    config, elsewhere, confirm = resolve(args), on_slurm(args), _seeds(args.confirm)
+    check_seeds(config, confirm)  # here: jobs and slots would find a wrong seed when the trials are done
     size = one_size(args, config, "`tune`")
     SPLIT.read(args.split / "split.json")  # a wrong folder is named before weights are fetched
     weights = find_weights(size, config.model.weights)
@@ -65,7 +68,7 @@ def _tune(args: argparse.Namespace) -> int:
         args.split,
         args.out,
         name=None if args.study in (None, "", AS_PROFILE) else args.study,
-        confirm=_seeds(args.confirm),
+        confirm=confirm,
         code_version=code_version(),
     )
     best = outcome.record.best()
@@ -78,11 +81,19 @@ def _tune(args: argparse.Namespace) -> int:
 
 
 def _submit(args: argparse.Namespace, config: Config) -> int:
-    """Submit as many jobs as are to work on the study, and one that then writes its results."""
-    words = [*sys.argv[1:], "--launcher", "here", "--plan", "false", *ALONE]
-    tasks = [[*words, "--confirm", ""]] * min(config.slurm.workers, config.tune.trials)
+    tasks, last = words_of_jobs(sys.argv[1:], config)
     addresses = {"tracking.uri": config.tracking.uri, "tune.storage": config.tune.storage}
-    return submit_command(args, config, tasks, words, addresses)
+    return submit_command(args, config, tasks, last, addresses)
+
+
+def words_of_jobs(words: Sequence[str], config: Config) -> tuple[list[list[str]], list[str]]:
+    """Return the commands of the jobs that share a study, and of the one that comes after them.
+
+    Each is the command itself: like any process of a study, it does trials until none is left, and then writes the
+    results, one process at a time. The last one finds what lost jobs have left, and is the one that confirms.
+    """
+    last = [*words, "--launcher", "here", "--plan", "false", *ALONE]
+    return [[*last, "--confirm", ""]] * min(config.slurm.workers, config.tune.trials), last
 
 
 def _fill_slots(args: argparse.Namespace) -> bool:

@@ -39,7 +39,7 @@ def _check_directives(text: str | None) -> str | None:
 
 @group
 class SlurmConfig:
-    """Jobs of --launcher slurm. None of these settings decides a result."""
+    """Jobs of --launcher slurm. None of these settings decides a result, but for the last digits on a CPU (cpus)."""
 
     partition: Annotated[str | None, NONE, Decides.NOTHING] = None
     """Partition of all jobs. none: the cluster's default."""
@@ -51,7 +51,7 @@ class SlurmConfig:
     gpus: Annotated[Whole, Decides.NOTHING] = 1
     """GPUs of each job. 0: none is asked for."""
     cpus: Annotated[Count, Decides.NOTHING] = 4
-    """CPUs of each job, and the threads of its process. On a CPU their number decides the last digits of a result."""
+    """CPUs of each job, and the threads of its process. On a CPU their number decides how sums are rounded."""
     memory_gib: Annotated[Positive | None, NONE, Decides.NOTHING] = None
     """Memory of each job, in GiB. none: the partition's default."""
     workers: Annotated[Count, Decides.NOTHING] = 8

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+OWN_RUN = "MLFLOW_RUN_ID"
+"""Names the run that `mlflow run` made for a process."""
 _SHELLS = ("bash", "sh", "cmd.exe")
 _project: Path | None = None
 
@@ -27,7 +29,7 @@ def started_by_mlflow_run() -> bool:
 def enter_callers_folder() -> None:
     """Make the caller's folder the working folder if `mlflow run` started this process; else do nothing."""
     global _project
-    if os.environ.get("MLFLOW_RUN_ID") and Path("MLproject").is_file() and (folder := _callers_folder()):
+    if os.environ.get(OWN_RUN) and Path("MLproject").is_file() and (folder := _callers_folder()):
         _project = Path.cwd()
         os.chdir(folder)
 

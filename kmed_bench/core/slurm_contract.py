@@ -29,7 +29,6 @@ class Submission(Head):
 class Jobs(Head):
     """Content of jobs.json: the ids of the jobs by what they do, in the order in which they depend on each other."""
 
-    cluster: str
     jobs: dict[str, str]
 
 
@@ -48,4 +47,4 @@ SUBMISSION: FileFormat[Submission] = FileFormat(
         "log_level": str,
     },
 )
-JOBS: FileFormat[Jobs] = FileFormat("kmed-slurm-jobs", 1, 1, _REMEDY, {"cluster": str, "jobs": dict[str, str]})
+JOBS: FileFormat[Jobs] = FileFormat("kmed-slurm-jobs", 1, 1, _REMEDY, {"jobs": dict[str, str]})

@@ -19,7 +19,7 @@ OVER = frozenset(
     ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT")
 )
 """States in which a job has ended for good. PREEMPTED is left out: such a job may go back into the queue."""
-_PREFIX = "slurm"
+_PREFIX = "slurm:"
 _UNKNOWN = "Invalid job id"
 _ANSWER_S = 60.0
 log = logging.getLogger(__name__)
@@ -27,7 +27,15 @@ log = logging.getLogger(__name__)
 
 def job_name(cluster: str, job: str) -> str:
     """Return what names a job, or the task of an array, on any machine: ``slurm:hal:17_3``."""
-    return f"{_PREFIX}:{cluster}:{job}"
+    return f"{_PREFIX}{cluster}:{job}"
+
+
+def split_job_name(name: str) -> tuple[str, str] | None:
+    """Return the cluster and the job that `job_name` has put into a name; None for a name of something else."""
+    if not name.startswith(_PREFIX):
+        return None
+    cluster, _, job = name.removeprefix(_PREFIX).rpartition(":")
+    return cluster, job
 
 
 def ask_slurm(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -82,6 +90,11 @@ def job_states(jobs: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def describe_end(job: str, state: str | None) -> str:
+    """Return in words how a job ended; its state is None if the controller does not know it."""
+    return f"Slurm's job {job} ended as {state}" if state else f"Slurm no longer knows its job {job}"
+
+
 def is_over(job: str) -> bool:
     """Return whether a job, all tasks of an array included, has ended for good or is unknown.
 
@@ -111,10 +124,9 @@ def cluster_name() -> str:
 
 def is_gone_job(name: str) -> bool | None:
     """Return whether a job named by `job_name` has certainly ended; None for a name of something else."""
-    prefix, _, rest = name.partition(":")
-    if prefix != _PREFIX:
+    if (named := split_job_name(name)) is None:
         return None
-    cluster, _, job = rest.rpartition(":")
+    cluster, job = named
     if not job.replace("_", "").isdecimal():
         return False
     try:

@@ -12,13 +12,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT, MLFLOW_SOURCE_NAME
 
-from kmed_bench.core.callers_folder import project_folder
+from kmed_bench.core.callers_folder import OWN_RUN, project_folder
 from kmed_bench.tracking.origin import hide_origin
 from kmed_bench.tracking.processes import PROCESS_TAG
 from kmed_bench.tracking.refusals import refused
 from kmed_bench.tracking.waiting import store_error
 
-OWN_RUN = "MLFLOW_RUN_ID"
 _PROJECT = re.compile(r"^name:\s*['\"]?kmed-bench\b", re.MULTILINE)
 log = logging.getLogger(__name__)
 

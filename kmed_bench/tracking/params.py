@@ -17,9 +17,9 @@ def shareable(config: Config) -> Config:
     """Return the settings with folders reduced to their last name and passwords masked.
 
     Paths may contain the name of a person or an institution, a database URI its password, and the address or the
-    arguments by which a promotion is told a token.
+    arguments by which a promotion is told a token. What a cluster is told besides numbers may hold any of these.
     """
-    data, model, tracking, gate = config.data, config.model, config.tracking, config.gate
+    data, model, tracking, gate, slurm = config.data, config.model, config.tracking, config.gate, config.slurm
     return dataclasses.replace(
         config,
         data=dataclasses.replace(data, source=data.source and PurePath(data.source).name),
@@ -35,6 +35,13 @@ def shareable(config: Config) -> Config:
             webhook=gate.webhook and "https://***",
         ),
         tune=dataclasses.replace(config.tune, storage=_shareable_uri(config.tune.storage)),
+        slurm=dataclasses.replace(
+            slurm,
+            account=slurm.account and "***",
+            setup=slurm.setup and "***",
+            python=slurm.python and PurePath(slurm.python).name,
+            directives=slurm.directives and "***",
+        ),
     )
 
 

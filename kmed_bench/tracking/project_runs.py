@@ -15,9 +15,9 @@ from mlflow.projects.utils import (
 )
 from mlflow.tracking import MlflowClient
 
+from kmed_bench.core.callers_folder import OWN_RUN
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking.endings import FAILURE_TAG
-from kmed_bench.tracking.own_run import OWN_RUN
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from kmed_bench.config import Config, benchmark_digest
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.slurm_jobs import split_job_name
 from kmed_bench.tracking.processes import PROCESS_TAG, is_gone
 from kmed_bench.tracking.store import search_runs
 
@@ -82,18 +83,18 @@ def check_ended(bench: EarlierBench, uri: str) -> None:
     if bench.status != "RUNNING":
         return
     process = MlflowClient(tracking_uri=uri).get_run(bench.run_id).data.tags.get(PROCESS_TAG, "")
-    if not is_gone(process) and process.startswith("slurm:"):
+    if is_gone(process):
+        return
+    if job := split_job_name(process):
         raise KmedError(
-            f"{bench.name} ({bench.run_id}) is marked RUNNING and belongs to Slurm's job {process.rpartition(':')[2]}, "
-            "which has not ended, or whose cluster can't be asked here. Wait for it, or cancel it with scancel, and "
-            "continue again."
+            f"{bench.name} ({bench.run_id}) is marked RUNNING and belongs to Slurm's job {job[1]}, which has not "
+            "ended, or whose cluster can't be asked here. Wait for it, or cancel it with scancel, and continue again."
         )
-    if not is_gone(process):
-        raise KmedError(
-            f"{bench.name} ({bench.run_id}) is marked RUNNING, and its process is alive, or belongs to another machine "
-            "or container and can't be checked. Wait for it; if it is gone, mark it with `python -c \"import mlflow; "
-            f"mlflow.MlflowClient('STORE').set_terminated('{bench.run_id}', 'KILLED')\"` and continue again."
-        )
+    raise KmedError(
+        f"{bench.name} ({bench.run_id}) is marked RUNNING, and its process is alive, or belongs to another machine "
+        "or container and can't be checked. Wait for it; if it is gone, mark it with `python -c \"import mlflow; "
+        f"mlflow.MlflowClient('STORE').set_terminated('{bench.run_id}', 'KILLED')\"` and continue again."
+    )
 
 
 def _describe(client: MlflowClient, run: Run) -> EarlierBench:

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from kmed_bench.config import Config
+from kmed_bench.core.callers_folder import OWN_RUN
 from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.corpus_contracts import QualityReport, SplitReport
 from kmed_bench.core.errors import KmedError
@@ -22,7 +23,7 @@ from kmed_bench.core.version import code_version
 from kmed_bench.tracking.endings import FAILURE_TAG
 from kmed_bench.tracking.metric_names import ingest_metrics, score_metrics, split_metrics
 from kmed_bench.tracking.origin import hide_origin
-from kmed_bench.tracking.own_run import OWN_RUN, has_random_name, refuse_run
+from kmed_bench.tracking.own_run import has_random_name, refuse_run
 from kmed_bench.tracking.privacy import describe_failure, without_ids
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.run_notes import describe_ingest, describe_split

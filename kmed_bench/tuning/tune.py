@@ -108,9 +108,9 @@ def _write_profile(search: Search, record: StudyRecord, path: Path) -> Path | No
     best = record.best()
     if best is None:
         return None
-    # Storage locations belong to a machine, not to a recipe.
+    # Storage locations, and how a cluster runs jobs, belong to a machine, not to a recipe.
     tree = yaml.safe_load(to_yaml(adjust(search.config, best.params)))
-    kept = {key: value for key, value in tree.items() if key not in ("tune", "tracking")}
+    kept = {key: value for key, value in tree.items() if key not in ("tune", "tracking", "slurm")}
     kept["data"]["source"] = kept["model"]["weights"] = None
     # The settings of the split that was searched on: `run` draws the same one, whose test part chose nothing.
     drawn = search.split.report.get("config", {})

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import soundfile
+from mlflow.tracking import MlflowClient
 from recordings import tone
 from subcommands import commands
 
@@ -95,3 +96,8 @@ def test_commands_read_what_they_say(recorder: Recorder, tiny_checkpoint: Path) 
         assert keys - carried <= declared(command), command
         unread = {"tracking.uri"} if command == "transcribe" else set()  # which a model of the store needs
         assert declared(command) - unread <= keys, command
+    client = MlflowClient()
+    runs = client.search_runs([found.experiment_id for found in client.search_experiments()])
+    params = [key for run in runs if run.data.tags["kmed.kind"] == "evaluate" for key in run.data.params]
+    assert params.count("eval.beam_size") == 2
+    assert not [key for key in params if key.startswith("slurm.")]  # which may name a folder, or a person

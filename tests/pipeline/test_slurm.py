@@ -170,14 +170,25 @@ def test_mlflow_cancels_what_it_has_submitted(light: Light, run: Run) -> None:
     assert "Stopped, with the state saved." in (submitted.folder / "tasks-0.log").read_text()
 
 
+def test_a_last_job_that_is_stopped_leaves_no_status(light: Light, run: Run) -> None:
+    """Preempted, it would come back, and a run that is FAILED in between would not be waited for."""
+    submitted = light.submit("end", last="always")
+    light.until_started("last")
+    light.cluster.ask("scancel", submitted.jobs["last"])
+    light.cluster.until(lambda: "Stopped" in (submitted.folder / "last.log").read_text(), "the last job's end")
+    light.until_state(submitted.jobs["last"], "CANCELLED")
+    assert read_status(submitted.folder) is None
+    assert SlurmRun(run.info.run_id, submitted.folder).get_status() == "KILLED"
+
+
 def test_mlflow_sees_a_vanished_job_as_failed(light: Light, run: Run) -> None:
     jobs = {"tasks": "999998", "last": "999999"}  # as when the controller has forgotten them
-    write_json(light.folder / "jobs.json", {**JOBS.head, "cluster": "kmed", "jobs": jobs})
+    write_json(light.folder / "jobs.json", {**JOBS.head, "jobs": jobs})
     ours = SlurmRun(run.info.run_id, light.folder)
     assert (ours.get_status(), ours.wait()) == ("FAILED", False)
     ended = MlflowClient().get_run(run.info.run_id)
     assert ended.info.status == "FAILED"
-    assert ended.data.tags["kmed.failure"] == "Slurm's job 999999 ended as unknown"
+    assert ended.data.tags["kmed.failure"] == "Slurm no longer knows its job 999999"
     (light.folder / "status").write_text("0\n")  # what a job has written counts, whatever Slurm remembers
     assert (ours.get_status(), ours.wait()) == ("FINISHED", True)
 
@@ -204,6 +215,27 @@ def test_a_refused_job_takes_the_others_with_it(light: Light, monkeypatch: pytes
     (job,) = set(light.cluster.ask("squeue", "--noheader", "--states=all", "--format=%A").split()) - known
     light.until_state(f"{job}_0", "CANCELLED")
     assert light.starts("task0") == []
+
+
+def test_an_interrupt_while_jobs_are_submitted_leaves_none(light: Light, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[str] = []
+
+    from kmed_bench.pipeline.launch import slurm as module
+
+    tell = module.tell_slurm
+
+    def interrupted(*words: str, **how: object) -> str:
+        answers.append(tell(*words, **how))  # type: ignore[arg-type]
+        if len(answers) == 2:
+            signal.raise_signal(signal.SIGINT)  # the job is there, and its id is not known yet
+        return answers[-1]
+
+    monkeypatch.setattr(module, "tell_slurm", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        light.submit("end")
+    tasks, last = (answer.split()[-1] for answer in answers)
+    assert light.cluster.states(tasks, last) == {f"{tasks}_0": "CANCELLED", last: "CANCELLED"}
+    assert not list(light.folder.glob("slurm-*"))
 
 
 def test_a_time_limit_puts_a_job_back_into_the_queue(light: Light, limited: Submitted) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kmed_bench.cli import main
+from kmed_bench.cli import main, parse
+from kmed_bench.commands.tune import words_of_jobs
 from kmed_bench.config import load_config
 from kmed_bench.config.identity import benchmark_digest
 from kmed_bench.config.slurm import OURS, parse_directives
@@ -110,6 +111,38 @@ def test_a_plan_needs_no_slurm_and_leaves_nothing(tmp_path: Path, monkeypatch, c
 def test_tune_has_a_plan_on_slurm_alone(tmp_path: Path, capsys) -> None:
     assert main(["tune", str(tmp_path), "--size", "tiny", "--plan"]) == 2
     assert "--plan prints the scripts of Slurm's jobs; add --launcher slurm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["tune", "split", "--size", "tiny"], ["evaluate", "tiny", "split", "out"]]
+)
+@pytest.mark.parametrize("given", [["--slots", "4"], ["--threads", "2"]])
+def test_what_is_for_this_machine_is_refused(command: list[str], given: list[str], capsys) -> None:
+    assert main([*command, "--launcher", "slurm", "--plan", *given]) == 2
+    assert f"{' '.join(given)} is for this machine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("workers", "n_jobs"), [("2", 2), ("8", 4)])
+def test_the_jobs_of_a_study_run_the_command_and_the_last_one_confirms(workers: str, n_jobs: int) -> None:
+    words = [
+        "tune", "split", "--out", "tune", "--size", "tiny", "--trials", "4", "--study", "ward", "--confirm", "1,2",
+        "--launcher", "slurm", "--plan", "--slurm.workers", workers,
+    ]  # fmt: skip
+    typed = parse(words)
+    tasks, last = words_of_jobs(words, load_config("sound", typed.overrides))
+    assert len(tasks) == n_jobs
+    for job, confirm in [*((parse(task), "") for task in tasks), (parse(last), "1,2")]:
+        assert (job.launcher, job.plan, job.slots, job.threads) == ("here", "false", "1", "auto")
+        assert job.confirm == confirm
+        assert (job.command_name, job.split, job.out, job.study) == ("tune", Path("split"), Path("tune"), "ward")
+        assert job.overrides == typed.overrides
+
+
+@pytest.mark.parametrize(("seeds", "said"), [("1,x", "give whole numbers"), ("1", "at least two different seeds")])
+def test_seeds_that_can_not_confirm_are_refused_before_jobs_run(seeds: str, said: str, capsys) -> None:
+    words = ["tune", "split", "--size", "tiny", "--launcher", "slurm", "--plan", "--confirm", seeds]
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_slurms_commands_that_are_not_here_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

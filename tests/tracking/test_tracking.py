@@ -149,6 +149,14 @@ def test_passwords_are_not_logged() -> None:
     assert params.shareable(config).tracking.uri == "postgresql://***@db.example/mlflow"
 
 
+def test_what_a_cluster_is_told_names_nobody() -> None:
+    told = {"account": "gildong-lab", "setup": ". /home/gildong/venv/bin/activate", "cpus": "6"}
+    told |= {"python": "/home/gildong/venv/bin/python", "directives": "mail-user=gildong@ward.example"}
+    shown = params.shareable(load_config("demo", {f"slurm.{name}": value for name, value in told.items()})).slurm
+    assert (shown.account, shown.setup, shown.directives) == ("***", "***", "***")
+    assert (shown.python, shown.cpus, shown.partition) == ("python", 6, None)
+
+
 def test_values_over_the_limits_are_cut(config: Config) -> None:
     with (
         runs.bench_run(config, code_version="x") as bench,

@@ -347,7 +347,12 @@ def test_two_objectives_are_said_not_to_prune():
 def test_a_study_saves_epochs_and_is_no_worse_than_default(place, caplog):
     """Twelve trials in which the learning rate matters; a third of the epochs and more is saved."""
     config = settings(
-        place, tune__trials="12", train__epochs="8", tune__pruner="successive_halving", tune__warmup_epochs="0"
+        place,
+        tune__trials="12",
+        train__epochs="8",
+        tune__pruner="successive_halving",
+        tune__warmup_epochs="0",
+        slurm__python=str(place / "python"),
     )
     outcome = tune(config, weights(place), place / "split", place / "out", code_version="t")
     record = outcome.record
@@ -360,7 +365,7 @@ def test_a_study_saves_epochs_and_is_no_worse_than_default(place, caplog):
     best = load_config(str(outcome.profile))
     assert best.train.lr == record.best().params["train.lr"]
     assert (best.model.sizes, best.train.epochs, best.profile) == (("tiny",), 8, "best")
-    assert best.tracking == load_config("demo").tracking
+    assert (best.tracking, best.slurm) == (load_config("demo").tracking, load_config("demo").slurm)
     section = read_section(place / "out")
     assert section.title == "Tuning of tiny"
     assert len(section.figures) == 3

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from kmed_bench.config.slurm import SlurmConfig
-from kmed_bench.core.errors import KmedError, brief
+from kmed_bench.core.errors import KmedError
 from kmed_bench.core.slurm_contract import JOBS
-from kmed_bench.core.slurm_jobs import OVER, cancel_jobs, job_states
+from kmed_bench.core.slurm_jobs import OVER, cancel_jobs, describe_end, job_states
 from kmed_bench.pipeline.launch.slurm import FOLDER_SAID, JOBS_FILE, PROJECT_RUN, read_status
 from kmed_bench.pipeline.launch.slurm_scripts import LAST
+from kmed_bench.tracking.privacy import describe_failure
 from kmed_bench.tracking.project_runs import begin_call, end_call
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class SlurmBackend:
         try:
             folder = _submit(call.command, call.environment, call.folder, call.run_id)
         except BaseException as error:
-            end_call(call.run_id, "FAILED", f"nothing was submitted: {brief(error)}")
+            end_call(call.run_id, "FAILED", f"nothing was submitted: {describe_failure(error)}")
             raise
         return SlurmRun(call.run_id, folder)
 
@@ -131,7 +132,7 @@ class SlurmRun:
             if (status := read_status(self._folder)) is not None:  # it ended between the two questions
                 return "FINISHED" if status == 0 else "FAILED"
             ended = "KILLED" if last == "CANCELLED" else "FAILED"
-            end_call(self._run_id, ended, f"Slurm's job {self._jobs[LAST]} ended as {last or 'unknown'}")
+            end_call(self._run_id, ended, describe_end(self._jobs[LAST], last))
             return ended
         return "SCHEDULED" if set(states.values()) - OVER == {"PENDING"} else "RUNNING"
 

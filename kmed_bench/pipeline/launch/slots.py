@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import kmed_bench
+from kmed_bench.core.callers_folder import OWN_RUN
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.relay import SLOT_VARIABLE
 from kmed_bench.core.surroundings import interrupts_wait
@@ -26,8 +27,6 @@ _ROOT = Path(kmed_bench.__file__).parents[1]
 # Appended: the package may be found through the working folder alone, which another process need not share.
 _FINDS_PACKAGE = f"import sys; sys.path.append({str(_ROOT)!r})"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_NOT_INHERITED = ("MLFLOW_RUN_ID",)
-"""Names the run that `mlflow run` made, which belongs to the parent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,8 @@ class Slot:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of its process."""
-        own = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED} | {SLOT_VARIABLE: "1"}
+        # The run that `mlflow run` made belongs to the parent.
+        own = {name: value for name, value in os.environ.items() if name != OWN_RUN} | {SLOT_VARIABLE: "1"}
         own |= dict.fromkeys(THREAD_VARIABLES, str(self.n_threads))
         return own if self.gpu is None else own | {"CUDA_VISIBLE_DEVICES": self.gpu}
 

@@ -12,11 +12,13 @@ from typing import Any
 
 from kmed_bench.config import SlurmConfig
 from kmed_bench.core.addresses import without_password
+from kmed_bench.core.callers_folder import OWN_RUN
 from kmed_bench.core.console import console_level
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, write_json, write_text_atomically
 from kmed_bench.core.slurm_contract import JOBS, SUBMISSION, Submission
 from kmed_bench.core.slurm_jobs import cancel_jobs, tell_slurm
+from kmed_bench.core.surroundings import interrupts_wait
 from kmed_bench.pipeline.launch.slurm_scripts import LAST, PREPARE, TASKS, Stage, write_script
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,6 @@ FOLDER_SAID = "Logs and scripts: "
 """Begins the line that names a submission's folder."""
 PROJECT_RUN = "KMED_PROJECT_RUN_ID"
 """Names the run that a backend of `mlflow run` has made for the jobs; MLFLOW_RUN_ID would be this process's own."""
-_MLFLOW_RUN = "MLFLOW_RUN_ID"
 SUBMISSION_FILE, JOBS_FILE, STATUS_FILE = "submission.json", "jobs.json", "status"
 
 
@@ -141,13 +142,13 @@ def submit(submission: Submission, stages: Sequence[Stage], settings: SlurmConfi
     folder.mkdir(PRIVATE_FOLDER, parents=True)
     write_json(folder / SUBMISSION_FILE, submission, private=True)
     jobs: dict[str, str] = {}
-    cluster = ""
     try:
         for stage in stages:
             script = folder / f"{stage.does}.sh"
             write_text_atomically(script, scripts[stage.does], private=True)
-            jobs[stage.does], cluster = _sbatch(stage, script, list(jobs.values()))
-        write_json(folder / JOBS_FILE, {**JOBS.head, "cluster": cluster, "jobs": jobs}, private=True)
+            with interrupts_wait(all_of_them=False):  # or a job could be submitted whose id nobody knows
+                jobs[stage.does] = _sbatch(stage, script, list(jobs.values()))
+        write_json(folder / JOBS_FILE, {**JOBS.head, "jobs": jobs}, private=True)
         tell_slurm("scontrol", "release", next(iter(jobs.values())))
     except BaseException:
         cancel_jobs(jobs.values())
@@ -157,19 +158,19 @@ def submit(submission: Submission, stages: Sequence[Stage], settings: SlurmConfi
     return Submitted(folder, jobs, len(submission["tasks"]))
 
 
-def _sbatch(stage: Stage, script: Path, before: Sequence[str]) -> tuple[str, str]:
-    """Submit one script and return its id and cluster; the first job is held until all are there."""
+def _sbatch(stage: Stage, script: Path, before: Sequence[str]) -> str:
+    """Submit one script and return its id; the first job is held until all are there."""
     how = ["--hold"]
     if before:
         how = [f"--dependency={stage.after}:{before[-1]}", "--kill-on-invalid-dep=yes"]
-    inherited = {name: value for name, value in os.environ.items() if name not in (_MLFLOW_RUN, PROJECT_RUN)}
+    inherited = {name: value for name, value in os.environ.items() if name not in (OWN_RUN, PROJECT_RUN)}
     if PROJECT_RUN in os.environ:
-        inherited[_MLFLOW_RUN] = os.environ[PROJECT_RUN]
+        inherited[OWN_RUN] = os.environ[PROJECT_RUN]
     answer = tell_slurm("sbatch", "--parsable", *how, str(script), env=inherited).strip().splitlines()[-1]
-    job, _, cluster = answer.partition(";")
+    job = answer.partition(";")[0]  # the cluster's name may follow
     if not job.isdecimal():
         raise KmedError(f"sbatch answered {answer!r:.100} and no job's id; look for it with squeue.")
-    return job, cluster
+    return job
 
 
 def read_status(folder: Path) -> int | None:

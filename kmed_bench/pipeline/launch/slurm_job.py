@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from kmed_bench.core.addresses import without_password
+from kmed_bench.core.callers_folder import OWN_RUN
 from kmed_bench.core.console import configure_logging, hide_passwords_in_tracebacks, prepare_streams
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import write_text_atomically
@@ -24,6 +25,7 @@ from kmed_bench.core.slurm_contract import JOBS, SUBMISSION, Jobs, Submission
 from kmed_bench.core.slurm_jobs import (
     JOB_VARIABLE,
     cluster_name,
+    describe_end,
     job_name,
     job_states,
     own_job,
@@ -37,7 +39,6 @@ from kmed_bench.pipeline.launch.slurm_scripts import LAST, PREPARE, TASKS
 log = logging.getLogger(__name__)
 BENCH_FILE, PREPARED_FILE = "bench", "prepared"
 """The id of the benchmark's run, and what says that it is prepared, both written by the job that prepares it."""
-_MLFLOW_RUN = "MLFLOW_RUN_ID"
 _INTERRUPTED = 130
 Command = Callable[[Sequence[str]], int]
 
@@ -75,7 +76,7 @@ class _Part:
             os.environ[JOB_VARIABLE] = job_name(cluster_name(), own_job())
             return self._run_bench()
         if self.does == TASKS:
-            os.environ.pop(_MLFLOW_RUN, None)  # the run that `mlflow run` made is that of the last command
+            os.environ.pop(OWN_RUN, None)  # the run that `mlflow run` made is that of the last command
             return self.command(self.submission["tasks"][self.index])
         return self.command(self.submission["last"])
 
@@ -87,7 +88,7 @@ class _Part:
         jobs = read_bench_jobs(self.submission)
         before = self._bench()
         if before is not None:
-            os.environ.pop(_MLFLOW_RUN, None)
+            os.environ.pop(OWN_RUN, None)
         if self.does == PREPARE:
             owner = job_name(cluster_name(), self.jobs["jobs"][LAST])
             prepare_bench(jobs, before, owner, self._keep_bench)
@@ -116,10 +117,9 @@ class _Part:
 
     def _how_ended(self, job: str) -> str:
         try:
-            state = job_states([job]).get(job)
+            return describe_end(job, job_states([job]).get(job))
         except KmedError as error:  # the report is written all the same
-            return f"Slurm was not to be asked how its job {job} ended ({error})"
-        return f"Slurm's job {job} ended as {state}" if state else f"Slurm no longer knows its job {job}"
+            return f"Slurm could not say how its job {job} ended ({error})"
 
 
 def main(command: Command) -> int:
@@ -140,9 +140,12 @@ def main(command: Command) -> int:
     warning = _Warning()
     part = _Part(does, folder, submission, JOBS.read(folder / JOBS_FILE), command)
     status = _interruptible(part.run, warning)
-    if status == _INTERRUPTED and _requeue(warning, submission["requeues"]):
+    stopped = status == _INTERRUPTED and not warning.received
+    if stopped:
+        log.info("Stopped, with the state saved.")
+    elif status == _INTERRUPTED and _requeue(submission["requeues"]):
         return 0
-    if does == LAST:
+    if does == LAST and not stopped:  # a preempted job goes back into the queue, and a cancelled one has no result
         write_text_atomically(folder / STATUS_FILE, f"{status}\n", private=True)
     return status
 
@@ -166,12 +169,9 @@ def _interruptible(work: Callable[[], int], warning: _Warning) -> int:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _requeue(warning: _Warning, limit: int) -> bool:
-    """Put this job back into the queue if Slurm has warned it, and return whether it is there."""
+def _requeue(limit: int) -> bool:
+    """Put this job back into the queue, and return whether it is there."""
     job, n_before = own_job(), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if not warning.received:
-        log.info("Stopped, with the state saved.")
-        return False
     if n_before >= limit:
         log.error("Job %s went back into the queue %d times, the most that slurm.requeues allows.", job, n_before)
         return False
