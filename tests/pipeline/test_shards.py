@@ -31,7 +31,7 @@ from kmed_bench.core.sharding import shard_of
 from kmed_bench.corpus.splitting.split import build_split, sort_manifest, write_split
 from kmed_bench.corpus.splitting.whole import read_speech
 from kmed_bench.pipeline.evaluate import evaluate_model
-from kmed_bench.pipeline.shards import decode, files, merge
+from kmed_bench.pipeline.shards import decode, evaluate, files, merge
 from kmed_bench.pipeline.shards.evaluate import decode_chosen, evaluate_in_shards
 from kmed_bench.pipeline.shards.files import SHARDS_FOLDER, find_shard_files, shard_path, write_shard_file
 from kmed_bench.scoring import long_counts
@@ -282,6 +282,53 @@ def test_shards_of_another_evaluation_are_not_gone_on_with(joinable, model, spli
             evaluate_in_shards(config, model, split, part, joinable, shards=shards)
         with pytest.raises(KmedError, match=message):
             decode_chosen(config, model, split, part, joinable, shards=shards, chosen="0")
+
+
+def test_processes_that_are_given_the_same_shards_divide_them(model, split, whole, tmp_path, monkeypatch):
+    out, written = tmp_path / "out", []
+    write = decode.write_shard_file
+
+    def write_with_company(out, head, predictions):
+        """While shard 0 is at work here, another process begins with all that it may have."""
+        written.append(head["shard"])
+        if head["shard"] == 0:
+            said = decode_chosen(settings(), model, split, "valid", out, shards="4", chosen="1-2")
+            assert said.startswith("Shards 1-2 of 4: 2 decoded")
+        return write(out, head, predictions)
+
+    monkeypatch.setattr(decode, "write_shard_file", write_with_company)
+    evaluate_in_shards(settings(), model, split, "valid", out, shards="4")
+    assert written == [0, 1, 2, 3]
+    assert texts(out) == texts(whole)
+
+
+@pytest.mark.parametrize("first", ["the other process", "this process"])
+@fault(
+    "two processes join the same shards",
+    sees="nothing: the one that waited finds them joined",
+    survives="the results, written once; no shard is decoded again",
+)
+def test_shards_are_joined_once(model, split, whole, tmp_path, monkeypatch, first):
+    out, finish, calls = tmp_path / "out", evaluate.decode_shards, []
+    words = (settings(), model, split, "valid", out)
+
+    def finish_with_company(*given: Any) -> dict[int, str]:
+        """The other process decodes what is missing, joins all and removes the shards."""
+        calls.append(given)
+        if len(calls) > 1:
+            return finish(*given)
+        failed = finish(*given) if first == "this process" else {}
+        evaluate_in_shards(*words, shards="3")
+        return failed or finish(*given)
+
+    monkeypatch.setattr(evaluate, "decode_shards", finish_with_company)
+    evaluate_in_shards(*words, shards="3")
+    assert texts(out) == texts(whole)
+    assert figures(out) == figures(whole)
+    calls.clear()
+    (out / "scores.json").unlink()
+    assert decode_chosen(*words, shards="3", chosen="0").startswith("Shards 0 of 3")
+    assert sorted(path.name for path in out.iterdir()) == ["kmed-bench.log", "predictions.jsonl", "scores.json"]
 
 
 @fault(

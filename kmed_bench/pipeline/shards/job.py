@@ -12,7 +12,7 @@ from kmed_bench.core.shard_contracts import MadeOf
 from kmed_bench.core.sharding import name_shards
 from kmed_bench.corpus.splitting.long_part import LongPart
 from kmed_bench.pipeline.models import identify_model
-from kmed_bench.pipeline.shards.files import SHARDS_FOLDER, ShardFile, find_shard_files
+from kmed_bench.pipeline.shards.files import SHARDS_FOLDER, ShardFile, find_shard_files, shard_path
 
 _WHAT = {
     "model": "another model",
@@ -65,6 +65,10 @@ class ShardJob:
                 f"it again with --shard {head['shard']}, or name another folder."
             )
         return file
+
+    def has(self, shard: int) -> bool:
+        """Return whether a shard is there, or was joined with the others since this process began."""
+        return shard_path(self.out, shard, self.n_shards).exists() or (self.out / "scores.json").exists()
 
     def there(self) -> dict[int, ShardFile]:
         """Return the finished shards by number.

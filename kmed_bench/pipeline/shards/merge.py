@@ -56,10 +56,11 @@ def _refuse_mixed(files: list[ShardFile]) -> None:
     """Raise KmedError unless one library decoded all shards, on one kind of device."""
     first = _runtime(files[0].head)
     for file in files[1:]:
-        if other := {key for key, value in _runtime(file.head).items() if first.get(key) != value}:
-            key = min(other)
+        found = _runtime(file.head)
+        if unlike := [key for key in first | found if first.get(key) != found.get(key)]:
+            key = min(unlike)
             raise KmedError(
-                f"{file.path} was decoded with {key} {_runtime(file.head)[key]!r:.80}, and {files[0].path.name} with "
+                f"{file.path} was decoded with {key} {found.get(key)!r:.80}, and {files[0].path.name} with "
                 f"{first.get(key)!r:.80}: shards that are joined must agree. Remove those of one kind, and decode them "
                 "again like the others."
             )
@@ -104,7 +105,7 @@ def _allow_open_files(wanted: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
-    if hard not in (resource.RLIM_INFINITY, -1) and hard < wanted:
+    if hard != resource.RLIM_INFINITY and hard < wanted:
         raise KmedError(
             f"Joining the shards takes {wanted} open files, and a process here may have {hard} (`ulimit -Hn`); raise "
             f"that, or start again with fewer than {hard - _OTHER_FILES} shards in another folder."
