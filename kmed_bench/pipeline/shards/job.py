@@ -2,13 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from kmed_bench import __version__
 from kmed_bench.config import Config, Decides, digest
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
-from kmed_bench.core.shard_contracts import MadeOf
+from kmed_bench.core.shard_contracts import MadeOf, ShardHead
 from kmed_bench.core.sharding import name_shards
 from kmed_bench.corpus.splitting.long_part import LongPart
 from kmed_bench.pipeline.models import identify_model
@@ -17,9 +18,12 @@ from kmed_bench.pipeline.shards.files import SHARDS_FOLDER, ShardFile, find_shar
 _WHAT = {
     "model": "another model",
     "settings": "other settings of decoding",
-    "speech": "other utterances",
+    "speech": "another file of utterances",
     "release": "another release of kmed-bench",
 }
+
+THREADS = "threads"
+"""A runtime's setting that each process has from its share of the cores; it decides how fast a shard is decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,24 @@ class ShardJob:
     def describe(self, shards: list[int]) -> str:
         """Return shards by their numbers, as in a message."""
         return f"{len(shards)} of {self.n_shards} shards ({name_shards(shards)})"
+
+
+def find_unlike(first: ShardHead, other: ShardHead) -> tuple[str, Any, Any] | None:
+    """Return a property of decoding in which two shards differ, with its values; None if they can be joined."""
+    ours, theirs = _runtime(first), _runtime(other)
+    return next(
+        (
+            (name, ours.get(name), theirs.get(name))
+            for name in sorted(ours | theirs)
+            if ours.get(name) != theirs.get(name)
+        ),
+        None,
+    )
+
+
+def _runtime(head: ShardHead) -> dict[str, Any]:
+    runtime = {**head["runtime"], **head["runtime"].get("settings", {})}
+    return {name: value for name, value in runtime.items() if name not in ("settings", THREADS)}
 
 
 def make_job(config: Config, model: str, path: Path, part: LongPart, out: Path, n_shards: int) -> ShardJob:
