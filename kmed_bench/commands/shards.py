@@ -39,8 +39,12 @@ def shards_of(args: argparse.Namespace) -> str | None:
     Raises
     ------
     KmedError
-        When ``--shard`` is given without it.
+        When ``--shard`` is given without it, or with a number of slots.
     """
+    if args.shard != _NONE and args.slots not in ("auto", "1"):
+        raise KmedError(
+            f"--shard {args.shard} is done by one process, and --slots is {args.slots}; leave one of the two out."
+        )
     if args.shards != _NONE:
         return str(args.shards)
     if args.shard != _NONE:

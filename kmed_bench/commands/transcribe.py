@@ -9,7 +9,7 @@ from kmed_bench.commands.shards import add_shards, fill_slots, shard_of_call, sh
 from kmed_bench.config import Config, Decides
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.sharding import read_chosen_shards, read_shard_count
+from kmed_bench.core.sharding import MAX_SHARDS, read_chosen_shards, read_shard_count
 from kmed_bench.core.transcripts import TRANSCRIPT_FORMATS, Transcript, render
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def register(commands: Commands) -> None:
     transcribe.add_argument(
         "--out", type=Path, metavar="FOLDER", help="one private file a recording; those that are there are kept"
     )
-    add_shards(transcribe, "recordings", "a number (none: one process does all)")
+    add_shards(transcribe, "recordings", "a number, or auto, which is one for each (none: one process does all)")
 
 
 def _transcribe(args: argparse.Namespace) -> int:
@@ -77,7 +77,8 @@ def _do_shards(args: argparse.Namespace, shards: str, recordings: "list[Recordin
 
     if args.out is None:
         raise KmedError("Shards of recordings meet in a folder; name one for the transcripts with --out.")
-    n_shards = read_shard_count(shards, len(recordings))
+    # Recordings may be hours long: as many shards as there are, so that every slot has its share.
+    n_shards = min(len(recordings), MAX_SHARDS) if shards == "auto" else read_shard_count(shards, len(recordings))
     if (chosen := shard_of_call(args)) is not None:
         return recordings_of_shards(recordings, read_chosen_shards(chosen, n_shards), n_shards)
     # Recordings that can't be read are named by each process, which then ends with 1, and once more by this one.

@@ -62,21 +62,13 @@ def locked(path: Path, what: str, *, wait_s: float | None = None) -> Iterator[No
 
 @contextlib.contextmanager
 def try_locked(path: Path) -> Iterator[bool]:
-    """Hold a file's lock while the block runs, if no other process does; yield whether this one may go on.
-
-    On a file system without locks it always may.
-    """
+    """Hold a file's lock while the block runs, if no other process does; yield whether this one does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        try:
+        with contextlib.suppress(Timeout):
             lock.acquire(timeout=0)
-            free = True
-        except Timeout:
-            free = False
-        except NotImplementedError:
-            free = True
-        yield free
+        yield lock.is_locked
     finally:
         lock.release()
 

@@ -64,7 +64,7 @@ def read_shard_count(text: str, n_names: int) -> int:
     """
     if text == "auto":
         return min(max(1, -(-n_names // NAMES_A_SHARD)), MAX_SHARDS)
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_SHARDS):
+    if not (_is_number(text) and 1 <= int(text) <= MAX_SHARDS):
         raise KmedError(
             f"--shards is {text!r:.80}; give auto, for a shard of each {NAMES_A_SHARD:,}, or a number from 1 to "
             f"{MAX_SHARDS:,}."
@@ -82,13 +82,17 @@ def read_chosen_shards(text: str, n_shards: int) -> list[int]:
     """
     chosen: set[int] = set()
     for word in text.split(","):
-        ends = word.strip().split("-")
-        if len(ends) > 2 or not all(end.isascii() and end.isdecimal() and len(end) < 10 for end in ends):
+        ends = [int(end) if _is_number(end) else -1 for end in word.strip().split("-")]
+        if len(ends) > 2 or not 0 <= ends[0] <= ends[-1]:
             raise KmedError(f"--shard is {text!r:.80}; give numbers from 0 and spans of them, such as 3 or 0,4,8-11.")
-        chosen |= set(range(int(ends[0]), min(int(ends[-1]), MAX_SHARDS) + 1))
-    if not chosen or max(chosen) >= n_shards:
-        raise KmedError(f"--shard is {text!r:.80}, and {n_shards} shards are numbered 0 to {n_shards - 1}.")
+        if ends[-1] >= n_shards:
+            raise KmedError(f"--shard is {text!r:.80}, and {n_shards} shards are numbered 0 to {n_shards - 1}.")
+        chosen |= set(range(ends[0], ends[-1] + 1))
     return sorted(chosen)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def name_shards(shards: Sequence[int]) -> str:

@@ -65,7 +65,7 @@ def test_the_number_of_shards(text, n_names, expected):
     assert read_shard_count(text, n_names) == expected
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "4097", "two", "", "1.5", "٣"])
+@pytest.mark.parametrize("text", ["0", "-1", "4097", "two", "", "1.5", "٣", "9" * 5_000])
 def test_no_number_of_shards(text):
     with pytest.raises(KmedError, match=r"--shards is .*; give auto, .* or a number from 1 to 4,096"):
         read_shard_count(text, 100)
@@ -81,7 +81,10 @@ def test_spans_of_shards():
     assert read_chosen_shards("8-11, 0,4,0", 12) == [0, 4, 8, 9, 10, 11]
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1--2", "3-2,", "5-4", "12", "0-99999999999"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "1-", "-1", "1--2", "3-2,", "5-4", "0,5-4", "12", "0,12", "0,5000-6000", "0-99999999999", "9" * 5_000],
+)
 def test_no_shards(text):
     with pytest.raises(KmedError, match=r"--shard is "):
         read_chosen_shards(text, 12)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -31,7 +32,7 @@ from kmed_bench.core.sharding import shard_of
 from kmed_bench.corpus.splitting.split import build_split, sort_manifest, write_split
 from kmed_bench.corpus.splitting.whole import read_speech
 from kmed_bench.pipeline.evaluate import evaluate_model
-from kmed_bench.pipeline.shards import decode, files, merge
+from kmed_bench.pipeline.shards import decode, evaluate, files, merge
 from kmed_bench.pipeline.shards.evaluate import decode_chosen, evaluate_in_shards
 from kmed_bench.pipeline.shards.files import SHARDS_FOLDER, find_shard_files, shard_path, write_shard_file
 from kmed_bench.scoring import long_counts
@@ -207,8 +208,8 @@ def spoil_missing(out: Path) -> None:
     shard_path(out, 1, 3).unlink()
 
 
-def change_head(out: Path, change) -> None:
-    path = shard_path(out, 1, 3)
+def change_head(out: Path, change, shard: int = 1) -> None:
+    path = shard_path(out, shard, 3)
     line, rest = path.read_bytes().split(b"\n", 1)
     head = json.loads(line)
     change(head)
@@ -265,6 +266,17 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(joinable, split, mo
     assert {path.name for path in out.iterdir()} == {SHARDS_FOLDER, "kmed-bench.log"}
 
 
+def test_processes_may_have_other_numbers_of_threads(joinable, model, split, whole, tmp_path):
+    """As runtimes state it that are not torch's: the share of the cores that a slot, or another machine, has."""
+    out = tmp_path / "out"
+    shutil.copytree(joinable / SHARDS_FOLDER, out / SHARDS_FOLDER)
+    for shard, threads in enumerate((2, 8, 2)):
+        change_head(out, lambda head, n=threads: head["runtime"]["settings"].update(threads=n), shard)
+    scores = evaluate_in_shards(settings(), model, split, "valid", out, shards="3", merge_only=True)
+    assert texts(out) == texts(whole)
+    assert scores["runtime"]["settings"]["threads"] == "2, 8"
+
+
 @pytest.fixture(scope="module")
 def joinable(model, split, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("joinable")
@@ -275,13 +287,60 @@ def joinable(model, split, tmp_path_factory) -> Path:
 def test_shards_of_another_evaluation_are_not_gone_on_with(joinable, model, split):
     for config, part, shards, message in (
         (settings(eval__beam_size="2"), "valid", "3", "is of other settings of decoding, and shards"),
-        (settings(), "train", "3", "is of other utterances|is of the part valid"),
+        (settings(), "train", "3", "is of another file of utterances|is of the part valid"),
         (settings(), "valid", "4", r"holds shards of 3 .*, and these are 4; go on with --shards 3"),
     ):
         with pytest.raises(KmedError, match=message):
             evaluate_in_shards(config, model, split, part, joinable, shards=shards)
         with pytest.raises(KmedError, match=message):
             decode_chosen(config, model, split, part, joinable, shards=shards, chosen="0")
+
+
+def test_processes_that_are_given_the_same_shards_divide_them(model, split, whole, tmp_path, monkeypatch):
+    out, written = tmp_path / "out", []
+    write = decode.write_shard_file
+
+    def write_with_company(out, head, predictions):
+        """While shard 0 is at work here, another process begins with all that it may have."""
+        written.append(head["shard"])
+        if head["shard"] == 0:
+            said = decode_chosen(settings(), model, split, "valid", out, shards="4", chosen="1-2")
+            assert said.startswith("Shards 1-2 of 4: 2 decoded")
+        return write(out, head, predictions)
+
+    monkeypatch.setattr(decode, "write_shard_file", write_with_company)
+    evaluate_in_shards(settings(), model, split, "valid", out, shards="4")
+    assert written == [0, 1, 2, 3]
+    assert texts(out) == texts(whole)
+
+
+@pytest.mark.parametrize("first", ["the other process", "this process"])
+@fault(
+    "two processes join the same shards",
+    sees="nothing: the one that waited finds them joined",
+    survives="the results, written once; no shard is decoded again",
+)
+def test_shards_are_joined_once(model, split, whole, tmp_path, monkeypatch, first):
+    out, finish, calls = tmp_path / "out", evaluate.decode_shards, []
+    words = (settings(), model, split, "valid", out)
+
+    def finish_with_company(*given: Any) -> dict[int, str]:
+        """The other process decodes what is missing, joins all and removes the shards."""
+        calls.append(given)
+        if len(calls) > 1:
+            return finish(*given)
+        failed = finish(*given) if first == "this process" else {}
+        evaluate_in_shards(*words, shards="3")
+        return failed or finish(*given)
+
+    monkeypatch.setattr(evaluate, "decode_shards", finish_with_company)
+    evaluate_in_shards(*words, shards="3")
+    assert texts(out) == texts(whole)
+    assert figures(out) == figures(whole)
+    calls.clear()
+    (out / "scores.json").unlink()
+    assert decode_chosen(*words, shards="3", chosen="0").startswith("Shards 0 of 3")
+    assert sorted(path.name for path in out.iterdir()) == ["kmed-bench.log", "predictions.jsonl", "scores.json"]
 
 
 @fault(
@@ -371,6 +430,7 @@ def test_the_run_of_the_whole_has_the_shards_times_and_one_opening(model, clips,
         (["--shards", "9999"], "or a number from 1 to 4,096"),
         (["--shards", "3", "--shard", "3"], "--shard is '3', and 3 shards are numbered 0 to 2"),
         (["--shards", "3", "--shard", "-1"], "--shard is '-1'; give numbers from 0"),
+        (["--shards", "3", "--shard", "0-1", "--slots", "2"], "--shard 0-1 is done by one process, and --slots is 2"),
         (["--merge-only"], "--merge-only joins shards: give it with --shards N"),
         (["--shards", "3", "--eval.leak_clips", "5"], "leave one of the two out"),
     ],

@@ -18,7 +18,7 @@ from kmed_bench import cli
 from kmed_bench.asr.runtimes.own import OwnBackend
 from kmed_bench.config import Config, EvalConfig, load_config
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.sharding import shard_of
+from kmed_bench.core.sharding import name_shards, shard_of
 from kmed_bench.core.transcripts import TRANSCRIPT, Transcript
 from kmed_bench.pipeline.models import open_located
 from kmed_bench.pipeline.transcribe import HEAD_NAME, _transcript, find_recordings, transcribe
@@ -232,10 +232,13 @@ def test_the_processes_of_slots_share_the_recordings(visits: Path, model: str, t
     out = tmp_path / "out"
     words = ["transcribe", str(visits), "--model", model, "--out", str(out), "--slots", "2", "--threads", "1"]
     program = "import sys; from kmed_bench.cli import main; sys.exit(main())"
-    done = forked.run(program, [*words, "--shards", "2"], cwd=tmp_path, env=dict(os.environ))
+    done = forked.run(program, words, cwd=tmp_path, env=dict(os.environ))
     assert done.returncode == 1
     assert b"0 transcribed, 4 kept, 2 failed" in done.stdout  # they are named once more by the parent
-    assert b"shards 0 begins in slot 1." in done.stderr
+    names = [recording.name for recording in find_recordings([visits])]
+    shards = sorted({shard_of(name, len(names)) for name in names})  # one for each recording; some have none
+    for slot in (1, 2):
+        assert f"shards {name_shards(shards[slot - 1 :: 2])} begins in slot {slot}." in done.stderr.decode()
 
 
 @pytest.mark.slow

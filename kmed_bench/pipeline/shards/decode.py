@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from kmed_bench.pipeline.shards.files import (
     shard_path,
     write_shard_file,
 )
-from kmed_bench.pipeline.shards.job import ShardJob
+from kmed_bench.pipeline.shards.job import ShardJob, find_unlike
 from kmed_bench.pipeline.speed import peak_memory_bytes
 
 log = logging.getLogger(__name__)
@@ -42,27 +43,25 @@ _SHARDS_A_PASS = 16
 def decode_shards(job: ShardJob, shards: Sequence[int], open_backend: Callable[[], Backend]) -> dict[int, str]:
     """Decode the shards that are not there; return why some could not be, by number.
 
-    Those that another process is decoding come last, once it has ended.
+    A shard is claimed when its first clip comes up, so processes that are given the same shards divide them. Those that
+    another process is decoding come last, once it is done with them.
 
     Parameters
     ----------
     open_backend : callable
         Opens the model; called once, if there is anything to decode.
     """
-    job.folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     worker = _Worker(job, open_backend)
     with track("Shards") as tick:
-        busy: list[int] = []
         for group in chunks(shards, _SHARDS_A_PASS):
-            with contextlib.ExitStack() as stack:
-                free = [shard for shard in group if stack.enter_context(try_locked(_lock(job, shard)))]
-                busy += [shard for shard in group if shard not in free]
-                for _ in worker.decode(free):
-                    tick(worker.n_done, len(shards))
-        for shard in busy:
-            with locked(_lock(job, shard), f"shard {shard}"):
-                for _ in worker.decode([shard]):
-                    tick(worker.n_done, len(shards))
+            for _ in worker.decode(group):
+                tick(worker.n_done, len(shards))
+        while worker.busy:
+            shard = worker.busy.popleft()
+            with contextlib.suppress(FileNotFoundError), locked(_lock(job, shard), f"shard {shard}"):
+                pass  # it is there now, or its process has ended; no file: the shards were joined and removed
+            for _ in worker.decode([shard]):
+                tick(worker.n_done, len(shards))
     return worker.failed
 
 
@@ -75,42 +74,61 @@ class _Worker:
 
     def __init__(self, job: ShardJob, open_backend: Callable[[], Backend]) -> None:
         self.failed: dict[int, str] = {}
+        self.busy: deque[int] = deque()
         self.n_done = 0
         self._job, self._open = job, open_backend
         self._backend: Backend | None = None
 
     def decode(self, shards: Sequence[int]) -> Iterator[int]:
-        """Decode shards whose locks are held; yield the number of each that is done or has failed."""
-        job = self._job
-        wanted = [shard for shard in shards if not shard_path(job.out, shard, job.n_shards).exists()]
+        """Decode shards that nobody else is decoding; yield the number of each that is done or has failed."""
+        wanted = [shard for shard in shards if not self._job.has(shard)]
         self.n_done += len(shards) - len(wanted)
         if not wanted:
             return
-        backend = self._backend = self._backend or self._open()
-        blocks: dict[int, list[ShardFile]] = {shard: [] for shard in wanted}
-        for block in job.part.blocks(wanted, job.n_shards, BLOCK_CLIPS):
-            if block.shard in self.failed:
-                continue
-            try:
-                blocks[block.shard].append(self._decode_block(backend, block))
-                if block.is_last and block.number:
-                    join_blocks(job.out, blocks.pop(block.shard))
-            except KmedError as error:
-                self.failed[block.shard] = str(error)
-                log.error("Shard %d failed: %s", block.shard, error)
-            if block.is_last or block.shard in self.failed:
-                self.n_done += 1
-                yield block.shard
+        blocks: dict[int, list[ShardFile]] = {}
+        with contextlib.ExitStack() as stack:
+            claims = {shard: stack.enter_context(contextlib.ExitStack()) for shard in wanted}
+            for block in self._job.part.blocks(wanted, self._job.n_shards, BLOCK_CLIPS):
+                shard = block.shard
+                if not block.number and self._claim(shard, claims[shard]):
+                    blocks[shard] = []
+                if shard not in blocks:
+                    continue
+                try:
+                    blocks[shard].append(self._decode_block(block))
+                    if block.is_last and block.number:
+                        join_blocks(self._job.out, blocks[shard])
+                except KmedError as error:
+                    self.failed[shard] = str(error)
+                    log.error("Shard %d failed: %s", shard, error)
+                if block.is_last or shard in self.failed:
+                    del blocks[shard]
+                    claims[shard].close()
+                    self.n_done += 1
+                    yield shard
 
-    def _decode_block(self, backend: Backend, block: Block) -> ShardFile:
+    def _claim(self, shard: int, claim: contextlib.ExitStack) -> bool:
+        """Return whether this process is to decode a shard, whose lock it then holds until the claim is closed."""
+        self._job.folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+        if not claim.enter_context(try_locked(_lock(self._job, shard))):
+            self.busy.append(shard)
+            return False
+        if self._job.has(shard):  # another process was faster
+            claim.close()
+            self.n_done += 1
+            return False
+        return True
+
+    def _decode_block(self, block: Block) -> ShardFile:
         """Return the file of a block, or of a shard that is one block; decoded unless it is there."""
+        backend = self._backend = self._backend or self._open()
         number = None if block.is_last and not block.number else block.number
         head = self._head(backend, block.shard, number)
         path = shard_path(self._job.out, block.shard, self._job.n_shards, number)
         ids = NameSum(block.rows["utterance_id"]).digest
         if number is not None and path.exists():
             kept = read_shard_file(path)
-            if kept.head["ids"] == ids and all(kept.head[key] == head[key] for key in ("made_of", "runtime")):
+            if kept.head["ids"] == ids and kept.head["made_of"] == head["made_of"] and not find_unlike(kept.head, head):
                 return kept
         started = time.perf_counter()
         predictions: list[Prediction] = []

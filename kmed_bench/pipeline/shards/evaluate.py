@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +12,7 @@ from kmed_bench.core.contracts import EvaluatedScores
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, write_json, write_text_atomically
 from kmed_bench.core.finished import MADE_OF, is_finished
-from kmed_bench.core.locks import locked, try_locked
+from kmed_bench.core.locks import locked
 from kmed_bench.core.predictions import read_predictions
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.core.sharding import name_shards, read_chosen_shards, read_shard_count
@@ -140,11 +140,24 @@ def evaluate_in_shards(
                 _decode(config, model, path, job, missing)
             else:
                 fill(missing)
-        files = _join(job, options, split.sha256, baseline, made_of)
-        if stage is not None:
-            stage.log_shards([file.head["wall_s"] for file in files])
-        remove_shards(job)
+        with _only_joiner(out):
+            if not is_finished(out / "scores.json", made_of):
+                files = _join(job, options, split.sha256, baseline, made_of)
+                if stage is not None:
+                    stage.log_shards([file.head["wall_s"] for file in files])
+            remove_shards(job)
         return read_finished(out, part, stage)
+
+
+@contextlib.contextmanager
+def _only_joiner(out: Path) -> Iterator[None]:
+    """Keep other processes from joining the shards of a folder; who waited finds them joined."""
+    lock = out / ".joining.lock"  # not with the other locks, which are removed with the shards
+    with locked(lock, "the shards, which are joined"):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _join(
@@ -201,10 +214,7 @@ def _decode(config: Config, model: str, path: Path, job: ShardJob, shards: Seque
 def _record_opening(config: Config, model: str, job: ShardJob) -> None:
     """Record once for all shards that the test part is opened, whichever process is the first."""
     job.folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
-    lock = job.folder / LOCKS / "opening.lock"
-    with contextlib.ExitStack() as stack:
-        if not stack.enter_context(try_locked(lock)):
-            stack.enter_context(locked(lock, "the record of the opening"))
+    with locked(job.folder / LOCKS / "opening.lock", "the record of the opening"):
         if (job.folder / OPENED).exists():
             return
         record_opening(config, SCORED, "evaluate", model, job.part.identify())

@@ -3,6 +3,7 @@
 A shard of several blocks has a file for each until it is complete, so a killed process loses one block.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -99,7 +100,11 @@ def find_shard_files(out: Path) -> list[ShardFile]:
     """Return the files of shards and blocks in a folder of results, by name; temporary files are left out."""
     folder = out / SHARDS_FOLDER
     names = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
-    return [read_shard_file(path) for path in names]
+    found: list[ShardFile] = []
+    for path in names:
+        with contextlib.suppress(FileNotFoundError):  # another process has joined its blocks, or the shards
+            found.append(read_shard_file(path))
+    return found
 
 
 def holds_shards(folder: Path) -> bool:

@@ -2,24 +2,28 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from kmed_bench import __version__
 from kmed_bench.config import Config, Decides, digest
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import sha256_of
-from kmed_bench.core.shard_contracts import MadeOf
+from kmed_bench.core.shard_contracts import MadeOf, ShardHead
 from kmed_bench.core.sharding import name_shards
 from kmed_bench.corpus.splitting.long_part import LongPart
 from kmed_bench.pipeline.models import identify_model
-from kmed_bench.pipeline.shards.files import SHARDS_FOLDER, ShardFile, find_shard_files
+from kmed_bench.pipeline.shards.files import SHARDS_FOLDER, ShardFile, find_shard_files, shard_path
 
 _WHAT = {
     "model": "another model",
     "settings": "other settings of decoding",
-    "speech": "other utterances",
+    "speech": "another file of utterances",
     "release": "another release of kmed-bench",
 }
+
+THREADS = "threads"
+"""A runtime's setting that each process has from its share of the cores; it decides how fast a shard is decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +70,10 @@ class ShardJob:
             )
         return file
 
+    def has(self, shard: int) -> bool:
+        """Return whether a shard is there, or was joined with the others since this process began."""
+        return shard_path(self.out, shard, self.n_shards).exists() or (self.out / "scores.json").exists()
+
     def there(self) -> dict[int, ShardFile]:
         """Return the finished shards by number.
 
@@ -85,6 +93,24 @@ class ShardJob:
     def describe(self, shards: list[int]) -> str:
         """Return shards by their numbers, as in a message."""
         return f"{len(shards)} of {self.n_shards} shards ({name_shards(shards)})"
+
+
+def find_unlike(first: ShardHead, other: ShardHead) -> tuple[str, Any, Any] | None:
+    """Return a property of decoding in which two shards differ, with its values; None if they can be joined."""
+    ours, theirs = _runtime(first), _runtime(other)
+    return next(
+        (
+            (name, ours.get(name), theirs.get(name))
+            for name in sorted(ours | theirs)
+            if ours.get(name) != theirs.get(name)
+        ),
+        None,
+    )
+
+
+def _runtime(head: ShardHead) -> dict[str, Any]:
+    runtime = {**head["runtime"], **head["runtime"].get("settings", {})}
+    return {name: value for name, value in runtime.items() if name not in ("settings", THREADS)}
 
 
 def make_job(config: Config, model: str, path: Path, part: LongPart, out: Path, n_shards: int) -> ShardJob:

@@ -5,7 +5,7 @@ import logging
 import operator
 import resource
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.shard_contracts import SHARD
 from kmed_bench.core.sharding import name_shards
 from kmed_bench.pipeline.shards.files import Line, ShardFile, strange_files
-from kmed_bench.pipeline.shards.job import ShardJob
+from kmed_bench.pipeline.shards.job import THREADS, ShardJob, find_unlike
 from kmed_bench.scoring.long_counts import count_sorted
 from kmed_bench.text.marks import Policy
 
@@ -54,21 +54,14 @@ def check_shards(job: ShardJob) -> list[ShardFile]:
 
 def _refuse_mixed(files: list[ShardFile]) -> None:
     """Raise KmedError unless one library decoded all shards, on one kind of device."""
-    first = _runtime(files[0].head)
+    first = files[0]
     for file in files[1:]:
-        if other := {key for key, value in _runtime(file.head).items() if first.get(key) != value}:
-            key = min(other)
+        if unlike := find_unlike(first.head, file.head):
+            name, ours, other = unlike
             raise KmedError(
-                f"{file.path} was decoded with {key} {_runtime(file.head)[key]!r:.80}, and {files[0].path.name} with "
-                f"{first.get(key)!r:.80}: shards that are joined must agree. Remove those of one kind, and decode them "
-                "again like the others."
+                f"{file.path} was decoded with {name} {other!r:.80}, and {first.path.name} with {ours!r:.80}: shards "
+                "that are joined must agree. Remove those of one kind, and decode them again like the others."
             )
-
-
-def _runtime(head: Mapping[str, Any]) -> dict[str, Any]:
-    runtime: dict[str, Any] = head["runtime"]
-    settings: dict[str, Any] = runtime.get("settings", {})
-    return {key: value for key, value in runtime.items() if key != "settings"} | settings
 
 
 def merge_shards(files: list[ShardFile], path: Path, policy: Policy) -> pd.DataFrame:
@@ -104,7 +97,7 @@ def _allow_open_files(wanted: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
-    if hard not in (resource.RLIM_INFINITY, -1) and hard < wanted:
+    if hard != resource.RLIM_INFINITY and hard < wanted:
         raise KmedError(
             f"Joining the shards takes {wanted} open files, and a process here may have {hard} (`ulimit -Hn`); raise "
             f"that, or start again with fewer than {hard - _OTHER_FILES} shards in another folder."
@@ -116,9 +109,13 @@ def summarise_heads(files: list[ShardFile]) -> dict[str, Any]:
     """Return what scores.json says of a model that decoded in shards: as of one process, memory as its peak in any."""
     heads = [file.head for file in files]
     peaks = [head["peak_memory_bytes"] for head in heads]
+    runtime = heads[0]["runtime"]
+    threads = list(dict.fromkeys(head["runtime"].get("settings", {}).get(THREADS) for head in heads))
+    if len(threads) > 1:
+        runtime = {**runtime, "settings": {**runtime.get("settings", {}), THREADS: ", ".join(map(str, threads))}}
     return {
         "audio_context": heads[0]["audio_context"],
-        "runtime": heads[0]["runtime"],
+        "runtime": runtime,
         "parameters": heads[0]["parameters"],
         "model_bytes": heads[0]["model_bytes"],
         "machine": ", ".join(dict.fromkeys(head["machine"] for head in heads)),
