@@ -163,6 +163,11 @@ def spoil_gap(out: Path) -> None:
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
 
 
+def spoil_end(out: Path) -> None:
+    path = shard_path(out, 1, 3)
+    path.write_bytes(path.read_bytes()[:-10])
+
+
 def spoil_short(out: Path) -> None:
     """A shard of a part that has grown since: its own first line agrees with what it holds."""
     path = shard_path(out, 1, 3)
@@ -229,6 +234,7 @@ WHOLE_SHARDS = "the other shards; no predictions are written"
                 "a shard is missing in `--merge-only`", sees="its number and how to decode it", survives="the others"
             ),
         ),
+        (spoil_end, r"00001-of-00003.jsonl, line \d+ is damaged; remove it, and the same"),
         pytest.param(
             spoil_gap,
             r"00001-of-00003.jsonl is not what its first line says .*; remove it, and the same",
@@ -243,7 +249,7 @@ WHOLE_SHARDS = "the other shards; no predictions are written"
         (spoil_foreign, r"00001-of-00003.jsonl, line 2 has utterance '.*', which is of shard 2"),
         (spoil_copied, r"00001-of-00003.jsonl says that it is shard 2 of 3: it was renamed or copied"),
         (spoil_text, r"00001-of-00003.jsonl is not what its first line says"),
-        (spoil_head, r"00001-of-00003.jsonl, line 1 is not JSON"),
+        (spoil_head, r"00001-of-00003.jsonl, line 1 is damaged; remove it, and the same"),
         pytest.param(
             spoil_runtime,
             r"00001-of-00003.jsonl was decoded with device 'cuda', and 00000-of-00003.jsonl with 'cpu'",

@@ -4,13 +4,14 @@ A shard of several blocks has a file for each until it is complete, so a killed 
 """
 
 import contextlib
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import PRIVATE_FOLDER, is_leftover, parse_json_line, replacing
@@ -55,7 +56,8 @@ class ShardFile:
             for number, line in enumerate(stream, start=2):
                 content.update(line)
                 place = f"{self.path}, line {number}"
-                prediction = prediction_of(parse_json_line(line.decode(errors="backslashreplace"), place), place)
+                with _damaged(place):
+                    prediction = prediction_of(_parse(line, place), place)
                 name = prediction.utterance_id
                 if name <= last:
                     fault = "again" if name == last else f"after {last!r:.80}"
@@ -69,6 +71,19 @@ class ShardFile:
                 yield Line(prediction, line)
         if content.hexdigest() != self.head["sha256"] or found.digest != self.head["ids"]:
             raise KmedError(f"{self.path} is not what its first line says (SHA-256, utterances); {SHARD.remedy}.")
+
+
+@contextlib.contextmanager
+def _damaged(place: str) -> Iterator[None]:
+    """Say of a line that can't be read what to do about a shard: a reader's own remedy is for files of users."""
+    try:
+        yield
+    except KmedError:
+        raise KmedError(f"{place} is damaged; {SHARD.remedy}.") from None
+
+
+def _parse(line: bytes, place: str) -> dict[str, Any]:
+    return parse_json_line(line.decode(errors="backslashreplace"), place)
 
 
 def shard_path(out: Path, shard: int, n_shards: int, block: int | None = None) -> Path:
@@ -87,7 +102,9 @@ def read_shard_file(path: Path) -> ShardFile:
     """
     with path.open("rb") as stream:
         line = stream.readline(_MAX_LINE)
-    head = SHARD.check(parse_json_line(line.decode(errors="backslashreplace"), f"{path}, line 1"), path)
+    with _damaged(f"{path}, line 1"):
+        content = _parse(line, f"{path}, line 1")
+    head = SHARD.check(content, path)
     if shard_path(path.parent.parent, head["shard"], head["shards"], head["block"]).name != path.name:
         raise KmedError(
             f"{path} says that it is shard {head['shard']} of {head['shards']}: it was renamed or copied; "
