@@ -4,7 +4,6 @@ A shard of several blocks has a file for each until it is complete, so a killed 
 """
 
 import contextlib
-import contextlib
 import dataclasses
 import hashlib
 import json
