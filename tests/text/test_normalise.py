@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.text.normalise import normalise
 
-SIGNS = "가나다한글ᄀ\u1161\u11a8ab Z019３.,/-−–~%％°º℃㎎İΣ(!?)…\u200b\ufe0f\u0301😀  \n"
+SIGNS = "가나다한글ᄀ\u1161\u11a8ab Z019３.,/-−–~%％°º˚ㆍ\u119e―ℓ℃㎎İΣ(!?)…\u200b\ufe0f\u0301😀  \n"
 TEXTS = st.one_of(st.text(max_size=40), st.text(alphabet=SIGNS, max_size=40))
 
 CASES = [
@@ -41,6 +41,12 @@ CASES = [
     ("감사합니다 😀👍🏽 ♪", "감사합니다", "감사합니다"),
     ("1️⃣번", "1번", "1번"),
     ("가\u200b나", "가나", "가나"),
+    # The araea is a letter to Unicode and a middle dot to who writes it.
+    ("두통ㆍ어지럼증, 2ㆍ3일, 2\u119e3일", "두통어지럼증2·3일2·3일", "두통어지럼증 2·3일 2·3일"),
+    ("\u1106\u119e\u11af", "\u1106\u119e\u11af", "\u1106\u119e\u11af"),  # a syllable of the Jeju dialect
+    ("5―10분, 5—10분, 5﹣10분, 5〰10분", "5−10분5−10분5−10분5−10분", "5−10분 5−10분 5−10분 5−10분"),
+    ("10\u00b5g 10\u03bcg 10㎍ 2ℓ 2L", "10μg10μg10μg2l2l", "10μg 10μg 10μg 2l 2l"),
+    ("38.2\u02daC", "38.2℃", "38.2℃"),
     ("아프다...!?~", "아프다", "아프다"),
     ("B형간염 HBsAg(+)", "b형간염hbsag", "b형간염 hbsag"),
 ]
@@ -52,7 +58,7 @@ def test_normal_form(text: str, plain: str, spaced: str) -> None:
     assert normalise(text, keep_spaces=True) == spaced
 
 
-NUMBERS = st.text(alphabet="0123456789,.:/~-− ·가%℃\u0301", max_size=25)
+NUMBERS = st.text(alphabet="0123456789,.:/~-−―ㆍ ·가%℃\u0301", max_size=25)
 
 
 @given(st.one_of(TEXTS, NUMBERS), st.booleans())
