@@ -45,7 +45,7 @@ UNIT = re.compile(
     ),
     re.IGNORECASE,
 )
-_WEIGHT = re.compile(r"(?:체중|몸무게|무게)[^.?!]{0,15}$")
+_WEIGHT = re.compile(r"(?:체중|몸무게|무게)(?:[^.?!]|(?<=\d)\.(?=\d)){0,15}$")
 _WEIGHT_CHANGES = re.compile(
     r"(?:이나|이|가|을|를|정도|쯤|은|는)? ?(?:더 |또 )?(?:빠[지졌진]|빠질|쪘|찌|찐|늘|줄|나가|나갔|감량|뺐|빼)"
 )
