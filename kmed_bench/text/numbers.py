@@ -26,8 +26,8 @@ from kmed_bench.text.number_words import FIRST, read_words
 from kmed_bench.text.numerals import NATIVE_WORDS, SINO_SIGNS
 from kmed_bench.text.quantities import Quantity, Reading
 
-NUMBERS_VERSION = "3"
-"""Changes whenever a function of this module may give another result for some text; 3: signs and units count."""
+NUMBERS_VERSION = "4"
+"""Changes whenever a function of this module may give another result for some text; 4: mixed and spaced places."""
 
 # A number word starts a word, or follows a counter or one of these.
 _OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|오메가|영하|영상|섭씨|마이너스)$")
