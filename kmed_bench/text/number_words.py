@@ -102,7 +102,7 @@ def _read_digit_run(text: str, at: int) -> Reading | None:
 
 
 def _is_telephone(value: str, last: int) -> bool:
-    """Return whether digits may be a telephone number whose last group has so many: 오육칠이예요, not 오육칠팔이에요."""
+    """Return whether digits may be a telephone number whose last group has so many digits: 오육칠이, not 오육칠팔이."""
     longest = 10 if value.startswith("02") else 11
     return value.startswith("0") and 9 <= len(value) <= longest and last in (4, len(value))
 
