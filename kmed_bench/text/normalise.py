@@ -32,7 +32,9 @@ _DEGREE = re.compile(r"[°\u02DA]\s*c(?![a-z])", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
 _MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−)\s*(?=\d)")
 _THOUSANDS = re.compile(r"(?<!\d)(?<!\d,)(\d{1,3})((?:,\d{3})+)(?!,?\d)")
-_PHONE = re.compile(r"0\d{1,2}[−·]\d{3,4}−\d{4}|1[56]\d\d−\d{4}")  # 02) 555-1234 too
+_OF_THINGS = r"\s?(?:[a-z%℃μ]|원|칼로리|킬로|밀리|마이크로|씨씨|리터|그램|미터|보(?![가-힣])|명|단위|유닛|년|정도|사이)"
+# 02) 555-1234 too, but no range: 1500~2000 칼로리.
+_PHONE = re.compile(rf"0\d{{1,2}}[−·]\d{{3,4}}−\d{{4}}|1[56]\d\d−\d{{4}}(?!{_OF_THINGS})")
 _JOINED = str.maketrans("", "", "−·")
 _BETWEEN = re.compile(r"(?<=\d)[^\w℃%]+(?=\d)")
 _WAVES = frozenset("~∼〜～˜−")  # and every dash

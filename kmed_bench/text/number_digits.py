@@ -32,7 +32,7 @@ def read_digits(text: str, at: int) -> Reading:
     if plain:
         return with_unit(text, plain.end(), plain[0])
     phone = _PHONE.match(text, at)
-    if phone:
+    if phone and not _is_measured_range(text, phone):
         return quantity_reading(phone.end(), "".join(group for group in phone.groups() if group))
     for read in (_read_clock, _read_date, _read_range, _read_slash):
         reading = read(text, at)
@@ -84,6 +84,15 @@ def _read_range(text: str, at: int) -> Reading | None:
         if rises:
             return with_unit(text, match.end(), f"{_whole(match[1])}~{_whole(match[2])}")
     return None
+
+
+def _is_measured_range(text: str, phone: re.Match[str]) -> bool:
+    """Return whether what looks like a telephone number is a range: 1500-2000칼로리, but 1588-1234번."""
+    if phone[4] is None or int(phone[4]) >= int(phone[5]):
+        return False
+    counter = _counter(text, phone.end())
+    counted = counter is not None and counter[0] != "번"
+    return counted or unit_at(text, phone.end()) is not None or _ABOUT.match(text, phone.end()) is not None
 
 
 def _counter(text: str, end: int) -> re.Match[str] | None:
