@@ -136,6 +136,8 @@ _MEASURED = (
 )
 MEASURED = re.compile(rf"{_MEASURED}[^.?!,\d]{{0,12}}$")
 MEASURED_NEXT = re.compile(rf"{_MEASURED}(?:이|가|은|는|도)? ?$")
+# No "this" stands after the particle of what is measured: 혈당이 이 백이십 is 220.
+MEASURED_SUBJECT = re.compile(rf"{_MEASURED}(?:이|가|은|는|도) $")
 # 10 of which a patient says 7: 십 점 만점에 칠, 십 중에 칠 정도.
 OUT_OF_TEN = re.compile(r"(?:10|십)(?:점| 점)? ?(?:만점)? ?(?:중에서?|만점에서?|만점 중에?|중)(?:에|은|는)? ?$")
 # No particle goes before these: 백이십이 정도 is about 122.
