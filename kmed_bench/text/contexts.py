@@ -168,7 +168,12 @@ def is_diastolic(text: str, at: int) -> bool:
 
 def is_day(text: str, at: int) -> bool:
     """Return whether what stands before a number and 일 asks for a day of the calendar: 구월 삼일, 오늘이 육일."""
-    return (_CALENDAR.search(text, max(0, at - 3), at) or _DAY.search(text, max(0, at - 10), at)) is not None
+    return _CALENDAR.search(text, max(0, at - 3), at) is not None or is_event(text, at)
+
+
+def is_event(text: str, at: int) -> bool:
+    """Return whether a day of the calendar is named before a number, or what has one: 오늘이, 예약이, 어제."""
+    return _DAY.search(text, max(0, at - 10), at) is not None
 
 
 def stands_alone(words: str) -> bool:
