@@ -37,7 +37,7 @@ _LATIN_CODE = re.compile(
 _LATIN_RUN = re.compile(r"[A-Za-z-]*")
 # Within a word a number starts only at a digit, or after the last syllable of an opener.
 _START = re.compile(rf"(?:(?<![^\W_])|(?<=[전후벽침녁루에일나가하상씨스])|(?=\d))[\dA-Za-z{FIRST}−–-]")
-_MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−) ?(?=\d)|(?:마이너스|영하) ?")
+_MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|(?<![\d시분일%])−) ?(?=\d)|(?:마이너스|영하) ?")  # no 9시−18시
 _SENTENCE_END = re.compile(r"(?<=[요다까죠야][.?!] )")  # after endings that are never a number's last word
 _WORD_BEFORE_UNIT = re.compile(
     rf"(?<![^\W_])(?!이 )(?:[{''.join(sorted(SINO_SIGNS))}륙]+|{NATIVE_WORDS})(?= ?[가-힣A-Za-z%℃㎎㎏㎖㎝㎜㎍ℓ㏄])"

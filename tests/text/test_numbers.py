@@ -155,6 +155,10 @@ def test_sentences(text: str, form: str, numbers: list[str]) -> None:
         ("검사가 이십일이 나왔어요", []),
         ("어제가 이십일이에요", ["20"]),
         ("생후 백이십일이에요", ["120"]),
+        # a range of times has no minus
+        ("9:00−18:00 진료", ["9", "18"]),
+        ("오전 9:30−10:30", ["9", "30", "10", "30"]),
+        ("검사 −5예요", ["-5"]),
         # ranges that look like telephone numbers
         ("하루 1500~2000칼로리", ["1500~2000"]),
         ("물은 1500-2000cc", ["1500~2000cc"]),
