@@ -158,6 +158,8 @@ def _scan(text: str) -> list[str | Reading]:
         ending = ""
         if reading.quantities and reading.form[-1:].isascii():
             ending, end = agree(reading.form, text, end)
+            if text[end : end + 1].isdecimal() and reading.form[-1].isdecimal():
+                ending = "·"  # 1만2만: two numbers, whose digits never become one number
         pieces += [text[done:at], reading, ending]
         # What follows sees the number in its form.
         text = text[:at] + reading.form + ending + text[end:]
@@ -173,7 +175,7 @@ def _read(text: str, at: int, *, follows_number: bool) -> Reading | None:
     before = text[at - 1] if at else " "
     if text[at].isdecimal():
         joined = before.isdecimal() or (before.isascii() and before.isalpha())
-        return None if joined else read_digits(text, at)
+        return None if joined and not follows_number else read_digits(text, at)  # 5mg10mg
     if before.isalnum() and not follows_number and not _OPENER.search(text, max(0, at - 4), at):
         return None
     minus = _MINUS.match(text, at)

@@ -20,7 +20,7 @@ _ARABIC = re.compile(r"\d{1,4}(?![\d.,])(?=[십백천만억])")
 # and no blood pressure.
 _APART = r"(?! ?년|에 ?\d| ?[~∼〜～−–/:-] ?\d)"
 _REST = {
-    sign: re.compile(rf"(?:\d{{1,{n}}}|{full}| {full}{_APART}| [1-9]\d{{0,{n - 1}}}(?= ?원))(?![\d.,]*\d)")
+    sign: re.compile(rf"(?:\d{{1,{n}}}|{full}| {full}{_APART}| [1-9]\d{{0,{n - 1}}}(?= ?원))(?![\d.,]*\d|[십백천만억])")
     for sign, n, full in (("만", 4, r"[1-9],?\d{3}"), ("천", 3, r"[1-9]\d\d"), ("백", 2, r"[1-9]\d"))
 }
 _DIGIT_RUN = re.compile(rf"[{''.join(SINO_DIGITS)}]{{2,}}")
