@@ -132,6 +132,12 @@ def test_an_empty_file_of_subtitles_or_text_is_a_clip_without_speech(tmp_path, e
     assert read_external(tmp_path).format == ending
 
 
+def test_cues_without_empty_lines_between_them_and_references_to_characters():
+    cues = "1\n00:00:00,000 --> 00:00:01,000\n열이\n2\n00:00:01,000 --> 00:00:02,000\n나요\n3\n"
+    assert read_cues(cues) == "열이 나요 3"
+    assert read_cues("WEBVTT\n\n00:00.000 --> 00:01.000\n&quot;열&#39;&quot; &amp;lt; R&D&rlm;") == '"열\'" &lt; R&D'
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "cp949", "utf-16"])
 @pytest.mark.parametrize(
     ("name", "content"),
