@@ -117,7 +117,9 @@ def sino_readings(text: str, start: int) -> list[Numeral]:
     stretch = _STRETCH.match(text, start)
     assert stretch is not None  # it may be empty
     found = [Numeral(start + numeral.end, *numeral[1:]) for numeral in _read_stretch(stretch[0])]
-    rest = _read_rest(text, found[0]) if found else None
+    if not found or not text[found[0].end : found[0].end + 2].strip()[:1].isdecimal():
+        return found  # nearly always: a test for a digit is cheaper than the patterns
+    rest = _read_rest(text, found[0])
     return [rest, *found[1:]] if rest else found
 
 

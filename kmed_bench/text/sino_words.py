@@ -28,7 +28,7 @@ from kmed_bench.text.contexts import (
 from kmed_bench.text.counters import COPULA, SINO_COUNTER, TAIL, UNIT, begins_copula, counter_at, unit_at
 from kmed_bench.text.days import read_days
 from kmed_bench.text.decimals import counted, with_unit
-from kmed_bench.text.numerals import SINO_DIGITS, Numeral, sino_readings
+from kmed_bench.text.numerals import SINO_DIGITS, SINO_SIGNS, Numeral, sino_readings
 from kmed_bench.text.quantities import Reading, ambiguous_reading, quantity_reading
 
 # 만 육십오 세, 만 이 년: counted by the calendar; 만 이천 년 is 12,000 years.
@@ -58,7 +58,7 @@ def read_sino(text: str, at: int) -> Reading | None:
 
 def _ends_unread(text: str, at: int) -> bool:
     """Return whether a word before this one begins a longer number that was left unread: 이 백이십 정도 is no 120."""
-    word = _WORD_BEFORE.search(text, max(0, at - 12), at)
+    word = _WORD_BEFORE.search(text, max(0, at - 12), at) if text[at - 2 : at - 1] in SINO_SIGNS else None
     if word is None or _CALENDAR.match(text, word.start()):
         return False
     whole, rest = sino_readings(text, word.start())[:1], sino_readings(text, at)[:1]
