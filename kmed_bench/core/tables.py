@@ -140,11 +140,16 @@ def _read_excel(path: Path) -> Iterator[tuple[int, list[str]]]:
     with path.open("rb") as file:  # openpyxl leaves what it can't read open
         try:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            for number, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
-                yield number, [_as_text(cell) for cell in cells]
+            for number, cells in enumerate(book.worksheets[0].iter_rows(), start=1):
+                yield number, [_padded(_as_text(cell.value), cell.number_format) for cell in cells]
         except Exception as error:  # openpyxl raises whatever the zip and XML libraries raise
             reason = " ".join(str(error).split())[:200]
             raise KmedError(f"{path} can't be read as an Excel file ({reason}); save it as CSV (UTF-8).") from None
+
+
+def _padded(text: str, shown: str | None) -> str:
+    """Return a whole number with the leading zeros of its format in Excel: 7 in a cell of the format 000 is 007."""
+    return text.zfill(len(shown)) if shown and text.isdecimal() and not shown.strip("0") else text
 
 
 def _as_text(value: Any) -> str:

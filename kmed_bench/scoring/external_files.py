@@ -113,7 +113,7 @@ def read_external(path: Path, reading: Reading = _AUTOMATIC) -> External:
     used: Counter[str] = Counter()
     for file in files:
         name = file.relative_to(path).with_suffix("").as_posix() if path.is_dir() else file.stem
-        found, read = _read_file(file, name, reading)
+        found, read = _read_file(file, name, reading, alone=file == path)
         used[found] += 1
         entries += read
     renamed, unused = _rename(entries, reading.names)
@@ -135,8 +135,8 @@ def _list(folder: Path, wanted: str | None) -> tuple[list[Path], dict[str, int]]
     return files, {kind: n for kind, n in sorted(counts.items()) if kind != suffix}
 
 
-def _read_file(path: Path, name: str, reading: Reading) -> tuple[str, list[_Entry]]:
-    """Return the format of a file, and what it holds."""
+def _read_file(path: Path, name: str, reading: Reading, *, alone: bool) -> tuple[str, list[_Entry]]:
+    """Return the format of a file, and what it holds; ``alone`` is one that was given by its name, not in a folder."""
     wanted = reading.format
     with path.open("rb") as stream:
         excel = stream.read(2) == b"PK"
@@ -146,13 +146,27 @@ def _read_file(path: Path, name: str, reading: Reading) -> tuple[str, list[_Entr
     if wanted in ("srt", "vtt", "txt") or (wanted is None and (found := find_text_format(text))):
         spoken = text if wanted == "txt" else read_cues(text)
         return wanted or found, [(name, str(path), " ".join(spoken.split()), 0.0)]
+    ending = path.suffix.lower()
+    if wanted is None and not text.strip() and ending in (".srt", ".vtt", ".txt"):
+        return ending[1:], [(name, str(path), "", 0.0)]  # of a clip without speech
     value, whole = _json(text, path, needed=wanted is not None)
+    if wanted is None and ending == ".txt" and not isinstance(value, (dict, list)) and _is_plain(text, alone=alone):
+        return "txt", [(name, str(path), " ".join(text.split()), 0.0)]
     if not whole:
-        if path.suffix.lower() == ".txt" and "\t" not in text and "," not in text.split("\n", 1)[0]:
-            return "txt", [(name, str(path), " ".join(text.split()), 0.0)]
         return "table", [*_read_table(path, reading)]
     place = str(path) if "\n" in text.strip() else f"{path}, line 1"  # one line may be a table of JSON lines
     return _read_json(value, name, place, reading)
+
+
+def _is_plain(text: str, *, alone: bool) -> bool:
+    """Return whether a text file that is no JSON is one transcript, commas included, and no table or lines of JSON."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if lines[0].lstrip().startswith(('{"', '[{"')):
+        return False
+    if alone:
+        return len(lines) == 1 or ("\t" not in text and "," not in lines[0])
+    cells = lines[0].replace("\t", ",").split(",")
+    return find_column(cells, ID_NAMES) is None or find_column(cells, TEXT_NAMES) is None
 
 
 def _json(text: str, path: Path, *, needed: bool) -> tuple[Any, bool]:

@@ -10,6 +10,7 @@ The structures are the vendors' documented ones:
 - srt, vtt: SubRip and WebVTT subtitles; txt: nothing but the transcript.
 """
 
+import html
 import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -25,7 +26,7 @@ _NO_SPEECH = ("nomatch", "initialsilencetimeout", "babbletimeout", "endofdictati
 _SRT = re.compile(r"\s*\d+\s*\r?\n\s*\d+:\d\d:\d\d[,.]\d{1,3}\s*-->")
 _CUE_TIME = re.compile(r"^\s*(?:\d+:)?\d\d:\d\d[,.]\d{1,3}\s*-->.*$")
 _CUE_TAG = re.compile(r"</?(?:[biu]|c|v|lang|ruby|rt|font)(?:[ .][^<>]*)?>|<\d[\d:.]*>|\{\\[^{}]*\}")
-_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&nbsp;": " ", "&lrm;": "", "&rlm;": ""}
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[a-zA-Z]{2,8});")
 
 
 def find_json_format(value: Any) -> str:
@@ -56,15 +57,16 @@ def read_cues(text: str) -> str:
         lines = block.strip("\n").split("\n")
         times = [place for place, line in enumerate(lines) if _CUE_TIME.match(line)]
         if times:  # a block without times is the head, a note or a style
-            spoken += [cue for line in lines[times[0] + 1 :] if (cue := _plain(line))]
+            # Without an empty line between cues, the next one's number and times follow.
+            heads = {*times, *(place - 1 for place in times[1:] if lines[place - 1].strip().isdecimal())}
+            inside = (line for place, line in enumerate(lines) if place > times[0] and place not in heads)
+            spoken += [cue for line in inside if (cue := _plain(line))]
     return " ".join(spoken)
 
 
 def _plain(line: str) -> str:
-    line = _CUE_TAG.sub("", line)
-    for entity, character in _ENTITIES.items():
-        line = line.replace(entity, character)
-    return line.strip()
+    line = _ENTITY.sub(lambda match: html.unescape(match[0]), _CUE_TAG.sub("", line))
+    return line.replace("\u200e", "").replace("\u200f", "").strip()  # marks of direction
 
 
 def _is_whisper(value: Any) -> bool:

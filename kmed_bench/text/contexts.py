@@ -83,6 +83,8 @@ _BEFORE = {
     "급": rf"{_GRADED}(?:이|가|은|는|에서)? ?$",
     "점": r"(?:점수|통증|척도|만점에|중에|중에서|만점 중|[0-9십]점 중|지수|강도)(?:이|가|은|는|도|로)? ?$",
     "번": rf"{_SPINE}",
+    "층": r"지하 ?$",
+    "차": r"(?:백신|접종|항암)(?:은|는|을|를|이|가|도)? ?$",
     "단위": r"(?:인슐린|란투스|노보래피드|휴마로그|트레시바|투제오|애피드라|휴물린)(?:은|는|을|를)? ?$",
     "세": r"만 ?$",
     **dict.fromkeys(("정", "알", "포", "캡슐", "앰플"), _DOSE),
@@ -121,7 +123,8 @@ RISING = re.compile(
 )
 # What stands before doses and so makes a short form a count: 하루 한 번, 일일 육 회.
 PERIOD = re.compile(
-    r"(?:하루|일주일|한 ?달|일 ?년|일 ?일|매일|\d일|\d년|시간|주일|주|달|월|연|개월|이틀|사흘|나흘|열흘|며칠)"
+    r"(?:하루|일주일|한 ?달|일 ?년|일 ?일|매일|\d일|\d년|시간|주일|주|달|월|연|개월|"
+    r"이틀|사흘|나흘|닷새|엿새|이레|여드레|아흐레|열흘|보름|며칠)"
     r"(?:에|에도)? ?$"
 )
 # What is measured: after these a round number or a short one is a value.
@@ -136,6 +139,8 @@ _MEASURED = (
 )
 MEASURED = re.compile(rf"{_MEASURED}[^.?!,\d]{{0,12}}$")
 MEASURED_NEXT = re.compile(rf"{_MEASURED}(?:이|가|은|는|도)? ?$")
+# No "this" stands after the particle of what is measured: 혈당이 이 백이십 is 220.
+MEASURED_SUBJECT = re.compile(rf"{_MEASURED}(?:이|가|은|는|도) $")
 # 10 of which a patient says 7: 십 점 만점에 칠, 십 중에 칠 정도.
 OUT_OF_TEN = re.compile(r"(?:10|십)(?:점| 점)? ?(?:만점)? ?(?:중에서?|만점에서?|만점 중에?|중)(?:에|은|는)? ?$")
 # No particle goes before these: 백이십이 정도 is about 122.
@@ -166,7 +171,12 @@ def is_diastolic(text: str, at: int) -> bool:
 
 def is_day(text: str, at: int) -> bool:
     """Return whether what stands before a number and 일 asks for a day of the calendar: 구월 삼일, 오늘이 육일."""
-    return (_CALENDAR.search(text, max(0, at - 3), at) or _DAY.search(text, max(0, at - 10), at)) is not None
+    return _CALENDAR.search(text, max(0, at - 3), at) is not None or is_event(text, at)
+
+
+def is_event(text: str, at: int) -> bool:
+    """Return whether a day of the calendar is named before a number, or what has one: 오늘이, 예약이, 어제."""
+    return _DAY.search(text, max(0, at - 10), at) is not None
 
 
 def stands_alone(words: str) -> bool:

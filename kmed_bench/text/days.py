@@ -2,13 +2,24 @@
 
 import re
 
-from kmed_bench.text.contexts import ABOUT, ABOUT_DAYS, DATE_END, LASTING, PORTION, SECOND_NUMBER, is_day, is_measured
+from kmed_bench.text.contexts import (
+    ABOUT,
+    ABOUT_DAYS,
+    DATE_END,
+    LASTING,
+    PORTION,
+    SECOND_NUMBER,
+    is_day,
+    is_event,
+    is_measured,
+)
 from kmed_bench.text.counters import SINO_COUNTER, TAIL, counter_at, unit_at
 from kmed_bench.text.numerals import Numeral
 from kmed_bench.text.quantities import Reading, ambiguous_reading, quantity_reading
 
 _PORTION_COUNTER = re.compile(r" ?분")
 _RATE = re.compile(r"에 ?[한두세네\d]")
+_CAME_OUT = re.compile(r" (?:나[오왔온와옵]|찍[히혔]|떨어[지졌]|올[라랐])")
 _REACHED = re.compile(r"까지 ?(?:올|떨|내|나|높|낮|갔|찍|치|늘|줄)")
 
 
@@ -36,7 +47,9 @@ def read_days(text: str, at: int, numerals: list[Numeral]) -> Reading | None:
     if counter and counter[0] in ("일", "분") and not PORTION.match(text, counter.end()):
         return None  # 이십일 일, 십일 분째
     follows = TAIL.match(text, end)
-    if is_day(text, at) and follows:
+    # No month has more days, and a day doesn't come out: 어제 백이십일이 나왔어요.
+    is_value = is_event(text, at) and (int(tens.value) > 30 or (follows and _CAME_OUT.match(text, follows.end())))
+    if is_day(text, at) and follows and not is_value:
         return day
     measured = is_measured(text, at)
     if measured and int(tens.value) <= 30 and DATE_END.match(text, end):

@@ -3,7 +3,8 @@
 The rules, in order; a change of any of them is a new ``NORMALISER_VERSION``:
 
 1. NFC, so that decomposed Hangul equals composed Hangul.
-2. Compatibility units (``㎎``, ``㎖``) and full-width ASCII (``％``) become their plain spelling, ``°C`` becomes ``℃``.
+2. Compatibility units (``㎎``, ``㎖``, ``ℓ``) and full-width ASCII (``％``) become their plain spelling, ``°C`` becomes
+   ``℃``. The araea (``ㆍ``), which Korean keyboards write for the middle dot, becomes one.
 3. Lower case.
 4. ``%`` and ``℃`` stay. A minus before a digit stays, a space between them or not, where it doesn't hang on a word
    (``-5``, not ``코로나-19``). It is written ``−`` (U+2212), so that it is told from a hyphen once the spaces are gone.
@@ -19,32 +20,35 @@ Transcription marks such as ``(3)/(삼)`` must have been resolved before: these 
 import re
 import unicodedata
 
-NORMALISER_VERSION = "2"
+NORMALISER_VERSION = "3"
 
 # Most texts need only a part of the rules: Hangul and lower-case letters, with digits or with plain punctuation.
 _LETTERS = re.compile(r"[가-힣a-z0-9 ]*")
 _SENTENCES = re.compile(r"[가-힣a-z .,?!]*")
 _PUNCTUATION = str.maketrans("", "", ".,?!")
-_COMPATIBILITY = re.compile(r"[\u3300-\u33FF\uFF01-\uFF5E]")  # squared units, full-width ASCII
-_DEGREE = re.compile(r"°\s*c(?![a-z])", re.IGNORECASE)
+_COMPATIBILITY = re.compile(r"[\u3300-\u33FF\uFF01-\uFF5E\u00B5\u2113]")  # squared units, full-width ASCII, µ, ℓ
+_ARAEA = re.compile("\u318d|(?<![\u1100-\u115f\ua960-\ua97c])\u119e")  # Unicode counts it as a letter
+_DEGREE = re.compile(r"[°\u02DA]\s*c(?![a-z])", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
 _MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−)\s*(?=\d)")
 _THOUSANDS = re.compile(r"(?<!\d)(?<!\d,)(\d{1,3})((?:,\d{3})+)(?!,?\d)")
-_PHONE = re.compile(r"0\d{1,2}[−·]\d{3,4}−\d{4}|1[56]\d\d−\d{4}")  # 02) 555-1234 too
+_OF_THINGS = r"\s?(?:[a-z%℃μ]|원|칼로리|킬로|밀리|마이크로|씨씨|리터|그램|미터|보(?![가-힣])|명|단위|유닛|년|정도|사이)"
+# 02) 555-1234 too, but no range: 1500~2000 칼로리.
+_PHONE = re.compile(rf"0\d{{1,2}}[−·]\d{{3,4}}−\d{{4}}|1[56]\d\d−\d{{4}}(?!{_OF_THINGS})")
 _JOINED = str.maketrans("", "", "−·")
 _BETWEEN = re.compile(r"(?<=\d)[^\w℃%]+(?=\d)")
-_WAVES = frozenset("~∼〜～˜-‐‑‒–—−")
+_WAVES = frozenset("~∼〜～˜−")  # and every dash
 _KEPT = frozenset(".:/−·%℃")
 _OUTSIDE_NUMBER = re.compile(r"(?<!\d)[.:/·]|[.:/·](?!\d)|−(?!\d)")
 
 
 def _sign_between(match: re.Match[str]) -> str:
     """Return the one sign that two numbers keep between them."""
-    categories = {sign: unicodedata.category(sign)[0] for sign in match[0] if not sign.isspace()}
-    signs = [sign for sign in match[0] if categories.get(sign) in ("P", "S")]
-    if not signs or "M" in categories.values():
+    categories = {sign: unicodedata.category(sign) for sign in match[0] if not sign.isspace()}
+    signs = [sign for sign in match[0] if categories.get(sign, "")[:1] in ("P", "S")]
+    if not signs or any(category[0] == "M" for category in categories.values()):
         return match[0]
-    if all(sign in _WAVES for sign in signs):
+    if all(sign in _WAVES or categories[sign] == "Pd" for sign in signs):
         return "−"
     if len(signs) == 1 and (signs[0] in "/:" or match[0] == "."):
         return signs[0]
@@ -89,7 +93,7 @@ def normalise(text: str, *, keep_spaces: bool = False) -> str:
         return joint.join(text.split())
     if _SENTENCES.fullmatch(text):
         return joint.join(text.translate(_PUNCTUATION).split())
-    text = unicodedata.normalize("NFC", text)
+    text = _ARAEA.sub("·", unicodedata.normalize("NFC", text))
     text = _COMPATIBILITY.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     text = _DEGREE.sub("℃", text).lower()
     has_digits = _DIGIT.search(text) is not None

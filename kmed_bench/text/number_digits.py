@@ -20,6 +20,8 @@ _INTERVAL = re.compile(rf"(\d{{1,4}}(?:\.\d+)?) ?[~∼〜～{_DASH}] ?(\d{{1,4}}
 _FROM_TO = re.compile(r"(\d+(?:\.\d+)?)에서 ?(\d+(?:\.\d+)?)(?=[^\d])")
 _ABOUT = re.compile(r" (?:정도|사이)")
 _LIST = re.compile(r"(\d{1,2})(?:, ?| ?· ?)(\d{1,2})(?![\d,.])")
+_PLACES = {"천": 1000, "만": 10**4, "억": 10**8}
+_GOES_ON = re.compile(r" ?(?:\d|[일이삼사오육칠팔구]?[십백천])")
 _DATE_END = re.compile(r"(?:에|부터|까지)(?![가-힣])")
 _SLASH = re.compile(r"(\d{1,3}) ?/ ?(\d{1,3})(?![\d/])")
 # Digits before a word that can't continue the number, so that none of the longer forms applies.
@@ -32,7 +34,7 @@ def read_digits(text: str, at: int) -> Reading:
     if plain:
         return with_unit(text, plain.end(), plain[0])
     phone = _PHONE.match(text, at)
-    if phone:
+    if phone and not _is_measured_range(text, phone):
         return quantity_reading(phone.end(), "".join(group for group in phone.groups() if group))
     for read in (_read_clock, _read_date, _read_range, _read_slash):
         reading = read(text, at)
@@ -81,9 +83,30 @@ def _read_range(text: str, at: int) -> Reading | None:
         else:  # a list only of neighbours, and both only of what is counted or measured
             of_things = unit_at(text, match.end()) or _counter(text, match.end()) or _ABOUT.match(text, match.end())
             rises = of_things is not None and (low < high if pattern is _FROM_TO else high == low + 1)
+        factor = _PLACES.get(text[match.end() : match.end() + 1])
+        if factor and pattern is not _FROM_TO and (low < high if pattern is _INTERVAL else high == low + 1):
+            return _read_large_range(text, match, factor)
         if rises:
             return with_unit(text, match.end(), f"{_whole(match[1])}~{_whole(match[2])}")
     return None
+
+
+def _is_measured_range(text: str, phone: re.Match[str]) -> bool:
+    """Return whether what looks like a telephone number is a range: 1500-2000칼로리, but 1588-1234번."""
+    if phone[4] is None or int(phone[4]) >= int(phone[5]):
+        return False
+    counter = _counter(text, phone.end())
+    counted = counter is not None and counter[0] != "번"
+    return counted or unit_at(text, phone.end()) is not None or _ABOUT.match(text, phone.end()) is not None
+
+
+def _read_large_range(text: str, match: re.Match[str], factor: int) -> Reading | None:
+    """Return 2~3만 원, where the place counts for both ends, unless the second goes on: 2~3만 5천."""
+    end = match.end() + 1
+    stands = TAIL.match(text, end) or _counter(text, end) or unit_at(text, end)
+    if stands is None or not (match[1] + match[2]).isdecimal() or _GOES_ON.match(text, end):
+        return None
+    return with_unit(text, end, f"{int(match[1]) * factor}~{int(match[2]) * factor}")
 
 
 def _counter(text: str, end: int) -> re.Match[str] | None:

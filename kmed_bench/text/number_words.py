@@ -87,19 +87,24 @@ def _read_digit_run(text: str, at: int) -> Reading | None:
     run = digit_run(text, at)
     if run is None or text[run.end : run.end + 1] in tuple("십백천만억점쩜") or _RUN_WORDS.fullmatch(run.words):
         return None
-    value, end = run.value, run.end
+    value, end, last = run.value, run.end, len(run.value)
     while len(value) < 11:  # 공일공 다시 일이삼사 다시 오육칠팔
         gap = _PHONE_GAP.match(text, end)
         more = digit_run(text, gap.end()) if gap else None
         if more is None or len(more.value) < 3:
             break
-        value, end = value + more.value, more.end
-    is_telephone = value.startswith("0") and len(value) >= 9
-    if text[end - 1] == "이" and begins_copula(text, end - 1) and not is_telephone:
+        value, end, last = value + more.value, more.end, len(more.value)
+    if text[end - 1] == "이" and begins_copula(text, end - 1) and not _is_telephone(value, last):
         value, end = value[:-1], end - 1  # 육일이에요 is 육일 and its copula
     counter = _RUN_COUNTER.match(text, end)
     is_number = (len(value) >= 3 and TAIL.match(text, end)) or (counter and (len(value) >= 3 or run.words[0] in "공영"))
     return quantity_reading(end, value) if is_number else None
+
+
+def _is_telephone(value: str, last: int) -> bool:
+    """Return whether digits may be a telephone number whose last group has so many digits: 오육칠이, not 오육칠팔이."""
+    longest = 10 if value.startswith("02") else 11
+    return value.startswith("0") and 9 <= len(value) <= longest and last in (4, len(value))
 
 
 _READERS: tuple[Callable[[str, int], Reading | None], ...] = (

@@ -26,8 +26,8 @@ from kmed_bench.text.number_words import FIRST, read_words
 from kmed_bench.text.numerals import NATIVE_WORDS, SINO_SIGNS
 from kmed_bench.text.quantities import Quantity, Reading
 
-NUMBERS_VERSION = "3"
-"""Changes whenever a function of this module may give another result for some text; 3: signs and units count."""
+NUMBERS_VERSION = "4"
+"""Changes whenever a function of this module may give another result for some text; 4: mixed and spaced places."""
 
 # A number word starts a word, or follows a counter or one of these.
 _OPENER = re.compile(r"(?:오전|오후|새벽|아침|저녁|하루에?|매일|코로나|오메가|영하|영상|섭씨|마이너스)$")
@@ -37,7 +37,7 @@ _LATIN_CODE = re.compile(
 _LATIN_RUN = re.compile(r"[A-Za-z-]*")
 # Within a word a number starts only at a digit, or after the last syllable of an opener.
 _START = re.compile(rf"(?:(?<![^\W_])|(?<=[전후벽침녁루에일나가하상씨스])|(?=\d))[\dA-Za-z{FIRST}−–-]")
-_MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|−) ?(?=\d)|(?:마이너스|영하) ?")
+_MINUS = re.compile(r"(?:(?<![^\s(\[{])[-–]|(?<![\d시분일%])−) ?(?=\d)|(?:마이너스|영하) ?")  # no 9시−18시
 _SENTENCE_END = re.compile(r"(?<=[요다까죠야][.?!] )")  # after endings that are never a number's last word
 _WORD_BEFORE_UNIT = re.compile(
     rf"(?<![^\W_])(?!이 )(?:[{''.join(sorted(SINO_SIGNS))}륙]+|{NATIVE_WORDS})(?= ?[가-힣A-Za-z%℃㎎㎏㎖㎝㎜㎍ℓ㏄])"
@@ -158,6 +158,8 @@ def _scan(text: str) -> list[str | Reading]:
         ending = ""
         if reading.quantities and reading.form[-1:].isascii():
             ending, end = agree(reading.form, text, end)
+            if text[end : end + 1].isdecimal() and reading.form[-1].isdecimal():
+                ending = "·"  # 1만2만: two numbers, whose digits never become one number
         pieces += [text[done:at], reading, ending]
         # What follows sees the number in its form.
         text = text[:at] + reading.form + ending + text[end:]
@@ -173,7 +175,7 @@ def _read(text: str, at: int, *, follows_number: bool) -> Reading | None:
     before = text[at - 1] if at else " "
     if text[at].isdecimal():
         joined = before.isdecimal() or (before.isascii() and before.isalpha())
-        return None if joined else read_digits(text, at)
+        return None if joined and not follows_number else read_digits(text, at)  # 5mg10mg
     if before.isalnum() and not follows_number and not _OPENER.search(text, max(0, at - 4), at):
         return None
     minus = _MINUS.match(text, at)

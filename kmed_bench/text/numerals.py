@@ -15,6 +15,14 @@ SINO_SIGNS = frozenset(SINO_DIGITS | _SMALL | _BIG)
 """Signs of a Sino-Korean number."""
 _STRETCH = re.compile(rf"[{''.join(SINO_SIGNS)}\d., ]*")
 _ARABIC = re.compile(r"\d{1,4}(?![\d.,])(?=[십백천만억])")
+# Digits that end a number after 만, 천 or 백: as many as that place leaves (1만 2000, 3천 500), or fewer where no space
+# or a sum of money shows that they belong to it (2천24년, 1만 500원). After a space no year, no range
+# and no blood pressure.
+_APART = r"(?! ?년|에 ?\d| ?[~∼〜～−–/:-] ?\d)"
+_REST = {
+    sign: re.compile(rf"(?:\d{{1,{n}}}|{full}| {full}{_APART}| [1-9]\d{{0,{n - 1}}}(?= ?원))(?![\d.,]*\d|[십백천만억])")
+    for sign, n, full in (("만", 4, r"[1-9],?\d{3}"), ("천", 3, r"[1-9]\d\d"), ("백", 2, r"[1-9]\d"))
+}
 _DIGIT_RUN = re.compile(rf"[{''.join(SINO_DIGITS)}]{{2,}}")
 
 _ONES = {"한": 1, "두": 2, "세": 3, "네": 4, "하나": 1, "둘": 2, "셋": 3, "넷": 4}
@@ -100,15 +108,32 @@ class Numeral(NamedTuple):
 def sino_readings(text: str, start: int) -> list[Numeral]:
     """Return every prefix that is a positional Sino-Korean number, the longest first.
 
-    Arabic digits may stand for a digit word (3만 5천, 2백). Places must descend, so 오십 육십 gives 50 alone.
+    Arabic digits may stand for a digit word (3만 5천, 2백) or end the number (1만 2000). Places must descend, so
+    오십 육십 gives 50 alone.
     """
     first = text[start : start + 1]
     if first not in SINO_SIGNS and not first.isdecimal():
         return []
     stretch = _STRETCH.match(text, start)
     assert stretch is not None  # it may be empty
-    found = _read_stretch(stretch[0])
-    return [Numeral(start + numeral.end, *numeral[1:]) for numeral in found]
+    found = [Numeral(start + numeral.end, *numeral[1:]) for numeral in _read_stretch(stretch[0])]
+    if not found or not text[found[0].end : found[0].end + 2].strip()[:1].isdecimal():
+        return found  # nearly always: a test for a digit is cheaper than the patterns
+    rest = _read_rest(text, found[0])
+    return [rest, *found[1:]] if rest else found
+
+
+def _read_rest(text: str, numeral: Numeral) -> Numeral | None:
+    """Return the number with the Arabic digits that end it: 1만 2000, 3천500."""
+    last = numeral.words[-1]
+    mixed = last == "만" or any(sign.isdecimal() for sign in numeral.words)
+    match = _REST[last].match(text, numeral.end) if mixed and last in _REST else None
+    if match is None:
+        return None
+    digits = match[0].strip().replace(",", "")
+    value = str(int(numeral.value) + int(digits))
+    spaced = match[0].startswith(" ")
+    return Numeral(match.end(), value, numeral.words + digits, spaced, numeral.spaced_first)
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -8,6 +8,7 @@ from kmed_bench.text.contexts import (
     CONTEXT_BEFORE,
     HUNDRED_COUNTERS,
     MEASURED_NEXT,
+    MEASURED_SUBJECT,
     NATIVE_ONLY,
     NOT_AFTER_TEN,
     OUT_OF_TEN,
@@ -27,11 +28,12 @@ from kmed_bench.text.contexts import (
 from kmed_bench.text.counters import COPULA, SINO_COUNTER, TAIL, UNIT, begins_copula, counter_at, unit_at
 from kmed_bench.text.days import read_days
 from kmed_bench.text.decimals import counted, with_unit
-from kmed_bench.text.numerals import SINO_DIGITS, Numeral, sino_readings
+from kmed_bench.text.numerals import SINO_DIGITS, SINO_SIGNS, Numeral, sino_readings
 from kmed_bench.text.quantities import Reading, ambiguous_reading, quantity_reading
 
 # 만 육십오 세, 만 이 년: counted by the calendar; 만 이천 년 is 12,000 years.
 _CALENDAR = re.compile(r"만 (?=[일이삼사오육칠팔구십\d ]{1,6}(?:세|살|개월|년|주)|[가-힣]{1,3} ?[가-힣]{0,2} ?살)")
+_WORD_BEFORE = re.compile(r"(?<![^\W_])[일이삼사오육칠팔구십백천만억]+ $")
 _TRIGEMINAL = re.compile(r" ?신경")
 _FULLY = re.compile(r"십분 (?:이해|공감|활용|발휘)")
 _AGED = re.compile(r" (?:번|개|알|시간|시|달|명|군데|가지|포|잔|병|차례)")
@@ -49,9 +51,18 @@ _PARTICLES = ("이", "은", "을", "도", "가", "는", "를")
 
 def read_sino(text: str, at: int) -> Reading | None:
     """Return the Sino-Korean number that starts here with its unit or counter, or None."""
-    if _CALENDAR.match(text, at):
+    if _CALENDAR.match(text, at) or _ends_unread(text, at):
         return None
     return read_places(text, at, sino_readings(text, at))
+
+
+def _ends_unread(text: str, at: int) -> bool:
+    """Return whether a word before this one begins a longer number that was left unread: 이 백이십 정도 is no 120."""
+    word = _WORD_BEFORE.search(text, max(0, at - 12), at) if text[at - 2 : at - 1] in SINO_SIGNS else None
+    if word is None or _CALENDAR.match(text, word.start()):
+        return False
+    whole, rest = sino_readings(text, word.start())[:1], sino_readings(text, at)[:1]
+    return [w.end for w in whole] == [r.end for r in rest] and [w.value for w in whole] != [r.value for r in rest]
 
 
 def read_places(text: str, at: int, numerals: list[Numeral]) -> Reading | None:
@@ -94,7 +105,7 @@ def _is_bare(text: str, at: int, numeral: Numeral) -> bool:
     """Return whether a Sino-Korean number is one without any counter."""
     words, end = numeral.words, numeral.end
     if (
-        numeral.spaced_first
+        (numeral.spaced_first and not MEASURED_SUBJECT.search(before(text, at)))
         or AND_SOME.match(text, end)
         or not (TAIL.match(text, end) or (words[-1] == "이" and begins_copula(text, end - 1)))
     ):
@@ -157,8 +168,9 @@ def _fits(text: str, at: int, numeral: Numeral, counter: re.Match[str]) -> bool:
     """Return whether a number and its counter are that, and no words of their own."""
     name, words, after = counter[0], numeral.words, counter.end()
     tight = counter.start() == numeral.end
-    if numeral.spaced_first and tight and (not _fits_round(words[-1], name) or words[-1] + name in SINO_WORDS):
-        return False  # 이 천식, 이 천명: words
+    is_word = not _fits_round(words[-1], name) or words[-1] + name in SINO_WORDS
+    if numeral.spaced_first and tight and is_word and (len(words) == 2 or name == "장"):
+        return False  # 이 천식, 이 천명, 이 백사장: words
     if numeral.is_multiplier and not _fits_round(words, name):
         return False
     if (not numeral.is_digit and tight and words + name in SINO_WORDS) or _FULLY.match(text, at):

@@ -54,6 +54,16 @@ def test_excel_numbers_read_as_they_look(tmp_path):
     assert [row.place.rpartition(", ")[2] for row in table.rows] == ["row 2", "row 4"]
 
 
+def test_excel_ids_keep_the_zeros_that_their_format_shows(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (HEADER, [7, "열이 나요"], ["008", "기침"], [1234, "네"]):
+        book.active.append(row)
+    for cell in ("A2", "A4"):
+        book.active[cell].number_format = "000"
+    book.save(tmp_path / "list.xlsx")
+    assert [row.cells[HEADER[0]] for row in read_table(tmp_path / "list.xlsx").rows] == ["007", "008", "1234"]
+
+
 def test_a_lone_quotation_mark_joins_no_rows(tmp_path):
     (tmp_path / "t.tsv").write_text('id\ttext\nu1\t"열이 나요\nu2\t기침\n', encoding="utf-8")
     assert [row.cells["text"] for row in read_table(tmp_path / "t.tsv").rows] == ['"열이 나요', "기침"]

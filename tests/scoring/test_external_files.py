@@ -114,6 +114,30 @@ def test_plain_text_files(tmp_path):
     assert texts(tmp_path) == {"u1": TEXT}
 
 
+def test_plain_text_with_commas_digits_and_quotes_is_no_table(tmp_path):
+    spoken = {"u1": "네, 열이 나요.", "u2": "38", "u3": '"네"', "u4": "[웃음] 아, 네.", "u5": "네, 가,\n나", "u6": ""}
+    for name, text in spoken.items():
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    found = read_external(tmp_path)
+    assert (found.format, texts(tmp_path)) == ("txt", {**spoken, "u5": "네, 가, 나"})
+    assert texts(tmp_path / "u1.txt") == {"u1": "네, 열이 나요."}
+    (tmp_path / "u5.txt").write_text("utterance_id,text\nu5,네\n", encoding="utf-8")
+    assert texts(tmp_path / "u5.txt") == {"u5": "네"} == {"u5": texts(tmp_path)["u5"]}
+
+
+@pytest.mark.parametrize("ending", ["srt", "vtt", "txt"])
+def test_an_empty_file_of_subtitles_or_text_is_a_clip_without_speech(tmp_path, ending):
+    (tmp_path / f"u1.{ending}").write_text("\n", encoding="utf-8")
+    assert texts(tmp_path) == texts(tmp_path / f"u1.{ending}") == {"u1": ""}
+    assert read_external(tmp_path).format == ending
+
+
+def test_cues_without_empty_lines_between_them_and_references_to_characters():
+    cues = "1\n00:00:00,000 --> 00:00:01,000\n열이\n2\n00:00:01,000 --> 00:00:02,000\n나요\n3\n"
+    assert read_cues(cues) == "열이 나요 3"
+    assert read_cues("WEBVTT\n\n00:00.000 --> 00:01.000\n&quot;열&#39;&quot; &amp;lt; R&D&rlm;") == '"열\'" &lt; R&D'
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "cp949", "utf-16"])
 @pytest.mark.parametrize(
     ("name", "content"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kmed_bench.text.normalise import normalise
 
-SIGNS = "가나다한글ᄀ\u1161\u11a8ab Z019３.,/-−–~%％°º℃㎎İΣ(!?)…\u200b\ufe0f\u0301😀  \n"
+SIGNS = "가나다한글ᄀ\u1161\u11a8ab Z019３.,/-−–~%％°º˚ㆍ\u119e―ℓ℃㎎İΣ(!?)…\u200b\ufe0f\u0301😀  \n"
 TEXTS = st.one_of(st.text(max_size=40), st.text(alphabet=SIGNS, max_size=40))
 
 CASES = [
@@ -36,11 +36,18 @@ CASES = [
     ("120 / 80, 3 : 30, 5×3, 1/2", "120/80·3:30·5·3·1/2", "120/80·3:30·5·3·1/2"),
     ("- 2.5와 -2.5, 검사-3", "−2.5와−2.5검사3", "−2.5와 −2.5 검사3"),
     ("전화 02-123-4567이나 1588-1234", "전화021234567이나15881234", "전화 021234567이나 15881234"),
+    ("1500~2000칼로리, 1500-2000 kcal", "1500−2000칼로리1500−2000kcal", "1500−2000칼로리 1500−2000 kcal"),
     ("1,2345 36..5", "1·234536·5", "1·2345 36·5"),
     ("50%~60%, 3시:", "50%60%3시", "50%60% 3시"),
     ("감사합니다 😀👍🏽 ♪", "감사합니다", "감사합니다"),
     ("1️⃣번", "1번", "1번"),
     ("가\u200b나", "가나", "가나"),
+    # The araea is a letter to Unicode and a middle dot to who writes it.
+    ("두통ㆍ어지럼증, 2ㆍ3일, 2\u119e3일", "두통어지럼증2·3일2·3일", "두통어지럼증 2·3일 2·3일"),
+    ("\u1106\u119e\u11af", "\u1106\u119e\u11af", "\u1106\u119e\u11af"),  # a syllable of the Jeju dialect
+    ("5―10분, 5—10분, 5﹣10분, 5〰10분", "5−10분5−10분5−10분5−10분", "5−10분 5−10분 5−10분 5−10분"),
+    ("10\u00b5g 10\u03bcg 10㎍ 2ℓ 2L", "10μg10μg10μg2l2l", "10μg 10μg 10μg 2l 2l"),
+    ("38.2\u02daC", "38.2℃", "38.2℃"),
     ("아프다...!?~", "아프다", "아프다"),
     ("B형간염 HBsAg(+)", "b형간염hbsag", "b형간염 hbsag"),
 ]
@@ -52,7 +59,7 @@ def test_normal_form(text: str, plain: str, spaced: str) -> None:
     assert normalise(text, keep_spaces=True) == spaced
 
 
-NUMBERS = st.text(alphabet="0123456789,.:/~-− ·가%℃\u0301", max_size=25)
+NUMBERS = st.text(alphabet="0123456789,.:/~-−―ㆍ ·가%℃\u0301", max_size=25)
 
 
 @given(st.one_of(TEXTS, NUMBERS), st.booleans())
