@@ -9,6 +9,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from random_whisper import save_random_whisper
 
+from kmed_bench import cli
 from kmed_bench.config import load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking import runs
@@ -106,3 +107,40 @@ def test_a_run_that_mlflow_run_made_is_overwritten(
     assert NAME not in json.dumps(tags)
     assert (tags["mlflow.user"], tags["mlflow.source.git.repoURL"]) == ("kmed-bench", "")
     assert tags["mlflow.project.entryPoint"] == "main"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "failure"),
+    [
+        (["history", "OUT", "--eval.bootstrap_draws", "9"], 2, "`history` does not read the setting"),
+        (["promote", "model", "1", "--dry-run", "true"], 1, "The gate refused model version 1; data: "),
+        (["report", "OUT", "--bench", "0"], 2, ""),
+    ],
+)
+def test_a_call_that_is_not_done_says_why(
+    words: list[str],
+    status: int,
+    failure: str,
+    named: Path,
+    tmp_path: Path,
+    empty_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(empty_database.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+    client.create_registered_model("model")
+    client.create_model_version("model", "file:///none", tags={"kmed.synthetic": "true"})
+    made = {"mlflow.user": NAME, "mlflow.source.name": f"file://{named}", "mlflow.project.entryPoint": words[0]}
+    run_id = client.create_run("0", tags=made).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    assert cli.main(words) == status
+    run = client.get_run(run_id)
+    assert run.data.tags["kmed.kind"] == "call"
+    assert run.data.tags["kmed.failure"].startswith(failure)
+    assert run.info.run_name == f"call-{words[0]}"
+    assert NAME not in json.dumps(run.data.tags)
+    capsys.readouterr()
