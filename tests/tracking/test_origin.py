@@ -1,6 +1,7 @@
 """What a store tells of who ran the program and where: neither the account nor a path of the machine."""
 
 import json
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from kmed_bench import cli
 from kmed_bench.config import load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking import runs
+from kmed_bench.tracking.project_runs import begin_call, end_call
 from kmed_bench.tracking.registry import models as registry
 from kmed_bench.tracking.registry.checkpoints import search_checkpoints
 from kmed_bench.tracking.stages import tag_own_run
@@ -22,6 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed file .*tiktoken:ResourceWarning"),
 ]
 NAME = "hong-gildong"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -144,3 +147,25 @@ def test_a_call_that_is_not_done_says_why(
     assert run.info.run_name == f"call-{words[0]}"
     assert NAME not in json.dumps(run.data.tags)
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(("status", "tag"), [("FAILED", "kmed.failure"), ("KILLED", "kmed.ended")])
+def test_a_call_that_is_started_elsewhere_names_no_account_either(
+    status: str, tag: str, named: Path, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(empty_database.read_bytes())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    project = named / "kmed-bench"
+    project.mkdir()
+    shutil.copy(ROOT / "MLproject", project)
+    shutil.copy(ROOT / "conda.yaml", project)
+    call = begin_call(str(project), "evaluate", None, {"model": "base"}, {"launcher": "slurm"}, "0")
+    client = MlflowClient()
+    assert client.get_run(call.run_id).data.tags["mlflow.project.entryPoint"] == "evaluate"
+    assert NAME not in json.dumps(client.get_run(call.run_id).data.tags)  # while the jobs wait
+    assert "--launcher slurm" in call.command
+    end_call(call.run_id, status, "why")
+    run = client.get_run(call.run_id)
+    assert run.info.status == status
+    assert (run.data.tags["kmed.kind"], run.data.tags[tag]) == ("call", "why")
