@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_user()
     try:
         with sigterm_interrupts():
-            args = parse(_readable(sys.argv[1:] if arguments is None else arguments))
+            args = _parse_told(sys.argv[1:] if arguments is None else arguments)
             if os.environ.pop(SLOT_VARIABLE, ""):
                 Relay().start(args.log_level)
             else:
@@ -117,8 +117,19 @@ def _tell_store(command: Command, args: argparse.Namespace) -> int:
         if refusal := store_refusal(error, args):
             raise refusal from error
         raise
-    describe_call(args)
+    left = args.unfinished or f"Exit status {status}: not all was done; the messages of the command say what is left."
+    describe_call(args, None if status == 0 else KmedError(left))
     return status
+
+
+def _parse_told(words: Sequence[str]) -> argparse.Namespace:
+    """Return a command's arguments; if they are wrong, the run that `mlflow run` made for the command says so."""
+    try:
+        return parse(_readable(words))
+    except KmedError as error:
+        name = next((word for word in words if not word.startswith("-")), "")
+        describe_call(argparse.Namespace(command_name=name), error)
+        raise
 
 
 def _own_cause(error: BaseException) -> KmedError | None:

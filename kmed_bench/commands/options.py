@@ -101,6 +101,8 @@ class Commands:
     ) -> CommandParser:
         """Return the parser of a new command, whose function gets the arguments and returns the exit status.
 
+        If that is not 0, the function may say why in ``unfinished`` of the arguments, for the run of `mlflow run`.
+
         Parameters
         ----------
         reads : iterable of str
@@ -114,7 +116,7 @@ class Commands:
         parser.add_argument("--log-level", choices=LEVELS, default="info", help="messages on standard error (info)")
         if reads:
             parser.add_settings(reads, short or {}, default, self.profile)
-        parser.set_defaults(command=command, flags=parser.flags)
+        parser.set_defaults(command=command, flags=parser.flags, unfinished="")
         return parser
 
 

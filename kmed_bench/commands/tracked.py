@@ -115,4 +115,8 @@ def _promote(args: argparse.Namespace) -> int:
     uri = open_store(config.tracking)
     decision = promote(uri, args.name, version, gate=config.gate, dry_run=dry_run, force=force, reason=reason)
     print(json.dumps(decision, ensure_ascii=False, indent=2))
-    return 0 if decision["passed"] or decision["promoted"] else 1
+    if decision["passed"] or decision["promoted"]:
+        return 0
+    failed = [f"{name}: {check['text']}" for name, check in decision["checks"].items() if check["passed"] is False]
+    args.unfinished = f"The gate refused {args.name} version {version}; {'; '.join(failed)}."
+    return 1

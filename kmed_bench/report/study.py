@@ -193,6 +193,22 @@ def write_study(record: StudyRecord, figures: Sequence[ExtraFigure], out: Path) 
     return out / "index.html"
 
 
+def refuse_another_study(folder: Path, name: str) -> None:
+    """Raise KmedError if a folder holds the results of another study; a damaged file of results is written again."""
+    path = folder / STUDY_NAME
+    if not path.exists():
+        return
+    try:
+        held = STUDY.read(path)["study"].get("name")
+    except KmedError:
+        return
+    if held != name:
+        raise KmedError(
+            f"{folder} holds the results of study {held}, and those of {name} do not overwrite them; name another "
+            "folder with --out."
+        )
+
+
 def read_section(folder: Path) -> ExtraSection:
     """Return the section of a study that `write_study` wrote into a folder, for the report of a bench.
 

@@ -76,9 +76,9 @@ def _differs(tagged: str, current: str) -> bool:
     return "-" in tagged and tagged != current
 
 
-def owner_tag() -> dict[str, str]:
-    """Return the tag by which a run that several processes write belongs to this one as well."""
-    own = this_process()
+def owner_tag(owner: str | None = None) -> dict[str, str]:
+    """Return the tag by which a run that several processes write belongs to this one as well, or to a Slurm job."""
+    own = owner or this_process()
     return {f"{PROCESS_TAG}.{hashlib.sha256(own.encode()).hexdigest()[:8]}": own}
 
 

@@ -82,6 +82,8 @@ class Seal:
         name = f"open-{model}".replace(", ", "-")
         with begun(lambda: start_run(client, experiment, name, self._tags | own)) as run:
             run.log_params(self._settings)
+            under = f"under the plan `{self._plan['sha256'][:12]}`" if self._plan else "without a plan"
+            run.set_note(f"`{self._tags['kmed.opened_by']}` opened the test part {under}, to decode it: {model}.\n")
 
 
 def seal_plan(run: TrackedRun, plan: Plan, folder: Path, *, command: str, begun: bool = False) -> Seal:

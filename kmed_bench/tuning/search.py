@@ -21,6 +21,7 @@ from kmed_bench.core.quantities import percent
 from kmed_bench.core.records import StudyRecord
 from kmed_bench.corpus.demo.sentences import corpus_name, is_synthetic
 from kmed_bench.corpus.splitting.split import read_split
+from kmed_bench.report.study import refuse_another_study
 from kmed_bench.tracking import trials as tracked
 from kmed_bench.tracking.privacy import describe_failure
 from kmed_bench.tracking.processes import this_process
@@ -48,12 +49,14 @@ class Search:
     ----------
     callbacks : sequence of callable
         Called after each trial, after those that ``tune.callbacks`` names.
+    out : Path, optional
+        Folder for the results, which must not hold those of another study.
 
     Raises
     ------
     KmedError
-        Before any training: for a faulty space or callback, a split, storage or store that can't be used, or
-        a study of this name that was made with other settings.
+        Before any training: for a faulty space or callback, a split, storage or store that can't be used, a folder
+        with another study's results, or a study of this name that was made with other settings.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Search:
         name: str | None,
         code_version: str,
         callbacks: Sequence[Callback] = (),
+        out: Path | None = None,
     ) -> None:
         check_space(config)
         self._callbacks = [*load_callbacks(config.tune.callbacks), *callbacks]
@@ -78,6 +82,8 @@ class Search:
             config, size=weights.size, weights=weights.sha256, split=self.split.sha256, seed=config.train.seeds[0]
         )
         self.name = name or f"{weights.size}-{digest(setup)[:8]}"
+        if out is not None:
+            refuse_another_study(out, self.name)
         self._speeches: dict[tuple[float, ...], FeaturizedSplit] = {}
         self._tags = {
             "kmed.study": self.name,

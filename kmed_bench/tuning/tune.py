@@ -70,7 +70,9 @@ def tune(
     """
     check_seeds(config, confirm)
     with log_file(out), quiet_optuna():
-        search = Search(config, weights, split_folder, name=name, code_version=code_version, callbacks=callbacks)
+        search = Search(
+            config, weights, split_folder, name=name, code_version=code_version, callbacks=callbacks, out=out
+        )
         with tracked.study_process(search.parent):
             try:
                 search.run()

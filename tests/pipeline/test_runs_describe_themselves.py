@@ -13,6 +13,7 @@ from small_bench import SETTINGS, Place
 
 from kmed_bench.scoring.recommendation import recommend
 from kmed_bench.tracking.read import read_bench
+from kmed_bench.tracking.store import search_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs" / "tracking.md"
@@ -223,8 +224,10 @@ def test_runs_name_what_they_read(place: Tracked) -> None:
 
 
 def test_every_run_has_a_description_and_its_messages_without_folders(place: Tracked) -> None:
+    openings = search_runs(place.client, "tags.`kmed.kind` = 'opening'")
+    assert any("`train` opened the test part under the plan" in o.data.tags["mlflow.note.content"] for o in openings)
     for kind in KINDS:
-        for run in place.runs(kind):
+        for run in place.runs(kind) + openings:
             assert run.data.tags["mlflow.note.content"].strip(), kind
             assert str(place.folder) not in str(run.data) + str(run.inputs.dataset_inputs)
     for run in (place.only("bench"), *place.runs("train")):

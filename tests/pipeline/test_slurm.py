@@ -24,6 +24,8 @@ from kmed_bench.pipeline.launch.slurm import (
     stages_of,
     submit,
 )
+from kmed_bench.tracking.processes import end_abandoned
+from kmed_bench.tracking.project_runs import give_call
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:mlflow")]
 
@@ -166,8 +168,24 @@ def test_mlflow_cancels_what_it_has_submitted(light: Light, run: Run) -> None:
     assert (ours.get_status(), ours.wait()) == ("KILLED", False)
     assert MlflowClient().get_run(run.info.run_id).info.status == "KILLED"
     ours.cancel()  # again: no error, nothing changed
-    assert MlflowClient().get_run(run.info.run_id).info.status == "KILLED"
+    ended = MlflowClient().get_run(run.info.run_id)
+    assert ended.info.status == "KILLED"
+    assert (ended.data.tags["kmed.kind"], ended.data.tags["kmed.ended"]) == ("call", "cancelled")
+    assert "kmed.failure" not in ended.data.tags
     assert "Stopped, with the state saved." in (submitted.folder / "tasks-0.log").read_text()
+
+
+def test_a_later_run_ends_that_of_jobs_cancelled_by_hand(light: Light, run: Run) -> None:
+    """`scancel` ends all jobs, the one that would have ended the run included."""
+    submitted = light.submit("always")
+    give_call(run.info.run_id, SlurmRun(run.info.run_id, submitted.folder).owner)
+    light.until_started("task0")
+    client = MlflowClient()
+    assert run.info.run_id not in end_abandoned(client)
+    light.cluster.ask("scancel", *submitted.jobs.values())
+    light.until_state(submitted.jobs["last"], "CANCELLED")
+    assert end_abandoned(client) == [run.info.run_id]
+    assert client.get_run(run.info.run_id).info.status == "KILLED"
 
 
 def test_a_last_job_that_is_stopped_leaves_no_status(light: Light, run: Run) -> None:

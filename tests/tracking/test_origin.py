@@ -1,6 +1,7 @@
 """What a store tells of who ran the program and where: neither the account nor a path of the machine."""
 
 import json
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 from random_whisper import save_random_whisper
 
+from kmed_bench import cli
 from kmed_bench.config import load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.tracking import runs
+from kmed_bench.tracking.project_runs import begin_call, end_call
 from kmed_bench.tracking.registry import models as registry
 from kmed_bench.tracking.registry.checkpoints import search_checkpoints
 from kmed_bench.tracking.stages import tag_own_run
@@ -21,6 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed file .*tiktoken:ResourceWarning"),
 ]
 NAME = "hong-gildong"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -106,3 +110,62 @@ def test_a_run_that_mlflow_run_made_is_overwritten(
     assert NAME not in json.dumps(tags)
     assert (tags["mlflow.user"], tags["mlflow.source.git.repoURL"]) == ("kmed-bench", "")
     assert tags["mlflow.project.entryPoint"] == "main"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "failure"),
+    [
+        (["history", "OUT", "--eval.bootstrap_draws", "9"], 2, "`history` does not read the setting"),
+        (["promote", "model", "1", "--dry-run", "true"], 1, "The gate refused model version 1; data: "),
+        (["report", "OUT", "--bench", "0"], 2, ""),
+    ],
+)
+def test_a_call_that_is_not_done_says_why(
+    words: list[str],
+    status: int,
+    failure: str,
+    named: Path,
+    tmp_path: Path,
+    empty_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(empty_database.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+    client.create_registered_model("model")
+    client.create_model_version("model", "file:///none", tags={"kmed.synthetic": "true"})
+    made = {"mlflow.user": NAME, "mlflow.source.name": f"file://{named}", "mlflow.project.entryPoint": words[0]}
+    run_id = client.create_run("0", tags=made).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    assert cli.main(words) == status
+    run = client.get_run(run_id)
+    assert run.data.tags["kmed.kind"] == "call"
+    assert run.data.tags["kmed.failure"].startswith(failure)
+    assert run.info.run_name == f"call-{words[0]}"
+    assert NAME not in json.dumps(run.data.tags)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(("status", "tag"), [("FAILED", "kmed.failure"), ("KILLED", "kmed.ended")])
+def test_a_call_that_is_started_elsewhere_names_no_account_either(
+    status: str, tag: str, named: Path, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(empty_database.read_bytes())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    project = named / "kmed-bench"
+    project.mkdir()
+    shutil.copy(ROOT / "MLproject", project)
+    shutil.copy(ROOT / "conda.yaml", project)
+    call = begin_call(str(project), "evaluate", None, {"model": "base"}, {"launcher": "slurm"}, "0")
+    client = MlflowClient()
+    assert client.get_run(call.run_id).data.tags["mlflow.project.entryPoint"] == "evaluate"
+    assert NAME not in json.dumps(client.get_run(call.run_id).data.tags)  # while the jobs wait
+    assert "--launcher slurm" in call.command
+    end_call(call.run_id, status, "why")
+    run = client.get_run(call.run_id)
+    assert run.info.status == status
+    assert (run.data.tags["kmed.kind"], run.data.tags[tag]) == ("call", "why")

@@ -22,7 +22,7 @@ from kmed_bench.config import Range, SplitConfig, flatten, load_config, to_yaml
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.records import Confirmation, StudyRecord, StudyTrial
 from kmed_bench.corpus.splitting.split import read_split, split_manifest, write_split
-from kmed_bench.report.study import read_section, study_section, write_study
+from kmed_bench.report.study import read_section, refuse_another_study, study_section, write_study
 from kmed_bench.tracking.processes import this_process
 from kmed_bench.training.epochs import featurize_split
 from kmed_bench.tuning.confirm import check_seeds, compare_seeds
@@ -375,6 +375,18 @@ def test_a_study_saves_epochs_and_is_no_worse_than_default(place, caplog):
     assert str(place) not in page
     assert not re.search(r'(src|href)="(https?:)?//', page)
     assert "12 of 12 trials are done" not in caplog.text
+
+
+def test_results_of_another_study_stay(place):
+    write_study(a_record(), (), place / "out")
+    kept = (place / "out" / "study.json").read_bytes()
+    with pytest.raises(KmedError, match=f"holds the results of study {a_record().name}, and those of other do not"):
+        tune(settings(place), weights(place), place / "split", place / "out", name="other", code_version="t")
+    assert (place / "out" / "study.json").read_bytes() == kept
+    assert not (place / "out" / "best.yaml").exists()
+    refuse_another_study(place / "out", a_record().name)
+    (place / "out" / "study.json").write_text("{")  # damaged: written again
+    refuse_another_study(place / "out", "other")
 
 
 @pytest.mark.slow

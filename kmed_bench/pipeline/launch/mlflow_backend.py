@@ -4,6 +4,7 @@ MLflow finds it by the entry point of the group ``mlflow.project_backend``. `mlf
 `mlflow.projects.run(…, synchronous=True)` waits.
 """
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -18,11 +19,11 @@ from typing import Any
 from kmed_bench.config.slurm import SlurmConfig
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.slurm_contract import JOBS
-from kmed_bench.core.slurm_jobs import OVER, cancel_jobs, describe_end, job_states
+from kmed_bench.core.slurm_jobs import OVER, cancel_jobs, cluster_name, describe_end, job_name, job_states
 from kmed_bench.pipeline.launch.slurm import FOLDER_SAID, JOBS_FILE, PROJECT_RUN, read_status
 from kmed_bench.pipeline.launch.slurm_scripts import LAST
 from kmed_bench.tracking.privacy import describe_failure
-from kmed_bench.tracking.project_runs import begin_call, end_call
+from kmed_bench.tracking.project_runs import begin_call, end_call, give_call
 
 log = logging.getLogger(__name__)
 ENTRY_POINTS = ("main", "tune", "evaluate")
@@ -75,7 +76,10 @@ class SlurmBackend:
         except BaseException as error:
             end_call(call.run_id, "FAILED", f"nothing was submitted: {describe_failure(error)}")
             raise
-        return SlurmRun(call.run_id, folder)
+        submitted = SlurmRun(call.run_id, folder)
+        with contextlib.suppress(KmedError):  # the jobs are there, even if the controller is not right now
+            give_call(call.run_id, submitted.owner)
+        return submitted
 
 
 def _settings(backend_config: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +114,11 @@ class SlurmRun:
         self._run_id = run_id
         self._folder = folder
         self._jobs = JOBS.read(folder / JOBS_FILE)["jobs"]
+
+    @property
+    def owner(self) -> str:
+        """What names the last job as the owner of runs."""
+        return job_name(cluster_name(), self._jobs[LAST])
 
     @property
     def run_id(self) -> str:
