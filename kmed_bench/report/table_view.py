@@ -79,11 +79,10 @@ class View:
 
     @property
     def explanation(self) -> str:
-        """Why rates of the table exceed 100 %, where one does."""
-        rates = [
-            self.rows[column.key] for column in self.columns if column.kind == "percent" and column.key in self.rows
-        ]
-        return explain_rates(*(max(values.max(), 0) for values in rates if len(values)))
+        """Why rates of the table, or ends of their intervals, exceed 100 %, where one does."""
+        shown = [key for column in self.columns if column.kind == "percent" for key in (column.key, column.high)]
+        rates = [pd.to_numeric(self.rows[key], errors="coerce") for key in shown if key in self.rows]
+        return explain_rates(*(values.max() for values in rates if len(values)))
 
     def table(self) -> pd.DataFrame:
         """Return the table with labels as columns and each cell's text as on the page."""
