@@ -34,6 +34,8 @@ class Column:
         Column of a range's upper end, shown if it has a value.
     hint : str or None
         Column of a text that appears when the pointer rests on the cell.
+    weak : str or None
+        A boolean column; where it is true, this column's cell is set in grey.
     words : bool
         Whether its texts are this program's words, which are translated; otherwise they are data, shown as they are.
     """
@@ -45,6 +47,7 @@ class Column:
     high: str | None = None
     until: str | None = None
     hint: str | None = None
+    weak: str | None = None
     words: bool = False
 
 
