@@ -440,6 +440,16 @@ def test_the_checklist_names_only_facts_that_exist() -> None:
     assert {row[0] for row in rows} == {"TRIPOD+AI", "CLAIM", "STARD-AI", "MI-CLAIM"}
 
 
+def test_the_checklist_names_the_table_of_groups_also_if_no_gap_could_be_tested() -> None:
+    record = dataclasses.replace(full_record(), gaps=())
+    assert tables_of(record)["groups"].rows
+    found = {topic: where for _, topic, where in checklist(collect_facts(record)).rows if topic.startswith("fairness")}
+    assert found == {
+        "fairness: performance by group of people": "reported in: table groups",
+        "fairness: differences between groups tested": MISSING,
+    }
+
+
 def lightness(colour: str) -> float:
     """CIE L* of an sRGB colour, 0 (black) to 100 (white)."""
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
