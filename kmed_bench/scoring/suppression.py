@@ -100,7 +100,7 @@ def without_small_groups(scores: Scores, minimum: int) -> tuple[dict[str, Any], 
         field: {value: cell for value, cell in cells.items() if value not in hidden.get(field, set(cells))}
         for field, cells in groups.items()
     }
-    shown["gaps"] = rows_of_shown(scores.get("gaps", ()), hidden)
+    shown["gaps"] = rows_of_shown(scores.get("gaps", ()), hidden, minimum)
     gap = scores["elderly_gap"]
     if min(gap["elderly"]["n_speakers"], gap["rest"]["n_speakers"]) < minimum:
         shown["elderly_gap"] = _hidden_gap(gap)
@@ -112,12 +112,16 @@ def without_small_groups(scores: Scores, minimum: int) -> tuple[dict[str, Any], 
     return shown, left_out
 
 
-def rows_of_shown(rows: Iterable[Mapping[str, Any]], hidden: Hidden) -> list[dict[str, Any]]:
-    """Return the comparisons of groups of which neither side is hidden."""
+def rows_of_shown(rows: Iterable[Mapping[str, Any]], hidden: Hidden, minimum: int) -> list[dict[str, Any]]:
+    """Return the comparisons of groups of which neither side is hidden or small.
+
+    A side may be several values together, such as the rest, or 60 and over, which no list of values names.
+    """
     return [
         dict(row)
         for row in rows
         if not {row.get("group"), row.get("against")} & hidden.get(str(row.get("field")), set())
+        and min(row.get("n_speakers_group", 0), row.get("n_speakers_against", 0)) >= minimum
     ]
 
 

@@ -129,7 +129,7 @@ def _describe(client: MlflowClient, run: Run, hidden: Hidden, minimum: int) -> t
     if (leak := read_artifact(client, run, "leak.json", LEAK)) is not None:
         artifacts["leak.json"] = leak
     if (compared := read_artifact(client, run, "comparisons.json", COMPARISONS)) is not None:
-        rows = {key: rows_of_shown(cast(Any, compared.get(key, ())), hidden) for key in ("gaps", "benefits")}
+        rows = {key: rows_of_shown(cast(Any, compared.get(key, ())), hidden, minimum) for key in ("gaps", "benefits")}
         artifacts["comparisons.json"] = {**compared, **rows}
     if (plan := read_artifact(client, run, PLAN_FILE, PLAN)) is not None:
         artifacts[PLAN_FILE] = {**plan, "settings": _params(plan["settings"])}

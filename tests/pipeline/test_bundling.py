@@ -102,6 +102,14 @@ def test_groups_shown_have_enough_speakers(bundle):
     assert cells
     assert min(cell["n_speakers"] for cell in cells) >= MINIMUM
     assert head["groups_left_out"] > 0
+    compared = [
+        row
+        for run in head["runs"]
+        for name in ("scores.json", "comparisons.json")
+        for key in ("gaps", "benefits")
+        for row in run["artifacts"].get(name, {}).get(key, ())
+    ]
+    assert all(min(row["n_speakers_group"], row["n_speakers_against"]) >= MINIMUM for row in compared)
 
 
 def bring_in(uri: str, bundle: Path) -> tuple[int, int]:

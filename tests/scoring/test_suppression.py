@@ -66,9 +66,19 @@ def test_pairs_of_a_hidden_value_are_hidden_under_both_orders():
 
 
 def test_a_difference_is_shown_if_both_its_groups_are():
-    rows = [{"field": "dialect", "group": group, "against": against} for group, against in ("ab", "ac", "bc")]
-    assert rows_of_shown(rows, {"dialect": {"c"}}) == [rows[0]]
-    assert rows_of_shown(rows, {"gender": {"a", "b", "c"}}) == rows
+    enough = {"n_speakers_group": 5, "n_speakers_against": 9}
+    rows = [{"field": "dialect", "group": group, "against": against, **enough} for group, against in ("ab", "ac", "bc")]
+    assert rows_of_shown(rows, {"dialect": {"c"}}, 5) == [rows[0]]
+    assert rows_of_shown(rows, {"gender": {"a", "b", "c"}}, 5) == rows
+
+
+@pytest.mark.parametrize("sides", [(0, 1), (1, 9), (9, 4), (4, 0)])
+def test_a_difference_from_few_speakers_is_hidden_whatever_its_sides_are_called(sides):
+    """Ages are compared as 60 and over with the rest, which may be one speaker while nobody is old."""
+    row = {"field": "age", "group": "60 and over", "against": "rest"}
+    n = dict(zip(("n_speakers_group", "n_speakers_against"), sides, strict=True))
+    assert rows_of_shown([row | n], {"age": {"50~59"}}, 5) == []
+    assert rows_of_shown([row | dict.fromkeys(n, 5)], {"age": {"50~59"}}, 5) != []
 
 
 def test_counts_of_a_corpus_leave_without_the_hidden_groups_and_without_bins_of_speakers() -> None:
