@@ -230,7 +230,7 @@ def _render(
 def _highest_rate(overview: ErrorOverview, clips: pd.DataFrame) -> float:
     """Return the highest error rate on the page: of the whole, of its interval, or of a clip."""
     rated, overall = clips[clips["length"] > 0], overview["overall"]
-    of_clips = [(rated[name] / rated["length"]).max() for name in ("errors", "beside_errors") if name in rated]
+    of_clips = [float((rated[name] / rated["length"]).max()) for name in ("errors", "beside_errors") if name in rated]
     return max(overall["cer"] or 0.0, overall["cer_high"] or 0.0, *(rate for rate in of_clips if rate == rate))
 
 
