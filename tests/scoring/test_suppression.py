@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmed_bench.scoring.suppression import hide_groups, hide_pairs, hide_values, rows_of_shown, without_small_counts
+from kmed_bench.scoring.suppression import (
+    hide_groups,
+    hide_pairs,
+    hide_values,
+    rows_of_shown,
+    without_small_counts,
+    without_small_shares,
+)
 
 NAMES = "abcdef"
 
@@ -88,10 +95,33 @@ def test_counts_of_a_corpus_leave_without_the_hidden_groups_and_without_bins_of_
         "speakers_by": {"dialect": {"강원": 1, "경상": 4}, "region": {"N/A": 5}},
         "histograms": {"duration_s": {"edges": [0, 1], "counts": [8]}, "speaker_utterances": {"edges": [1, 2]}},
     }
-    shown = without_small_counts(quality, {"dialect": {"강원"}})
+    shown = without_small_counts(quality, {"dialect": {"강원"}}, 1)
     assert shown["by"] == {"dialect": {"경상": 7}}
     assert shown["hours_by"] == {"dialect": {"경상": 0.7}}
     assert shown["speakers_by"] == {"dialect": {"경상": 4}}
     assert shown["histograms"] == {"duration_s": {"edges": [0, 1], "counts": [8]}}
     assert shown["reject_examples"] == {}
-    assert "speakers_by" not in without_small_counts({"by": {}}, {})
+    assert "speakers_by" not in without_small_counts({"by": {}}, {}, 5)
+
+
+def test_releases_of_few_speakers_are_hidden_with_another_one() -> None:
+    n = {"Training": 263, "Extra": 90, "Validation": 40}
+    quality = {"by": {"release": n}, "speakers_by": {"release": {"Training": 21, "Extra": 9, "Validation": 4}}}
+    shown = without_small_counts(quality, {}, 5)
+    assert shown["by"] == {"release": {"Training": 263}}
+    assert shown["speakers_by"] == {"release": {"Training": 21}}
+
+
+def test_distances_of_a_field_with_a_hidden_value_are_left_out() -> None:
+    """Of 303 utterances 11 are 경상 and none is in the test part: the distance of that part is 11 / 303."""
+    of_part = {"test": {"max_deviation": 11 / 303}}
+    split = {
+        "shares": {"dialect": {"N/A": {"corpus": 292 / 303}, "경상": {"corpus": 11 / 303}}, "role": {"patient": {}}},
+        "share_deviation": {"dialect": 11 / 303, "role": 0.0},
+        "distance": {"dialect": of_part, "role": of_part},
+    }
+    shown = without_small_shares(split, {"dialect": {"경상", "N/A"}, "role": set()})
+    assert shown["shares"] == {"dialect": {}, "role": {"patient": {}}}
+    assert shown["share_deviation"] == {"role": 0.0}
+    assert shown["distance"] == {"role": of_part}
+    assert "distance" not in without_small_shares({"shares": {}}, {})
