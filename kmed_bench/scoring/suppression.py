@@ -145,6 +145,7 @@ def _hidden_gap(gap: Mapping[str, Any]) -> dict[str, Any]:
         "cer_gap_low": None,
         "cer_gap_high": None,
         "no_interval": N_("hidden: a side has too few speakers"),
+        "n_unknown_age": 0,  # all clips minus these are those of both sides
         "elderly": side,
         "rest": side,
     }

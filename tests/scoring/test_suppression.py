@@ -12,6 +12,7 @@ from kmed_bench.scoring.suppression import (
     hide_values,
     rows_of_shown,
     without_small_counts,
+    without_small_groups,
     without_small_shares,
 )
 
@@ -86,6 +87,15 @@ def test_a_difference_from_few_speakers_is_hidden_whatever_its_sides_are_called(
     n = dict(zip(("n_speakers_group", "n_speakers_against"), sides, strict=True))
     assert rows_of_shown([row | n], {"age": {"50~59"}}, 5) == []
     assert rows_of_shown([row | dict.fromkeys(n, 5)], {"age": {"50~59"}}, 5) != []
+
+
+def test_a_hidden_gap_does_not_tell_how_many_clips_both_sides_have():
+    """36 of 40 clips without an age would leave four, of one speaker."""
+    side = {"cer": 0.075, "cer_low": None, "cer_high": None, "n_clips": 4, "n_speakers": 1}
+    gap = {"cer_gap": None, "n_unknown_age": 36, "elderly": {**side, "n_clips": 0, "n_speakers": 0}, "rest": side}
+    shown, _ = without_small_groups({"groups": {}, "elderly_gap": gap}, 5)
+    numbers = [*shown["elderly_gap"]["rest"].values(), *shown["elderly_gap"]["elderly"].values()]
+    assert {*numbers, shown["elderly_gap"]["n_unknown_age"]} == {None, 0}
 
 
 def test_counts_of_a_corpus_leave_without_the_hidden_groups_and_without_bins_of_speakers() -> None:
