@@ -12,6 +12,7 @@ import pandas as pd
 from kmed_bench.core.corpus_contracts import DATA_PAGE, QualityReport
 from kmed_bench.core.files import write_text_atomically
 from kmed_bench.core.language import gettext, translate_stored
+from kmed_bench.core.schema import OWN_RECORDINGS
 from kmed_bench.report.data_tables import fields_table, histogram_table, name_fields, named_histograms, pairs_table
 from kmed_bench.report.fonts import plot_style
 from kmed_bench.report.plots import Plot, inline_svg, render_figure
@@ -52,7 +53,8 @@ def write_data_page(quality: QualityReport, folder: Path, *, name: str) -> Path:
         plots = _draw(histogram_table(quality))
     html = render(
         "data.html",
-        name=translate_stored(name) if "(synthetic)" in name else name,  # a user's name stays as it is
+        # A user's name stays as it is.
+        name=translate_stored(name) if "(synthetic)" in name or name == OWN_RECORDINGS else name,
         synthetic="(synthetic)" in name,
         quality=quality,
         left_out=left_out_views(quality),
