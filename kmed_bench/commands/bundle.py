@@ -73,12 +73,13 @@ def _bundle(args: argparse.Namespace) -> int:
 
 
 def _read_names(path: Path | None) -> list[str]:
+    from kmed_bench.core.tables import read_text
+
     if path is None:
         return []
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise KmedError(f"{path} does not exist; --names takes a text file with one name a line.") from None
+    if not path.is_file():
+        raise KmedError(f"{path} is no file; --names takes a text file with one name a line.")
+    return read_text(path).splitlines()
 
 
 def _unbundle(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Scores and comparisons as people read them on a terminal."""
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +27,22 @@ def print_scores(scores: "EvaluatedScores", out: Path, sides: "SideScores | None
     print(f"CER {percent(overall['cer'])} ({_interval(overall, 'cer')}; {_counts(overall)})")
     print()
     print("\n".join(table_lines(("rate", "value", "95 % interval"), [*_rates(overall)])))
+    print("".join(_say_dashes([overall], _RATES)), end="")
     if sides is not None:
         print()
         print("\n".join(table_lines(("scored against", "CER", "95 % interval", "cer_number", "WER"), [*_sides(sides)])))
         if sides["hint"]:
             print(f"Hint: {sides['hint']}")
-    if groups := [*_groups(scores)]:
+    if groups := _group_cells(scores):
         print()
-        print("\n".join(table_lines(("group", "clips", "speakers", "CER", "95 % interval"), groups)))
+        print("\n".join(table_lines(("group", "clips", "speakers", "CER", "95 % interval"), [*_groups(groups)])))
         print("*: fewer clips or speakers than the minimum for a ranking")
+        print("".join(_say_dashes(groups.values(), ("cer",))), end="")
     print()
     against = scores.get("comparisons", ())
     for row in against:
         print(_say_against(row))
-    rates: Mapping[str, Any] = overall
-    if why := explain_rates(*(rates.get(name) for name in _RATES), *(row["a"] for row in against)):
+    if why := explain_rates(*_shown_rates(scores, sides)):
         print(why)
     print(f"Scores: {out / 'scores.json'}")
     if "comparisons" in scores:
@@ -56,6 +57,8 @@ def comparison_lines(compared: "Comparison", a: str, b: str) -> Iterator[str]:
     yield f"p {compared['p_value']:.4f} ({compared['test']}); {_counts(compared)}"
     if "margin" in compared:
         yield f"Margin: {compared['margin']['verdict']}"
+    if why := explain_rates(compared["a"], compared["b"]):
+        yield why
 
 
 def contents_lines(page: "PageContents") -> Iterator[str]:
@@ -100,16 +103,42 @@ def _sides(sides: "SideScores") -> Iterator[tuple[str, ...]]:
         yield name, percent(cell["cer"]), _bounds(cell, "cer"), percent(cell["cer_number"]), percent(cell["wer"])
 
 
-def _groups(scores: "EvaluatedScores") -> Iterator[tuple[str, ...]]:
-    """Yield each single group of a field with two values or more, or with one that is known."""
-    for field in SCORE_FIELDS:
-        cells = scores["groups"].get(field, {})
-        if len(cells) < 2 and not cells.keys() - {*UNKNOWN, "none"}:
-            continue
-        for value, cell in cells.items():
-            mark = "*" if cell["below_minimum"] else ""
-            counts = str(cell["n_clips"]), str(cell["n_speakers"])
-            yield f"{field} {value}{mark}", *counts, percent(cell["cer"]), _bounds(cell, "cer")
+def _group_cells(scores: "EvaluatedScores") -> dict[str, Mapping[str, Any]]:
+    """Return each single group of a field with two values or more, or with one that is known."""
+    return {
+        f"{field} {value}": cell
+        for field in SCORE_FIELDS
+        if len(cells := scores["groups"].get(field, {})) > 1 or cells.keys() - {*UNKNOWN, "none"}
+        for value, cell in cells.items()
+    }
+
+
+def _groups(cells: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for name, cell in cells.items():
+        counts = str(cell["n_clips"]), str(cell["n_speakers"])
+        yield name + "*" * cell["below_minimum"], *counts, percent(cell["cer"]), _bounds(cell, "cer")
+
+
+def _say_dashes(cells: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:
+    """Yield the reasons for which rates of a table have no interval, on a line, if there are any."""
+    reasons = {
+        cell.get("no_interval", {}).get(name): None
+        for cell in cells
+        for name in names
+        if cell.get(f"{name}_low", "") is None
+    }
+    if known := [*filter(None, reasons)]:
+        yield f"–: no interval ({'; '.join(known)})\n"
+
+
+def _shown_rates(scores: "EvaluatedScores", sides: "SideScores | None") -> Iterator[float | None]:
+    """Yield every rate that `print_scores` shows, and upper ends of intervals."""
+    overall: Mapping[str, Any] = scores["overall"]
+    yield from (overall.get(name + end) for name in _RATES for end in ("", "_high"))
+    both: tuple[Mapping[str, Any], ...] = () if sides is None else (sides["pronunciation"], sides["spelling"])
+    yield from (cell[name] for cell in both for name in ("cer", "cer_high", "cer_number", "wer"))
+    yield from (cell[name] for cell in _group_cells(scores).values() for name in ("cer", "cer_high"))
+    yield from (row["a"] for row in scores.get("comparisons", ()))
 
 
 def _bounds(cell: Mapping[str, Any], name: str) -> str:

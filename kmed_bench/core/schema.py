@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.formats import FileFormat
+from kmed_bench.core.language import N_
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +81,8 @@ UNKNOWN = ("", "N/A")
 """What a manifest's text columns hold where a value is unknown."""
 AIHUB_RELEASES = frozenset(("Training", "Validation", *UNKNOWN))
 """Values of ``release`` in a manifest of a download of AI Hub."""
+OWN_RECORDINGS = N_("own recordings")
+"""What an imported corpus is called that has no other name."""
 
 GROUP_FIELDS = ("dialect", "gender", "age", "role")
 SCORE_FIELDS = (*GROUP_FIELDS, "code_switching")

@@ -60,7 +60,8 @@ class LeakScan:
     manifests : sequence of DataFrame
         With ``utterance_id``, ``speaker_id``, ``text`` and ``audio``.
     names : iterable of str
-        Further names that must not occur, as those of persons and institutions; whole words, in any case.
+        Further names that must not occur, as those of persons and institutions; whole words, in any case, but a name
+        that ends in Hangul also with what Korean attaches to it (이영희님께서).
     machine : bool
         Whether the account, the machine and the folders in use are names too.
 
@@ -76,7 +77,7 @@ class LeakScan:
         self._pieces: set[str] = set()
         self._ids: dict[str, Kind] = {}
         self._paths: set[str] = set()
-        self._names = {name.strip().casefold() for name in names if name.strip()}
+        self._names = {unicodedata.normalize("NFC", name.strip()).casefold() for name in names if name.strip()}
         for manifest in manifests:
             self._learn(manifest)
         if machine:
@@ -127,7 +128,7 @@ class LeakScan:
         if any(path in text for path in self._paths):
             yield "path"
         folded = text.casefold()
-        if any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", folded) for name in self._names if name in folded):
+        if any(re.search(_as_word(name), folded) for name in self._names if name in folded):
             yield "name"
 
     def _ids_in(self, token: str) -> Iterator[Kind]:
@@ -138,6 +139,11 @@ class LeakScan:
                 for start in range(len(token) - length + 1):
                     if (kind := self._ids.get(token[start : start + length])) is not None:
                         yield kind
+
+
+def _as_word(name: str) -> str:
+    """Return the pattern of a name that is a word, or the beginning of one to which Korean attaches particles."""
+    return rf"(?<!\w){re.escape(name)}" + ("" if "가" <= name[-1] <= "힣" else r"(?!\w)")
 
 
 def _letters(text: str) -> str:

@@ -15,7 +15,7 @@ from kmed_bench.asr.runtimes.backend import Backend
 from kmed_bench.config import Config, Decides, digest
 from kmed_bench.config.identity import decisive
 from kmed_bench.core.errors import KmedError
-from kmed_bench.core.files import write_json, write_text_atomically
+from kmed_bench.core.files import PRIVATE_FOLDER, write_json, write_text_atomically
 from kmed_bench.core.finished import content_sha256, is_finished
 from kmed_bench.core.progress import track
 from kmed_bench.core.sharding import shard_of
@@ -128,6 +128,7 @@ def transcribe(
     outcome, started = Outcome(), time.monotonic()
     with located(config, model) as path:
         if out is not None:
+            out.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
             _claim(config, shown_model(model), path, form, out)
         for recording in recordings:
             kept = out is not None and _is_written(recording, _target(out, recording, form))

@@ -12,6 +12,7 @@ import pandas as pd
 from kmed_bench.core.corpus_contracts import DATA_PAGE, QualityReport
 from kmed_bench.core.files import write_text_atomically
 from kmed_bench.core.language import gettext, translate_stored
+from kmed_bench.core.schema import OWN_RECORDINGS
 from kmed_bench.report.data_tables import fields_table, histogram_table, name_fields, named_histograms, pairs_table
 from kmed_bench.report.fonts import plot_style
 from kmed_bench.report.plots import Plot, inline_svg, render_figure
@@ -52,7 +53,8 @@ def write_data_page(quality: QualityReport, folder: Path, *, name: str) -> Path:
         plots = _draw(histogram_table(quality))
     html = render(
         "data.html",
-        name=translate_stored(name) if "(synthetic)" in name else name,  # a user's name stays as it is
+        # A user's name stays as it is.
+        name=translate_stored(name) if "(synthetic)" in name or name == OWN_RECORDINGS else name,
         synthetic="(synthetic)" in name,
         quality=quality,
         left_out=left_out_views(quality),
@@ -163,7 +165,12 @@ def group_views(quality: Mapping[str, Any]) -> list[View]:
 
 
 def _with_shares(rows: pd.DataFrame, quality: Mapping[str, Any]) -> pd.DataFrame:
-    return rows.assign(share=rows["n"] / quality["usable"], few=rows["speakers"].between(1, MIN_SPEAKERS - 1))
+    return rows.assign(share=rows["n"] / quality["usable"], few=_are_few(rows["speakers"]))
+
+
+def _are_few(n_speakers: pd.Series) -> pd.Series:
+    """Return where a group has speakers, but fewer than an interval takes."""
+    return n_speakers.between(1, MIN_SPEAKERS - 1)
 
 
 def _in_order(rows: pd.DataFrame, field: str) -> pd.DataFrame:
@@ -197,9 +204,17 @@ def crossed_views(quality: Mapping[str, Any]) -> list[View]:
         ]
         if not {first, second} <= {*_CROSSED} or min(map(len, values)) < 2 or len(values[1]) > _MAX_COLUMNS:
             continue
-        table = rows.pivot(index="first", columns="second", values="n").fillna(0).loc[values[0], values[1]]
-        columns = [Column(key=f"at{at}", label=gettext(value), kind="count") for at, value in enumerate(values[1])]
-        table.columns = pd.Index([column.key for column in columns])
+        columns = [
+            Column(key=f"at{at}", label=gettext(value), kind="count", weak=f"few{at}")
+            for at, value in enumerate(values[1])
+        ]
+        marked = rows.assign(few=_are_few(rows["speakers"]))
+        table, few = (
+            marked.pivot(index="first", columns="second", values=what).loc[values[0], values[1]]
+            for what in ("n", "few")
+        )
+        table = table.fillna(0).set_axis([column.key for column in columns], axis="columns")
+        table = table.join(few.eq(True).set_axis([column.weak for column in columns], axis="columns"))
         views.append(
             View(
                 name=f"crossed-{first}-{second}",

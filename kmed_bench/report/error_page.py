@@ -211,6 +211,7 @@ def _render(
         sound=sound,
         shown=_SHOWN,
         n_silence=len(analysis.silence),
+        highest=_highest_rate(overview, clips),
         labels={name: gettext(label) for name, label in LABELS.items()},
         found_terms=_list_found(overview),
         terms=[
@@ -224,6 +225,13 @@ def _render(
             N_("Words"): analysis.words.head(_SHOWN).to_dict("records"),
         },
     )
+
+
+def _highest_rate(overview: ErrorOverview, clips: pd.DataFrame) -> float:
+    """Return the highest error rate on the page: of the whole, of its interval, or of a clip."""
+    rated, overall = clips[clips["length"] > 0], overview["overall"]
+    of_clips = [float((rated[name] / rated["length"]).max()) for name in ("errors", "beside_errors") if name in rated]
+    return max(overall["cer"] or 0.0, overall["cer_high"] or 0.0, *(rate for rate in of_clips if rate == rate))
 
 
 def _list_found(overview: ErrorOverview) -> str:

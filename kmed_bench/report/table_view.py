@@ -34,6 +34,8 @@ class Column:
         Column of a range's upper end, shown if it has a value.
     hint : str or None
         Column of a text that appears when the pointer rests on the cell.
+    weak : str or None
+        A boolean column; where it is true, this column's cell is set in grey.
     words : bool
         Whether its texts are this program's words, which are translated; otherwise they are data, shown as they are.
     """
@@ -45,6 +47,7 @@ class Column:
     high: str | None = None
     until: str | None = None
     hint: str | None = None
+    weak: str | None = None
     words: bool = False
 
 
@@ -79,11 +82,10 @@ class View:
 
     @property
     def explanation(self) -> str:
-        """Why rates of the table exceed 100 %, where one does."""
-        rates = [
-            self.rows[column.key] for column in self.columns if column.kind == "percent" and column.key in self.rows
-        ]
-        return explain_rates(*(max(values.max(), 0) for values in rates if len(values)))
+        """Why rates of the table, or ends of their intervals, exceed 100 %, where one does."""
+        shown = [key for column in self.columns if column.kind == "percent" for key in (column.key, column.high)]
+        rates = [pd.to_numeric(self.rows[key], errors="coerce") for key in shown if key in self.rows]
+        return explain_rates(*(values.max() for values in rates if len(values)))
 
     def table(self) -> pd.DataFrame:
         """Return the table with labels as columns and each cell's text as on the page."""

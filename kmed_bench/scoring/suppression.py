@@ -12,11 +12,14 @@ from typing import Any
 
 from kmed_bench.core.contracts import Scores
 from kmed_bench.core.language import N_
-from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS
+from kmed_bench.core.run_contracts import Leak
+from kmed_bench.core.schema import GROUP_FIELDS, SCORE_FIELDS, UNSEEN
+from kmed_bench.scoring.leak import DIFFERENCES
 
 Sizes = Mapping[str, int]
 Hidden = dict[str, set[str]]
 """Field, or two fields joined by ``_``, to the values that are hidden."""
+_OF_CORPUS = ("quality", "release")
 _SINGLES = ("0", "100")
 """Quantiles over speakers that are one speaker's figure."""
 
@@ -100,7 +103,7 @@ def without_small_groups(scores: Scores, minimum: int) -> tuple[dict[str, Any], 
         field: {value: cell for value, cell in cells.items() if value not in hidden.get(field, set(cells))}
         for field, cells in groups.items()
     }
-    shown["gaps"] = rows_of_shown(scores.get("gaps", ()), hidden)
+    shown["gaps"] = rows_of_shown(scores.get("gaps", ()), hidden, minimum)
     gap = scores["elderly_gap"]
     if min(gap["elderly"]["n_speakers"], gap["rest"]["n_speakers"]) < minimum:
         shown["elderly_gap"] = _hidden_gap(gap)
@@ -112,12 +115,25 @@ def without_small_groups(scores: Scores, minimum: int) -> tuple[dict[str, Any], 
     return shown, left_out
 
 
-def rows_of_shown(rows: Iterable[Mapping[str, Any]], hidden: Hidden) -> list[dict[str, Any]]:
-    """Return the comparisons of groups of which neither side is hidden."""
+def without_small_cells(leak: Leak, minimum: int) -> dict[str, Any]:
+    """Return the content of leak.json without cells of few speakers and without differences from them."""
+    cells = {cell: found for cell, found in leak["cells"].items() if not 0 < found["tuned"]["n_speakers"] < minimum}
+    differences = {
+        name: found for name, found in leak["differences"].items() if {DIFFERENCES[name], UNSEEN} <= cells.keys()
+    }
+    return {**leak, "cells": cells, "differences": differences}
+
+
+def rows_of_shown(rows: Iterable[Mapping[str, Any]], hidden: Hidden, minimum: int) -> list[dict[str, Any]]:
+    """Return the comparisons of groups of which neither side is hidden or small.
+
+    A side may be several values together, such as the rest, or 60 and over, which no list of values names.
+    """
     return [
         dict(row)
         for row in rows
         if not {row.get("group"), row.get("against")} & hidden.get(str(row.get("field")), set())
+        and min(row.get("n_speakers_group", 0), row.get("n_speakers_against", 0)) >= minimum
     ]
 
 
@@ -129,6 +145,7 @@ def _hidden_gap(gap: Mapping[str, Any]) -> dict[str, Any]:
         "cer_gap_low": None,
         "cer_gap_high": None,
         "no_interval": N_("hidden: a side has too few speakers"),
+        "n_unknown_age": 0,  # all clips minus these are those of both sides
         "elderly": side,
         "rest": side,
     }
@@ -157,14 +174,25 @@ def hidden_in_corpus(parts: Mapping[str, Any], minimum: int) -> Hidden:
     return dict(hidden)
 
 
-def without_small_counts(quality: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
-    """Return a quality report without the counts of hidden groups, without ids and without rare values."""
+def without_small_counts(quality: Mapping[str, Any], hidden: Hidden, minimum: int) -> dict[str, Any]:
+    """Return a quality report without the counts of hidden groups, without ids and without rare values.
+
+    Releases and values of quality are counted in the whole corpus alone, so what is hidden of them follows from there.
+    """
+    speakers = quality.get("speakers_by", {})
+    in_corpus = {
+        # Earlier releases did not count speakers.
+        field: hide_values(speakers[field], minimum) if field in speakers else set(values)
+        for field, values in quality.get("by", {}).items()
+        if field in _OF_CORPUS
+    }
+    hidden = {**hidden, **in_corpus}
     shown = {**quality, "unknown_values": {}, "reject_examples": {}, "warning_examples": {}}
     for key in {"by", "hours_by", "speakers_by"} & quality.keys():
         shown[key] = {
             field: {value: n for value, n in values.items() if value not in hidden.get(field, set())}
             for field, values in quality[key].items()
-            if field in GROUP_FIELDS or field in ("quality", "release")
+            if field in GROUP_FIELDS or field in _OF_CORPUS
         }
     # A bin of this one holds speakers, and often a single one.
     shown["histograms"] = {
@@ -186,11 +214,16 @@ def without_small_counts(quality: Mapping[str, Any], hidden: Hidden) -> dict[str
 
 
 def without_small_shares(split: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
-    """Return a split report without the shares of hidden groups and without the names of merged strata."""
+    """Return a split report without the shares of hidden groups and without the names of merged strata.
+
+    The distances of a field with a hidden value go too: where it has two, the distance from the corpus is the share.
+    """
     shown = dict(split)
     shown["shares"] = {
         field: {value: share for value, share in values.items() if value not in hidden.get(field, set())}
         for field, values in split.get("shares", {}).items()
     }
+    for key in {"share_deviation", "distance"} & split.keys():
+        shown[key] = {field: found for field, found in split[key].items() if not hidden.get(field)}
     shown["merged_strata"] = []
     return shown

@@ -25,11 +25,12 @@ from kmed_bench.core.schema import SCORE_FIELDS
 from kmed_bench.scoring.suppression import (
     Hidden,
     rows_of_shown,
+    without_small_cells,
     without_small_counts,
     without_small_groups,
     without_small_shares,
 )
-from kmed_bench.tracking.metric_names import ascii_value
+from kmed_bench.tracking.metric_names import ascii_value, leak_metrics
 from kmed_bench.tracking.openings import PLAN_TAG, VERIFIED_TAG
 from kmed_bench.tracking.privacy import without_speech
 from kmed_bench.tracking.read import read_bench
@@ -115,7 +116,7 @@ def _named(client: MlflowClient, run_id: str) -> Run:
 
 def _describe(client: MlflowClient, run: Run, hidden: Hidden, minimum: int) -> tuple[RunRecord, int]:
     artifacts: dict[str, Any] = {}
-    left_out = 0
+    left_out, of_cells = 0, set[str]()
     shown: dict[str, Mapping[str, Any]] = {}
     for name in ("scores.json", "scores_untouched.json"):
         if (scores := read_artifact(client, run, name, SCORES)) is not None:
@@ -123,13 +124,14 @@ def _describe(client: MlflowClient, run: Run, hidden: Hidden, minimum: int) -> t
             left_out += n
             shown[name] = artifacts[name]["groups"]
     if (quality := read_artifact(client, run, "quality.json", QUALITY)) is not None:
-        artifacts["quality.json"] = without_small_counts(quality, hidden)
+        artifacts["quality.json"] = without_small_counts(quality, hidden, minimum)
     if (split := read_artifact(client, run, "split.json", SPLIT)) is not None:
         artifacts["split.json"] = without_small_shares(split, hidden)
     if (leak := read_artifact(client, run, "leak.json", LEAK)) is not None:
-        artifacts["leak.json"] = leak
+        artifacts["leak.json"] = without_small_cells(leak, minimum)
+        of_cells = set(leak_metrics(artifacts["leak.json"]))
     if (compared := read_artifact(client, run, "comparisons.json", COMPARISONS)) is not None:
-        rows = {key: rows_of_shown(cast(Any, compared.get(key, ())), hidden) for key in ("gaps", "benefits")}
+        rows = {key: rows_of_shown(cast(Any, compared.get(key, ())), hidden, minimum) for key in ("gaps", "benefits")}
         artifacts["comparisons.json"] = {**compared, **rows}
     if (plan := read_artifact(client, run, PLAN_FILE, PLAN)) is not None:
         artifacts[PLAN_FILE] = {**plan, "settings": _params(plan["settings"])}
@@ -152,7 +154,7 @@ def _describe(client: MlflowClient, run: Run, hidden: Hidden, minimum: int) -> t
                 for point in client.get_metric_history(run.info.run_id, name)
             ]
             for name in run.data.metrics
-            if _may_show(name, shown)
+            if (name in of_cells if name.startswith("leak/") else _may_show(name, shown))
         },
         "artifacts": artifacts,
     }

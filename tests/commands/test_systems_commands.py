@@ -8,9 +8,11 @@ import pytest
 import soundfile
 
 from kmed_bench.cli import main
+from kmed_bench.commands.score_text import comparison_lines
 from kmed_bench.config import load_config
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import read_json
+from kmed_bench.core.quantities import OVER_WHOLE
 from kmed_bench.core.schema import read_manifest
 from kmed_bench.pipeline.preparation import check_source, split_source
 from kmed_bench.scoring.sides import SIDES_FILE
@@ -99,6 +101,7 @@ def test_both_sides_are_scored_and_digits_are_explained(
         "Hint: 12 transcripts hold digits. On the pronunciation side CER is 12.5 %, on the spelling side 0.0 %" in said
     )
     assert "gender Female" in said
+    assert OVER_WHOLE not in said
     assert f"Against {folder}: CER +12.50 points" in said
     assert "age N/A" not in said
     assert main([*command, "--against", str(folder), "--json"]) == 0
@@ -107,6 +110,29 @@ def test_both_sides_are_scored_and_digits_are_explained(
     assert raw["sides"]["hint"] == sides["hint"]
     assert main(["score", str(folder), str(tmp_path / "b"), "--references", str(corpus), *FAST]) == 0
     assert "Hint" not in capsys.readouterr().out
+
+
+def test_rates_over_100_percent_are_explained_wherever_they_are_shown(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loop in one clip: over 100 % for a group, below for the whole; then a system that loops in all clips."""
+    texts = dict(read_manifest(corpus / "manifest.parquet")[["utterance_id", "text"]].to_numpy())
+    said = {}
+    for name, n_loops in (("once", 1), ("always", 12)):
+        heard = {
+            k: v.replace("(3)/(삼)", "삼") + " 네네" * 40 * (at < n_loops) for at, (k, v) in enumerate(texts.items())
+        }
+        table = tmp_path / f"{name}.csv"
+        table.write_text("file,text\n" + "".join(f"{k},{v}\n" for k, v in heard.items()), encoding="utf-8")
+        assert main(["score", str(table), str(tmp_path / name), "--references", str(corpus), *FAST]) == 0
+        said[name] = capsys.readouterr().out
+    overall = read_json(tmp_path / "once" / "scores.json")
+    assert overall["overall"]["cer"] < 1 < overall["groups"]["gender"]["Female"]["cer"]
+    assert OVER_WHOLE in said["once"]
+    assert "3 speakers are too few for an interval, which takes 5" in said["once"]  # a group's dash in words
+    tables = [str(tmp_path / f"{name}.csv") for name in said]
+    assert main(["compare", *tables, "--references", str(corpus), *FAST]) == 0
+    assert [*comparison_lines(json.loads(capsys.readouterr().out), "a", "b")][-1] == OVER_WHOLE
 
 
 def test_an_imported_corpus_is_a_source_of_runs(corpus: Path, tmp_path: Path) -> None:

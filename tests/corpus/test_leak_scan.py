@@ -90,6 +90,8 @@ def test_every_secret_is_found_in_every_writing(scan, secret, way):
         f"cer/speaker/{SPEAKER}-x",
         f"{UTTERANCE}.wav",
         f"x{UTTERANCE}y",
+        "이영희님께서 말씀하신",
+        "담당: 이영희는",
     ],
 )
 def test_spelling_does_not_hide_it(scan, content):
@@ -115,8 +117,13 @@ def test_account_machine_and_folders_are_names_too(monkeypatch):
     assert not LeakScan([table()], machine=False).find("a", b"by kim.minsu on ward7-gpu")
 
 
+def test_a_list_of_names_as_a_mac_writes_it_holds_for_composed_text():
+    scan = LeakScan([table()], names=[unicodedata.normalize("NFD", "이영희")])
+    assert [found.kind for found in scan.find("a", "이영희".encode())] == ["name"]
+
+
 def test_other_text_is_left_in_peace(scan):
-    text = "기침은 감기의 흔한 증상입니다. CER 12.3 %, 서울 병원, PA_0008, 이영희님도, Han-Hospitality, PA_00"
+    text = "기침은 감기의 흔한 증상입니다. CER 12.3 %, 서울 병원, PA_0008, 남이영희, Han-Hospitality, PA_00"
     assert scan.find("a.html", f"<p>{html.escape(text)}</p>".encode()) == []
     assert scan.find("a.png", png(b"tEXt", b"Software\0Matplotlib")) == []
 

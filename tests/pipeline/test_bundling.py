@@ -102,6 +102,14 @@ def test_groups_shown_have_enough_speakers(bundle):
     assert cells
     assert min(cell["n_speakers"] for cell in cells) >= MINIMUM
     assert head["groups_left_out"] > 0
+    compared = [
+        row
+        for run in head["runs"]
+        for name in ("scores.json", "comparisons.json")
+        for key in ("gaps", "benefits")
+        for row in run["artifacts"].get(name, {}).get(key, ())
+    ]
+    assert all(min(row["n_speakers_group"], row["n_speakers_against"]) >= MINIMUM for row in compared)
 
 
 def bring_in(uri: str, bundle: Path) -> tuple[int, int]:
@@ -296,6 +304,11 @@ def test_the_commands(store, results, tmp_path, monkeypatch, capsys):
     assert "1 runs" in capsys.readouterr().out
     assert main(["bundle", train, str(out), "--corpus", split, uri]) == 2
     assert "exists; name another file" in capsys.readouterr().err
+    for encoding in ("utf-8-sig", "cp949"):  # as Windows saves a list of names
+        (tmp_path / "names.txt").write_text("MODEL_CARD.md\n이영희\n", encoding=encoding)
+        command = ["bundle", train, str(tmp_path / "no.zip"), "--corpus", split, "--names", str(tmp_path / "names.txt")]
+        assert main([*command, "--min-group", "2", uri]) == 2
+        assert "was not written: " in capsys.readouterr().err
     assert main(["unbundle", str(out), f"--tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}"]) == 0
     assert "1 runs created, 0 present before (kmed-bench)" in capsys.readouterr().out
     names = Pseudonyms.from_file(tmp_path / "kmed-bench" / "pseudonyms.key")

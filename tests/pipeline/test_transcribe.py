@@ -109,6 +109,7 @@ def test_a_batch_is_as_large_as_the_setting_says(model: str, visits: Path, monke
 
 def test_files_are_private_and_whole(visits: Path, model: str, tmp_path: Path) -> None:
     outcome, shown = run(model, [visits], out=tmp_path / "out")
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700  # file names may name people
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.json")}
     assert written == {f"{transcript.audio}.json" for transcript in shown} | {HEAD_NAME}
     for transcript in shown:

@@ -1,5 +1,6 @@
 """The page on a corpus: its counts are the manifest's, and it names no one and quotes nothing."""
 
+import copy
 import dataclasses
 import html
 import itertools
@@ -147,6 +148,24 @@ def test_groups_of_few_speakers_are_marked(corpus: Corpus) -> None:
     assert few["group-role"] == {"patient": False}
     assert corpus.page.count('<tr class="weak">') >= 2
     assert "In grey: groups of fewer than 5 speakers" in corpus.page
+
+
+def test_crossed_cells_of_few_speakers_are_marked(corpus: Corpus, tmp_path: Path) -> None:
+    """Two fields together point at people where neither does alone."""
+    pairs: dict[str, Any] = copy.deepcopy(dict(corpus.quality["pairs"]))
+    pairs["dialect,gender"]["경상"]["Female"]["speakers"] = 5
+    del pairs["dialect,gender"]["전라"]["Male"]  # nobody can be recognised where nobody is
+    changed = corpus.quality | {"pairs": pairs}
+    (view,) = crossed_views(changed)
+    marks = {
+        (row["value"], column.label): row[column.weak]
+        for row in view.records()
+        for column in view.columns
+        if column.weak
+    }
+    assert {cell for cell, few in marks.items() if not few} == {("경상", "Female"), ("전라", "Male")}
+    page = write_data_page(changed, tmp_path, name="x").read_text(encoding="utf-8")
+    assert page.count('<td class="count weak"') == len(marks) - 2 == 4
 
 
 def test_each_reason_and_doubt_has_a_meaning() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from misheard import LINES, OPTIONS, predictions
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.quantities import OVER_WHOLE
 from kmed_bench.report.error_clips import Beside
 from kmed_bench.report.error_page import NOTICE, write_error_analysis
 from kmed_bench.report.interlinear import Mark, Word, align_by_word
@@ -94,6 +95,17 @@ def test_a_system_without_errors_has_a_page_too(tmp_path: Path) -> None:
     assert "No clip has an error." in page.read_text(encoding="utf-8")
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert summary["worst_tenth_share_of_errors"] is None
+
+
+def test_a_rate_over_100_percent_is_explained_also_if_only_a_clip_has_it(tmp_path: Path) -> None:
+    long = [(f"s{n}", "어지럽고 배가 아파서 왔어요", "어지럽고 배가 아파서 왔어여") for n in range(6)]
+    pages = {}
+    for name, lines in {"none": long, "clip": [*long, ("s5", "네", "시청해")]}.items():
+        write_error_analysis(tmp_path / name, predictions(lines), OPTIONS)
+        pages[name] = (tmp_path / name / "index.html").read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+        assert json.loads((tmp_path / name / "summary.json").read_text(encoding="utf-8"))["overall"]["cer"] < 1
+    assert "3 errors of 1, 300.0 %" in pages["clip"]
+    assert [name for name, page in pages.items() if OVER_WHOLE in page] == ["clip"]
 
 
 def test_analysis_of_nothing_is_an_error(tmp_path: Path) -> None:

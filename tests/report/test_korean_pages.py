@@ -261,6 +261,8 @@ def test_commands_take_the_language(
         assert "These files hold transcripts" in capsys.readouterr().out
     lines = [f"{row['audio']},문장 {at},s{at},여" for at, row in enumerate(rows)]
     Path("list.csv").write_text("\n".join(["audio,text,speaker,gender", *lines]), encoding="utf-8")
-    assert main(["import-corpus", "list.csv", "out", "--name", "병원", "--lang", "ko"]) == 0
-    assert untranslated(Path("out", DATA_PAGE).read_text(encoding="utf-8"), KEYS) == {}
+    assert main(["import-corpus", "list.csv", "out", "--lang", "ko"]) == 0
+    page = Path("out", DATA_PAGE).read_text(encoding="utf-8")
+    assert untranslated(page, KEYS) == {}
+    assert page.count("직접 녹음한 자료") >= 3  # the title, the heading and the release
     assert "labels 2" in capsys.readouterr().out.replace(":", "")

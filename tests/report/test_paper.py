@@ -1,5 +1,6 @@
 """A paper's parts: every number is the record's, what is unknown is left out, and LaTeX and Markdown stay whole."""
 
+import copy
 import dataclasses
 import re
 import string
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 from kmed_bench.core.language import Language
+from kmed_bench.core.quantities import OVER_WHOLE
 from kmed_bench.core.records import BenchRecord, Opening
 from kmed_bench.report.page_tables import make_frames
 from kmed_bench.report.paper import results as results_module
@@ -368,6 +370,20 @@ def test_tables_have_the_record_s_figures() -> None:
     assert made["sizes"].csv().splitlines()[0] == "Model,Rate,Untouched,Fine-tuned,Difference,p (Holm)"
 
 
+def test_tables_explain_rates_over_100_percent() -> None:
+    """The end of an interval in the first table, the rate of a group in the second."""
+    record = full_record()
+    assert not any(OVER_WHOLE in table.notes for table in tables_of(record).values())
+    scores: dict[str, Any] = copy.deepcopy(dict(record.scores))
+    scores["base000"]["overall"]["cer_high"] = 3.2
+    made = tables_of(dataclasses.replace(record, scores=scores))
+    assert [name for name, table in made.items() if table.notes.endswith(OVER_WHOLE)] == ["sizes"]
+    scores["base000"]["overall"]["cer_high"] = 0.3
+    scores["base000"]["groups"]["dialect"]["강원"]["cer"] = 1.5
+    made = tables_of(dataclasses.replace(record, scores=scores))
+    assert [name for name, table in made.items() if table.notes.endswith(OVER_WHOLE)] == ["groups"]
+
+
 def strip_escapes(source: str) -> str:
     return re.sub(r"\\[\\&%$#_{}]", "", source)
 
@@ -438,6 +454,16 @@ def test_the_checklist_names_only_facts_that_exist() -> None:
     rows = checklist(collect_facts(full_record())).rows
     assert Counter(row[2].partition(":")[0] for row in rows)[MISSING.partition(":")[0]] == 0
     assert {row[0] for row in rows} == {"TRIPOD+AI", "CLAIM", "STARD-AI", "MI-CLAIM"}
+
+
+def test_the_checklist_names_the_table_of_groups_also_if_no_gap_could_be_tested() -> None:
+    record = dataclasses.replace(full_record(), gaps=())
+    assert tables_of(record)["groups"].rows
+    found = {topic: where for _, topic, where in checklist(collect_facts(record)).rows if topic.startswith("fairness")}
+    assert found == {
+        "fairness: performance by group of people": "reported in: table groups",
+        "fairness: differences between groups tested": MISSING,
+    }
 
 
 def lightness(colour: str) -> float:

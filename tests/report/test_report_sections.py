@@ -8,6 +8,7 @@ import pytest
 from bench_records import make_bench
 from test_report_page import Page
 
+from kmed_bench.core.quantities import OVER_WHOLE
 from kmed_bench.report.page import write_report
 from kmed_bench.report.sections import ExtraFigure, ExtraSection, draw_figure
 from kmed_bench.report.table_view import Column, View
@@ -23,6 +24,15 @@ def draw(name: str) -> ExtraFigure:
     figure, axes = plt.subplots()
     axes.plot([0, 1], [0.5, 0.25])
     return draw_figure(figure, name, alt="A falling line", caption="CER by trial.")
+
+
+@pytest.mark.parametrize(("rate", "high", "said"), [(0.5, 0.9, ""), (1.5, None, OVER_WHOLE), (0.5, 2.7, OVER_WHOLE)])
+def test_a_table_explains_rates_and_ends_of_intervals_over_100_percent(
+    rate: float, high: float | None, said: str
+) -> None:
+    rows = pd.DataFrame({"cer": [rate, None], "cer_low": [0.1, None], "cer_high": [high, None]})
+    column = Column(key="cer", label="CER", kind="percent", low="cer_low", high="cer_high")
+    assert View(name="x", caption="", columns=[column], rows=rows).explanation == said
 
 
 @pytest.mark.slow

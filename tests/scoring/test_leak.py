@@ -10,6 +10,7 @@ from kmed_bench.core.predictions import Prediction
 from kmed_bench.core.run_contracts import Leak, LeakDifference
 from kmed_bench.core.schema import CELLS
 from kmed_bench.scoring.leak import score_leak
+from kmed_bench.scoring.suppression import without_small_cells
 from kmed_bench.tracking.metric_names import leak_metrics
 
 LEFT_OUT = {"seen_seen": 30, "seen_unseen": 20, "unseen_seen": 10, "unseen_unseen": 5, "selection": 7}
@@ -72,6 +73,20 @@ def test_cells_gains_and_leak_equal_the_hand_computation() -> None:
     assert all(row["tuned"]["n_speakers"] == 8 for row in cells.values())
     assert leak["left_out"] == LEFT_OUT
     assert leak["sample"] == {"limit": 16, "seed": 3}
+
+
+def test_cells_of_few_speakers_leave_neither_figures_nor_differences() -> None:
+    few = [p for p in TUNED if not p.speaker_id.startswith("seen_seen") or p.speaker_id == "seen_seen-0"]
+    before = [p for p in UNTOUCHED if p.utterance_id in {one.utterance_id for one in few}]
+    leak = score(few, before)
+    assert {name for name in leak_metrics(leak) if "seen_seen" in name.split("/")}
+    shown = without_small_cells(leak, 5)
+    assert list(shown["cells"]) == [cell for cell in CELLS if cell != "seen_seen"]
+    assert set(shown["differences"]) == {"speakers", "sentences"}
+    metrics = leak_metrics(shown)
+    assert not any("seen_seen" in name.split("/") or "/leak" in name for name in metrics)
+    assert "leak/cer/seen_unseen" in metrics
+    assert without_small_cells(leak, 1) == leak
 
 
 def bounds(row: LeakDifference) -> tuple[float, float, float]:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmed_bench.scoring.suppression import hide_groups, hide_pairs, hide_values, rows_of_shown, without_small_counts
+from kmed_bench.scoring.suppression import (
+    hide_groups,
+    hide_pairs,
+    hide_values,
+    rows_of_shown,
+    without_small_counts,
+    without_small_groups,
+    without_small_shares,
+)
 
 NAMES = "abcdef"
 
@@ -66,9 +74,28 @@ def test_pairs_of_a_hidden_value_are_hidden_under_both_orders():
 
 
 def test_a_difference_is_shown_if_both_its_groups_are():
-    rows = [{"field": "dialect", "group": group, "against": against} for group, against in ("ab", "ac", "bc")]
-    assert rows_of_shown(rows, {"dialect": {"c"}}) == [rows[0]]
-    assert rows_of_shown(rows, {"gender": {"a", "b", "c"}}) == rows
+    enough = {"n_speakers_group": 5, "n_speakers_against": 9}
+    rows = [{"field": "dialect", "group": group, "against": against, **enough} for group, against in ("ab", "ac", "bc")]
+    assert rows_of_shown(rows, {"dialect": {"c"}}, 5) == [rows[0]]
+    assert rows_of_shown(rows, {"gender": {"a", "b", "c"}}, 5) == rows
+
+
+@pytest.mark.parametrize("sides", [(0, 1), (1, 9), (9, 4), (4, 0)])
+def test_a_difference_from_few_speakers_is_hidden_whatever_its_sides_are_called(sides):
+    """Ages are compared as 60 and over with the rest, which may be one speaker while nobody is old."""
+    row = {"field": "age", "group": "60 and over", "against": "rest"}
+    n = dict(zip(("n_speakers_group", "n_speakers_against"), sides, strict=True))
+    assert rows_of_shown([row | n], {"age": {"50~59"}}, 5) == []
+    assert rows_of_shown([row | dict.fromkeys(n, 5)], {"age": {"50~59"}}, 5) != []
+
+
+def test_a_hidden_gap_does_not_tell_how_many_clips_both_sides_have():
+    """36 of 40 clips without an age would leave four, of one speaker."""
+    side = {"cer": 0.075, "cer_low": None, "cer_high": None, "n_clips": 4, "n_speakers": 1}
+    gap = {"cer_gap": None, "n_unknown_age": 36, "elderly": {**side, "n_clips": 0, "n_speakers": 0}, "rest": side}
+    shown, _ = without_small_groups({"groups": {}, "elderly_gap": gap}, 5)
+    numbers = [*shown["elderly_gap"]["rest"].values(), *shown["elderly_gap"]["elderly"].values()]
+    assert {*numbers, shown["elderly_gap"]["n_unknown_age"]} == {None, 0}
 
 
 def test_counts_of_a_corpus_leave_without_the_hidden_groups_and_without_bins_of_speakers() -> None:
@@ -78,10 +105,33 @@ def test_counts_of_a_corpus_leave_without_the_hidden_groups_and_without_bins_of_
         "speakers_by": {"dialect": {"강원": 1, "경상": 4}, "region": {"N/A": 5}},
         "histograms": {"duration_s": {"edges": [0, 1], "counts": [8]}, "speaker_utterances": {"edges": [1, 2]}},
     }
-    shown = without_small_counts(quality, {"dialect": {"강원"}})
+    shown = without_small_counts(quality, {"dialect": {"강원"}}, 1)
     assert shown["by"] == {"dialect": {"경상": 7}}
     assert shown["hours_by"] == {"dialect": {"경상": 0.7}}
     assert shown["speakers_by"] == {"dialect": {"경상": 4}}
     assert shown["histograms"] == {"duration_s": {"edges": [0, 1], "counts": [8]}}
     assert shown["reject_examples"] == {}
-    assert "speakers_by" not in without_small_counts({"by": {}}, {})
+    assert "speakers_by" not in without_small_counts({"by": {}}, {}, 5)
+
+
+def test_releases_of_few_speakers_are_hidden_with_another_one() -> None:
+    n = {"Training": 263, "Extra": 90, "Validation": 40}
+    quality = {"by": {"release": n}, "speakers_by": {"release": {"Training": 21, "Extra": 9, "Validation": 4}}}
+    shown = without_small_counts(quality, {}, 5)
+    assert shown["by"] == {"release": {"Training": 263}}
+    assert shown["speakers_by"] == {"release": {"Training": 21}}
+
+
+def test_distances_of_a_field_with_a_hidden_value_are_left_out() -> None:
+    """Of 303 utterances 11 are 경상 and none is in the test part: the distance of that part is 11 / 303."""
+    of_part = {"test": {"max_deviation": 11 / 303}}
+    split = {
+        "shares": {"dialect": {"N/A": {"corpus": 292 / 303}, "경상": {"corpus": 11 / 303}}, "role": {"patient": {}}},
+        "share_deviation": {"dialect": 11 / 303, "role": 0.0},
+        "distance": {"dialect": of_part, "role": of_part},
+    }
+    shown = without_small_shares(split, {"dialect": {"경상", "N/A"}, "role": set()})
+    assert shown["shares"] == {"dialect": {}, "role": {"patient": {}}}
+    assert shown["share_deviation"] == {"role": 0.0}
+    assert shown["distance"] == {"role": of_part}
+    assert "distance" not in without_small_shares({"shares": {}}, {})

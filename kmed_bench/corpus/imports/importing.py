@@ -15,7 +15,7 @@ from kmed_bench.config import DataConfig
 from kmed_bench.core.corpus_contracts import QualityReport
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.progress import track
-from kmed_bench.core.schema import AUDIO_DIGEST, UNKNOWN, WarningKind
+from kmed_bench.core.schema import AUDIO_DIGEST, OWN_RECORDINGS, UNKNOWN, WarningKind
 from kmed_bench.corpus.archives.media import MEDIA_SUFFIXES
 from kmed_bench.corpus.imports.audio import Measured, prepare_audio
 from kmed_bench.corpus.imports.layouts import read_layout
@@ -96,7 +96,7 @@ def import_corpus(
     elif layout is not None:
         raise KmedError(f"--layout {layout} is of folders, and {source} is a file; leave it out.")
     else:
-        found, title, records = "list", "own recordings", read_list(source, options or ListOptions())
+        found, title, records = "list", OWN_RECORDINGS, read_list(source, options or ListOptions())
     log.info(f"{source}: {len(records):,} utterances listed ({found})")
     audio = out / AUDIO_FOLDER
     is_first = not audio.exists()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kmed_bench.core.errors import KmedError
+from kmed_bench.core.schema import OWN_RECORDINGS
 from kmed_bench.core.tables import read_table, read_text
 from kmed_bench.corpus.archives.media import MEDIA_SUFFIXES
 from kmed_bench.corpus.imports.hub import is_hub_dataset, read_hub_dataset
@@ -178,6 +179,6 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], bool], Callable[[Path], Iterator[
     "fleurs": ("FLEURS", _is_fleurs, _read_fleurs),
     "zeroth": ("Zeroth-Korean", _is_zeroth, _read_zeroth),
     "ksponspeech": ("KsponSpeech", _is_kspon, _read_kspon),
-    "pairs": ("own recordings", _is_pairs, _read_pairs),
+    "pairs": (OWN_RECORDINGS, _is_pairs, _read_pairs),
 }
 """Name to (what the corpus is called, whether a folder is in this layout, its recordings); asked in this order."""

@@ -1,13 +1,15 @@
 """The tables of a paper, as LaTeX (booktabs), Markdown and CSV."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from kmed_bench.core.language import N_, current_language, gettext, translate_stored
+from kmed_bench.core.quantities import explain_rates
 from kmed_bench.core.records import BenchRecord
 from kmed_bench.core.schema import PARTS
 from kmed_bench.report import score_tables
@@ -116,12 +118,14 @@ def paper_tables(record: BenchRecord, frames: Mapping[str, pd.DataFrame]) -> lis
 def _sizes(record: BenchRecord, frames: Mapping[str, pd.DataFrame]) -> PaperTable:
     rates, corrected = frames["rates"], holm_p_values(record)
     deltas = {row["size"]: row for row in frames["verdicts"].to_dict("records")}
-    rows = []
+    rows, shown = [], list[float | None]()
     for row in frames["sizes"].to_dict("records"):
         own = rates[rates["run_id"] == row["run_id"]]
         values = {(state, name): value for state, name, value in own[["state", "measure", "value"]].itertuples(False)}
         for measure in ("cer", "wer"):
-            cells = [_rate_cell(values, state, measure) for state in ("untouched", "fine-tuned")]
+            found = [[values.get((state, f"{measure}{end}")) for end in _ENDS] for state in ("untouched", "fine-tuned")]
+            cells = [with_interval(ends, rate) for ends in found]
+            shown += itertools.chain(*found)
             delta, p = ABSENT, ABSENT
             if measure == "cer":
                 compared = deltas.get(row["size"], {})
@@ -139,24 +143,30 @@ def _sizes(record: BenchRecord, frames: Mapping[str, pd.DataFrame]) -> PaperTabl
         ],
         rows=rows,
         n_text=2,
-        notes=gettext(
-            "In brackets: 95% confidence intervals, where there are any. {rounding} A dash: not in the record.",
-            rounding=ROUNDING.words(current_language()),
+        notes=_explained(
+            gettext(
+                "In brackets: 95% confidence intervals, where there are any. {rounding} A dash: not in the record.",
+                rounding=ROUNDING.words(current_language()),
+            ),
+            shown,
         ),
     )
 
 
-def _rate_cell(values: Mapping[tuple[str, str], float], state: str, measure: str) -> str:
-    return with_interval([values.get((state, f"{measure}{end}")) for end in _ENDS], rate)
+def _explained(notes: str, shown: Iterable[float | None]) -> str:
+    """Return a table's notes with the reason why rates exceed 100 %, where one of the shown does."""
+    return " ".join(filter(None, (notes, explain_rates(*shown))))
 
 
 def _groups(frames: Mapping[str, pd.DataFrame]) -> PaperTable:
     chosen = chosen_runs(frames)
     sizes = list(frames["sizes"]["size"]) if chosen else []
-    rows = []
+    rows, shown = [], list[float | None]()
     for row in score_tables.groups_of_sizes(frames["groups"], chosen).to_dict("records"):
         mark = "†" if row["below_minimum"] else ""
-        cells = [with_interval([row.get(f"{size}{end}") for end in _ENDS], rate) for size in sizes]
+        found = [[row.get(f"{size}{end}") for end in _ENDS] for size in sizes]
+        cells = [with_interval(ends, rate) for ends in found]
+        shown += itertools.chain(*found)
         counts = [count(row[name]) if is_known(row[name]) else ABSENT for name in ("n_clips", "n_speakers")]
         rows.append([*_named(row, mark), *counts, *cells])
     return PaperTable(
@@ -165,7 +175,9 @@ def _groups(frames: Mapping[str, pd.DataFrame]) -> PaperTable:
         columns=[gettext("Field"), gettext("Group"), gettext("Clips"), gettext("Speakers"), *sizes],
         rows=rows,
         n_text=2,
-        notes=gettext("In brackets: 95% confidence intervals. †: too few clips or speakers to be compared."),
+        notes=_explained(
+            gettext("In brackets: 95% confidence intervals. †: too few clips or speakers to be compared."), shown
+        ),
     )
 
 
