@@ -14,7 +14,7 @@ from typing import Any
 from kmed_bench import PUBLIC
 
 ROOT = Path(__file__).resolve().parents[1]
-_OTHER_ROOT_PAGES = ("README.ko.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+_OTHER_ROOT_PAGES = ("README.ko.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "SECURITY.ko.md")
 ROOT_PAGES = {"README.md": "index.md", **{name: name for name in _OTHER_ROOT_PAGES}}
 _CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")

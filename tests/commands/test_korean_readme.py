@@ -1,4 +1,4 @@
-"""README.ko.md says what README.md says: the same sections with the same commands, names and links."""
+"""README.ko.md and SECURITY.ko.md say what the English pages say: sections with the same commands, names and links."""
 
 import re
 from collections import Counter
@@ -26,10 +26,12 @@ def sections(page: Path) -> list[tuple[int, str]]:
 
 
 def names(prose: str) -> Counter[str]:
-    """Return the quoted code and the links of a section, those to the other language left out."""
+    """Return the quoted code and the links of a section: Korean pages count as the English ones, READMEs not."""
     found = re.findall(r"`([^`]+)`|\]\(([^)]+)\)", prose)
     return Counter(
-        " ".join((code or link).split()) for code, link in found if link not in ("README.md", "README.ko.md")
+        " ".join((code or link.replace(".ko.md", ".md")).split())
+        for code, link in found
+        if link not in ("README.md", "README.ko.md")
     )
 
 
@@ -61,6 +63,15 @@ def test_a_section_names_the_same_things(number: int) -> None:
     assert 0.3 < length(korean, "[가-힣]") / length(english, "[A-Za-z]") < 0.7
 
 
+def test_the_page_on_security_names_the_same_things() -> None:
+    korean, english = sections(ROOT / "SECURITY.ko.md"), sections(ROOT / "SECURITY.md")
+    assert [level for level, _ in korean] == [level for level, _ in english]
+    for (_, ours), (_, theirs) in zip(korean, english, strict=True):
+        assert names(ours) == names(theirs.replace("#what-leaves-and-when", ""))
+        for mark in ("\n|", "\n- "):
+            assert ours.count(mark) == theirs.count(mark)
+
+
 def test_each_readme_links_to_the_other() -> None:
     assert "](README.ko.md)" in ENGLISH.read_text(encoding="utf-8")
     assert "](README.md)" in KOREAN.read_text(encoding="utf-8")
@@ -71,6 +82,6 @@ def test_the_glossary_has_every_rate_and_korean_texts_follow_it() -> None:
     assert {name for name in MEASURES if f"(`{name}`)" not in text} == set()
     assert "미세조정" in UNUSED
     catalogue = ROOT / "kmed_bench/locale/ko/LC_MESSAGES/kmed_bench.po"
-    for page in (KOREAN, ROOT / "docs" / "data-protection.ko.md", catalogue):
+    for page in (KOREAN, ROOT / "SECURITY.ko.md", ROOT / "docs" / "data-protection.ko.md", catalogue):
         prose = page.read_text(encoding="utf-8")
         assert {word for word in UNUSED if word in prose} == set(), page.name
