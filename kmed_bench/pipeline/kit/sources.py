@@ -16,7 +16,7 @@ from kmed_bench.core.files import write_bytes_atomically
 from kmed_bench.core.version import ask_git
 
 ARCHIVE, SITE = "source.tar.gz", "site"
-_PAGES = ("README.md", "README.ko.md", "CHANGELOG.md", "LICENSE", "NOTICE", "docs")
+_PAGES = ("README.md", "README.ko.md", "SECURITY.md", "SECURITY.ko.md", "CHANGELOG.md", "LICENSE", "NOTICE", "docs")
 _SITE_PACKAGES = ("mkdocs", "material", "mkdocstrings", "ruff")
 """What the extra `docs` brings."""
 _TOP = "kmed-bench"
