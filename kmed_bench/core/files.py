@@ -265,7 +265,7 @@ def parse_json(text: str, where: object) -> Any:
     if n_values > _MAX_VALUES:
         raise KmedError(f"{where} holds more than {_MAX_VALUES:,} JSON values; that is no file of this program.")
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=unique_keys)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -278,12 +278,16 @@ def parse_json(text: str, where: object) -> Any:
         ) from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object's content; JSON would let the last of two equal keys win."""
+class EqualKeysError(ValueError):
+    """A JSON object has a key twice."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's content; raise EqualKeysError where ``json`` would let the last of two equal keys win."""
     found = dict(pairs)
     if len(found) < len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"one object has the key {twice!r:.80} twice")
+        raise EqualKeysError(f"one object has the key {twice!r:.80} twice")
     return found
 
 
@@ -310,7 +314,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def parse_json_line(line: str, place: str) -> dict[str, Any]:
     """Return the JSON object of a line; raises like `read_json_lines`, with the place in the message."""
     try:
-        row = json.loads(line, object_pairs_hook=_unique)
+        row = json.loads(line, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise KmedError(f"{place} is not JSON: {brief(error)}; write one JSON object per line.") from None
     if not isinstance(row, dict):
