@@ -168,7 +168,7 @@ def read_end(run_id: str) -> tuple[str, int] | None:
     """Return the status and end that were kept for a run; None if there are none."""
     if not re.fullmatch(r"[0-9a-f]{32}", run_id):
         return None
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+    with contextlib.suppress(OSError, RecursionError, ValueError, TypeError, KeyError):
         kept = json.loads(_place(run_id).read_text(encoding="utf-8"))
         if kept["status"] in _STATUSES and type(kept["ended_ms"]) is int:
             return kept["status"], kept["ended_ms"]

@@ -343,7 +343,14 @@ def test_a_step_of_the_clock_ends_no_living_run(config: Config, folder: Path, mo
 
 
 def test_a_kept_end_that_is_none_is_not_used(folder: Path) -> None:
-    for text in ("", "[]", "{}", '{"status": "WRONG", "ended_ms": 1}', '{"status": "FAILED", "ended_ms": "1"}'):
+    for text in (
+        "",
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"status": "WRONG", "ended_ms": 1}',
+        '{"status": "FAILED", "ended_ms": "1"}',
+    ):
         path = endings._place("a" * 32)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
