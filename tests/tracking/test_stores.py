@@ -162,6 +162,10 @@ def test_a_store_that_is_no_database_is_one_line(folder: Path, capfd: pytest.Cap
     said = capfd.readouterr().err
     assert f"kmed-bench: The store {folder}/mlflow.db can't be used (file is not a database)" in said
     assert len(said.splitlines()) == 1
+    assert main(["report", str(folder / "out"), "--tracking.uri", f"sqlite:///{folder}"]) == 2
+    said = capfd.readouterr().err
+    assert f"kmed-bench: The store {folder} can't be used (unable to open database file)" in said
+    assert len(said.splitlines()) == 1
 
 
 @fault("the store's database is damaged", sees="error, status 2: the store and the cause", survives="the file")
