@@ -402,3 +402,21 @@ def test_damaged_lines_of_unsent_metrics_are_left_out_aloud(
     assert text in caplog.messages
     assert f"3 metrics of run {run.run_id}, which its store could not take, are delivered." in caplog.messages
     assert not kept.path.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("module", ["kmed_bench.commands.scores", "mlflow.store.artifact.local_artifact_repo"])
+def test_only_an_error_from_mlflow_is_given_the_name_of_the_artifacts(
+    module: str, config: Config, folder: Path
+) -> None:
+    """The system's error for a full standard output names no file either."""
+    names = {"__name__": module}
+    exec("def write(stream): stream.write(b'x')", names)  # in a frame of that module
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space left") as said,
+        runs.standalone_run(config, kind="score", name="s", code_version="x"),
+    ):
+        names["write"](full)  # type: ignore[operator]
+    expected = f"file://{folder}/mlruns" if module.startswith("mlflow") else "None"
+    assert str(said.value.filename).startswith(expected)
