@@ -83,11 +83,29 @@ def _build(tree: dict[str, Any], overrides: Mapping[str, Any], places: Mapping[s
         if not dot or not isinstance(node, dict):
             raise KmedError(explain_unknown(key))
         node[name] = value
+    given = {key: place for key, place in (places or {}).items() if key not in overrides}
     try:
-        return adapter().validate_python(tree)
+        config: Config = adapter().validate_python(tree)
     except ValidationError as error:
-        given = {key: place for key, place in (places or {}).items() if key not in overrides}
         raise KmedError(" ".join(_place(fault, given) + _explain(fault) for fault in error.errors())) from None
+    _refuse_words_as_numbers(tree, config, given)
+    return config
+
+
+def _refuse_words_as_numbers(tree: Mapping[str, Any], config: Config, places: Mapping[str, str]) -> None:
+    """Raise KmedError where yes, no or their like were given for a number: pydantic takes them for 1 and 0."""
+    read = dataclasses.asdict(config)
+    for group, node in tree.items():
+        for name, value in node.items() if isinstance(node, dict) else ():
+            if _has_truth(value) and not _has_truth(read[group][name]):
+                raise KmedError(
+                    f"{places.get(f'{group}.{name}', '')}{group}.{name} is {value!r:.200}: Input should be a number; "
+                    "YAML reads yes, no, on and off as true and false."
+                )
+
+
+def _has_truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, (list, tuple)) and any(isinstance(one, bool) for one in value))
 
 
 def _place(fault: Mapping[str, Any], places: Mapping[str, str]) -> str:

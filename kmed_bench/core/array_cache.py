@@ -88,7 +88,7 @@ def _is_whole(folder: Path) -> bool:
     try:
         sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         return INDEX in sums and all(_checksum(folder / name) == tuple(kept) for name, kept in sums.items())
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, RecursionError, ValueError, TypeError, AttributeError):
         return False
 
 

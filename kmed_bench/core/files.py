@@ -21,6 +21,7 @@ from kmed_bench.core.surroundings import machine
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 """Modes of what holds transcripts, utterance ids or audio, whatever the umask."""
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{6})_(?P<pid>\d{1,10})_[0-9a-f]{4}")
+_REPEATED_BYTES = 220  # of the 255 that file systems take, less what a temporary name adds
 _OLD_S = 24 * 3600
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -50,7 +51,15 @@ def temporary_beside(path: Path) -> Path:
 
     The name holds the machine and the process id, by which a later writer of `path` finds what a killed one left.
     """
-    return path.with_name(f".{path.name}.{machine()[:6]}_{os.getpid()}_{secrets.token_hex(2)}")
+    return path.with_name(f".{_shortened(path.name)}.{machine()[:6]}_{os.getpid()}_{secrets.token_hex(2)}")
+
+
+def _shortened(name: str) -> str:
+    """Return a name as temporary names repeat it: whole, or its beginning and a hash where that gets too long."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _REPEATED_BYTES:
+        return name
+    return f"{encoded[:100].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -62,7 +71,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _remove_left_beside(path: Path) -> None:
     """Remove temporary files and folders for `path` whose writers are gone, or that nobody has touched for a day."""
-    for left, match in _temporaries(path.parent.absolute()).pop(path.name, ()):
+    for left, match in _temporaries(path.parent.absolute()).pop(_shortened(path.name), ()):
         if not _is_left(left, match):
             continue
         with contextlib.suppress(OSError):  # another process may be faster, or own it
@@ -265,7 +274,7 @@ def parse_json(text: str, where: object) -> Any:
     if n_values > _MAX_VALUES:
         raise KmedError(f"{where} holds more than {_MAX_VALUES:,} JSON values; that is no file of this program.")
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = json.loads(text, object_pairs_hook=unique_keys)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -278,12 +287,16 @@ def parse_json(text: str, where: object) -> Any:
         ) from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object's content; JSON would let the last of two equal keys win."""
+class EqualKeysError(ValueError):
+    """A JSON object has a key twice."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's content; raise EqualKeysError where ``json`` would let the last of two equal keys win."""
     found = dict(pairs)
     if len(found) < len(pairs):
         ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"one object has the key {twice!r:.80} twice")
+        raise EqualKeysError(f"one object has the key {twice!r:.80} twice")
     return found
 
 
@@ -310,7 +323,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def parse_json_line(line: str, place: str) -> dict[str, Any]:
     """Return the JSON object of a line; raises like `read_json_lines`, with the place in the message."""
     try:
-        row = json.loads(line, object_pairs_hook=_unique)
+        row = json.loads(line, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise KmedError(f"{place} is not JSON: {brief(error)}; write one JSON object per line.") from None
     if not isinstance(row, dict):

@@ -234,7 +234,7 @@ def _predictions_fault(path: Path) -> str:
     try:
         with path.open(encoding="utf-8") as stream:
             row = json.loads(stream.readline(1 << 22))
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         row = None
     is_ours = isinstance(row, dict) and {"utterance_id", "reference", "hypothesis"} <= row.keys()
     return "" if is_ours else "its content is not what this program writes under the name"
@@ -243,7 +243,7 @@ def _predictions_fault(path: Path) -> str:
 def _scores_fault(path: Path) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < _MAX_SCORES_BYTES else None
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         content = None
     is_ours = isinstance(content, dict) and content.get("format") in _SCORE_FORMATS
     return "" if is_ours else "its content is not what this program writes under the name"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -130,7 +131,8 @@ def transcribe(
         if out is not None:
             out.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
             _claim(config, shown_model(model), path, form, out)
-        for recording in recordings:
+            outcome.failed = [one for one in recordings if _has_long_name(one, form, out)]
+        for recording in (one for one in recordings if not one.fault):
             kept = out is not None and _is_written(recording, _target(out, recording, form))
             (outcome.kept if kept else outcome.done).append(recording)
         todo, outcome.done = outcome.done, []
@@ -174,6 +176,18 @@ def _claim(config: Config, model: str, path: Path, form: TranscriptFormat, out: 
 
 def _target(out: Path, recording: Recording, form: TranscriptFormat) -> Path:
     return out / f"{recording.name}{ENDINGS[form]}"
+
+
+def _has_long_name(recording: Recording, form: TranscriptFormat, out: Path) -> bool:
+    """Return whether the folder can't hold a transcript under the recording's name, which is then its fault."""
+    longest, size = os.pathconf(out, "PC_NAME_MAX"), len(os.fsencode(_target(out, recording, form).name))
+    if size > longest:
+        recording.fault = (
+            f"{recording.path} has too long a name: with {ENDINGS[form]} it is {size} bytes, and {out} takes "
+            f"{longest}; rename it."
+        )
+        log.warning("%s", recording.fault)
+    return size > longest
 
 
 def _is_written(recording: Recording, target: Path) -> bool:

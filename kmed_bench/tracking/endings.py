@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -125,7 +126,7 @@ def ending(run: Endable) -> Iterator[None]:
         raise
     except BaseException as error:
         tags = {} if run.ends_as else {FAILURE_TAG: describe_failure(error)}
-        if isinstance(error, OSError) and error.filename is None:  # MLflow's copy of an artifact names no file
+        if isinstance(error, OSError) and error.filename is None and _is_from_mlflow(error):  # its copies name no file
             with contextlib.suppress(MlflowException):
                 error.filename = run.client.get_run(run.run_id).info.artifact_uri
         raise
@@ -137,6 +138,12 @@ def ending(run: Endable) -> Iterator[None]:
                 _end(run, run.ends_as or RunStatus.to_string(status), tags)
             finally:
                 run.close()
+
+
+def _is_from_mlflow(error: BaseException) -> bool:
+    """Return whether an exception passed through MLflow; that of a full standard output did not."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(str(frame.f_globals.get("__name__", "")).startswith("mlflow.") for frame, _ in frames)
 
 
 def _end(run: Endable, status: str, tags: Mapping[str, str]) -> None:
@@ -168,7 +175,7 @@ def read_end(run_id: str) -> tuple[str, int] | None:
     """Return the status and end that were kept for a run; None if there are none."""
     if not re.fullmatch(r"[0-9a-f]{32}", run_id):
         return None
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+    with contextlib.suppress(OSError, RecursionError, ValueError, TypeError, KeyError):
         kept = json.loads(_place(run_id).read_text(encoding="utf-8"))
         if kept["status"] in _STATUSES and type(kept["ended_ms"]) is int:
             return kept["status"], kept["ended_ms"]

@@ -27,6 +27,8 @@ _ANSWER_WITHIN_S = 10.0
 """Longest that a caller waits for one sending; from then on the store counts as away."""
 _BATCH = 1_000
 """MLflow's limit of metrics in one request."""
+_BEYOND = 2**63
+"""No store holds whole numbers of this size."""
 _HEAD: FileFormat[dict[str, object]] = FileFormat(
     name="kmed-unsent-metrics", version=1, oldest=1, remedy="delete it; the metrics in it are then lost"
 )
@@ -42,6 +44,7 @@ class _File:
     def __init__(self, run_id: str) -> None:
         self.path = cache_folder() / "unsent" / f"{run_id}.jsonl"
         self._delivered = self._read = 0  # bytes at the beginning
+        self._n_damaged = self._n_read_damaged = 0  # lines in them that hold no metric
 
     def append(self, metrics: Sequence[Metric]) -> None:
         """Add metrics; they survive the end of the process and of the machine."""
@@ -58,16 +61,19 @@ class _File:
     def next(self) -> list[Metric]:
         """Return up to `_BATCH` metrics that are not delivered; the same again until `delivered` is called."""
         metrics: list[Metric] = []
-        self._read = self._delivered
+        self._read, self._n_read_damaged = self._delivered, self._n_damaged
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as stream:  # none, or others delivered it
             stream.seek(self._read)
             for line in stream:
                 if not line.endswith(b"\n"):  # a process that was killed wrote half of it, and repeats that step
                     break
-                if self._read == 0:
-                    _HEAD.check(json.loads(line), self.path)
+                value = _parse(line)
+                if self._read == 0 and isinstance(value, dict):
+                    _HEAD.check(value, self.path)
+                elif isinstance(value, Metric):
+                    metrics.append(value)
                 else:
-                    metrics.append(Metric(*json.loads(line)))
+                    self._n_read_damaged += 1
                 self._read += len(line)
                 if len(metrics) == _BATCH:
                     break
@@ -75,12 +81,31 @@ class _File:
 
     def delivered(self) -> None:
         """Note that the store has what `next` returned."""
-        self._delivered = self._read
+        self._delivered, self._n_damaged = self._read, self._n_read_damaged
 
     def remove(self) -> None:
-        """Delete the file, of which the store has everything."""
+        """Delete the file, of which the store has everything that can be read; log how many lines can't."""
+        if self._n_read_damaged:
+            log.warning(
+                "%s is damaged: %d of its lines can't be read, and the metrics in them are lost.",
+                self.path,
+                self._n_read_damaged,
+            )
         self.path.unlink(missing_ok=True)
-        self._delivered = 0
+        self._delivered = self._n_damaged = self._n_read_damaged = 0
+
+
+def _parse(line: bytes) -> object:
+    """Return a line's metric, or the value of one that holds none; None if it is damaged."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, list):
+        return value
+    kinds = [type(part) for part in value]
+    whole = len(kinds) == 4 and kinds[0] is str and kinds[1] in (int, float) and kinds[2:] == [int, int]
+    return Metric(*value) if whole and all(abs(part) < _BEYOND for part in value[1:] if type(part) is int) else None
 
 
 class Outbox:

@@ -195,7 +195,7 @@ def read_json_artifact(client: MlflowClient, run: Run, name: str) -> dict[str, A
     try:
         text = read_artifact_text(client, run, name)
         value = {} if text is None else json.loads(text)
-    except (MlflowException, OSError, ValueError) as error:
+    except (MlflowException, OSError, RecursionError, ValueError) as error:
         raise refused(error, str(client.tracking_uri)) or KmedError(
             f"{name} of run {run.info.run_id} can't be read ({error}); check the artifact store."
         ) from error

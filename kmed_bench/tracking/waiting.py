@@ -80,7 +80,11 @@ def _hold_interrupts(kind: type[Session]) -> None:
 
 def check_sqlite(path: Path) -> None:
     """Raise `StoreError` if a database can't be opened or read; MLflow would try for a minute and a half."""
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_PAUSE_S)) as database:
+    try:
+        opened = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_PAUSE_S)
+    except sqlite3.OperationalError as error:  # a folder, or no permission
+        raise StoreError(_explain(path, error)) from error
+    with contextlib.closing(opened) as database:
         _patiently(database, lambda: database.execute("PRAGMA schema_version").fetchone(), path)
 
 

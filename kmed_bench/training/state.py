@@ -9,6 +9,7 @@ import secrets
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -141,7 +142,12 @@ class StateKeeper:
 
 def _read_state(path: Path) -> dict[str, Any] | None:
     """Return a state file's content; None if it is damaged or holds something else."""
+    if not path.is_file():  # a FIFO would be waited for
+        return None
     try:
+        with zipfile.ZipFile(path) as parts:  # torch takes numbers whose bytes have changed without a word
+            if parts.testzip() is not None:
+                return None
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for a file that it did not write
         log.debug("%s: %s", path, error)

@@ -215,6 +215,11 @@ def changed_folder(folders, tmp_path, change):
     return folder
 
 
+def as_kind(kind):
+    """A change of one tensor to another number format."""
+    return lambda tensors: tensors.update({name: tensors[name].to(kind) for name in ["model.encoder.conv1.bias"]})
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -223,6 +228,8 @@ def changed_folder(folders, tmp_path, change):
         (lambda t: t.update(extra=torch.zeros(1)), r"1 are not Whisper's \(extra\)"),
         (lambda t: t["model.encoder.conv1.bias"].fill_(torch.nan), r"not finite .*model\.encoder\.conv1\.bias"),
         (lambda t: t["model.decoder.layer_norm.weight"].fill_(torch.inf), "not finite"),
+        (as_kind(torch.int64), r"model\.safetensors holds model\.encoder\.conv1\.bias as I64, which is no floating"),
+        (as_kind(torch.bool), "as BOOL, which"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named_and_never_filled_in(folders, tmp_path, change, said):

@@ -329,7 +329,9 @@ FOREIGN = ("best.pt", "state.pt", "predictions.jsonl", "scores.json", "leak.json
 
 
 @pytest.mark.parametrize("beside", ["nothing", "a training"])
-@pytest.mark.parametrize("content", [b"", b"x", b"{}", b"[1]", b'{"format": "hf"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"{}", b"[1]", b'{"format": "hf"}', pytest.param(b"[" * 100_000, id="deep")]
+)
 def test_files_of_others_stay(place: Place, beside: str, content: bytes) -> None:
     folder = place.results / "theirs" if beside == "nothing" else seed_folder(place)
     folder.mkdir(exist_ok=True)

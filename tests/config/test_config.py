@@ -112,3 +112,28 @@ def test_a_group_whose_lines_are_all_comments_is_left_to_the_defaults(tmp_path):
     file.write_text("train: 3", encoding="utf-8")
     with pytest.raises(KmedError, match="train is 3: "):
         load_config(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train:\n  epochs: 010", r"line 2 has '010', a number in base 8 or 60; write it in base 10, or in quotes"),
+        ("train: {epochs: 1:30}", "line 1 has '1:30', a number in base 8 or 60"),
+        ("train: {lr: 1:30.5}", r"line 1 has '1:30\.5', a number in base 8 or 60"),
+        ("train:\n  lr: yes", r"mine\.yaml, line 2: train\.lr is True: Input should be a number; YAML reads yes, no"),
+        ("train: {seeds: [0, on]}", r"mine\.yaml, line 1: train\.seeds is \[0, True\]: Input should be a number"),
+    ],
+)
+def test_what_yaml_makes_another_number_of_is_refused(tmp_path, text, said):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(KmedError, match=said):
+        load_config(str(file))
+
+
+def test_plain_numbers_and_truths_of_yaml_are_read(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {epochs: 10, lr: 0.001, seeds: [0, 10]}\ntracking: {register: no}", encoding="utf-8")
+    config = load_config(str(file))
+    assert (config.train.epochs, config.train.lr, config.train.seeds) == (10, 0.001, (0, 10))
+    assert config.tracking.register is False

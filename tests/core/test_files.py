@@ -15,12 +15,14 @@ from fault_table import fault
 from kmed_bench.core.errors import KmedError
 from kmed_bench.core.files import (
     creating,
+    is_leftover,
     read_json,
     read_json_lines,
     remove_leftovers,
     replacing,
     replacing_folder,
     sha256_of,
+    temporary_beside,
     write_json,
     write_text_atomically,
 )
@@ -185,6 +187,18 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
     (tmp_path / f".out.{own}_{gone.pid}_ffff" / "half").write_text("x")
     write_text_atomically(tmp_path / "out", "whole")
     assert {p.name for p in tmp_path.iterdir()} == living | {"out"}
+
+
+@pytest.mark.parametrize("name", ["가" * 85, "b" * 255, "c" * 220])
+def test_a_name_of_any_length_is_written_and_freed_of_what_a_killed_writer_left(tmp_path, name):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = temporary_beside(tmp_path / name).name.replace(f"_{os.getpid()}_", f"_{gone.pid}_")
+    for other in (left, temporary_beside(tmp_path / f"{name[:-1]}x").name.replace(f"_{os.getpid()}_", f"_{gone.pid}_")):
+        (tmp_path / other).write_text("x")
+    write_text_atomically(tmp_path / name, "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {name, other}
+    assert is_leftover(tmp_path / other)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")

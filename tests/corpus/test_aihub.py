@@ -153,6 +153,7 @@ BROKEN = {
     "a list": (b"[1, 2]", "label_unreadable"),
     "nested too deeply": (b"[" * 100_000, "label_unreadable"),
     "a number of absurd length": (label().replace(b'"1.0"', b"9" * 5000), "label_unreadable"),
+    "two transcripts": (label()[:-1] + ', "전사정보": {}}'.encode(), "label_unreadable"),
     "half a character": (
         b'{"\xec\xa0\x84\xec\x82\xac\xec\xa0\x95\xeb\xb3\xb4": {"LabelText": "\\ud55c\\ud800"}}',
         None,

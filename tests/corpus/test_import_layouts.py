@@ -182,6 +182,30 @@ def test_hugging_face(tmp_path, arrow):
         assert np.array_equal(soundfile.read(path, dtype="int16")[0], samples(number))
 
 
+@pytest.mark.parametrize(
+    ("metadata", "fault"),
+    [(b'{"info": ', "Expecting value"), (b"\xff", "can't decode"), (b"[" * 100_000, "recursion")]
+    + [(text, None) for text in (b"[]", b'{"info": null}', b'{"info": {"features": {"gender": {"names": 2}}}}')],
+)
+def test_metadata_that_hugging_face_did_not_write(tmp_path, metadata, fault):
+    hub(tmp_path / "in", arrow=False)
+    (file,) = (tmp_path / "in").iterdir()
+    pq.write_table(pq.read_table(file).replace_schema_metadata({b"huggingface": metadata}), file)
+    if fault:
+        with pytest.raises(KmedError, match=rf"{file} can't be read as parquet \(.*{fault}.*\); download it again"):
+            imported(tmp_path)
+    else:
+        assert list(imported(tmp_path)[1]["gender"]) == ["1", "0"]  # as it is without metadata
+
+
+def test_a_text_that_is_not_utf8_names_its_file(tmp_path):
+    hub(tmp_path / "in", arrow=False)
+    (file,) = (tmp_path / "in").iterdir()
+    file.write_bytes(file.read_bytes().replace("열이 나요".encode(), b"\xff" * len("열이 나요".encode())))
+    with pytest.raises(KmedError, match=rf"{file} can't be read as parquet \(.*\); download it again"):
+        imported(tmp_path)
+
+
 def test_recordings_beside_their_texts(tmp_path):
     pairs(tmp_path / "in")
     layout, manifest, _ = imported(tmp_path)

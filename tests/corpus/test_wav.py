@@ -86,6 +86,7 @@ READ = {
         b"RIFX",
     ),
     "chunks after the samples": file(after=chunk(b"LIST", b"INFOISFT\4\0\0\0abcd") + chunk(b"id3 ", bytes(9_000))),
+    "zeros up to a block of 100 kB": file() + bytes(100_001),
     "an empty chunk of samples first": file(before=chunk(b"data", b"")),
 }
 
@@ -131,6 +132,7 @@ def test_companded_samples_are_one_byte_whatever_the_bits_say(subtype: str, tag:
 
 REFUSED = {
     "two chunks of samples": (file(after=chunk(b"data", DATA)), "2 chunks of samples; join them"),
+    "two chunks of samples, zeros between": (file() + bytes(50_000) + chunk(b"data", DATA), "2 chunks of samples"),
     "two formats": (file(before=chunk(b"fmt ", form(rate_hz=8_000))), "two formats"),
     "1 Hz": (file(form(rate_hz=1)), r": 1 Hz; 4,000 to 384,000 Hz are read"),
     "4 MHz": (file(form(rate_hz=4_000_000)), r": 4,000,000 Hz; 4,000 to"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,6 +70,27 @@ def test_a_folder_s_recordings_are_found_and_the_bad_ones_are_named(visits: Path
     assert [recording.name for recording in outcome.failed] == ["cut.m4a", "text.mp3"]
     assert "is cut off" in outcome.failed[0].fault
     assert "of no format that is read" in outcome.failed[1].fault
+
+
+@fault(
+    "a recording whose name leaves no room for its transcript's ending",
+    sees="a line with the name, its bytes and the limit; status 1",
+    survives="the transcripts of all others",
+)
+def test_names_may_be_as_long_as_the_disk_takes_them(visits: Path, model: str, tmp_path: Path) -> None:
+    long, longest = f"{'가' * 81}.flac", f"{'나' * 82}.flac"  # 248 and 251 bytes; .json adds five
+    (tmp_path / "in").mkdir()
+    for name in (long, longest):
+        shutil.copy(visits / "a.flac", tmp_path / "in" / name)
+    outcome, shown = run(model, [tmp_path / "in"], out=tmp_path / "out")
+    assert [transcript.audio for transcript in shown] == [long]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {HEAD_NAME, f"{long}.json"}
+    (failed,) = outcome.failed
+    assert failed.fault == (
+        f"{tmp_path / 'in' / longest} has too long a name: with .json it is 256 bytes, and {tmp_path / 'out'} takes "
+        "255; rename it."
+    )
+    assert [recording.name for recording in run(model, [tmp_path / "in"], out=tmp_path / "out")[0].kept] == [long]
 
 
 def test_a_long_recording_has_segments_with_their_times(visits: Path, model: str) -> None:

@@ -68,6 +68,12 @@ def test_what_the_model_can_read_passes(body: bytes) -> None:
             records({"samples": ["x" * 100_000] + [""] * 3_000, "rate_hz": 16_000}),
             "Row 0 has a list that holds more than numbers",
         ),
+        refused("true among the samples", records({"samples": [0.1, True]}), "holds more than numbers"),
+        refused(
+            "a name twice",
+            b'{"dataframe_records": [{"audio": "A", "audio": "B"}]}',
+            "has the same name twice; give each name once",
+        ),
         refused("samples in two levels", records({"samples": [[0.1]], "rate_hz": 16_000}), "one flat list of numbers"),
         refused("TensorFlow's formats", b'{"instances": [{"audio": "A"}]}', "dataframe_records and dataframe_split"),
         refused(

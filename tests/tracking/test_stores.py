@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fault_table import fault
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -20,7 +20,8 @@ from kmed_bench.cli import main
 from kmed_bench.config import Config, load_config
 from kmed_bench.core import callers_folder
 from kmed_bench.core.errors import KmedError
-from kmed_bench.tracking import endings, own_run, processes, runs, store, trials, waiting
+from kmed_bench.tracking import endings, outbox, own_run, processes, runs, store, trials, waiting
+from kmed_bench.tracking.run import start_run
 
 # Holds a lock of the asked kind until its standard input is closed.
 HOLDER = """
@@ -160,6 +161,10 @@ def test_a_store_that_is_no_database_is_one_line(folder: Path, capfd: pytest.Cap
     assert main(["report", str(folder / "out")]) == 2
     said = capfd.readouterr().err
     assert f"kmed-bench: The store {folder}/mlflow.db can't be used (file is not a database)" in said
+    assert len(said.splitlines()) == 1
+    assert main(["report", str(folder / "out"), "--tracking.uri", f"sqlite:///{folder}"]) == 2
+    said = capfd.readouterr().err
+    assert f"kmed-bench: The store {folder} can't be used (unable to open database file)" in said
     assert len(said.splitlines()) == 1
 
 
@@ -342,7 +347,14 @@ def test_a_step_of_the_clock_ends_no_living_run(config: Config, folder: Path, mo
 
 
 def test_a_kept_end_that_is_none_is_not_used(folder: Path) -> None:
-    for text in ("", "[]", "{}", '{"status": "WRONG", "ended_ms": 1}', '{"status": "FAILED", "ended_ms": "1"}'):
+    for text in (
+        "",
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"status": "WRONG", "ended_ms": 1}',
+        '{"status": "FAILED", "ended_ms": "1"}',
+    ):
         path = endings._place("a" * 32)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -361,3 +373,50 @@ def test_other_faults_of_sqlite_pass_as_they_are(folder: Path) -> None:
             lambda: closed.execute("UPDATE experiments SET name = 'x'"),
         )
     closed.close()
+
+
+@fault(
+    "a file of metrics that wait for their store is damaged",
+    sees="warning of the next run: the file, and how many of its lines are lost",
+    survives="the metrics in its other lines, which are delivered",
+)
+@pytest.mark.parametrize("head_too", [False, True])
+def test_damaged_lines_of_unsent_metrics_are_left_out_aloud(
+    head_too: bool, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = [b'["train/lo', bytes(40), b"\xff\xfe[1]", b"[" * 100_000, b"17", b"[]", b'["x", "y", 1, 1]']
+    damaged += [b'["x", 1, 2e400, 1]', b'["x", 1, 1, %d]' % 10**30, b'["x", %d, 1, 1]' % 10**400]
+    client = client_in(folder)
+    run = start_run(client, client.create_experiment("x"), "left", {})
+    kept = outbox._File(run.run_id)
+    kept.append([Metric("loss", step / 4, 1000 + step, step) for step in (1, 2, 3)])
+    head, first, *others = kept.path.read_bytes().splitlines()
+    lines = [head[1:] if head_too else head, first, *damaged, *others, damaged[0]]
+    kept.path.write_bytes(b"".join(line + b"\n" for line in lines))
+    monkeypatch.setattr(processes, "is_gone", lambda tag: tag == processes.this_process())
+    assert processes.end_abandoned(client) == [run.run_id]
+    found = [(point.step, point.value) for point in client.get_metric_history(run.run_id, "loss")]
+    assert found == [(1, 0.25), (2, 0.5), (3, 0.75)]
+    lost = len(damaged) + 1 + head_too
+    text = f"{kept.path} is damaged: {lost} of its lines can't be read, and the metrics in them are lost."
+    assert text in caplog.messages
+    assert f"3 metrics of run {run.run_id}, which its store could not take, are delivered." in caplog.messages
+    assert not kept.path.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("module", ["kmed_bench.commands.scores", "mlflow.store.artifact.local_artifact_repo"])
+def test_only_an_error_from_mlflow_is_given_the_name_of_the_artifacts(
+    module: str, config: Config, folder: Path
+) -> None:
+    """The system's error for a full standard output names no file either."""
+    names = {"__name__": module}
+    exec("def write(stream): stream.write(b'x')", names)  # in a frame of that module
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space left") as said,
+        runs.standalone_run(config, kind="score", name="s", code_version="x"),
+    ):
+        names["write"](full)  # type: ignore[operator]
+    expected = f"file://{folder}/mlruns" if module.startswith("mlflow") else "None"
+    assert str(said.value.filename).startswith(expected)

@@ -285,15 +285,18 @@ def test_a_moved_store_is_named(empty_database: Path, tmp_path: Path) -> None:
     assert readback.read_bench(moved).status == "FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"), [("[1]", "holds a list, not an object"), ("[" * 100_000, "can't be read .maximum recursion")]
+)
 def test_an_artifact_that_is_no_json_is_named(
-    config: Config, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    text: str, fault: str, config: Config, uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "scores.json").write_text("[1]")
+    (tmp_path / "scores.json").write_text(text)
     with runs.bench_run(config, code_version="x") as bench, bench.child("train", "t") as child:
         child.log_file(tmp_path / "scores.json")
     assert "has no note in the MLflow UI" in caplog.text
     assert client_of(config).get_run(bench.run_id).info.status == "FINISHED"
-    with pytest.raises(KmedError, match=f"scores.json of run {child.run_id} holds a list, not an object"):
+    with pytest.raises(KmedError, match=f"scores.json of run {child.run_id} {fault}"):
         readback.read_bench(uri, bench.run_id)
 
 

@@ -14,7 +14,7 @@ from kmed_bench.training.state import PREVIOUS_NAME, STATE_NAME, StateKeeper
 def keeper_with_two_states(folder):
     states = StateKeeper(folder, "same", resume=False)
     for step in (1, 2):
-        states.save({"step": step})
+        states.save({"step": step, "weights": torch.arange(1000)})
     return folder / STATE_NAME, folder / PREVIOUS_NAME
 
 
@@ -29,11 +29,27 @@ def damage(path, how):
     elif how == "link to a disk that is gone":
         path.unlink()
         path.symlink_to("/gone/state.pt")
+    elif how == "fifo":
+        path.unlink()
+        os.mkfifo(path)
+    elif how == "one bit of a weight":
+        at = content.index(torch.arange(400, 500).numpy().tobytes())
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     else:
         path.write_bytes({"empty": b"", "half": content[: len(content) // 2], "zeros": bytes(len(content))}[how])
 
 
-HOW = ("empty", "half", "zeros", "list", "other keys", "account", "link to a disk that is gone")
+HOW = (
+    "empty",
+    "half",
+    "zeros",
+    "list",
+    "other keys",
+    "account",
+    "link to a disk that is gone",
+    "fifo",
+    "one bit of a weight",
+)
 
 
 @pytest.mark.parametrize("how", HOW)

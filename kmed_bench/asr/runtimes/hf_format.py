@@ -130,7 +130,8 @@ def load_hf_network(folder: Path) -> "WhisperForConditionalGeneration":
     Raises
     ------
     KmedError
-        When transformers is missing, the folder can't be read, or tensors are missing, not Whisper's or not finite.
+        When transformers is missing, the folder can't be read, or tensors are missing, not Whisper's, not finite or
+        no floating-point numbers.
     """
     transformers = import_transformers()
     verbosity = transformers.utils.logging.get_verbosity()
@@ -154,7 +155,28 @@ def load_hf_network(folder: Path) -> "WhisperForConditionalGeneration":
     expected = set(network.state_dict())
     check_names((expected - found["missing_keys"]) | found["unexpected_keys"], expected, folder)
     check_finite(network.state_dict(), folder)
+    if getattr(network.config, "quantization_config", None) is None:
+        _refuse_whole_numbers(folder)
     return network
+
+
+def _refuse_whole_numbers(folder: Path) -> None:
+    """Raise KmedError for tensors that transformers would make fp32 without a word, though that changes them.
+
+    Whole numbers are quantized weights, which need their scales; complex ones would lose their imaginary part.
+    """
+    from safetensors import safe_open
+
+    whole, parts = folder / "model.safetensors", sorted(folder.glob("model-*.safetensors"))
+    for file in [whole] if whole.is_file() else parts:
+        with safe_open(file, "pt") as tensors:
+            kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 (no mapping)
+        for name, kind in kinds.items():
+            if not kind.startswith(("F", "BF")):
+                raise KmedError(
+                    f"{file} holds {name} as {kind}, which is no floating-point format: its numbers would change on "
+                    "the way to fp32; save the model there again, in fp32, fp16 or bf16."
+                )
 
 
 def check_vocabulary(n_vocab: int) -> None:

@@ -48,6 +48,7 @@ _ENCODINGS = {
 # the size: the samples run to the file's end. No file that is accepted is that long.
 _PLACEHOLDER = 0x7FFF_0000
 _TAIL_BYTES = 1 << 12  # if more than this follows the samples, it is searched for further samples
+_ZEROS_BYTES = 1 << 16
 _W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 _W64_GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # after the four letters, in a chunk's GUID
 
@@ -228,6 +229,9 @@ def _chunks(head: ByteView, n_bytes: int, big_endian: bool) -> Iterator[_Chunk]:
         if position + field > len(head):
             raise HeaderTooShort("the header is cut off")
         name, start = head[position : position + 4], position + field
+        if not any(head[position:start]):  # fill up a block of the card, and are no chunks
+            position = _skip_zeros(head, start)
+            continue
         if wave64:
             size = max(int.from_bytes(head[position + 16 : start], "little") - 24, 0)
             if head[position + 4 : position + 16] != _W64_GUID:
@@ -239,7 +243,16 @@ def _chunks(head: ByteView, n_bytes: int, big_endian: bool) -> Iterator[_Chunk]:
             step = size if unpadded else size + size % 2
         yield _Chunk(name, start, size)
         position = start + step
-    raise WavError(f"more than {_MAX_CHUNKS:,} chunks and no samples among them")
+    raise WavError(f"more than {_MAX_CHUNKS:,} chunks, the most that are searched for samples")
+
+
+def _skip_zeros(head: ByteView, start: int) -> int:
+    """Return the place of the next byte that is not 0, or the end."""
+    for place in range(start, len(head), _ZEROS_BYTES):
+        block = head[place : place + _ZEROS_BYTES]
+        if rest := block.lstrip(b"\0"):
+            return place + len(block) - len(rest)
+    return len(head)
 
 
 def _is_placeholder(size: int) -> bool:

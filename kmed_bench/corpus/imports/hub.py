@@ -45,7 +45,12 @@ def read_hub_dataset(folder: Path) -> Iterator[Record]:
     for file in _files(folder):
         try:
             yield from _read_parquet(file) if file.suffix == ".parquet" else _read_arrow_file(file)
-        except (pa.ArrowException, OSError) as error:
+        except (
+            pa.ArrowException,
+            OSError,
+            RecursionError,
+            ValueError,
+        ) as error:  # metadata and texts are others' bytes
             fault = " ".join(str(error).split())[:200]
             raise KmedError(f"{file} can't be read as {file.suffix[1:]} ({fault}); download it again.") from None
 
@@ -110,9 +115,9 @@ def _cell(schema: pa.Schema, column: str, value: Any) -> str:
     """Return a cell as text, a class by its name."""
     if value is None:
         return ""
-    metadata = (schema.metadata or {}).get(b"huggingface")
-    features = json.loads(metadata).get("info", {}).get("features", {}) if metadata else {}
-    names = features.get(column, {}).get("names") if isinstance(features.get(column), dict) else None
-    if names and isinstance(value, int) and 0 <= value < len(names):
+    names: Any = json.loads((schema.metadata or {}).get(b"huggingface") or b"{}")
+    for key in ("info", "features", column, "names"):
+        names = names.get(key) if isinstance(names, dict) else None
+    if isinstance(names, list) and isinstance(value, int) and 0 <= value < len(names):
         return str(names[value])
     return str(value).strip()

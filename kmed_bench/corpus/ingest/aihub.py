@@ -32,6 +32,7 @@ import re
 import unicodedata
 from typing import Any, Literal
 
+from kmed_bench.core.files import EqualKeysError, unique_keys
 from kmed_bench.core.language import N_
 from kmed_bench.core.schema import RejectReason
 from kmed_bench.text.marks import is_masked, resolve_marks, sentence_id
@@ -144,11 +145,13 @@ def parse_label(stem: str, raw: bytes) -> Label | None:
     name = parse_name(stem)
     label = Label()
     try:
-        tree = json.loads(raw.decode("utf-8-sig"))
+        tree = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=unique_keys)
     except UnicodeDecodeError as error:
         return _reject(label, "label_unreadable", f"not UTF-8 at byte {error.start}")
     except json.JSONDecodeError as error:
         return _reject(label, "label_unreadable", f"not JSON: {error.msg} at character {error.pos}")
+    except EqualKeysError as error:
+        return _reject(label, "label_unreadable", f"not JSON: {error}")
     except ValueError:  # Python converts at most 4300 digits to a number
         return _reject(label, "label_unreadable", "not JSON: a number of absurd length")
     except RecursionError:

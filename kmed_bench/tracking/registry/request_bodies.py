@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from kmed_bench.core.files import EqualKeysError, unique_keys
+
 MAX_CONTAINERS = 4_096
 MAX_DEPTH = 8
 MAX_NAMES = 16
@@ -29,12 +31,14 @@ def fault_of(body: bytes) -> str | None:
             f"The body has {n_containers:,} lists and objects, over the limit of {MAX_CONTAINERS:,}; send fewer rows."
         )
     try:
-        content = json.loads(body)
+        content = json.loads(body, object_pairs_hook=unique_keys)
         json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair can't be repeated in an answer
     except RecursionError:
         return _too_deep()
     except json.JSONDecodeError as error:
         return f"The body is not JSON ({error}); send an object with one of {' and '.join(FORMATS)}."
+    except EqualKeysError:
+        return "An object of the body has the same name twice; give each name once."
     except UnicodeError:
         return "The body is not text in UTF-8; send JSON, with audio as base64."
     except ValueError:  # Python's own limit
@@ -89,7 +93,7 @@ def _fault_of_table(content: Any) -> str | None:
 def _fault_of_values(rows: Iterable[Iterable[Any]]) -> str | None:
     for number, row in enumerate(rows):
         for value in row:
-            if isinstance(value, list) and not all(isinstance(item, int | float) for item in value):
+            if isinstance(value, list) and not all(type(item) in (int, float) for item in value):
                 return f"Row {number} has a list that holds more than numbers; samples are one flat list of numbers."
     return None
 
