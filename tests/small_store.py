@@ -17,7 +17,7 @@ from kmed_bench.pipeline.planning import plan_split
 from kmed_bench.scoring import ScoringOptions, score_predictions
 from kmed_bench.scoring.significance import compare_benchmark
 from kmed_bench.text.marks import resolve_marks
-from kmed_bench.tracking.metric_names import overall_metrics
+from kmed_bench.tracking.metric_names import overall_metrics, split_metrics
 from kmed_bench.tracking.run import TrackedRun
 from kmed_bench.tracking.runs import bench_run, log_skipped
 
@@ -60,6 +60,7 @@ def make_store(folder: Path) -> SmallStore:
         with bench.child("split", "split-demo") as run:
             run.log_json(quality, "quality.json")
             run.log_file(results / "split" / "split.json")
+            run.log_summary(split_metrics(split.report))
         chosen, seeds = {}, {}
         for size in WRONG:
             for seed in (1, 0):

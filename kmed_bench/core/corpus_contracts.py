@@ -74,7 +74,7 @@ class SplitReport(Head, SplitDetails):
     discarded: int
     leakage: dict[str, int]
     doubts: NotRequired[dict[str, int]]
-    max_share_deviation: float
+    max_share_deviation: NotRequired[float]
     share_deviation: dict[str, float]
     shares: dict[str, dict[str, dict[str, float]]]
     distance: dict[str, dict[str, dict[str, float]]]

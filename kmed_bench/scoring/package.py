@@ -44,6 +44,8 @@ _UNREAD = "numbers_unread"
 COLUMNS = (*ID_COLUMNS, *TIME_COLUMNS, "excluded", "code_switching", *COUNT_COLUMNS, SENTENCE)
 _SPLIT_KEYS = ("sha256", "counts", "shares", "max_share_deviation", "leakage", "discarded")
 """Keys of split.json that are published; others may hold paths."""
+_OF_GROUPS = ("shares", "max_share_deviation")
+"""Those that state groups' shares, or may."""
 _MAX_COUNT = 1e9
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -265,6 +267,6 @@ def write_pseudonymous(package: Package, folder: Path, rename: Callable[[str, st
         files[name] = hashlib.sha256(text.encode()).hexdigest()
         paths.append(folder / _csv(name))
     scores = {name: without_small_groups(value, minimum)[0] for name, value in package.head["scores"].items()}
-    split = {key: value for key, value in package.head["split"].items() if key != "shares"}
+    split = {key: value for key, value in package.head["split"].items() if key not in _OF_GROUPS}
     write_json(folder / HEAD_NAME, {**package.head, "files_sha256": files, "scores": scores, "split": split})
     return [*paths, folder / HEAD_NAME]

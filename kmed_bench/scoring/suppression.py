@@ -216,9 +216,12 @@ def without_small_counts(quality: Mapping[str, Any], hidden: Hidden, minimum: in
 def without_small_shares(split: Mapping[str, Any], hidden: Hidden) -> dict[str, Any]:
     """Return a split report without the shares of hidden groups and without the names of merged strata.
 
-    The distances of a field with a hidden value go too: where it has two, the distance from the corpus is the share.
+    The distances of a field with a hidden value go too, and with them the largest of all: where a field has two values,
+    its distance from the corpus can be a hidden value's share.
     """
     shown = dict(split)
+    if any(hidden.values()):
+        shown.pop("max_share_deviation", None)
     shown["shares"] = {
         field: {value: share for value, share in values.items() if value not in hidden.get(field, set())}
         for field, values in split.get("shares", {}).items()

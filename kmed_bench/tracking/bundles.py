@@ -30,7 +30,7 @@ from kmed_bench.scoring.suppression import (
     without_small_groups,
     without_small_shares,
 )
-from kmed_bench.tracking.metric_names import ascii_value, leak_metrics
+from kmed_bench.tracking.metric_names import MAX_SHARE_DEVIATION, ascii_value, leak_metrics
 from kmed_bench.tracking.openings import PLAN_TAG, VERIFIED_TAG
 from kmed_bench.tracking.privacy import without_speech
 from kmed_bench.tracking.read import read_bench
@@ -154,7 +154,7 @@ def _describe(client: MlflowClient, run: Run, hidden: Hidden, minimum: int) -> t
                 for point in client.get_metric_history(run.info.run_id, name)
             ]
             for name in run.data.metrics
-            if (name in of_cells if name.startswith("leak/") else _may_show(name, shown))
+            if (name in of_cells if name.startswith("leak/") else _may_show(name, shown, hidden))
         },
         "artifacts": artifacts,
     }
@@ -180,8 +180,10 @@ def _tag(name: str, value: str) -> str:
     return value
 
 
-def _may_show(metric: str, shown: Mapping[str, Mapping[str, Any]]) -> bool:
+def _may_show(metric: str, shown: Mapping[str, Mapping[str, Any]], hidden: Hidden) -> bool:
     """Tell whether a metric is of no group, or of one that the run's scores still show."""
+    if metric == MAX_SHARE_DEVIATION:
+        return not any(hidden.values())
     found = _GROUP_METRIC.fullmatch(metric)
     if found is None:
         return True

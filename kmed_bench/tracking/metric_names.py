@@ -30,6 +30,8 @@ _MADE_HERE = re.compile(r"\.+|\d+-\d+|.*-[0-9a-f]{8}|" + "|".join(ASCII_VALUES.v
 """Plain values that could be taken for the name made of another value, or for a folder."""
 _MAX_LETTERS = 60
 _SUMMARIES = {"test_cer": "test/cer", "untouched_test_cer": "untouched/test_cer", "valid_cer": "best/valid_cer"}
+MAX_SHARE_DEVIATION = "split/max_share_deviation"
+"""Metric of a split run: the largest difference between a part's share and the corpus's, a fraction."""
 _ENDS = {"": "gain", "_low": "gain_low", "_high": "gain_high"}
 
 
@@ -78,7 +80,7 @@ def split_metrics(report: SplitReport) -> dict[str, float]:
     metrics = {f"split/{part}_clips": float(n) for part, n in report["counts"].items()}
     metrics |= {f"split/shared/{kind}": float(n) for kind, n in report["leakage"].items()}
     metrics["split/discarded"] = float(report["discarded"])
-    return metrics | {"split/max_share_deviation": float(report["max_share_deviation"])}
+    return metrics | {MAX_SHARE_DEVIATION: float(report["max_share_deviation"])}
 
 
 def bench_metrics(record: BenchRecord) -> dict[str, float]:

@@ -17,6 +17,7 @@ from kmed_bench.core.pseudonyms import Pseudonyms
 from kmed_bench.pipeline import bundling
 from kmed_bench.scoring.package import read_package, write_package
 from kmed_bench.tracking.bundles import ORIGIN_TAG, describe_runs
+from kmed_bench.tracking.metric_names import MAX_SHARE_DEVIATION
 from kmed_bench.tracking.read import read_bench
 from kmed_bench.tracking.store import search_runs
 
@@ -131,7 +132,8 @@ def test_runs_come_back_with_their_figures_and_only_once(bundle, store, tmp_path
         assert (copy.info.status, copy.info.start_time, copy.info.end_time) == (
             origin.info.status, origin.info.start_time, origin.info.end_time,
         )  # fmt: skip
-        assert copy.data.metrics == {k: v for k, v in origin.data.metrics.items() if "cer/" not in k}
+        of_groups = [name for name in origin.data.metrics if "cer/" in name or name == MAX_SHARE_DEVIATION]
+        assert copy.data.metrics == {k: v for k, v in origin.data.metrics.items() if k not in of_groups}
         assert copy.data.params.items() <= origin.data.params.items()
         for name in copy.data.metrics:
             assert history(client, copy, name) == history(theirs, origin, name)
@@ -253,6 +255,15 @@ def test_runs_of_others_and_running_ones_are_refused(store, planted):
     for run_id, said in ((train, "is still RUNNING"), (foreign, "is of another program"), ("none", "is not in the")):
         with pytest.raises(KmedError, match=said):
             describe_runs(uri, [run_id], {}, 1)
+
+
+def test_a_split_s_largest_distance_stays_where_a_group_is_hidden(store):
+    for hidden, n_shown in (({"dialect": set()}, 1), ({"dialect": {"경상"}}, 0)):
+        records, _ = describe_runs(store.uri, [store.run_id], hidden, 1)
+        found = [record for record in records if "split.json" in record["artifacts"]]
+        assert sum(MAX_SHARE_DEVIATION in record["metrics"] for record in found) == n_shown
+        assert sum("max_share_deviation" in record["artifacts"]["split.json"] for record in found) == n_shown
+        assert len(found) == 1
 
 
 def rewrite(path: Path, out: Path, change) -> Path:

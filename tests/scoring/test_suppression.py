@@ -129,9 +129,12 @@ def test_distances_of_a_field_with_a_hidden_value_are_left_out() -> None:
         "shares": {"dialect": {"N/A": {"corpus": 292 / 303}, "경상": {"corpus": 11 / 303}}, "role": {"patient": {}}},
         "share_deviation": {"dialect": 11 / 303, "role": 0.0},
         "distance": {"dialect": of_part, "role": of_part},
+        "max_share_deviation": 11 / 303,
     }
     shown = without_small_shares(split, {"dialect": {"경상", "N/A"}, "role": set()})
     assert shown["shares"] == {"dialect": {}, "role": {"patient": {}}}
     assert shown["share_deviation"] == {"role": 0.0}
     assert shown["distance"] == {"role": of_part}
+    assert "max_share_deviation" not in shown
+    assert without_small_shares(split, {"role": set()}) == {**split, "merged_strata": []}
     assert "distance" not in without_small_shares({"shares": {}}, {})
