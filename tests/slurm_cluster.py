@@ -160,7 +160,13 @@ class Cluster:
         return "\n".join(said)
 
     def begin_now(self, job: str) -> None:
-        """Let a requeued job begin, which Slurm holds for two minutes."""
+        """Let a requeued job begin, which Slurm holds for two minutes, once that is why it waits.
+
+        Before, its last run is still being cleared away: Slurm 22.05 sets the two minutes afterwards, or takes a late
+        message of that run's end for the end of the next one.
+        """
+        held = ["squeue", "--noheader", "--array", "--states=PENDING", f"--jobs={job}", "--format=%r"]
+        self.until(lambda: self.ask(*held) == "BeginTime", f"job {job} to be held")
         self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def stop(self) -> None:
