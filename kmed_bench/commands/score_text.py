@@ -27,7 +27,7 @@ def print_scores(scores: "EvaluatedScores", out: Path, sides: "SideScores | None
     print(f"CER {percent(overall['cer'])} ({_interval(overall, 'cer')}; {_counts(overall)})")
     print()
     print("\n".join(table_lines(("rate", "value", "95 % interval"), [*_rates(overall)])))
-    print("".join(_say_dashes([overall], _RATES)), end="")
+    _print_dashes([overall], _RATES)
     if sides is not None:
         print()
         print("\n".join(table_lines(("scored against", "CER", "95 % interval", "cer_number", "WER"), [*_sides(sides)])))
@@ -37,7 +37,7 @@ def print_scores(scores: "EvaluatedScores", out: Path, sides: "SideScores | None
         print()
         print("\n".join(table_lines(("group", "clips", "speakers", "CER", "95 % interval"), [*_groups(groups)])))
         print("*: fewer clips or speakers than the minimum for a ranking")
-        print("".join(_say_dashes(groups.values(), ("cer",))), end="")
+        _print_dashes(groups.values(), ("cer",))
     print()
     against = scores.get("comparisons", ())
     for row in against:
@@ -119,8 +119,8 @@ def _groups(cells: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]
         yield name + "*" * cell["below_minimum"], *counts, percent(cell["cer"]), _bounds(cell, "cer")
 
 
-def _say_dashes(cells: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:
-    """Yield the reasons for which rates of a table have no interval, on a line, if there are any."""
+def _print_dashes(cells: Iterable[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Print the reasons for which rates of a table have no interval, if there are any."""
     reasons = {
         cell.get("no_interval", {}).get(name): None
         for cell in cells
@@ -128,7 +128,7 @@ def _say_dashes(cells: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Ite
         if cell.get(f"{name}_low", "") is None
     }
     if known := [*filter(None, reasons)]:
-        yield f"–: no interval ({'; '.join(known)})\n"
+        print(f"–: no interval ({'; '.join(known)})")
 
 
 def _shown_rates(scores: "EvaluatedScores", sides: "SideScores | None") -> Iterator[float | None]:

@@ -45,12 +45,8 @@ def read_hub_dataset(folder: Path) -> Iterator[Record]:
     for file in _files(folder):
         try:
             yield from _read_parquet(file) if file.suffix == ".parquet" else _read_arrow_file(file)
-        except (
-            pa.ArrowException,
-            OSError,
-            RecursionError,
-            ValueError,
-        ) as error:  # metadata and texts are others' bytes
+        # Metadata and texts are others' bytes.
+        except (pa.ArrowException, OSError, RecursionError, ValueError) as error:
             fault = " ".join(str(error).split())[:200]
             raise KmedError(f"{file} can't be read as {file.suffix[1:]} ({fault}); download it again.") from None
 
