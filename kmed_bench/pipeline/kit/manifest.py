@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from kmed_bench.core.errors import KmedError
+from kmed_bench.core.errors import KmedError, brief
 from kmed_bench.core.files import sha256_of, write_bytes_atomically, write_json, write_text_atomically
 from kmed_bench.core.kit_contract import KIT, Kit, KitFile
 
@@ -66,7 +66,7 @@ def check_kit(folder: Path, key: Ed25519PublicKey | None = None) -> Kit:
     faults += [f"{path} is damaged" for path in sorted(sums.keys() & present) if sha256_of(folder / path) != sums[path]]
     if faults:
         more = f" and {len(faults) - _SHOWN} more faults" if len(faults) > _SHOWN else ""
-        raise KmedError(f"{folder} is not whole: {'; '.join(faults[:_SHOWN])}{more}. Copy the kit again.")
+        raise KmedError(f"{folder} is not whole: {'; '.join(map(brief, faults[:_SHOWN]))}{more}. Copy the kit again.")
     return kit
 
 
